@@ -1,0 +1,879 @@
+//! Everything that can be done with tasks, but for running them.
+
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::TaskId;
+use crate::model::attempt::Attempt;
+use crate::model::edit::Edit;
+use crate::model::filter::{Filter, Page};
+use crate::model::health::Health;
+use crate::model::limits::{MAX_BATCH, check_name};
+use crate::model::new_task::{NewTask, Scheduled};
+use crate::model::op::{Action, CHUNK, Changed, Op, Reply};
+use crate::model::query::{Query, Stats};
+use crate::model::retention::Retention;
+use crate::model::task::{Ended, Task, TaskState};
+use crate::store::hub::Events;
+use crate::store::{self, Durability, Settings, Store, Ticket};
+use crate::time::{Clock, Deadline, SystemClock, Timestamp};
+
+/// How many tasks of a [`schedule_stream`](Client::schedule_stream) share a commit.
+const STREAM_CHUNK: usize = 1_000;
+/// How many events a subscription holds, unless it says otherwise.
+const DEFAULT_EVENTS: usize = 1_024;
+/// How long a call waits for a lock or its turn, unless the builder says otherwise.
+pub(crate) const DEFAULT_BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// Schedules tasks and looks after them; everything but running them.
+///
+/// A clone is cheap and means the same file. A [`Scheduler`](crate::Scheduler) is one, by `Deref`; a program that runs
+/// nothing opens one by [`Client::open`]. Every method may be called from any thread at any time.
+///
+/// A write is on disk when its method returns `Ok`, at the durability the file was opened with. The same writes without
+/// waiting: [`submit`](Self::submit).
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{Client, NewTask, Payload, TaskState};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)]
+/// # struct Remind { user: u64 }
+/// # impl Payload for Remind { const KIND: &'static str = "remind"; }
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("app.db");
+/// let client = Client::open(&path)?;
+/// let task = client.schedule(Remind { user: 7 })?.id();
+/// assert_eq!(client.get(task)?.unwrap().state(), TaskState::Pending);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Opens a [`Client`] with other settings than the default ones. Made by [`Client::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ClientBuilder {
+    path: std::path::PathBuf,
+    settings: Settings,
+}
+
+impl ClientBuilder {
+    /// What an acknowledged call survives. Default: [`Durability::PowerLoss`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.settings.durability = durability;
+        self
+    }
+
+    /// How long a call waits for another process's lock, and for the writes before it. Default: 5 seconds.
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.busy_wait = timeout;
+        self
+    }
+
+    /// Opens the file, and creates it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::open`].
+    pub fn open(self) -> Result<Client> {
+        let clock = Arc::new(SystemClock);
+        let store = store::open_file(&self.path, self.settings, clock.now())?;
+        let client = Client { store, clock };
+        client.recover()?;
+        Ok(client)
+    }
+}
+
+/// What a bulk call did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bulk {
+    matched: u64,
+    changed: u64,
+}
+
+impl Bulk {
+    /// Tasks that matched the filter.
+    #[must_use]
+    pub fn matched(self) -> u64 {
+        self.matched
+    }
+
+    /// Those of them that were in a state that allows the call, and were changed.
+    #[must_use]
+    pub fn changed(self) -> u64 {
+        self.changed
+    }
+}
+
+/// What [`Client::schedule_stream`] stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Streamed {
+    new: u64,
+    existing: u64,
+}
+
+impl Streamed {
+    /// Tasks that were stored.
+    #[must_use]
+    pub fn new_count(self) -> u64 {
+        self.new
+    }
+
+    /// Tasks whose id was stored before.
+    #[must_use]
+    pub fn existing_count(self) -> u64 {
+        self.existing
+    }
+}
+
+/// What [`Client::cancel`] answers. It tells the truth at the moment of its commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cancel {
+    /// The task will never start, or never again.
+    Cancelled,
+    /// An instance holds the task and is told. It ends as cancelled, unless it completes first.
+    Requested,
+    /// Too late: it has ended, in this state.
+    Finished(TaskState),
+}
+
+impl Client {
+    /// Opens a file without running anything in this process, and creates it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] for a path that is no place for a file, [`ErrorKind::Corrupt`] for a file that is no
+    /// database, [`ErrorKind::ReadOnly`] if it cannot be written, [`ErrorKind::Version`] if its schema is newer than
+    /// this crate's, [`ErrorKind::Unsupported`] on a network file system.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).open()
+    }
+
+    /// Like [`open`](Self::open), with settings.
+    pub fn builder(path: impl AsRef<Path>) -> ClientBuilder {
+        ClientBuilder {
+            path: path.as_ref().to_owned(),
+            settings: Settings {
+                durability: Durability::default(),
+                busy_wait: DEFAULT_BUSY_WAIT,
+                runs: false,
+            },
+        }
+    }
+
+    /// Takes back what processes held that have died.
+    fn recover(&self) -> Result<()> {
+        while self.store.recover(self.clock.now())?.more {}
+        Ok(())
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The same writes, without waiting for them.
+    #[must_use]
+    pub fn submit(&self) -> Submit<'_> {
+        Submit(self)
+    }
+
+    /// Stores a task and returns once it is on disk.
+    ///
+    /// The payload is kept as JSON, at most [`MAX_PAYLOAD_BYTES`](crate::MAX_PAYLOAD_BYTES) (1 MiB). The due time defaults
+    /// to now and has microsecond resolution. If a task with the same id is stored, nothing is added and
+    /// [`Scheduled::Existing`] says so: scheduling again by the same id is always safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the task is not allowed, [`ErrorKind::Payload`] if its payload cannot be encoded or is
+    /// too large; [`ErrorKind::Busy`], [`ErrorKind::Full`] or [`ErrorKind::Storage`] if nothing was stored;
+    /// [`ErrorKind::Unknown`] if the disk failed during the commit. [`Error::task_id`] names the task.
+    pub fn schedule(&self, task: impl Into<NewTask>) -> Result<Scheduled> {
+        self.write(schedule(self.now(), task.into()))
+    }
+
+    /// Stores tasks in one commit, all or none, and answers in their order.
+    ///
+    /// At most [`MAX_BATCH`] (100,000): while they are written, other writes wait. For more, or to let
+    /// others in between, [`schedule_stream`](Self::schedule_stream).
+    ///
+    /// # Errors
+    ///
+    /// As [`schedule`](Self::schedule); if one task is not allowed, none is stored, and [`Error::task_id`] names it.
+    pub fn schedule_many<T: Into<NewTask>>(
+        &self,
+        tasks: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Scheduled>> {
+        self.write(schedule_many(self.now(), tasks))
+    }
+
+    /// Stores tasks from an iterator of any length, in commits of 1,000, never holding more.
+    ///
+    /// Resumable: after an error, give the same tasks with the same ids again; those that are stored are counted as
+    /// existing.
+    ///
+    /// # Errors
+    ///
+    /// As [`schedule`](Self::schedule). The commits before the error stand.
+    pub fn schedule_stream<T: Into<NewTask>>(
+        &self,
+        tasks: impl IntoIterator<Item = T>,
+    ) -> Result<Streamed> {
+        let mut tasks = tasks.into_iter().map(Into::into).peekable();
+        let mut streamed = Streamed::default();
+        while tasks.peek().is_some() {
+            let chunk: Vec<NewTask> = tasks.by_ref().take(STREAM_CHUNK).collect();
+            let first = chunk.first().map(NewTask::task_id);
+            let scheduled =
+                self.schedule_many(chunk)
+                    .map_err(|error| match (error.task_id(), first) {
+                        (None, Some(first)) => error.with_task(first),
+                        _ => error,
+                    })?;
+            let new = scheduled.iter().filter(|each| each.is_new()).count() as u64;
+            streamed.new += new;
+            streamed.existing += scheduled.len() as u64 - new;
+        }
+        Ok(streamed)
+    }
+
+    /// Reads a task; `None` if there is none with that id.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`] if the task is damaged, [`ErrorKind::Storage`] if it cannot be read.
+    pub fn get(&self, id: impl Into<TaskId>) -> Result<Option<Task>> {
+        let id = id.into();
+        let answer = self
+            .store
+            .read(Query::Task(id))
+            .map_err(|error| error.with_task(id))?;
+        Ok(answer.task().map(|task| *task))
+    }
+
+    /// Reads a page of the matching tasks, in id order.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the filter has no condition or a bad one; [`ErrorKind::Storage`] if it cannot be read.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{Filter, Scheduler, TaskState};
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let mut filter = Filter::new().state(TaskState::Failed).limit(50);
+    /// loop {
+    ///     let page = scheduler.list(&filter)?;
+    ///     for task in page.tasks() {
+    ///         println!("{} {}", task.id(), task.error().unwrap_or_default());
+    ///     }
+    ///     match page.next() {
+    ///         Some(next) => filter = filter.after(next),
+    ///         None => break,
+    ///     }
+    /// }
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    pub fn list(&self, filter: &Filter) -> Result<Page> {
+        filter.check()?;
+        Ok(self.store.read(Query::List(filter.clone()))?.list())
+    }
+
+    /// Counts the matching tasks. It goes by windows of 10,000 tasks, so it is not one instant's truth while others write.
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list).
+    pub fn count(&self, filter: &Filter) -> Result<u64> {
+        filter.check()?;
+        let (mut total, mut after) = (0, None);
+        loop {
+            let filter = filter.clone();
+            let (count, next) = self.store.read(Query::Count { filter, after })?.count();
+            total += count;
+            match next {
+                Some(next) => after = Some(next),
+                None => return Ok(total),
+            }
+        }
+    }
+
+    /// Counts tasks by state, queue and kind, and tells how long the oldest due one waits. It passes over the indexes of
+    /// all tasks: about a second for ten million.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Storage`] if the file cannot be read.
+    pub fn stats(&self) -> Result<Stats> {
+        Ok(self.store.read(Query::Stats { now: self.now() })?.stats())
+    }
+
+    /// Reads how a task's attempts ended, oldest first, at most the newest [`MAX_HISTORY`](crate::MAX_HISTORY). The one
+    /// that is running is not among them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] if there is no such task.
+    pub fn history(&self, id: impl Into<TaskId>) -> Result<Vec<Attempt>> {
+        let id = id.into();
+        let history = self
+            .store
+            .read(Query::History(id))
+            .map_err(|error| error.with_task(id))?;
+        history.history().ok_or_else(|| not_found(id))
+    }
+
+    /// Cancels a task.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] if there is no such task; else as [`schedule`](Self::schedule).
+    pub fn cancel(&self, id: impl Into<TaskId>) -> Result<Cancel> {
+        self.write(cancel(id.into()))
+    }
+
+    /// Deletes a task that has ended, with its result and history.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it has not ended.
+    pub fn delete(&self, id: impl Into<TaskId>) -> Result<()> {
+        self.write(change(id.into(), Ok(Action::Delete)))
+    }
+
+    /// Makes a pending task due at another instant, rounded up to a microsecond.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`], [`ErrorKind::State`] if it is not pending, [`ErrorKind::Invalid`] outside the years 1970 to
+    /// 9999.
+    pub fn reschedule(&self, id: impl Into<TaskId>, at: DateTime<Utc>) -> Result<()> {
+        self.write(change(id.into(), reschedule(at)))
+    }
+
+    /// Makes a pending task due now.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it is not pending.
+    pub fn run_now(&self, id: impl Into<TaskId>) -> Result<()> {
+        self.write(change(id.into(), Ok(Action::RunNow)))
+    }
+
+    /// Makes a task that has ended pending again, due now, with all its attempts before it. Its history stays; its result
+    /// and a start deadline are gone.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it has not ended.
+    pub fn retry(&self, id: impl Into<TaskId>) -> Result<()> {
+        self.write(change(id.into(), Ok(Action::Retry)))
+    }
+
+    /// Changes a pending task.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`], [`ErrorKind::State`] if it is not pending, [`ErrorKind::Invalid`] if the change is not
+    /// allowed, [`ErrorKind::Payload`] if the new payload is of another kind or too large.
+    pub fn edit(&self, id: impl Into<TaskId>, edit: Edit) -> Result<()> {
+        self.write(change(id.into(), edit.prepare().map(Action::Edit)))
+    }
+
+    /// Cancels all matching tasks, in commits of up to 500.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the filter has no condition ([`Filter::all`] says that all are meant) or a bad one; else
+    /// as [`schedule`](Self::schedule). The commits before the error stand; calling again is safe.
+    pub fn cancel_all(&self, filter: &Filter) -> Result<Bulk> {
+        self.change_all(filter, &Action::Cancel)
+    }
+
+    /// Deletes all matching tasks that have ended, in commits of up to 500.
+    ///
+    /// # Errors
+    ///
+    /// As [`cancel_all`](Self::cancel_all).
+    pub fn delete_all(&self, filter: &Filter) -> Result<Bulk> {
+        self.change_all(filter, &Action::Delete)
+    }
+
+    /// Makes all matching pending tasks due at another instant, in commits of up to 500.
+    ///
+    /// # Errors
+    ///
+    /// As [`cancel_all`](Self::cancel_all).
+    pub fn reschedule_all(&self, filter: &Filter, at: DateTime<Utc>) -> Result<Bulk> {
+        self.change_all(filter, &reschedule(at)?)
+    }
+
+    /// Makes all matching pending tasks due now, in commits of up to 500.
+    ///
+    /// # Errors
+    ///
+    /// As [`cancel_all`](Self::cancel_all).
+    pub fn run_now_all(&self, filter: &Filter) -> Result<Bulk> {
+        self.change_all(filter, &Action::RunNow)
+    }
+
+    /// Makes all matching tasks that have ended pending again, in commits of up to 500.
+    ///
+    /// # Errors
+    ///
+    /// As [`cancel_all`](Self::cancel_all).
+    pub fn retry_all(&self, filter: &Filter) -> Result<Bulk> {
+        self.change_all(filter, &Action::Retry)
+    }
+
+    /// Changes all matching pending tasks, in commits of up to 500. Tasks of another kind than a new payload's are left as
+    /// they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`cancel_all`](Self::cancel_all).
+    pub fn edit_all(&self, filter: &Filter, edit: Edit) -> Result<Bulk> {
+        self.change_all(filter, &Action::Edit(edit.prepare()?))
+    }
+
+    fn change_all(&self, filter: &Filter, action: &Action) -> Result<Bulk> {
+        filter.check()?;
+        let mut bulk = Bulk::default();
+        let mut after = None;
+        loop {
+            let op = Op::ChangeMatching {
+                filter: filter.clone(),
+                action: action.clone(),
+                after,
+            };
+            let changed = one(self.store.apply(self.now(), vec![op])?).changed_many();
+            bulk.matched += changed.matched as u64;
+            bulk.changed += changed.changed as u64;
+            match changed.next {
+                Some(next) => after = Some(next),
+                None => return Ok(bulk),
+            }
+        }
+    }
+
+    /// Waits until a task has ended, at most `timeout`; `None` if it has not by then.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] if there is no such task, or it was deleted meanwhile.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Outcome, Payload, Scheduler};
+    /// # use serde::{Deserialize, Serialize};
+    /// # use std::time::Duration;
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Add(u64, u64);
+    /// # impl Payload for Add { const KIND: &'static str = "add"; }
+    /// let scheduler = Scheduler::in_memory()
+    ///     .handler_fn(|Add(a, b), _cx| Ok(Outcome::with(&(a + b))?))
+    ///     .start()?;
+    /// let task = scheduler.schedule(Add(1, 2))?.id();
+    /// let ended = scheduler.wait(task, Duration::from_secs(10))?.expect("it is quick");
+    /// assert_eq!(ended.result::<u64>()?, Some(3));
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    pub fn wait(&self, id: impl Into<TaskId>, timeout: Duration) -> Result<Option<Ended>> {
+        let id = id.into();
+        let deadline = Deadline::after(timeout);
+        let waiter = self.store.hub().wait_for(id);
+        // An end in this process notifies; one in another is looked for, less and less often.
+        let mut look_again = Duration::from_millis(5);
+        loop {
+            let state = self
+                .store
+                .read(Query::State(id))
+                .map_err(|error| error.with_task(id))?;
+            let state = state.state().ok_or_else(|| not_found(id))?;
+            if state.is_final() {
+                let task = self.get(id)?.ok_or_else(|| not_found(id))?;
+                // Between the two reads it may have been retried.
+                if task.state.is_final() {
+                    return Ok(Some(Ended(task)));
+                }
+            }
+            if deadline.is_over() {
+                return Ok(None);
+            }
+            waiter.wait(deadline.remaining().min(look_again));
+            look_again = (look_again * 2).min(Duration::from_millis(250));
+        }
+    }
+
+    /// Subscribes to what happens to tasks by this process, holding up to 1,024 events.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{EventKind, NewTask, Scheduler};
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let events = scheduler.events();
+    /// let task = scheduler.schedule(NewTask::with_kind("remind", &7))?.id();
+    /// let event = events.try_next().unwrap();
+    /// assert_eq!((event.task(), event.kind()), (task, EventKind::Scheduled));
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.events_with_capacity(DEFAULT_EVENTS)
+    }
+
+    /// Subscribes to what happens to tasks by this process, holding up to `capacity` events, at least 1.
+    #[must_use]
+    pub fn events_with_capacity(&self, capacity: usize) -> Events {
+        self.store.hub().subscribe(capacity)
+    }
+
+    /// Stops starting tasks of a queue, in every process, until [`resume`](Self::resume). What runs goes on; what was
+    /// claimed and not started is given back. The pause survives a restart.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the name is not allowed; else as [`schedule`](Self::schedule).
+    pub fn pause(&self, queue: &str) -> Result<()> {
+        self.write(pause(queue, true))
+    }
+
+    /// Starts tasks of a queue again.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause).
+    pub fn resume(&self, queue: &str) -> Result<()> {
+        self.write(pause(queue, false))
+    }
+
+    /// Deletes ended tasks whose retention is over, in commits of up to 500, and returns how many. A scheduler does so on
+    /// its own; this is for other retentions, or for a file that no scheduler has open.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if a span is over 1,000 years; else as [`schedule`](Self::schedule).
+    pub fn prune(&self, retention: &Retention) -> Result<u64> {
+        retention.check()?;
+        let mut pruned = 0;
+        loop {
+            let now = self.now();
+            let op = Op::Prune {
+                cutoffs: retention.cutoffs(now),
+                limit: CHUNK,
+            };
+            let count = one(self.store.apply(now, vec![op])?).done();
+            pruned += count as u64;
+            if count < CHUNK {
+                return Ok(pruned);
+            }
+        }
+    }
+
+    /// Copies the file to `path` while it is used, by SQLite's online backup: the copy is one instant's truth, and can be
+    /// opened like the original. Tasks that were running are rescued when it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if there is a file, or no folder, at `path`; [`ErrorKind::Full`] or [`ErrorKind::Storage`] if
+    /// it cannot be written. Nothing is left at `path` then.
+    pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.store.backup(path.as_ref())
+    }
+
+    /// How the store is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let condition = self.store.condition();
+        let mut paused: Vec<String> = Vec::new();
+        for lane in self.store.lanes().iter().filter(|lane| lane.paused) {
+            if !paused.iter().any(|known| **known == *lane.queue) {
+                paused.push(lane.queue.to_string());
+            }
+        }
+        Health {
+            stopped: condition.stopped,
+            last_error: condition.last_error.map(|(at, error)| (at.to_utc(), error)),
+            wal_bytes: condition.wal_bytes,
+            paused_queues: paused,
+            ..Health::default()
+        }
+    }
+
+    fn write<T>(&self, write: Result<Write<T>>) -> Result<T> {
+        let write = write?;
+        let replies = self
+            .store
+            .apply(write.now.unwrap_or_else(|| self.now()), vec![write.op]);
+        answer(replies, write.task, write.answer)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+fn not_found(id: TaskId) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no task {id}")).with_task(id)
+}
+
+fn one(mut replies: Vec<Reply>) -> Reply {
+    replies.pop().expect("one operation has one answer")
+}
+
+/// A write before it is sent: what to ask, and how to read the answer.
+struct Write<T> {
+    op: Op,
+    now: Option<Timestamp>,
+    task: Option<TaskId>,
+    answer: fn(Reply, TaskId) -> Result<T>,
+}
+
+fn answer<T>(
+    replies: Result<Vec<Reply>>,
+    task: Option<TaskId>,
+    answer: fn(Reply, TaskId) -> Result<T>,
+) -> Result<T> {
+    match (replies, task) {
+        (Ok(replies), task) => answer(
+            one(replies),
+            task.unwrap_or_else(|| TaskId::from_bytes([0; 16])),
+        ),
+        (Err(error), Some(task)) => Err(error.with_task(task)),
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn schedule(now: Timestamp, task: NewTask) -> Result<Write<Scheduled>> {
+    let id = task.task_id();
+    Ok(Write {
+        op: Op::Insert(vec![task.prepare(now)?]),
+        now: Some(now),
+        task: Some(id),
+        answer: |reply, _| Ok(reply.inserted().remove(0)),
+    })
+}
+
+fn schedule_many<T: Into<NewTask>>(
+    now: Timestamp,
+    tasks: impl IntoIterator<Item = T>,
+) -> Result<Write<Vec<Scheduled>>> {
+    let mut inserts = Vec::new();
+    for task in tasks {
+        if inserts.len() == MAX_BATCH {
+            return Err(Error::invalid(format!(
+                "over {MAX_BATCH} tasks in one call: use schedule_stream"
+            )));
+        }
+        inserts.push(task.into().prepare(now)?);
+    }
+    Ok(Write {
+        op: Op::Insert(inserts),
+        now: Some(now),
+        task: None,
+        answer: |reply, _| Ok(reply.inserted()),
+    })
+}
+
+fn cancel(id: TaskId) -> Result<Write<Cancel>> {
+    Ok(Write {
+        op: Op::Change {
+            id,
+            action: Action::Cancel,
+        },
+        now: None,
+        task: Some(id),
+        answer: |reply, id| match reply.changed() {
+            Changed::Applied => Ok(Cancel::Cancelled),
+            Changed::Requested => Ok(Cancel::Requested),
+            Changed::Refused(state) => Ok(Cancel::Finished(state)),
+            Changed::WrongKind | Changed::NotFound => Err(not_found(id)),
+        },
+    })
+}
+
+fn reschedule(at: DateTime<Utc>) -> Result<Action> {
+    Timestamp::rounded_up(at).map(Action::Reschedule)
+}
+
+fn change(id: TaskId, action: Result<Action>) -> Result<Write<()>> {
+    let action = action.map_err(|error| error.with_task(id))?;
+    Ok(Write {
+        op: Op::Change { id, action },
+        now: None,
+        task: Some(id),
+        answer: |reply, id| match reply.changed() {
+            Changed::Applied | Changed::Requested => Ok(()),
+            Changed::Refused(state) => Err(Error::new(
+                ErrorKind::State,
+                format!("the task {id} is {state}, which does not allow this"),
+            )
+            .with_task(id)),
+            Changed::WrongKind => Err(Error::new(
+                ErrorKind::Payload,
+                format!("the new payload is of another kind than the task {id}"),
+            )
+            .with_task(id)),
+            Changed::NotFound => Err(not_found(id)),
+        },
+    })
+}
+
+fn pause(queue: &str, paused: bool) -> Result<Write<()>> {
+    check_name("queue", queue)?;
+    Ok(Write {
+        op: Op::PauseQueue {
+            queue: queue.to_owned(),
+            paused,
+        },
+        now: None,
+        task: None,
+        answer: |reply, _| {
+            reply.done();
+            Ok(())
+        },
+    })
+}
+
+/// The writes of a [`Client`] without waiting: each returns a [`Receipt`].
+///
+/// The write is on its way when the method returns, on a thread of the store; dropping the receipt does not call it back.
+/// Made by [`Client::submit`].
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{NewTask, Scheduler};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let receipts: Vec<_> = (0..100)
+///     .map(|n| scheduler.submit().schedule(NewTask::with_kind("count", &n)))
+///     .collect();
+/// for receipt in receipts {
+///     assert!(receipt.wait()?.is_new());
+/// }
+/// # Ok::<(), punctual::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Submit<'a>(&'a Client);
+
+impl Submit<'_> {
+    /// As [`Client::schedule`].
+    pub fn schedule(self, task: impl Into<NewTask>) -> Receipt<Scheduled> {
+        self.send(schedule(self.0.now(), task.into()))
+    }
+
+    /// As [`Client::schedule_many`].
+    pub fn schedule_many<T: Into<NewTask>>(
+        self,
+        tasks: impl IntoIterator<Item = T>,
+    ) -> Receipt<Vec<Scheduled>> {
+        self.send(schedule_many(self.0.now(), tasks))
+    }
+
+    /// As [`Client::cancel`].
+    pub fn cancel(self, id: impl Into<TaskId>) -> Receipt<Cancel> {
+        self.send(cancel(id.into()))
+    }
+
+    /// As [`Client::delete`].
+    pub fn delete(self, id: impl Into<TaskId>) -> Receipt<()> {
+        self.send(change(id.into(), Ok(Action::Delete)))
+    }
+
+    /// As [`Client::reschedule`].
+    pub fn reschedule(self, id: impl Into<TaskId>, at: DateTime<Utc>) -> Receipt<()> {
+        self.send(change(id.into(), reschedule(at)))
+    }
+
+    /// As [`Client::run_now`].
+    pub fn run_now(self, id: impl Into<TaskId>) -> Receipt<()> {
+        self.send(change(id.into(), Ok(Action::RunNow)))
+    }
+
+    /// As [`Client::retry`].
+    pub fn retry(self, id: impl Into<TaskId>) -> Receipt<()> {
+        self.send(change(id.into(), Ok(Action::Retry)))
+    }
+
+    /// As [`Client::edit`].
+    pub fn edit(self, id: impl Into<TaskId>, edit: Edit) -> Receipt<()> {
+        self.send(change(id.into(), edit.prepare().map(Action::Edit)))
+    }
+
+    /// As [`Client::pause`].
+    pub fn pause(self, queue: &str) -> Receipt<()> {
+        self.send(pause(queue, true))
+    }
+
+    /// As [`Client::resume`].
+    pub fn resume(self, queue: &str) -> Receipt<()> {
+        self.send(pause(queue, false))
+    }
+
+    fn send<T>(self, write: Result<Write<T>>) -> Receipt<T> {
+        match write {
+            Ok(write) => Receipt {
+                ticket: self
+                    .0
+                    .store
+                    .submit(write.now.unwrap_or_else(|| self.0.now()), vec![write.op]),
+                task: write.task,
+                answer: write.answer,
+            },
+            Err(error) => Receipt {
+                task: error.task_id(),
+                ticket: Ticket::ready(Err(error)),
+                answer: |_, _| unreachable!("an error has no answer"),
+            },
+        }
+    }
+}
+
+/// The answer to a submitted write, once it is on disk: to be waited for, or awaited in any async runtime.
+#[derive(Debug)]
+#[must_use = "the write may fail"]
+pub struct Receipt<T> {
+    ticket: Ticket,
+    task: Option<TaskId>,
+    answer: fn(Reply, TaskId) -> Result<T>,
+}
+
+impl<T> Receipt<T> {
+    /// Blocks until the write is on disk.
+    ///
+    /// # Errors
+    ///
+    /// Those of the method of [`Client`] with the same name.
+    pub fn wait(self) -> Result<T> {
+        answer(self.ticket.wait(), self.task, self.answer)
+    }
+}
+
+impl<T> Future for Receipt<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.ticket.poll(cx) {
+            Poll::Ready(replies) => Poll::Ready(answer(replies, self.task, self.answer)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

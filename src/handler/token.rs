@@ -1,0 +1,75 @@
+//! The signal that asks a running handler to stop.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::time::Deadline;
+use crate::wake::lock;
+
+/// Why a handler is asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// Somebody cancelled the task. Unless the handler completes, it ends as cancelled.
+    Cancelled,
+    /// The attempt's deadline has passed.
+    DeadlinePassed,
+    /// The scheduler is shutting down, and its deadline has passed.
+    ShuttingDown,
+    /// The task is not this attempt's any more: what the handler returns is dropped.
+    Lost,
+}
+
+/// Raised once; the first reason stays.
+#[derive(Debug, Default)]
+pub(crate) struct Token {
+    reason: Mutex<Option<StopReason>>,
+    raised: Condvar,
+}
+
+impl Token {
+    pub(crate) fn raise(&self, reason: StopReason) {
+        lock(&self.reason).get_or_insert(reason);
+        self.raised.notify_all();
+    }
+
+    pub(crate) fn reason(&self) -> Option<StopReason> {
+        *lock(&self.reason)
+    }
+
+    /// Waits until it is raised, at most `span`.
+    pub(crate) fn wait(&self, span: Duration) -> Option<StopReason> {
+        let deadline = Deadline::after(span);
+        let mut reason = lock(&self.reason);
+        while reason.is_none() {
+            let remaining = deadline.remaining();
+            if remaining.is_zero() {
+                return None;
+            }
+            reason = self
+                .raised
+                .wait_timeout(reason, remaining)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        *reason
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reason_stays() {
+        let token = Token::default();
+        assert_eq!(token.wait(Duration::ZERO), None);
+        token.raise(StopReason::DeadlinePassed);
+        token.raise(StopReason::Cancelled);
+        assert_eq!(token.reason(), Some(StopReason::DeadlinePassed));
+        assert_eq!(
+            token.wait(Duration::from_secs(60)),
+            Some(StopReason::DeadlinePassed)
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Changes to a pending task.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::model::limits::{MAX_ATTEMPTS, MAX_PRIORITY};
+use crate::model::op::Patch;
+use crate::model::payload::{Payload, encode};
+
+/// What to change about a pending task; what is not named stays as it is.
+///
+/// # Example
+///
+/// ```
+/// use punctual::Edit;
+///
+/// let edit = Edit::new().priority(0).max_attempts(3);
+/// ```
+#[derive(Clone, Default)]
+#[must_use]
+pub struct Edit {
+    payload: Option<(&'static str, Result<Vec<u8>>)>,
+    priority: Option<u8>,
+    max_attempts: Option<u32>,
+}
+
+impl Edit {
+    /// Changes nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Replaces the payload; it must be of the task's kind.
+    pub fn payload<P: Payload>(mut self, payload: &P) -> Self {
+        self.payload = Some((P::KIND, encode("payload", payload)));
+        self
+    }
+
+    /// Replaces the priority, 0 to 9.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Replaces the number of attempts, 1 to 10,000.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(attempts);
+        self
+    }
+
+    /// # Errors
+    ///
+    /// `Invalid` or `Payload`.
+    pub(crate) fn prepare(self) -> Result<Patch> {
+        if let Some(priority) = self.priority.filter(|&priority| priority > MAX_PRIORITY) {
+            return Err(Error::invalid(format!(
+                "the priority {priority} is not between 0 and {MAX_PRIORITY}"
+            )));
+        }
+        if let Some(attempts) = self
+            .max_attempts
+            .filter(|n| !(1..=MAX_ATTEMPTS).contains(n))
+        {
+            return Err(Error::invalid(format!(
+                "max_attempts {attempts} is not between 1 and {MAX_ATTEMPTS}"
+            )));
+        }
+        let payload = self
+            .payload
+            .map(|(kind, bytes)| bytes.map(|bytes| (kind.to_owned(), bytes)))
+            .transpose()?;
+        Ok(Patch {
+            payload,
+            priority: self.priority,
+            max_attempts: self.max_attempts,
+        })
+    }
+}
+
+/// Shows no payload.
+impl fmt::Debug for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edit")
+            .field("priority", &self.priority)
+            .field("max_attempts", &self.max_attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_found_when_it_is_prepared() {
+        assert!(Edit::new().priority(10).prepare().is_err());
+        assert!(Edit::new().max_attempts(0).prepare().is_err());
+        assert!(Edit::new().priority(9).max_attempts(1).prepare().is_ok());
+    }
+}

@@ -1,0 +1,91 @@
+//! Whether everything is well, for a readiness probe or an operator.
+
+use chrono::{DateTime, Utc};
+
+use crate::error::{Error, ErrorKind};
+
+/// The state of a scheduler or client, as it is now. Made without a write, and without a read of the file.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::Scheduler;
+/// let scheduler = Scheduler::in_memory().start().unwrap();
+/// let health = scheduler.health();
+/// assert!(health.is_ok(), "{health:?}");
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    pub(crate) stopped: Option<Error>,
+    pub(crate) last_error: Option<(DateTime<Utc>, Error)>,
+    pub(crate) wal_bytes: u64,
+    pub(crate) workers: usize,
+    pub(crate) busy: usize,
+    pub(crate) stuck: usize,
+    pub(crate) spare: usize,
+    pub(crate) unknown_kinds: Vec<String>,
+    pub(crate) paused_queues: Vec<String>,
+}
+
+impl Health {
+    /// Whether the store works, and no more handlers are stuck than there are spare threads for.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.stopped.is_none() && self.stuck <= self.spare
+    }
+
+    /// Why the store stopped for good, if it did: the file is damaged, was replaced, cannot be written or has a newer
+    /// schema. Every call then fails with this.
+    #[must_use]
+    pub fn stopped(&self) -> Option<ErrorKind> {
+        self.stopped.as_ref().map(Error::kind)
+    }
+
+    /// The last error of the storage and when it came, whether or not a retry has helped since.
+    #[must_use]
+    pub fn last_error(&self) -> Option<(DateTime<Utc>, &Error)> {
+        self.last_error.as_ref().map(|(at, error)| (*at, error))
+    }
+
+    /// The length of the write-ahead log after the last commit, in bytes.
+    #[must_use]
+    pub fn wal_bytes(&self) -> u64 {
+        self.wal_bytes
+    }
+
+    /// The configured workers; 0 for a client.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Handlers that are running.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.busy
+    }
+
+    /// Handlers that have not returned although their deadline passed a while ago.
+    #[must_use]
+    pub fn stuck(&self) -> usize {
+        self.stuck
+    }
+
+    /// Threads started in the place of stuck ones.
+    #[must_use]
+    pub fn spare(&self) -> usize {
+        self.spare
+    }
+
+    /// Kinds that have pending tasks in the file and no handler here. They wait for a process that has one.
+    #[must_use]
+    pub fn unknown_kinds(&self) -> &[String] {
+        &self.unknown_kinds
+    }
+
+    /// Queues that are paused.
+    #[must_use]
+    pub fn paused_queues(&self) -> &[String] {
+        &self.paused_queues
+    }
+}

@@ -1,0 +1,136 @@
+//! What the crate accepts, in one place, and the checks that say so.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::time::Timestamp;
+
+/// The largest payload or result, as encoded JSON: 1 MiB.
+pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
+/// The longest name of a kind, queue, partition or tag, in bytes.
+pub const MAX_NAME_BYTES: usize = 128;
+/// The most tags of a task.
+pub const MAX_TAGS: usize = 16;
+/// The largest metadata of a task, keys and values together, in bytes.
+pub const MAX_METADATA_BYTES: usize = 4096;
+/// The most tasks in one [`schedule_many`](crate::Client::schedule_many).
+pub const MAX_BATCH: usize = 100_000;
+/// The worst (highest) priority value.
+pub const MAX_PRIORITY: u8 = 9;
+/// The highest `max_attempts`.
+pub const MAX_ATTEMPTS: u32 = 10_000;
+/// The longest error text that is kept, in bytes; what is longer is cut.
+pub const MAX_ERROR_BYTES: usize = 8 * 1024;
+/// How many attempts of a task its history keeps, the newest.
+pub const MAX_HISTORY: usize = 50;
+/// The longest span that any option takes: 1,000 years.
+pub(crate) const MAX_SPAN: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
+
+/// A kind, queue, partition or tag: 1 to 128 bytes of letters, digits and `_ . : / @ -`.
+///
+/// # Errors
+///
+/// `Invalid`, naming `what` it is.
+pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::invalid(format!("the {what} is empty")));
+    }
+    if name.len() > MAX_NAME_BYTES {
+        return Err(Error::invalid(format!(
+            "the {what} has {} bytes, more than {MAX_NAME_BYTES}",
+            name.len()
+        )));
+    }
+    let allowed = |c: char| c.is_alphanumeric() || "_.:/@-".contains(c);
+    match name.chars().find(|&c| !allowed(c)) {
+        None => Ok(()),
+        Some(c) => Err(Error::invalid(format!(
+            "the {what} {name:?} has the character {c:?}; letters, digits and _ . : / @ - are allowed"
+        ))),
+    }
+}
+
+/// # Errors
+///
+/// `Invalid` if the span is longer than [`MAX_SPAN`].
+pub(crate) fn check_span(what: &str, span: Duration) -> Result<Duration> {
+    if span > MAX_SPAN {
+        return Err(Error::invalid(format!(
+            "the {what} is longer than 1,000 years"
+        )));
+    }
+    Ok(span)
+}
+
+/// `now + span`, if that is still in the calendar.
+///
+/// # Errors
+///
+/// `Invalid` if it is not.
+pub(crate) fn after(what: &str, now: Timestamp, span: Duration) -> Result<Timestamp> {
+    check_span(what, span)?;
+    Ok(now + span)
+}
+
+/// # Errors
+///
+/// `Payload` if `bytes` is over [`MAX_PAYLOAD_BYTES`].
+pub(crate) fn check_size(what: &str, bytes: &[u8]) -> Result<()> {
+    if bytes.len() > MAX_PAYLOAD_BYTES {
+        return Err(Error::new(
+            ErrorKind::Payload,
+            format!(
+                "the {what} has {} bytes, more than {MAX_PAYLOAD_BYTES}",
+                bytes.len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// An error text fit to be stored and shown: no control characters, at most [`MAX_ERROR_BYTES`].
+pub(crate) fn clean_text(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len().min(MAX_ERROR_BYTES));
+    for c in text.chars() {
+        let c = if c.is_control() && c != '\n' && c != '\t' {
+            '\u{fffd}'
+        } else {
+            c
+        };
+        if clean.len() + c.len_utf8() > MAX_ERROR_BYTES {
+            break;
+        }
+        clean.push(c);
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["a", "mail.send", "a/b:c@d_e-f", "größe", &"x".repeat(128)] {
+            check_name("queue", good).unwrap();
+        }
+        for bad in ["", "a b", "a\0b", "a\n", "a'b", &"x".repeat(129)] {
+            let error = check_name("queue", bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn error_texts_are_cleaned_and_cut() {
+        assert_eq!(clean_text("a\0b\nc"), "a\u{fffd}b\nc");
+        let long = "ü".repeat(MAX_ERROR_BYTES);
+        let cut = clean_text(&long);
+        assert!(cut.len() <= MAX_ERROR_BYTES && cut.len() > MAX_ERROR_BYTES - 4);
+    }
+
+    #[test]
+    fn absurd_spans_are_refused() {
+        assert!(after("delay", Timestamp::MIN, Duration::MAX).is_err());
+        assert!(after("delay", Timestamp::MIN, Duration::from_secs(60)).is_ok());
+    }
+}

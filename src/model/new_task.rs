@@ -1,0 +1,413 @@
+//! The request to schedule a task: a builder that is checked once, when it is scheduled.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::id::TaskId;
+use crate::model::limits::{
+    MAX_ATTEMPTS, MAX_METADATA_BYTES, MAX_PRIORITY, MAX_TAGS, after, check_name, check_span,
+};
+use crate::model::op::Insert;
+use crate::model::payload::{Payload, encode};
+use crate::model::retry::RetryPolicy;
+use crate::model::task::Options;
+use crate::time::Timestamp;
+
+/// The queue of tasks that name none.
+pub const DEFAULT_QUEUE: &str = "default";
+/// The priority of tasks that name none; 0 is the best, 9 the worst.
+pub const DEFAULT_PRIORITY: u8 = 5;
+/// The attempts of tasks that name none, the first counted.
+pub const DEFAULT_MAX_ATTEMPTS: u32 = 20;
+/// How many crashes of the process a task survives, unless it says otherwise.
+pub const DEFAULT_MAX_CRASHES: u32 = 3;
+
+/// A task to be scheduled.
+///
+/// The payload is encoded at once; an encoding error, like every other mistake, is reported by
+/// [`schedule`](crate::Client::schedule).
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{NewTask, Payload};
+/// # use serde::{Deserialize, Serialize};
+/// # use std::time::Duration;
+/// # #[derive(Serialize, Deserialize)]
+/// # struct Remind { user: u64 }
+/// # impl Payload for Remind { const KIND: &'static str = "remind"; }
+/// let task = NewTask::new(Remind { user: 7 })
+///     .after(Duration::from_secs(3600))
+///     .queue("mail")
+///     .priority(2)
+///     .max_attempts(5)
+///     .tag("welcome");
+/// ```
+#[derive(Clone)]
+#[must_use = "a task runs only if it is scheduled"]
+pub struct NewTask {
+    id: TaskId,
+    kind: Cow<'static, str>,
+    payload: Result<Vec<u8>>,
+    queue: Cow<'static, str>,
+    partition: Option<String>,
+    priority: u8,
+    due: Due,
+    start_by: Option<Due>,
+    max_attempts: u32,
+    tags: Vec<String>,
+    options: Options,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    Now,
+    At(DateTime<Utc>),
+    After(Duration),
+}
+
+impl Due {
+    fn resolve(self, what: &str, now: Timestamp) -> Result<Timestamp> {
+        match self {
+            Self::Now => Ok(now),
+            Self::At(time) => Timestamp::rounded_up(time)
+                .map_err(|error| error.in_context(&format!("the {what}"))),
+            Self::After(span) => after(what, now, span),
+        }
+    }
+}
+
+impl NewTask {
+    /// A task due at once, with a new id and the default options.
+    pub fn new<P: Payload>(payload: P) -> Self {
+        Self::with_kind(P::KIND, &payload)
+    }
+
+    /// A task of a kind that is known only at run time. The handler decodes `payload` from its JSON.
+    pub fn with_kind<T: Serialize + ?Sized>(
+        kind: impl Into<Cow<'static, str>>,
+        payload: &T,
+    ) -> Self {
+        Self {
+            id: TaskId::new(),
+            kind: kind.into(),
+            payload: encode("payload", payload),
+            queue: Cow::Borrowed(DEFAULT_QUEUE),
+            partition: None,
+            priority: DEFAULT_PRIORITY,
+            due: Due::Now,
+            start_by: None,
+            max_attempts: DEFAULT_MAX_ATTEMPTS,
+            tags: Vec::new(),
+            options: Options::default(),
+        }
+    }
+
+    /// The id that the task will have.
+    #[must_use]
+    pub fn task_id(&self) -> TaskId {
+        self.id
+    }
+
+    /// Gives the task an id of the caller's. If a task with that id is stored, nothing is added. Default: a new UUIDv7.
+    pub fn id(mut self, id: impl Into<TaskId>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// Due at this instant, rounded up to a microsecond; one in the past is due at once. 1970 to 9999.
+    pub fn at(mut self, time: DateTime<Utc>) -> Self {
+        self.due = Due::At(time);
+        self
+    }
+
+    /// Due this long after it is scheduled.
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.due = Due::After(delay);
+        self
+    }
+
+    /// The queue it waits in. Default: `default`.
+    pub fn queue(mut self, queue: impl Into<Cow<'static, str>>) -> Self {
+        self.queue = queue.into();
+        self
+    }
+
+    /// The tenant or customer that it belongs to; kept and shown, and what later limits by key will count.
+    pub fn partition(mut self, partition: impl Into<String>) -> Self {
+        self.partition = Some(partition.into());
+        self
+    }
+
+    /// 0 to 9; of the due tasks of a queue, lower ones run first. Default: 5.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// How often it is tried before it fails for good, the first attempt counted. Attempts during which the process died
+    /// do not count. 1 to 10,000; default: 20.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts;
+        self
+    }
+
+    /// How many crashes of the process during its attempts it survives; one more and it fails as `crashed`.
+    /// Default: 3.
+    pub fn max_crashes(mut self, crashes: u32) -> Self {
+        self.options.max_crashes = Some(crashes);
+        self
+    }
+
+    /// How long an attempt may take. At that deadline its [`TaskContext::cancelled`](crate::TaskContext::cancelled) turns
+    /// true. Default: its handler's.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// If it was not started until this instant, it ends as failed with the reason `expired`.
+    pub fn start_by(mut self, time: DateTime<Utc>) -> Self {
+        self.start_by = Some(Due::At(time));
+        self
+    }
+
+    /// Like [`start_by`](Self::start_by), this long after it is scheduled.
+    pub fn start_within(mut self, span: Duration) -> Self {
+        self.start_by = Some(Due::After(span));
+        self
+    }
+
+    /// The retry policy of this task alone; a [custom](RetryPolicy::custom) one is refused. Default: its handler's.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.retry = Some(policy);
+        self
+    }
+
+    /// Adds a tag, to find the task by. At most 16.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// Adds an entry to its metadata, which is kept and shown. At most 4 KiB in all.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Checks everything and resolves what is relative to `now`.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` or `Payload`, naming the task's id.
+    pub(crate) fn prepare(self, now: Timestamp) -> Result<Insert> {
+        let id = self.id;
+        self.checked(now).map_err(|error| error.with_task(id))
+    }
+
+    fn checked(mut self, now: Timestamp) -> Result<Insert> {
+        if self.id.is_nil() {
+            return Err(Error::invalid("the task id is nil"));
+        }
+        check_name("kind", &self.kind)?;
+        check_name("queue", &self.queue)?;
+        if let Some(partition) = &self.partition {
+            check_name("partition", partition)?;
+        }
+        if self.priority > MAX_PRIORITY {
+            return Err(Error::invalid(format!(
+                "the priority {} is not between 0 and {MAX_PRIORITY}",
+                self.priority
+            )));
+        }
+        if !(1..=MAX_ATTEMPTS).contains(&self.max_attempts) {
+            return Err(Error::invalid(format!(
+                "max_attempts {} is not between 1 and {MAX_ATTEMPTS}",
+                self.max_attempts
+            )));
+        }
+        check_options(&self.options)?;
+        self.tags.sort_unstable();
+        self.tags.dedup();
+        if self.tags.len() > MAX_TAGS {
+            return Err(Error::invalid(format!("over {MAX_TAGS} tags")));
+        }
+        for tag in &self.tags {
+            check_name("tag", tag)?;
+        }
+        let expires_at = self
+            .start_by
+            .map(|start_by| start_by.resolve("start deadline", now))
+            .transpose()?;
+        Ok(Insert {
+            id: self.id,
+            kind: self.kind,
+            payload: self.payload?,
+            queue: self.queue,
+            partition: self.partition,
+            priority: self.priority,
+            created_at: now,
+            scheduled_at: self.due.resolve("due time", now)?,
+            expires_at,
+            max_attempts: self.max_attempts,
+            tags: self.tags,
+            options: self.options,
+        })
+    }
+}
+
+fn check_options(options: &Options) -> Result<()> {
+    if let Some(timeout) = options.timeout {
+        check_timeout(timeout)?;
+    }
+    if let Some(policy) = &options.retry {
+        if policy.is_custom() {
+            return Err(Error::invalid(
+                "a custom retry policy cannot be stored with a task: give it to the handler",
+            ));
+        }
+        policy.check()?;
+    }
+    let bytes: usize = options
+        .metadata
+        .iter()
+        .map(|(k, v)| k.len() + v.len())
+        .sum();
+    if bytes > MAX_METADATA_BYTES {
+        return Err(Error::invalid(format!(
+            "the metadata has {bytes} bytes, more than {MAX_METADATA_BYTES}"
+        )));
+    }
+    Ok(())
+}
+
+/// # Errors
+///
+/// `Invalid` if it is zero or over 1,000 years.
+pub(crate) fn check_timeout(timeout: Duration) -> Result<()> {
+    if timeout.is_zero() {
+        return Err(Error::invalid("the timeout is zero"));
+    }
+    check_span("timeout", timeout)?;
+    Ok(())
+}
+
+impl<P: Payload> From<P> for NewTask {
+    fn from(payload: P) -> Self {
+        Self::new(payload)
+    }
+}
+
+/// Shows no payload.
+impl fmt::Debug for NewTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewTask")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("queue", &self.queue)
+            .field("priority", &self.priority)
+            .field("due", &self.due)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`schedule`](crate::Client::schedule) answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheduled {
+    /// The task was stored.
+    New(TaskId),
+    /// A task with that id was stored before; nothing was added.
+    Existing(TaskId),
+}
+
+impl Scheduled {
+    /// The id of the task that is stored now.
+    #[must_use]
+    pub fn id(self) -> TaskId {
+        match self {
+            Self::New(id) | Self::Existing(id) => id,
+        }
+    }
+
+    /// Whether the call stored it.
+    #[must_use]
+    pub fn is_new(self) -> bool {
+        matches!(self, Self::New(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn task() -> NewTask {
+        NewTask::with_kind("kind", &())
+    }
+
+    fn kind_of(task: NewTask) -> Option<ErrorKind> {
+        let id = task.task_id();
+        let error = task.prepare(Timestamp::from_micros(1_000)).err()?;
+        assert_eq!(error.task_id(), Some(id), "every error names the task");
+        Some(error.kind())
+    }
+
+    #[test]
+    fn mistakes_are_found_when_it_is_prepared() {
+        let invalid = [
+            task().id(uuid::Uuid::nil()),
+            NewTask::with_kind("", &()),
+            NewTask::with_kind("x".repeat(129), &()),
+            task().queue(""),
+            task().queue("a b"),
+            task().partition("\n"),
+            task().priority(10),
+            task().max_attempts(0),
+            task().max_attempts(10_001),
+            task().timeout(Duration::ZERO),
+            task().timeout(Duration::MAX),
+            task().after(Duration::MAX),
+            task().at(DateTime::<Utc>::MIN_UTC),
+            task().at(DateTime::<Utc>::MAX_UTC),
+            task().start_by(DateTime::<Utc>::MAX_UTC),
+            task().start_within(Duration::MAX),
+            task().retry(RetryPolicy::custom(|_| Duration::ZERO)),
+            task().retry(RetryPolicy::fixed(Duration::MAX)),
+            task().tag("no spaces, please"),
+            (0..17).fold(task(), |task, i| task.tag(format!("tag{i}"))),
+            task().metadata("k", "v".repeat(4096)),
+        ];
+        for bad in invalid {
+            assert_eq!(kind_of(bad.clone()), Some(ErrorKind::Invalid), "{bad:?}");
+        }
+        let unencodable =
+            NewTask::with_kind("kind", &std::collections::HashMap::from([((1, 2), 3)]));
+        assert_eq!(kind_of(unencodable), Some(ErrorKind::Payload));
+        assert_eq!(kind_of(task()), None);
+    }
+
+    #[test]
+    fn relative_times_count_from_now() {
+        let now = Timestamp::from_micros(1_000);
+        let insert = task()
+            .after(Duration::from_micros(5))
+            .start_within(Duration::from_micros(7))
+            .prepare(now)
+            .unwrap();
+        assert_eq!(insert.scheduled_at.micros(), 1_005);
+        assert_eq!(insert.expires_at.unwrap().micros(), 1_007);
+        assert_eq!(task().prepare(now).unwrap().scheduled_at, now);
+    }
+
+    #[test]
+    fn the_same_tag_twice_is_one_tag() {
+        let insert = task().tag("b").tag("a").tag("b").prepare(Timestamp::MIN);
+        assert_eq!(insert.unwrap().tags, ["a", "b"]);
+    }
+}

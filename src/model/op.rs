@@ -1,0 +1,284 @@
+//! What the store is asked to write, and what it answers: operations as values.
+//!
+//! A batch mixes kinds, so settlements, the next claim and other callers' inserts share a transaction.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::TaskId;
+use crate::model::filter::Filter;
+use crate::model::limits::MAX_PRIORITY;
+use crate::model::new_task::Scheduled;
+use crate::model::retention::Cutoffs;
+use crate::model::settle::{Claim, Fence, Settlement};
+use crate::model::task::{Options, TaskState};
+use crate::time::Timestamp;
+
+/// How many tasks one transaction of a bulk call or of maintenance touches at most.
+pub(crate) const CHUNK: usize = 500;
+
+/// One operation. It happens whole or not at all.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    /// Stores tasks; one whose id is stored changes nothing.
+    Insert(Vec<Insert>),
+    /// Takes due tasks for this instance.
+    Claim(ClaimRequest),
+    /// Records how attempts ended.
+    Settle(Vec<Settlement>),
+    /// Keeps what a running handler reports.
+    Progress { fence: Fence, value: Vec<u8> },
+    /// What a caller asks of one task.
+    Change { id: TaskId, action: Action },
+    /// What a caller asks of the next [`CHUNK`] matching tasks after `after`, in id order.
+    ChangeMatching {
+        filter: Filter,
+        action: Action,
+        after: Option<TaskId>,
+    },
+    /// Stops or resumes the claims from a queue, in every process.
+    PauseQueue { queue: String, paused: bool },
+    /// Deletes ended tasks whose retention is over, at most `limit`.
+    Prune { cutoffs: Cutoffs, limit: usize },
+    /// Fails tasks whose start deadline has passed, at most `limit`.
+    Expire { limit: usize },
+    /// Takes back what a dead instance held, at most `limit`.
+    Rescue {
+        instance: i64,
+        started: Started,
+        limit: usize,
+    },
+}
+
+impl Op {
+    /// Whether the answer promises that it survives a power cut. What the scheduler does on its own may be lost with
+    /// the power: it is then done again.
+    pub(crate) fn is_durable(&self) -> bool {
+        match self {
+            Self::Insert(_)
+            | Self::Change { .. }
+            | Self::ChangeMatching { .. }
+            | Self::PauseQueue { .. } => true,
+            Self::Claim(_)
+            | Self::Settle(_)
+            | Self::Progress { .. }
+            | Self::Prune { .. }
+            | Self::Expire { .. }
+            | Self::Rescue { .. } => false,
+        }
+    }
+}
+
+/// What the store answers to each [`Op`], in the same order.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    Inserted(Vec<Scheduled>),
+    Claimed(Vec<Claim>),
+    Settled(Vec<Settled>),
+    Progressed(Settled),
+    Changed(Changed),
+    ChangedMany(ChangedMany),
+    /// A pause, or a maintenance operation: how many tasks it touched.
+    Done(usize),
+    Rescued(Rescued),
+}
+
+/// Takes the answer that belongs to an operation.
+macro_rules! answers {
+    ($($name:ident: $variant:ident => $type:ty),* $(,)?) => {
+        impl Reply {
+            $(pub(crate) fn $name(self) -> $type {
+                match self {
+                    Self::$variant(answer) => answer,
+                    other => unreachable!("the store answered {other:?} where {} was due", stringify!($variant)),
+                }
+            })*
+        }
+    };
+}
+
+answers! {
+    inserted: Inserted => Vec<Scheduled>,
+    progressed: Progressed => Settled,
+    changed: Changed => Changed,
+    changed_many: ChangedMany => ChangedMany,
+    done: Done => usize,
+    rescued: Rescued => Rescued,
+}
+
+/// A checked task on its way to the file.
+#[derive(Clone)]
+pub(crate) struct Insert {
+    pub(crate) id: TaskId,
+    pub(crate) kind: Cow<'static, str>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) queue: Cow<'static, str>,
+    pub(crate) partition: Option<String>,
+    pub(crate) priority: u8,
+    pub(crate) created_at: Timestamp,
+    pub(crate) scheduled_at: Timestamp,
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) max_attempts: u32,
+    pub(crate) tags: Vec<String>,
+    pub(crate) options: Options,
+}
+
+/// Shows no payload.
+impl std::fmt::Debug for Insert {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Insert({}, {:?})", self.id, self.kind)
+    }
+}
+
+/// A queue's tasks of one kind, as the store numbers them. Tasks that have crashed a process are in a lane of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LaneId(pub(crate) i64);
+
+/// Per priority, an instant before which no pending task of the lane is due; `None`: the lane has none.
+pub(crate) type Heads = [Option<Timestamp>; MAX_PRIORITY as usize + 1];
+
+/// What the store knows of a lane without reading.
+#[derive(Debug, Clone)]
+pub(crate) struct Lane {
+    pub(crate) id: LaneId,
+    pub(crate) queue: Arc<str>,
+    pub(crate) kind: Arc<str>,
+    /// Its tasks have a crash behind them.
+    pub(crate) suspect: bool,
+    pub(crate) paused: bool,
+    pub(crate) heads: Heads,
+}
+
+impl Lane {
+    pub(crate) fn next_at(&self) -> Option<Timestamp> {
+        self.heads.iter().flatten().min().copied()
+    }
+}
+
+/// Which due tasks to take.
+#[derive(Debug, Clone)]
+pub(crate) struct ClaimRequest {
+    /// They take turns, in this order.
+    pub(crate) queues: Vec<QueueClaim>,
+    /// So many tasks have a worker waiting and are taken whatever they cost.
+    pub(crate) free: usize,
+    /// Further ones are taken ahead of the workers while their expected time fits into this.
+    pub(crate) budget: Duration,
+    /// The most tasks in all.
+    pub(crate) limit: usize,
+}
+
+/// What may be taken from one queue.
+#[derive(Debug, Clone)]
+pub(crate) struct QueueClaim {
+    pub(crate) lanes: Vec<LaneClaim>,
+    pub(crate) limit: usize,
+}
+
+/// What may be taken from one lane.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LaneClaim {
+    pub(crate) lane: LaneId,
+    /// How long one task takes a worker; `None`: unknown, so none is taken ahead.
+    pub(crate) cost: Option<Duration>,
+    pub(crate) suspect: bool,
+}
+
+/// Whether a write under a fence found its claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    Applied,
+    /// The claim was taken over, or settled before: nothing was changed.
+    Stale,
+}
+
+/// What a caller asks of a task.
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    Cancel,
+    Delete,
+    /// The new due time.
+    Reschedule(Timestamp),
+    RunNow,
+    Retry,
+    Edit(Patch),
+}
+
+impl Action {
+    /// Whether the action is for tasks in this state; a bulk call counts those that match and are not as unchanged.
+    pub(crate) fn allows(&self, state: TaskState) -> bool {
+        match self {
+            Self::Cancel => !state.is_final(),
+            Self::Delete | Self::Retry => state.is_final(),
+            Self::Reschedule(_) | Self::RunNow | Self::Edit(_) => state == TaskState::Pending,
+        }
+    }
+}
+
+/// A checked change of a pending task.
+#[derive(Clone, Default)]
+pub(crate) struct Patch {
+    pub(crate) payload: Option<(String, Vec<u8>)>,
+    pub(crate) priority: Option<u8>,
+    pub(crate) max_attempts: Option<u32>,
+}
+
+/// Shows no payload.
+impl std::fmt::Debug for Patch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Patch(priority {:?})", self.priority)
+    }
+}
+
+/// What became of a caller's wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Changed {
+    /// Done.
+    Applied,
+    /// A cancel of a task that an instance holds: it will be told.
+    Requested,
+    /// The task is in a state that does not allow it.
+    Refused(TaskState),
+    /// The new payload is of another kind than the task.
+    WrongKind,
+    NotFound,
+}
+
+/// What became of one chunk of a bulk call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChangedMany {
+    pub(crate) matched: usize,
+    pub(crate) changed: usize,
+    /// Where the next chunk begins; `None` at the end.
+    pub(crate) next: Option<TaskId>,
+}
+
+/// Which of a dead instance's claims were started.
+#[derive(Debug, Clone)]
+pub(crate) enum Started {
+    /// There is no ledger to ask: every claim counts as started.
+    All,
+    /// Those in its ledger, by row and claim number, sorted.
+    Listed(Arc<[(i64, i64)]>),
+}
+
+impl Started {
+    pub(crate) fn includes(&self, seq: i64, claim_no: i64) -> bool {
+        match self {
+            Self::All => true,
+            Self::Listed(cells) => cells.binary_search(&(seq, claim_no)).is_ok(),
+        }
+    }
+}
+
+/// What one slice of a rescue did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Rescued {
+    /// Started tasks that are runnable again, or have crashed too often.
+    pub(crate) crashed: usize,
+    /// Tasks that had not been started.
+    pub(crate) given_back: usize,
+    /// Tasks of dead instances are left for the next slice.
+    pub(crate) more: bool,
+}

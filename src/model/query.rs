@@ -1,0 +1,133 @@
+//! What the store is asked to read, and what it answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::TaskId;
+use crate::model::attempt::Attempt;
+use crate::model::filter::{Filter, Page};
+use crate::model::task::{Task, TaskState};
+use crate::time::Timestamp;
+
+/// A read. It never waits for a writer.
+#[derive(Debug, Clone)]
+pub(crate) enum Query {
+    Task(TaskId),
+    State(TaskId),
+    List(Filter),
+    /// One window of a count, after this id.
+    Count {
+        filter: Filter,
+        after: Option<TaskId>,
+    },
+    History(TaskId),
+    Stats {
+        now: Timestamp,
+    },
+}
+
+/// What the store answers to each [`Query`].
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    Task(Option<Box<Task>>),
+    State(Option<TaskState>),
+    List(Page),
+    /// How many, and where the next window begins.
+    Count(u64, Option<TaskId>),
+    History(Option<Vec<Attempt>>),
+    Stats(Stats),
+}
+
+macro_rules! answers {
+    ($($name:ident: $variant:ident($($field:ident: $type:ty),*)),* $(,)?) => {
+        impl Answer {
+            $(#[allow(unused_parens)]
+            pub(crate) fn $name(self) -> ($($type),*) {
+                match self {
+                    Self::$variant($($field),*) => ($($field),*),
+                    other => unreachable!("the store answered {other:?} where {} was due", stringify!($variant)),
+                }
+            })*
+        }
+    };
+}
+
+answers! {
+    task: Task(task: Option<Box<Task>>),
+    state: State(state: Option<TaskState>),
+    list: List(page: Page),
+    count: Count(count: u64, next: Option<TaskId>),
+    history: History(history: Option<Vec<Attempt>>),
+    stats: Stats(stats: Stats),
+}
+
+/// How many tasks are where, and how far behind the scheduler is.
+///
+/// Made by [`Client::stats`](crate::Client::stats).
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    pub(crate) lanes: Vec<LaneStats>,
+    pub(crate) oldest_due: Option<Duration>,
+}
+
+impl Stats {
+    /// Tasks in this state, in all queues.
+    #[must_use]
+    pub fn count(&self, state: TaskState) -> u64 {
+        self.lanes.iter().map(|lane| lane.count(state)).sum()
+    }
+
+    /// All tasks.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        TaskState::ALL
+            .into_iter()
+            .map(|state| self.count(state))
+            .sum()
+    }
+
+    /// The counts of each kind in each queue that has tasks.
+    #[must_use]
+    pub fn lanes(&self) -> &[LaneStats] {
+        &self.lanes
+    }
+
+    /// How long the oldest due task has been waiting for its start; `None` if none is due. Tasks in paused queues and
+    /// of kinds without a handler count.
+    #[must_use]
+    pub fn oldest_due(&self) -> Option<Duration> {
+        self.oldest_due
+    }
+}
+
+/// How many tasks of one kind are in one queue.
+#[derive(Debug, Clone)]
+pub struct LaneStats {
+    pub(crate) queue: Arc<str>,
+    pub(crate) kind: Arc<str>,
+    pub(crate) counts: [u64; TaskState::ALL.len()],
+}
+
+impl LaneStats {
+    /// The queue.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    /// The kind.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Tasks in this state.
+    #[must_use]
+    pub fn count(&self, state: TaskState) -> u64 {
+        TaskState::ALL
+            .into_iter()
+            .zip(self.counts)
+            .find(|(each, _)| *each == state)
+            .map_or(0, |(_, count)| count)
+    }
+}

@@ -1,0 +1,510 @@
+//! How an attempt ends: the only place where a task's next state is decided.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::TaskId;
+use crate::model::attempt::AttemptEnd;
+use crate::model::new_task::DEFAULT_MAX_CRASHES;
+use crate::model::outcome::{Failure, Retry, TaskResult, Verdict};
+use crate::model::retry::RetryPolicy;
+use crate::model::task::{Options, TaskState};
+use crate::time::Timestamp;
+
+/// The right to write for an attempt: a task that was claimed again has another `claim_no`, and a task of another
+/// instance another `instance`, so a stale attempt changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Fence {
+    /// The task's row, never public.
+    pub(crate) seq: i64,
+    pub(crate) instance: i64,
+    /// Grows by one with every claim of the task.
+    pub(crate) claim_no: i64,
+}
+
+/// A task that this instance holds. Holding a claim is the right to settle.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    pub(crate) fence: Fence,
+    pub(crate) id: TaskId,
+    pub(crate) kind: Arc<str>,
+    pub(crate) queue: Arc<str>,
+    pub(crate) priority: u8,
+    pub(crate) scheduled_at: Timestamp,
+    /// This start counted.
+    pub(crate) attempt: u32,
+    pub(crate) crashes: u32,
+    pub(crate) max_attempts: u32,
+    pub(crate) options: Options,
+    /// The text of the newest error, if there was an attempt before this one.
+    pub(crate) last_error: Option<String>,
+    pub(crate) payload: Payload,
+}
+
+/// A payload on its way to the handler; `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Payload {
+    Whole(Vec<u8>),
+    /// The checksum does not match, or a column is not what it should be.
+    Damaged(&'static str),
+}
+
+impl Payload {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+            Self::Damaged(_) => 0,
+        }
+    }
+}
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Whole(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::Damaged(how) => write!(f, "damaged: {how}"),
+        }
+    }
+}
+
+impl Claim {
+    /// Attempts that ended by an error, this one counted if it does: a crash costs none.
+    fn tries(&self) -> u32 {
+        self.attempt.saturating_sub(self.crashes).max(1)
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    /// The handler returned; `late` if its deadline had passed.
+    Returned { result: TaskResult, late: bool },
+    /// The handler panicked.
+    Panicked(String),
+    /// The payload is not what the handler takes: it was not called.
+    Undecodable(String),
+    /// The payload is damaged: it was not called, and never can be.
+    Damaged(&'static str),
+    /// The handler was not called: shut down, or a better task came.
+    Unstarted,
+    /// Cancelled before the handler was called.
+    CancelledUnstarted,
+}
+
+/// What becomes of the task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    Completed(Option<Vec<u8>>),
+    /// To be started again; `attempt` is how many starts it has behind it then.
+    Pending {
+        at: Timestamp,
+        attempt: u32,
+    },
+    /// Not started: as if it had not been claimed.
+    GivenBack,
+    Failed,
+    Cancelled,
+}
+
+/// What the store must record for a finished attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Settlement {
+    pub(crate) fence: Fence,
+    pub(crate) id: TaskId,
+    change: Change,
+    /// The line in the task's history; none for a plain success, which the task's row tells, or if nothing started.
+    pub(crate) record: Option<Record>,
+    pub(crate) finished_at: Timestamp,
+}
+
+/// A line of a task's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) end: AttemptEnd,
+    pub(crate) error: Option<String>,
+}
+
+impl Record {
+    fn new(end: AttemptEnd, error: impl Into<String>) -> Option<Self> {
+        Some(Self {
+            end,
+            error: Some(error.into()),
+        })
+    }
+}
+
+impl Settlement {
+    /// Whether the task was not started and waits as before.
+    pub(crate) fn gives_back(&self) -> bool {
+        self.change == Change::GivenBack
+    }
+
+    /// The change to apply: what would run again ends as cancelled if a caller asked for that meanwhile.
+    pub(crate) fn change(&self, cancel_requested: bool) -> &Change {
+        match self.change {
+            Change::Pending { .. } | Change::GivenBack | Change::Failed if cancel_requested => {
+                &Change::Cancelled
+            }
+            ref change => change,
+        }
+    }
+}
+
+/// What the store must record for a finished attempt. `draw` is uniform in 0 ..= 1, for the jitter.
+pub(crate) fn settle(
+    claim: &Claim,
+    end: End,
+    retry: &RetryPolicy,
+    draw: f64,
+    now: Timestamp,
+) -> Settlement {
+    let failed = |how: AttemptEnd, failure: &Failure| {
+        (
+            after_failure(claim, failure, retry, draw, now),
+            Record::new(how, failure.text.clone()),
+        )
+    };
+    let (change, record) = match end {
+        End::Returned { result, late } => match (result, late) {
+            (Ok(outcome), late) => match outcome.0 {
+                Verdict::Done(result) => (
+                    Change::Completed(result),
+                    late.then(|| Record {
+                        end: AttemptEnd::Completed,
+                        error: Some("completed after its deadline".to_owned()),
+                    }),
+                ),
+                // A snooze is not a failure: the attempt is given back.
+                Verdict::Snooze(delay) => (
+                    Change::Pending {
+                        at: now + delay,
+                        attempt: claim.attempt.saturating_sub(1),
+                    },
+                    Some(Record {
+                        end: AttemptEnd::Snoozed,
+                        error: None,
+                    }),
+                ),
+                Verdict::Cancel(reason) => (
+                    Change::Cancelled,
+                    Record::new(AttemptEnd::Cancelled, reason),
+                ),
+            },
+            (Err(failure), false) => failed(AttemptEnd::Failed, &failure),
+            (Err(failure), true) => failed(AttemptEnd::TimedOut, &failure),
+        },
+        End::Panicked(text) => failed(AttemptEnd::Panicked, &Failure::from(text)),
+        End::Undecodable(text) => failed(AttemptEnd::Undecodable, &Failure::from(text)),
+        End::Damaged(how) => failed(AttemptEnd::Undecodable, &Failure::fatal(how)),
+        End::Unstarted => (Change::GivenBack, None),
+        End::CancelledUnstarted => (Change::Cancelled, None),
+    };
+    Settlement {
+        fence: claim.fence,
+        id: claim.id,
+        change,
+        record,
+        finished_at: now,
+    }
+}
+
+fn after_failure(
+    claim: &Claim,
+    failure: &Failure,
+    retry: &RetryPolicy,
+    draw: f64,
+    now: Timestamp,
+) -> Change {
+    let tries = claim.tries();
+    if tries >= claim.max_attempts {
+        return Change::Failed;
+    }
+    let delay = match failure.retry {
+        Retry::Never => return Change::Failed,
+        Retry::After(delay) => delay,
+        Retry::ByPolicy => claim
+            .options
+            .retry
+            .as_ref()
+            .unwrap_or(retry)
+            .jittered(tries, draw),
+    };
+    Change::Pending {
+        at: now + delay,
+        attempt: claim.attempt,
+    }
+}
+
+/// A task that a dead instance held.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Orphan {
+    pub(crate) crashes: u32,
+    pub(crate) max_crashes: Option<u32>,
+    pub(crate) cancel_requested: bool,
+    /// Whether its handler had been started: it is in the dead instance's ledger, or there is none to ask.
+    pub(crate) started: bool,
+}
+
+/// What becomes of a task whose instance died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rescue {
+    /// It was never started: as if it had not been claimed.
+    GiveBack,
+    /// It is runnable again, at once, alone: it may have been the cause.
+    Suspect,
+    /// It has crashed too often.
+    Crashed,
+    /// A caller had asked for it.
+    Cancelled,
+}
+
+impl Rescue {
+    pub(crate) fn state(self) -> TaskState {
+        match self {
+            Self::GiveBack | Self::Suspect => TaskState::Pending,
+            Self::Crashed => TaskState::Failed,
+            Self::Cancelled => TaskState::Cancelled,
+        }
+    }
+}
+
+/// Decides for a task whose instance died. A crash costs none of its attempts, but one of its `max_crashes`.
+pub(crate) fn rescue(orphan: Orphan) -> Rescue {
+    let max_crashes = orphan.max_crashes.unwrap_or(DEFAULT_MAX_CRASHES);
+    match orphan {
+        Orphan {
+            cancel_requested: true,
+            ..
+        } => Rescue::Cancelled,
+        Orphan { started: false, .. } => Rescue::GiveBack,
+        Orphan { crashes, .. } if crashes >= max_crashes => Rescue::Crashed,
+        _ => Rescue::Suspect,
+    }
+}
+
+/// The deadline of an attempt that starts now.
+pub(crate) fn deadline(
+    claim: &Claim,
+    handler: Option<Duration>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    claim
+        .options
+        .timeout
+        .or(handler)
+        .map(|timeout| now + timeout)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::model::outcome::Outcome;
+
+    const S: Duration = Duration::from_secs(1);
+    const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
+
+    pub(crate) fn claim(attempt: u32, crashes: u32, max_attempts: u32) -> Claim {
+        Claim {
+            fence: Fence {
+                seq: 1,
+                instance: 2,
+                claim_no: 3,
+            },
+            id: TaskId::from_bytes([1; 16]),
+            kind: "kind".into(),
+            queue: "default".into(),
+            priority: 5,
+            scheduled_at: NOW,
+            attempt,
+            crashes,
+            max_attempts,
+            options: Options::default(),
+            last_error: None,
+            payload: Payload::Whole(b"null".to_vec()),
+        }
+    }
+
+    fn returned(result: TaskResult) -> End {
+        End::Returned {
+            result,
+            late: false,
+        }
+    }
+
+    fn pending(seconds: u32, attempt: u32) -> Change {
+        Change::Pending {
+            at: NOW + seconds * S,
+            attempt,
+        }
+    }
+
+    #[test]
+    fn every_end_of_an_attempt() {
+        use AttemptEnd::{Cancelled, Completed, Failed, Panicked, Snoozed, TimedOut, Undecodable};
+        let error = || Failure::from("no");
+        let late = |result| End::Returned { result, late: true };
+        // (attempt, crashes, max_attempts), the end, the change, the history
+        let table = [
+            (
+                (1, 0, 3),
+                returned(Ok(Outcome::done())),
+                Change::Completed(None),
+                None,
+            ),
+            (
+                (1, 0, 3),
+                late(Ok(Outcome::done())),
+                Change::Completed(None),
+                Some(Completed),
+            ),
+            (
+                (2, 0, 3),
+                returned(Ok(Outcome::snooze(9 * S))),
+                pending(9, 1),
+                Some(Snoozed),
+            ),
+            (
+                (1, 0, 3),
+                returned(Ok(Outcome::cancel("x"))),
+                Change::Cancelled,
+                Some(Cancelled),
+            ),
+            (
+                (1, 0, 3),
+                returned(Err(error())),
+                pending(10, 1),
+                Some(Failed),
+            ),
+            (
+                (2, 0, 3),
+                late(Err(error())),
+                pending(20, 2),
+                Some(TimedOut),
+            ),
+            (
+                (3, 0, 3),
+                returned(Err(error())),
+                Change::Failed,
+                Some(Failed),
+            ),
+            // Two of three starts crashed: this is the first failure of three.
+            (
+                (3, 2, 3),
+                returned(Err(error())),
+                pending(10, 3),
+                Some(Failed),
+            ),
+            (
+                (5, 2, 3),
+                returned(Err(error())),
+                Change::Failed,
+                Some(Failed),
+            ),
+            (
+                (1, 0, 3),
+                returned(Err(Failure::fatal("x"))),
+                Change::Failed,
+                Some(Failed),
+            ),
+            (
+                (1, 0, 3),
+                returned(Err(Failure::retry_after(7 * S, "x"))),
+                pending(7, 1),
+                Some(Failed),
+            ),
+            (
+                (3, 0, 3),
+                returned(Err(Failure::retry_after(7 * S, "x"))),
+                Change::Failed,
+                Some(Failed),
+            ),
+            (
+                (1, 0, 3),
+                End::Panicked("boom".into()),
+                pending(10, 1),
+                Some(Panicked),
+            ),
+            (
+                (1, 0, 3),
+                End::Undecodable("bad".into()),
+                pending(10, 1),
+                Some(Undecodable),
+            ),
+            (
+                (1, 0, 3),
+                End::Damaged("crc"),
+                Change::Failed,
+                Some(Undecodable),
+            ),
+            ((1, 0, 3), End::Unstarted, Change::GivenBack, None),
+            ((1, 0, 3), End::CancelledUnstarted, Change::Cancelled, None),
+        ];
+        let policy = RetryPolicy::exponential(10 * S, 1000 * S).jitter(0.0);
+        for ((attempt, crashes, max), end, change, record) in table {
+            let shown = format!("{end:?} at {attempt}/{max} with {crashes} crashes");
+            let settlement = settle(&claim(attempt, crashes, max), end, &policy, 0.5, NOW);
+            assert_eq!(settlement.change(false), &change, "{shown}");
+            assert_eq!(
+                settlement.record.map(|record| record.end),
+                record,
+                "{shown}"
+            );
+        }
+    }
+
+    #[test]
+    fn p8_a_requested_cancel_wins_over_everything_but_completion() {
+        let policy = RetryPolicy::default();
+        let ends = [
+            (returned(Ok(Outcome::done())), Change::Completed(None)),
+            (returned(Ok(Outcome::snooze(S))), Change::Cancelled),
+            (returned(Err("no".into())), Change::Cancelled),
+            (returned(Err(Failure::fatal("no"))), Change::Cancelled),
+            (End::Panicked("boom".into()), Change::Cancelled),
+            (End::Unstarted, Change::Cancelled),
+        ];
+        for (end, change) in ends {
+            let shown = format!("{end:?}");
+            let settlement = settle(&claim(1, 0, 3), end, &policy, 0.5, NOW);
+            assert_eq!(settlement.change(true), &change, "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_task_s_own_policy_wins_over_the_handler_s() {
+        let mut claim = claim(1, 0, 3);
+        claim.options.retry = Some(RetryPolicy::fixed(S));
+        let handler = RetryPolicy::fixed(9 * S);
+        let settlement = settle(&claim, returned(Err("no".into())), &handler, 0.5, NOW);
+        assert_eq!(settlement.change(false), &pending(1, 1));
+    }
+
+    #[test]
+    fn p4_a_crash_is_forgiven_until_there_were_too_many() {
+        let orphan = |crashes, started, cancel_requested| Orphan {
+            crashes,
+            max_crashes: None,
+            cancel_requested,
+            started,
+        };
+        let table = [
+            (orphan(0, false, false), Rescue::GiveBack),
+            (orphan(0, true, false), Rescue::Suspect),
+            (orphan(2, true, false), Rescue::Suspect),
+            (orphan(3, true, false), Rescue::Crashed),
+            (orphan(3, false, false), Rescue::GiveBack),
+            (orphan(0, true, true), Rescue::Cancelled),
+            (orphan(0, false, true), Rescue::Cancelled),
+            (
+                Orphan {
+                    max_crashes: Some(0),
+                    ..orphan(0, true, false)
+                },
+                Rescue::Crashed,
+            ),
+        ];
+        for (orphan, expected) in table {
+            assert_eq!(rescue(orphan), expected, "{orphan:?}");
+        }
+    }
+}

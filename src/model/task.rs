@@ -1,0 +1,369 @@
+//! A stored task, as callers see it, and the states it goes through.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::id::TaskId;
+use crate::model::payload::decode;
+use crate::model::retry::RetryPolicy;
+use crate::time::Timestamp;
+
+/// Where a task is in its life.
+///
+/// ```text
+/// Pending -> Running -> Completed | Failed | Cancelled
+/// Running -> Pending    a retry, a snooze, a rescue, or given back unstarted
+/// Pending -> Cancelled  before it started
+/// Pending -> Failed     its start deadline passed
+/// ```
+///
+/// "Scheduled", "due" and "retrying" are no states: they are `Pending` with a `scheduled_at` and an `attempt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TaskState {
+    /// Waits for its time, or for a worker.
+    Pending,
+    /// Held by an instance: its handler runs, or will within milliseconds.
+    Running,
+    /// Its handler returned `Ok`. Final.
+    Completed,
+    /// It will not be tried again. Final, but for an explicit [`retry`](crate::Client::retry).
+    Failed,
+    /// It was cancelled before it completed. Final, but for an explicit [`retry`](crate::Client::retry).
+    Cancelled,
+}
+
+impl TaskState {
+    /// Every state, in the order of a task's life.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Running,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// Whether the task has ended.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
+    /// The number in the file; the gaps are for states to come.
+    pub(crate) const fn code(self) -> i64 {
+        match self {
+            Self::Pending => 0,
+            Self::Running => 10,
+            Self::Completed => 20,
+            Self::Failed => 30,
+            Self::Cancelled => 40,
+        }
+    }
+
+    pub(crate) fn from_code(code: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.code() == code)
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        })
+    }
+}
+
+/// What few tasks have, kept in one nullable column.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Options {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retry: Option<RetryPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_crashes: Option<u32>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) metadata: BTreeMap<String, String>,
+}
+
+impl Options {
+    pub(crate) fn is_default(&self) -> bool {
+        self.timeout.is_none()
+            && self.retry.is_none()
+            && self.max_crashes.is_none()
+            && self.metadata.is_empty()
+    }
+}
+
+/// A stored task, as it was when it was read.
+#[derive(Clone)]
+pub struct Task {
+    pub(crate) id: TaskId,
+    pub(crate) kind: Arc<str>,
+    pub(crate) queue: Arc<str>,
+    pub(crate) partition: Option<String>,
+    pub(crate) priority: u8,
+    pub(crate) state: TaskState,
+    pub(crate) created_at: Timestamp,
+    pub(crate) scheduled_at: Timestamp,
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) finished_at: Option<Timestamp>,
+    pub(crate) attempt: u32,
+    pub(crate) crashes: u32,
+    pub(crate) max_attempts: u32,
+    pub(crate) cancel_requested: bool,
+    pub(crate) options: Options,
+    pub(crate) tags: Vec<String>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) result: Option<Vec<u8>>,
+    pub(crate) progress: Option<Vec<u8>>,
+    pub(crate) error: Option<String>,
+}
+
+impl Task {
+    /// The task's id.
+    #[must_use]
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// The name of its handler.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The queue it waits in.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    /// The tenant or customer it belongs to, if one was given.
+    #[must_use]
+    pub fn partition(&self) -> Option<&str> {
+        self.partition.as_deref()
+    }
+
+    /// 0 to 9; lower runs first.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.priority
+    }
+
+    /// Where it is in its life.
+    #[must_use]
+    pub fn state(&self) -> TaskState {
+        self.state
+    }
+
+    /// When it was scheduled, by the scheduler's clock.
+    #[must_use]
+    pub fn created_at(&self) -> DateTime<Utc> {
+        self.created_at.to_utc()
+    }
+
+    /// When it is due; while it waits for a retry, when that is due.
+    #[must_use]
+    pub fn scheduled_at(&self) -> DateTime<Utc> {
+        self.scheduled_at.to_utc()
+    }
+
+    /// The instant after which it will not be started any more.
+    #[must_use]
+    pub fn start_by(&self) -> Option<DateTime<Utc>> {
+        self.expires_at.map(Timestamp::to_utc)
+    }
+
+    /// When its newest attempt started.
+    #[must_use]
+    pub fn started_at(&self) -> Option<DateTime<Utc>> {
+        self.started_at.map(Timestamp::to_utc)
+    }
+
+    /// When it ended.
+    #[must_use]
+    pub fn finished_at(&self) -> Option<DateTime<Utc>> {
+        self.finished_at.map(Timestamp::to_utc)
+    }
+
+    /// How often it was started.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// How many of these attempts ended because the process died.
+    #[must_use]
+    pub fn crashes(&self) -> u32 {
+        self.crashes
+    }
+
+    /// How many attempts it has, the first and not the crashed ones counted.
+    #[must_use]
+    pub fn max_attempts(&self) -> u32 {
+        self.max_attempts
+    }
+
+    /// How long an attempt may take; `None`: as long as its handler allows.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.options.timeout
+    }
+
+    /// Whether a caller asked to cancel it while it runs.
+    #[must_use]
+    pub fn cancel_requested(&self) -> bool {
+        self.cancel_requested
+    }
+
+    /// Its tags, sorted.
+    #[must_use]
+    pub fn tags(&self) -> &[String] {
+        &self.tags
+    }
+
+    /// Its metadata.
+    #[must_use]
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.options.metadata
+    }
+
+    /// The text of the newest error, cleaned and cut to [`MAX_ERROR_BYTES`](crate::MAX_ERROR_BYTES); for a task that
+    /// ended without running, the reason: `expired`.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Its payload.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Payload`](crate::ErrorKind::Payload) if it is not a `T`.
+    pub fn payload<T: DeserializeOwned>(&self) -> Result<T> {
+        decode("payload", &self.payload).map_err(|error| error.with_task(self.id))
+    }
+
+    /// Its payload as stored: JSON.
+    #[must_use]
+    pub fn payload_json(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// What its handler returned by [`Outcome::with`](crate::Outcome::with); `None` if it has not completed, or
+    /// completed without a result.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Payload`](crate::ErrorKind::Payload) if it is not a `T`.
+    pub fn result<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        self.result
+            .as_deref()
+            .map(|bytes| decode("result", bytes).map_err(|error| error.with_task(self.id)))
+            .transpose()
+    }
+
+    /// What its handler reported last by [`TaskContext::progress`](crate::TaskContext::progress).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Payload`](crate::ErrorKind::Payload) if it is not a `T`.
+    pub fn progress<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        self.progress
+            .as_deref()
+            .map(|bytes| decode("progress", bytes).map_err(|error| error.with_task(self.id)))
+            .transpose()
+    }
+}
+
+/// Shows neither payload nor result.
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("queue", &self.queue)
+            .field("state", &self.state)
+            .field("priority", &self.priority)
+            .field("scheduled_at", &self.scheduled_at)
+            .field("attempt", &self.attempt)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a task ended, as [`Client::wait`](crate::Client::wait) tells it.
+#[derive(Debug, Clone)]
+pub struct Ended(pub(crate) Task);
+
+impl Ended {
+    /// `Completed`, `Failed` or `Cancelled`.
+    #[must_use]
+    pub fn state(&self) -> TaskState {
+        self.0.state
+    }
+
+    /// The whole task, as it was when it ended.
+    #[must_use]
+    pub fn task(&self) -> &Task {
+        &self.0
+    }
+
+    /// What its handler returned; `None` if it did not complete, or completed without a result.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Payload`](crate::ErrorKind::Payload) if it is not a `T`.
+    pub fn result<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        self.0.result()
+    }
+
+    /// The text of its last error.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.0.error()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_codes_survive_storage() {
+        for state in TaskState::ALL {
+            assert_eq!(TaskState::from_code(state.code()), Some(state));
+        }
+        assert_eq!(TaskState::from_code(5), None);
+    }
+
+    #[test]
+    fn rare_options_survive_storage_and_no_options_are_nothing() {
+        let options = Options {
+            timeout: Some(Duration::from_millis(1_500)),
+            retry: Some(RetryPolicy::fixed(Duration::from_secs(1))),
+            max_crashes: Some(1),
+            metadata: [("a".to_owned(), "b".to_owned())].into(),
+        };
+        let stored = serde_json::to_string(&options).unwrap();
+        let back: Options = serde_json::from_str(&stored).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{options:?}"));
+        assert!(!options.is_default());
+        assert_eq!(serde_json::to_string(&Options::default()).unwrap(), "{}");
+        assert!(Options::default().is_default());
+    }
+}

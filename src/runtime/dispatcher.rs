@@ -1,0 +1,419 @@
+//! The thread between the store and the workers: it settles what has ended and claims what is due, both in one
+//! transaction, and sleeps until the next task is due or something happens.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::handler::Registry;
+use crate::handler::token::StopReason;
+use crate::id::TaskId;
+use crate::model::op::{ClaimRequest, Lane, Op, Reply, Settled};
+use crate::model::retention::Retention;
+use crate::model::settle::{Claim, End, Settlement, settle};
+use crate::runtime::attempts::Attempts;
+use crate::runtime::finish::{Finish, Finished};
+use crate::runtime::plan::{AHEAD, Costs, Load, Plan, Scope, plan, took_turns};
+use crate::runtime::ready::{Job, Ready};
+use crate::runtime::service::{Next, Service};
+use crate::time::{MAX_PARK, Timestamp};
+use crate::wake::Wake;
+
+/// How long after an error of the store it is asked again, at first and at most.
+const FIRST_BACKOFF: Duration = Duration::from_millis(10);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// How long nothing is claimed after a start that could not be noted.
+const AFTER_REFUSAL: Duration = Duration::from_millis(100);
+/// Each settled task pays for the removal of two that are over, up to this.
+const MAX_PRUNE: usize = 500;
+
+/// What a scheduler tells its dispatcher, and hears from it.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    /// Nothing is claimed any more; what waits is given back.
+    pub(crate) stopping: AtomicBool,
+    /// Tasks that are claimed and not settled.
+    pub(crate) held: AtomicUsize,
+    /// Attempts that ended, and tasks that were given back, since the stop began.
+    pub(crate) finished: AtomicUsize,
+    pub(crate) given_back: AtomicUsize,
+    /// The dispatcher has seen the stop, and nothing is held any more.
+    over: AtomicBool,
+    /// Notified when it is over.
+    pub(crate) ended: Wake,
+}
+
+impl Control {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Whether nothing runs any more, and nothing will.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+}
+
+/// The dispatcher.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    client: Client,
+    registry: Arc<Registry>,
+    scope: Arc<Scope>,
+    retention: Retention,
+    ready: Arc<Ready>,
+    attempts: Arc<Attempts>,
+    finish: Arc<Finish>,
+    control: Arc<Control>,
+    /// Every claim that is not settled.
+    held: HashMap<TaskId, Held>,
+    /// Ends that the store did not take yet.
+    unsettled: Vec<Finished>,
+    costs: Costs,
+    turns: VecDeque<Arc<str>>,
+    /// After an error of the store: until when it is left alone, and for how long after the next one.
+    rest_until: Option<Timestamp>,
+    backoff: Duration,
+    /// A start could not be noted: until when nothing is claimed.
+    refused_until: Option<Timestamp>,
+    refreshed_at: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Held {
+    queue: Arc<str>,
+    suspect: bool,
+}
+
+impl Dispatcher {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts are made by the scheduler, and named there"
+    )]
+    pub(crate) fn new(
+        client: Client,
+        registry: Arc<Registry>,
+        scope: Arc<Scope>,
+        retention: Retention,
+        ready: Arc<Ready>,
+        attempts: Arc<Attempts>,
+        finish: Arc<Finish>,
+        control: Arc<Control>,
+    ) -> Self {
+        Self {
+            client,
+            registry,
+            scope,
+            retention,
+            ready,
+            attempts,
+            finish,
+            control,
+            held: HashMap::new(),
+            unsettled: Vec::new(),
+            costs: Costs::default(),
+            turns: VecDeque::new(),
+            rest_until: None,
+            backoff: FIRST_BACKOFF,
+            refused_until: None,
+            refreshed_at: None,
+        }
+    }
+
+    /// Asks the handlers of cancelled tasks to stop.
+    fn pass_on_cancellations(&self, now: Timestamp) {
+        for id in self.client.store.hub().take_cancelled() {
+            self.attempts.raise(id, StopReason::Cancelled, now);
+        }
+    }
+
+    /// Looks for what other processes did, once a second.
+    fn refresh(&mut self, now: Timestamp) {
+        let due = self
+            .refreshed_at
+            .is_none_or(|at| now.since(at) >= MAX_PARK || now < at);
+        if due {
+            self.refreshed_at = Some(now);
+            if let Err(error) = self.client.store.refresh() {
+                tracing::warn!(%error, "cannot look for changes");
+            }
+        }
+    }
+
+    /// Takes back claimed tasks that no worker has begun with: because the scheduler stops, because the workers are busy
+    /// with longer ones than expected, because their queue was paused, or because a better one is due.
+    fn withdraw(&self, lanes: &[Lane], now: Timestamp) -> Vec<Finished> {
+        let waiting = self.ready.waiting();
+        if waiting.count == 0 {
+            return Vec::new();
+        }
+        let all = self.control.is_stopping() || waiting.unmoved >= AHEAD;
+        let best = self.best_due(lanes, now);
+        let jobs = self.ready.withdraw(|claim| {
+            let overtaken = |best: &Option<(u8, Timestamp)>| {
+                best.is_none_or(|best| best < (claim.priority, claim.scheduled_at))
+            };
+            all || best.get(&*claim.queue).is_some_and(overtaken)
+        });
+        jobs.into_iter()
+            .map(|job| self.give_back(job, now))
+            .collect()
+    }
+
+    /// Per queue, priority and due time of the best task that could be claimed; `None` for a queue that is paused.
+    fn best_due<'a>(
+        &self,
+        lanes: &'a [Lane],
+        now: Timestamp,
+    ) -> HashMap<&'a str, Option<(u8, Timestamp)>> {
+        let mut best: HashMap<&str, Option<(u8, Timestamp)>> = HashMap::new();
+        for lane in lanes {
+            if lane.paused {
+                best.insert(&lane.queue, None);
+            } else if !lane.suspect && self.registry.get(&lane.kind).is_some() {
+                let due = (0..)
+                    .zip(&lane.heads)
+                    .filter_map(|(priority, head)| head.map(|at| (priority, at)))
+                    .find(|(_, at)| *at <= now);
+                if let Some(due) = due {
+                    let known = best.entry(&lane.queue).or_insert(Some(due));
+                    *known = known.map(|known| known.min(due));
+                }
+            }
+        }
+        best
+    }
+
+    fn give_back(&self, job: Job, now: Timestamp) -> Finished {
+        let end = if job.token.reason() == Some(StopReason::Cancelled) {
+            End::CancelledUnstarted
+        } else {
+            End::Unstarted
+        };
+        let settlement = settle(&job.claim, end, &job.entry.retry, 0.5, now);
+        Finished {
+            id: job.claim.id,
+            kind: job.claim.kind,
+            settlement,
+            ran: None,
+        }
+    }
+
+    fn load(&self) -> Load {
+        let waiting = self.ready.waiting();
+        let workers = self.ready.wanted();
+        let mut load = Load {
+            workers,
+            free: workers.saturating_sub(self.attempts.started() + waiting.count),
+            waiting: waiting.count,
+            ahead: waiting.cost,
+            ..Load::default()
+        };
+        for held in self.held.values() {
+            *load.held.entry(Arc::clone(&held.queue)).or_default() += 1;
+            load.suspect |= held.suspect;
+        }
+        load
+    }
+
+    fn plan(&mut self, lanes: &[Lane], now: Timestamp) -> Plan {
+        let load = self.load();
+        plan(
+            lanes,
+            |kind| self.registry.get(kind).is_some(),
+            &self.scope,
+            &load,
+            &self.costs,
+            &mut self.turns,
+            now,
+        )
+    }
+
+    /// Settles and claims in one transaction, and returns how many were claimed.
+    fn transact(
+        &mut self,
+        now: Timestamp,
+        finished: Vec<Finished>,
+        claim: Option<ClaimRequest>,
+    ) -> Result<usize> {
+        let mut ops = Vec::with_capacity(3);
+        if !finished.is_empty() {
+            let settlements: Vec<Settlement> = finished
+                .iter()
+                .map(|finished| finished.settlement.clone())
+                .collect();
+            let limit = (2 * settlements.len()).min(MAX_PRUNE);
+            ops.push(Op::Settle(settlements));
+            ops.push(Op::Prune {
+                cutoffs: self.retention.cutoffs(now),
+                limit,
+            });
+        }
+        ops.extend(claim.map(Op::Claim));
+        if ops.is_empty() {
+            return Ok(0);
+        }
+        match self.client.store.apply(now, ops) {
+            Ok(replies) => {
+                self.settled(finished, &replies);
+                let mut count = 0;
+                for reply in replies {
+                    if let Reply::Claimed(claims) = reply {
+                        count = claims.len();
+                        self.claimed(claims);
+                    }
+                }
+                Ok(count)
+            }
+            Err(error) => {
+                self.unsettled = finished;
+                Err(error)
+            }
+        }
+    }
+
+    fn settled(&mut self, finished: Vec<Finished>, replies: &[Reply]) {
+        let Some(Reply::Settled(answers)) = replies.first() else {
+            return;
+        };
+        for (finished, answer) in finished.into_iter().zip(answers) {
+            if *answer == Settled::Stale {
+                tracing::warn!(task = %finished.id, "the result of a stale attempt was dropped");
+            }
+            match finished.ran {
+                Some(took) => {
+                    self.costs.saw(&finished.kind, took);
+                    let counts = usize::from(self.control.is_stopping());
+                    self.control.finished.fetch_add(counts, Ordering::Relaxed);
+                }
+                None => {
+                    let stopping = self.control.is_stopping();
+                    let given_back = usize::from(stopping && finished.settlement.gives_back());
+                    self.control
+                        .given_back
+                        .fetch_add(given_back, Ordering::Relaxed);
+                }
+            }
+            self.held.remove(&finished.id);
+            self.attempts.remove(finished.id);
+        }
+        self.control.held.store(self.held.len(), Ordering::SeqCst);
+    }
+
+    fn claimed(&mut self, claims: Vec<Claim>) {
+        let mut jobs = Vec::with_capacity(claims.len());
+        took_turns(&mut self.turns, claims.iter().map(|claim| &claim.queue));
+        for claim in claims {
+            let held = Held {
+                queue: Arc::clone(&claim.queue),
+                suspect: claim.crashes > 0,
+            };
+            self.held.insert(claim.id, held);
+            let entry = self
+                .registry
+                .get(&claim.kind)
+                .expect("only kinds with a handler are claimed");
+            jobs.push(Job {
+                entry: Arc::clone(entry),
+                token: self.attempts.add(claim.id),
+                cost: self.costs.of(&claim.kind).unwrap_or(AHEAD),
+                claim,
+            });
+        }
+        self.control.held.store(self.held.len(), Ordering::SeqCst);
+        self.ready.push(jobs);
+    }
+}
+
+impl Service for Dispatcher {
+    fn run_once(&mut self, now: Timestamp) -> Next {
+        self.pass_on_cancellations(now);
+        if let Some(until) = later(self.rest_until, now) {
+            return Next::At(until);
+        }
+        self.refresh(now);
+        // Looked at before anything is claimed: what is claimed after it is seen in `held`.
+        let stopping = self.control.is_stopping();
+        let mut finished = std::mem::take(&mut self.unsettled);
+        finished.extend(self.finish.take());
+        if finished
+            .iter()
+            .any(|each| each.ran.is_none() && each.settlement.gives_back())
+        {
+            self.refused_until = Some(now + AFTER_REFUSAL);
+        }
+        let lanes = self.client.store.lanes();
+        finished.append(&mut self.withdraw(&lanes, now));
+        let refused_until = later(self.refused_until, now);
+        let may_claim = !stopping && refused_until.is_none();
+        let mut plan = if may_claim {
+            self.plan(&lanes, now)
+        } else {
+            Plan::default()
+        };
+        let settles = !finished.is_empty();
+        match self.transact(now, finished, plan.claim.take()) {
+            Ok(claimed) => {
+                self.rest_until = None;
+                self.backoff = FIRST_BACKOFF;
+                if may_claim && (settles || claimed > 0) {
+                    // Only now it is known what is due next. If nothing could be claimed, asking again would not help.
+                    let lanes = self.client.store.lanes();
+                    plan = self.plan(&lanes, now);
+                }
+            }
+            Err(error) => return self.failed(&error, now),
+        }
+        if stopping && self.held.is_empty() {
+            return self.end();
+        }
+        let at_once = plan.claim.is_some().then_some(now);
+        let waiting = self.ready.waiting();
+        // If no worker takes one within the budget, they are given back.
+        let withdraw = (waiting.count > 0).then(|| now + AHEAD.saturating_sub(waiting.unmoved));
+        Next::at(
+            [at_once, plan.next, refused_until, withdraw]
+                .into_iter()
+                .flatten()
+                .min(),
+        )
+    }
+}
+
+impl Dispatcher {
+    fn end(&self) -> Next {
+        self.ready.close();
+        self.control.over.store(true, Ordering::SeqCst);
+        self.control.ended.notify();
+        Next::Ended
+    }
+
+    /// Leaves the store alone for a while. What ended is kept until it can be settled.
+    fn failed(&mut self, error: &Error, now: Timestamp) -> Next {
+        tracing::warn!(%error, "cannot settle and claim; trying again");
+        let until = now + self.backoff.mul_f64(0.5 + fastrand::f64());
+        self.rest_until = Some(until);
+        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+        if self.client.store.condition().stopped.is_some() && self.attempts.started() == 0 {
+            // Nothing can be settled any more: whoever opens the file next finds these.
+            self.unsettled.clear();
+            self.ready.withdraw(|_| true);
+            for id in std::mem::take(&mut self.held).into_keys() {
+                self.attempts.remove(id);
+            }
+            self.control.held.store(0, Ordering::SeqCst);
+            if self.control.is_stopping() {
+                return self.end();
+            }
+        }
+        Next::At(until)
+    }
+}
+
+/// `until`, if it is still to come. One that is too far away is from before the clock was set back.
+fn later(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    until.filter(|&until| now < until && until <= now + 2 * MAX_BACKOFF)
+}

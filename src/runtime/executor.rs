@@ -1,0 +1,182 @@
+//! Running one claimed task: decode, call the handler, catch its panic, say how it ended.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::client::Client;
+use crate::handler::context::TaskContext;
+use crate::model::settle::{Claim, End, Payload, deadline, settle};
+use crate::runtime::attempts::Attempts;
+use crate::runtime::finish::{Finish, Finished};
+use crate::runtime::ready::{Job, Ready};
+use crate::time::Stopwatch;
+
+/// What every worker shares.
+#[derive(Debug, Clone)]
+pub(crate) struct Executor {
+    pub(crate) client: Client,
+    pub(crate) ready: Arc<Ready>,
+    pub(crate) attempts: Arc<Attempts>,
+    pub(crate) finish: Arc<Finish>,
+}
+
+impl Executor {
+    /// Runs tasks until the thread is not needed any more.
+    pub(crate) fn work(&self) {
+        while let Some(job) = self.ready.next() {
+            self.run(job);
+        }
+    }
+
+    /// Runs a waiting task, if there is one.
+    pub(crate) fn run_one(&self) -> bool {
+        let job = self.ready.try_next();
+        let found = job.is_some();
+        if let Some(job) = job {
+            self.run(job);
+        }
+        found
+    }
+
+    fn run(&self, job: Job) {
+        let Job {
+            claim,
+            entry,
+            token,
+            ..
+        } = job;
+        let unstarted = if token.reason().is_some() {
+            Some(End::CancelledUnstarted)
+        } else {
+            // Without this note a crash would look as if the task had not been started.
+            self.client.store.begin(claim.fence).err().map(|error| {
+                tracing::warn!(task = %claim.id, %error, "cannot note the start");
+                End::Unstarted
+            })
+        };
+        let (end, ran) = match unstarted {
+            Some(end) => (end, None),
+            None => {
+                let now = self.client.now();
+                let deadline = deadline(&claim, entry.timeout, now);
+                self.attempts.start(claim.id, deadline);
+                let watch = Stopwatch::start();
+                let cx = TaskContext {
+                    id: claim.id,
+                    kind: claim.kind.clone(),
+                    queue: claim.queue.clone(),
+                    attempt: claim.attempt,
+                    max_attempts: claim.max_attempts,
+                    scheduled_at: claim.scheduled_at,
+                    deadline,
+                    last_error: claim.last_error.clone(),
+                    fence: claim.fence,
+                    token,
+                    client: self.client.clone(),
+                };
+                let end = call(&claim, &cx, |payload| entry.run(payload, &cx));
+                let late = deadline.is_some_and(|deadline| deadline <= self.client.now());
+                let end = match end {
+                    End::Returned { result, .. } => End::Returned { result, late },
+                    end => end,
+                };
+                if self.attempts.end(claim.id) {
+                    // It was taken for stuck, and perhaps replaced.
+                    self.ready.drop_spare();
+                }
+                (end, Some(watch.elapsed()))
+            }
+        };
+        let settlement = settle(
+            &claim,
+            end,
+            &entry.retry,
+            fastrand::f64(),
+            self.client.now(),
+        );
+        self.finish.push(Finished {
+            id: claim.id,
+            kind: claim.kind,
+            settlement,
+            ran,
+        });
+    }
+}
+
+/// Calls the handler, and takes every way in which it can end.
+fn call(
+    claim: &Claim,
+    cx: &TaskContext,
+    run: impl FnOnce(&[u8]) -> crate::error::Result<crate::model::outcome::TaskResult>,
+) -> End {
+    let payload = match &claim.payload {
+        Payload::Whole(payload) => payload,
+        Payload::Damaged(how) => return End::Damaged(how),
+    };
+    let span =
+        tracing::info_span!("task", id = %claim.id, kind = %claim.kind, attempt = claim.attempt);
+    let _entered = span.enter();
+    tracing::debug!("started");
+    match catch_unwind(AssertUnwindSafe(|| run(payload))) {
+        Ok(Ok(result)) => {
+            match &result {
+                Ok(outcome) => tracing::debug!(?outcome, "returned"),
+                Err(failure) => {
+                    tracing::warn!(error = failure.text(), reason = ?cx.stop_reason(), "failed")
+                }
+            }
+            End::Returned {
+                result,
+                late: false,
+            }
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "cannot decode the payload");
+            End::Undecodable(error.to_string())
+        }
+        Err(panic) => {
+            let text = panic_text(panic);
+            tracing::error!(panic = text, "panicked");
+            End::Panicked(text)
+        }
+    }
+}
+
+/// The message of a panic. Dropping what it carries may panic again.
+fn panic_text(panic: Box<dyn Any + Send>) -> String {
+    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => format!("panicked: {text}"),
+        (_, Some(text)) => format!("panicked: {text}"),
+        _ => "panicked".to_owned(),
+    };
+    if catch_unwind(AssertUnwindSafe(|| drop(panic))).is_err() {
+        tracing::error!("the payload of a panic panicked when it was dropped");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_by_its_message() {
+        let caught = |run: fn()| panic_text(catch_unwind(run).unwrap_err());
+        assert_eq!(caught(|| panic!("plain")), "panicked: plain");
+        assert_eq!(caught(|| panic!("{} {}", 1, 2)), "panicked: 1 2");
+        assert_eq!(caught(|| std::panic::panic_any(7)), "panicked");
+    }
+
+    #[test]
+    fn a_panic_that_panics_when_dropped_is_survived() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("again");
+            }
+        }
+        let panic = catch_unwind(|| std::panic::panic_any(Bomb)).unwrap_err();
+        assert_eq!(panic_text(panic), "panicked");
+    }
+}

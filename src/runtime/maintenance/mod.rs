@@ -1,0 +1,45 @@
+//! What has to be done besides running tasks, each a service of its own on one thread.
+
+mod deadlines;
+mod pruner;
+mod rescuer;
+
+pub(crate) use deadlines::Deadlines;
+pub(crate) use pruner::Pruner;
+pub(crate) use rescuer::Rescuer;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::runtime::dispatcher::Control;
+use crate::runtime::service::{AFTER_PANIC, Next, Service};
+use crate::time::Timestamp;
+
+/// All of them, in turn. Each knows for itself whether something is due.
+pub(crate) struct Maintenance {
+    services: Vec<Box<dyn Service>>,
+    control: Arc<Control>,
+}
+
+impl Maintenance {
+    pub(crate) fn new(services: Vec<Box<dyn Service>>, control: Arc<Control>) -> Self {
+        Self { services, control }
+    }
+}
+
+impl Service for Maintenance {
+    fn run_once(&mut self, now: Timestamp) -> Next {
+        if self.control.is_ended() {
+            return Next::Ended;
+        }
+        self.services
+            .iter_mut()
+            .fold(Next::Notified, |next, service| {
+                let own = catch_unwind(AssertUnwindSafe(|| service.run_once(now)));
+                next.or(own.unwrap_or_else(|_| {
+                    tracing::error!("maintenance panicked; it goes on");
+                    Next::At(now + AFTER_PANIC)
+                }))
+            })
+    }
+}

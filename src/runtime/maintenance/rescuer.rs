@@ -1,0 +1,55 @@
+//! Takes back what dead processes held.
+
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::runtime::service::{Next, Service};
+use crate::time::Timestamp;
+
+/// How often it looks whether another process has died.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The rescuer.
+#[derive(Debug)]
+pub(crate) struct Rescuer {
+    client: Client,
+    next: Timestamp,
+}
+
+impl Rescuer {
+    pub(crate) fn new(client: Client) -> Self {
+        Self {
+            client,
+            next: Timestamp::MIN,
+        }
+    }
+}
+
+impl Service for Rescuer {
+    fn run_once(&mut self, now: Timestamp) -> Next {
+        // A clock that was set back must not keep it from looking.
+        if now < self.next && self.next <= now + LOOK_EVERY {
+            return Next::At(self.next);
+        }
+        self.next = now + LOOK_EVERY;
+        match self.client.store.recover(now) {
+            Ok(rescued) => {
+                if rescued.crashed + rescued.given_back > 0 {
+                    tracing::info!(
+                        crashed = rescued.crashed,
+                        given_back = rescued.given_back,
+                        "took back tasks of a dead process"
+                    );
+                }
+                if rescued.more {
+                    // A slice at a time: others write in between.
+                    self.next = now;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot take back tasks of dead processes; trying again")
+            }
+        }
+        Next::At(self.next)
+    }
+}

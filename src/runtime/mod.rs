@@ -1,0 +1,11 @@
+//! The moving parts. Each is stepped by `run_once(now) -> next wake`; a thread does nothing but step one in a loop, so a
+//! test steps the same code by hand, on one thread, under a clock of its own.
+
+pub(crate) mod attempts;
+pub(crate) mod dispatcher;
+pub(crate) mod executor;
+pub(crate) mod finish;
+pub(crate) mod maintenance;
+pub(crate) mod plan;
+pub(crate) mod ready;
+pub(crate) mod service;

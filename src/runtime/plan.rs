@@ -1,0 +1,380 @@
+//! What to claim next: pure, from what the lanes have due and what the workers have to do.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::op::{ClaimRequest, Lane, LaneClaim, QueueClaim};
+use crate::time::Timestamp;
+
+/// How long the claimed tasks that wait keep a worker busy, at most.
+pub(crate) const AHEAD: Duration = Duration::from_millis(5);
+/// A task that takes longer is never claimed ahead of the workers.
+const MAX_AHEAD_COST: Duration = Duration::from_millis(1);
+/// The most tasks in one claim.
+const MAX_CLAIM: usize = 256;
+
+/// What of the file this scheduler runs.
+#[derive(Debug, Default)]
+pub(crate) struct Scope {
+    /// How many tasks of a queue run here at once, at most.
+    pub(crate) caps: HashMap<Arc<str>, usize>,
+    /// Whether queues without a cap are left to others.
+    pub(crate) only_capped: bool,
+}
+
+/// What the scheduler holds now.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    /// Claimed and not settled, per queue.
+    pub(crate) held: HashMap<Arc<str>, usize>,
+    /// Whether one of them has crashed a process before.
+    pub(crate) suspect: bool,
+    /// Workers without a task, and without one that waits for them.
+    pub(crate) free: usize,
+    /// All workers.
+    pub(crate) workers: usize,
+    /// Tasks that wait for a worker, and how long they will take one.
+    pub(crate) waiting: usize,
+    pub(crate) ahead: Duration,
+}
+
+/// How long the tasks of a kind take, as seen here: an exponentially weighted mean of the last ones.
+#[derive(Debug, Default)]
+pub(crate) struct Costs(HashMap<Arc<str>, Duration>);
+
+impl Costs {
+    pub(crate) fn saw(&mut self, kind: &Arc<str>, took: Duration) {
+        // Handing a task over takes time as well.
+        let took = took.max(Duration::from_micros(2));
+        match self.0.get_mut(kind) {
+            Some(mean) => {
+                // One slow task is believed sooner than one quick one.
+                let weight = if took > *mean { 4 } else { 16 };
+                *mean = (*mean * (weight - 1) + took) / weight;
+            }
+            None => {
+                self.0.insert(Arc::clone(kind), took);
+            }
+        }
+    }
+
+    pub(crate) fn of(&self, kind: &str) -> Option<Duration> {
+        self.0.get(kind).copied()
+    }
+}
+
+/// What to do about the lanes.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) claim: Option<ClaimRequest>,
+    /// When the next task is due that may be claimed then.
+    pub(crate) next: Option<Timestamp>,
+}
+
+/// Plans the next claim. `turns` is the order in which the queues take turns; it learns new ones.
+pub(crate) fn plan(
+    lanes: &[Lane],
+    has_handler: impl Fn(&str) -> bool,
+    scope: &Scope,
+    load: &Load,
+    costs: &Costs,
+    turns: &mut VecDeque<Arc<str>>,
+    now: Timestamp,
+) -> Plan {
+    let mut plan = Plan::default();
+    let target = AHEAD * u32::try_from(load.workers).unwrap_or(u32::MAX);
+    let budget = target.saturating_sub(load.ahead);
+    // A claim has its price, so what waits is used up half before there is another.
+    let is_low = load.waiting <= MAX_CLAIM / 2 && load.ahead <= target / 2;
+    let mut queues: Vec<(Arc<str>, QueueClaim)> = Vec::new();
+    for lane in lanes {
+        if lane.paused || !has_handler(&lane.kind) || (lane.suspect && load.suspect) {
+            continue;
+        }
+        let Some(room) = room(scope, load, &lane.queue) else {
+            continue;
+        };
+        let Some(at) = lane.next_at() else { continue };
+        if room == 0 {
+            // The end of one of its tasks will wake us.
+            continue;
+        }
+        if at > now {
+            plan.next = plan.next.into_iter().chain([at]).min();
+            continue;
+        }
+        let capped = scope.caps.contains_key(&lane.queue);
+        let cost = costs.of(&lane.kind).filter(|cost| *cost <= MAX_AHEAD_COST);
+        let claim = LaneClaim {
+            lane: lane.id,
+            cost: if capped || lane.suspect { None } else { cost },
+            suspect: lane.suspect,
+        };
+        match queues.iter_mut().find(|(queue, _)| *queue == lane.queue) {
+            Some((_, queue)) => queue.lanes.push(claim),
+            None => queues.push((
+                Arc::clone(&lane.queue),
+                QueueClaim {
+                    lanes: vec![claim],
+                    limit: room,
+                },
+            )),
+        }
+    }
+    let affordable = |queue: &QueueClaim| {
+        queue
+            .lanes
+            .iter()
+            .any(|lane| lane.cost.is_some_and(|cost| cost <= budget))
+    };
+    let worth_it = load.free > 0 || is_low && queues.iter().any(|(_, queue)| affordable(queue));
+    let limit = MAX_CLAIM.saturating_sub(load.waiting);
+    if !queues.is_empty() && worth_it && limit > 0 {
+        plan.claim = Some(ClaimRequest {
+            queues: in_turn(queues, turns),
+            free: load.free,
+            budget,
+            limit,
+        });
+    }
+    plan
+}
+
+/// How many more tasks of a queue may run here; `None`: none ever.
+fn room(scope: &Scope, load: &Load, queue: &Arc<str>) -> Option<usize> {
+    match scope.caps.get(queue) {
+        Some(cap) => Some(cap.saturating_sub(load.held.get(queue).copied().unwrap_or(0))),
+        None if scope.only_capped => None,
+        None => Some(usize::MAX),
+    }
+}
+
+/// Brings the queues into the order of their turns.
+fn in_turn(queues: Vec<(Arc<str>, QueueClaim)>, turns: &mut VecDeque<Arc<str>>) -> Vec<QueueClaim> {
+    for (queue, _) in &queues {
+        if !turns.contains(queue) {
+            turns.push_back(Arc::clone(queue));
+        }
+    }
+    let mut queues = queues;
+    queues.sort_by_key(|(queue, _)| turns.iter().position(|each| each == queue));
+    queues.into_iter().map(|(_, claim)| claim).collect()
+}
+
+/// The queues that got tasks have had their turn: in the order of their starts, they go to the end.
+pub(crate) fn took_turns<'a>(
+    turns: &mut VecDeque<Arc<str>>,
+    claimed: impl Iterator<Item = &'a Arc<str>>,
+) {
+    for queue in claimed {
+        if let Some(index) = turns.iter().position(|each| each == queue)
+            && let Some(turn) = turns.remove(index)
+        {
+            turns.push_back(turn);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::op::{Heads, LaneId};
+
+    const NOW: Timestamp = Timestamp::from_micros(1_000);
+
+    fn lane(id: i64, queue: &str, head: i64) -> Lane {
+        let mut heads = Heads::default();
+        heads[5] = Some(Timestamp::from_micros(head));
+        Lane {
+            id: LaneId(id),
+            queue: queue.into(),
+            kind: "kind".into(),
+            suspect: false,
+            paused: false,
+            heads,
+        }
+    }
+
+    fn load(free: usize) -> Load {
+        Load {
+            free,
+            workers: 2,
+            ..Load::default()
+        }
+    }
+
+    fn planned(lanes: &[Lane], scope: &Scope, load: &Load, costs: &Costs) -> (Vec<i64>, Plan) {
+        let mut turns = VecDeque::new();
+        let plan = plan(
+            lanes,
+            |kind| kind == "kind",
+            scope,
+            load,
+            costs,
+            &mut turns,
+            NOW,
+        );
+        let lanes = plan
+            .claim
+            .iter()
+            .flat_map(|claim| &claim.queues)
+            .flat_map(|queue| &queue.lanes)
+            .map(|lane| lane.lane.0)
+            .collect();
+        (lanes, plan)
+    }
+
+    fn measured(micros: u64) -> Costs {
+        let mut costs = Costs::default();
+        costs.saw(&"kind".into(), Duration::from_micros(micros));
+        costs
+    }
+
+    #[test]
+    fn only_lanes_that_are_due_and_may_run_are_claimed_from() {
+        let mut paused = lane(2, "a", 1);
+        paused.paused = true;
+        let mut unknown = lane(3, "a", 1);
+        unknown.kind = "other".into();
+        let mut empty = lane(4, "a", 1);
+        empty.heads = Heads::default();
+        let lanes = [
+            lane(1, "a", 1_000),
+            paused,
+            unknown,
+            empty,
+            lane(5, "b", 1_001),
+            lane(6, "b", 1_002),
+        ];
+        let (claimed, plan) = planned(&lanes, &Scope::default(), &load(1), &Costs::default());
+        assert_eq!(claimed, [1]);
+        assert_eq!(plan.next, Some(Timestamp::from_micros(1_001)));
+    }
+
+    #[test]
+    fn what_is_paused_or_unknown_or_full_wakes_nobody() {
+        let mut paused = lane(2, "a", 2_000);
+        paused.paused = true;
+        let mut unknown = lane(3, "a", 2_000);
+        unknown.kind = "other".into();
+        let scope = Scope {
+            caps: [("full".into(), 1)].into(),
+            ..Scope::default()
+        };
+        let mut load = load(2);
+        load.held.insert("full".into(), 1);
+        let (claimed, plan) = planned(
+            &[paused, unknown, lane(4, "full", 1)],
+            &scope,
+            &load,
+            &Costs::default(),
+        );
+        assert!(claimed.is_empty());
+        assert_eq!(plan.next, None);
+    }
+
+    #[test]
+    fn a_scheduler_of_some_queues_leaves_the_others_alone() {
+        let scope = Scope {
+            caps: [("mine".into(), 3)].into(),
+            only_capped: true,
+        };
+        let lanes = [lane(1, "mine", 1), lane(2, "other", 1)];
+        let (claimed, plan) = planned(&lanes, &scope, &load(2), &Costs::default());
+        assert_eq!(claimed, [1]);
+        assert_eq!(plan.claim.unwrap().queues[0].limit, 3);
+    }
+
+    #[test]
+    fn without_a_free_worker_only_measured_quick_kinds_are_claimed_ahead() {
+        let lanes = [lane(1, "a", 1)];
+        let claims =
+            |load: &Load, costs: &Costs| planned(&lanes, &Scope::default(), load, costs).1.claim;
+        assert!(
+            claims(&load(0), &Costs::default()).is_none(),
+            "not measured"
+        );
+        assert!(claims(&load(0), &measured(2_000)).is_none(), "slow");
+        assert!(claims(&load(0), &measured(10)).is_some());
+        let full = Load {
+            ahead: 2 * AHEAD,
+            ..load(0)
+        };
+        assert!(claims(&full, &measured(10)).is_none(), "enough is waiting");
+        let capped = Scope {
+            caps: [("a".into(), 9)].into(),
+            ..Scope::default()
+        };
+        assert!(
+            planned(&lanes, &capped, &load(0), &measured(10))
+                .1
+                .claim
+                .is_none(),
+            "capped"
+        );
+    }
+
+    #[test]
+    fn one_suspect_at_a_time() {
+        let mut suspect = lane(1, "a", 1);
+        suspect.suspect = true;
+        let lanes = [suspect, lane(2, "a", 1)];
+        let (claimed, plan) = planned(&lanes, &Scope::default(), &load(2), &measured(10));
+        assert_eq!(claimed, [1, 2]);
+        assert_eq!(
+            plan.claim.unwrap().queues[0].lanes[0].cost,
+            None,
+            "and never ahead"
+        );
+        let busy = Load {
+            suspect: true,
+            ..load(2)
+        };
+        assert_eq!(
+            planned(&lanes, &Scope::default(), &busy, &Costs::default()).0,
+            [2]
+        );
+    }
+
+    #[test]
+    fn queues_take_turns_by_starts() {
+        let lanes = [lane(1, "a", 1), lane(2, "b", 1), lane(3, "c", 1)];
+        let mut turns = VecDeque::new();
+        let mut first = |claimed: &str| {
+            let costs = Costs::default();
+            let plan = plan(
+                &lanes,
+                |_| true,
+                &Scope::default(),
+                &load(1),
+                &costs,
+                &mut turns,
+                NOW,
+            );
+            let first = plan.claim.unwrap().queues[0].lanes[0].lane.0;
+            took_turns(&mut turns, [Arc::from(claimed)].iter());
+            first
+        };
+        assert_eq!(
+            [
+                first("a"),
+                first("b"),
+                first("c"),
+                first("a"),
+                first("c"),
+                first("b")
+            ],
+            [1, 2, 3, 1, 2, 2]
+        );
+    }
+
+    #[test]
+    fn a_slow_task_is_believed_sooner_than_a_quick_one() {
+        let mut costs = measured(100);
+        costs.saw(&"kind".into(), Duration::from_micros(1_300));
+        assert_eq!(costs.of("kind"), Some(Duration::from_micros(400)));
+        costs.saw(&"kind".into(), Duration::from_micros(80));
+        assert_eq!(costs.of("kind"), Some(Duration::from_micros(380)));
+    }
+}

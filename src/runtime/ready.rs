@@ -1,0 +1,169 @@
+//! Claimed tasks that wait for a worker: one place that every worker takes from.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::handler::Entry;
+use crate::handler::token::Token;
+use crate::model::settle::Claim;
+use crate::time::{MAX_PARK, Stopwatch};
+use crate::wake::lock;
+
+/// A claimed task on its way to a worker.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) claim: Claim,
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) token: Arc<Token>,
+    /// How long it will take, as far as is known.
+    pub(crate) cost: Duration,
+}
+
+/// What waits for a worker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waiting {
+    pub(crate) count: usize,
+    pub(crate) cost: Duration,
+    /// How long it is since a worker took one, or the first came.
+    pub(crate) unmoved: Duration,
+}
+
+/// The claimed tasks that no worker has taken yet, in the order of their claims.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    jobs: VecDeque<Job>,
+    /// When a worker last took one, or the first came.
+    moved: Stopwatch,
+    /// How many threads there should be: the workers, and a spare one for each that is stuck.
+    wanted: usize,
+    spares: usize,
+    threads: usize,
+    closed: bool,
+}
+
+impl Ready {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                jobs: VecDeque::new(),
+                moved: Stopwatch::start(),
+                wanted: workers,
+                spares: 0,
+                threads: 0,
+                closed: false,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn push(&self, jobs: impl IntoIterator<Item = Job>) {
+        let mut state = lock(&self.state);
+        let before = state.jobs.len();
+        if before == 0 {
+            state.moved = Stopwatch::start();
+        }
+        state.jobs.extend(jobs);
+        let added = state.jobs.len() - before;
+        drop(state);
+        for _ in 0..added.min(64) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The next task, without waiting.
+    pub(crate) fn try_next(&self) -> Option<Job> {
+        let mut state = lock(&self.state);
+        state.moved = Stopwatch::start();
+        state.jobs.pop_front()
+    }
+
+    /// Waits for the next task; `None` when the thread is one too many, or everything is over. Only for a thread that was
+    /// counted by [`add_thread`](Self::add_thread), and not after `None`.
+    pub(crate) fn next(&self) -> Option<Job> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.threads > state.wanted || (state.closed && state.jobs.is_empty()) {
+                state.threads -= 1;
+                return None;
+            }
+            if let Some(job) = state.jobs.pop_front() {
+                state.moved = Stopwatch::start();
+                return Some(job);
+            }
+            state = self
+                .changed
+                .wait_timeout(state, MAX_PARK)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Takes back what no worker has taken and `which` chooses.
+    pub(crate) fn withdraw(&self, mut which: impl FnMut(&Claim) -> bool) -> Vec<Job> {
+        let mut state = lock(&self.state);
+        let (back, stays) = std::mem::take(&mut state.jobs)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|job| which(&job.claim));
+        state.jobs = stays;
+        back.into()
+    }
+
+    pub(crate) fn waiting(&self) -> Waiting {
+        let state = lock(&self.state);
+        Waiting {
+            count: state.jobs.len(),
+            cost: state.jobs.iter().map(|job| job.cost).sum(),
+            unmoved: state.moved.elapsed(),
+        }
+    }
+
+    /// Counts a thread that is about to run [`next`](Self::next), unless there are enough.
+    pub(crate) fn add_thread(&self) -> bool {
+        let mut state = lock(&self.state);
+        let missing = state.threads < state.wanted;
+        state.threads += usize::from(missing);
+        missing
+    }
+
+    /// Asks for a thread in the place of a stuck one, if that makes no more than `max`.
+    pub(crate) fn add_spare(&self, max: usize) -> bool {
+        let mut state = lock(&self.state);
+        let allowed = state.wanted < max;
+        state.wanted += usize::from(allowed);
+        state.spares += usize::from(allowed);
+        allowed
+    }
+
+    /// A stuck handler has returned: if it was replaced, there is one thread too many.
+    pub(crate) fn drop_spare(&self) {
+        let mut state = lock(&self.state);
+        let replaced = usize::from(state.spares > 0);
+        state.spares -= replaced;
+        state.wanted -= replaced;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// How many threads there should be.
+    pub(crate) fn wanted(&self) -> usize {
+        lock(&self.state).wanted
+    }
+
+    /// How many of them are in the place of stuck ones.
+    pub(crate) fn spares(&self) -> usize {
+        lock(&self.state).spares
+    }
+
+    /// Ends the workers once they have run what is there.
+    pub(crate) fn close(&self) {
+        lock(&self.state).closed = true;
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,531 @@
+//! The scheduler: it puts the parts together, starts them and stops them, and decides nothing.
+
+use std::fmt;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::client::{Client, DEFAULT_BUSY_WAIT};
+use crate::error::{Error, Result};
+use crate::handler::context::TaskContext;
+use crate::handler::token::StopReason;
+use crate::handler::{FnHandler, Handlers, Registry, TaskHandler};
+use crate::model::health::Health;
+use crate::model::limits::check_name;
+use crate::model::outcome::TaskResult;
+use crate::model::payload::Payload;
+use crate::model::retention::Retention;
+use crate::model::retry::RetryPolicy;
+use crate::runtime::attempts::Attempts;
+use crate::runtime::dispatcher::{Control, Dispatcher};
+use crate::runtime::executor::Executor;
+use crate::runtime::finish::Finish;
+use crate::runtime::maintenance::{Deadlines, Maintenance, Pruner, Rescuer};
+use crate::runtime::plan::Scope;
+use crate::runtime::ready::Ready;
+use crate::runtime::service::spawn;
+use crate::store::{self, Durability, Settings};
+use crate::thread::Thread;
+use crate::time::{Clock, Deadline, SystemClock};
+use crate::wake::{Wake, lock};
+
+/// The most workers of a scheduler.
+pub const MAX_WORKERS: usize = 1_024;
+/// How long a scheduler that is dropped waits for its handlers.
+const DROP_WAIT: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for handlers that were asked to stop at its deadline.
+const STOP_WAIT: Duration = Duration::from_millis(100);
+
+/// How a [`Scheduler`] is made: where its tasks are, what runs them and how.
+///
+/// Every mistake is reported by [`start`](Self::start), before anything is created.
+#[derive(Debug)]
+#[must_use]
+pub struct Builder {
+    place: Place,
+    handlers: Handlers,
+    workers: usize,
+    max_spares: Option<usize>,
+    queues: Vec<(String, usize)>,
+    only_queues: bool,
+    durability: Durability,
+    retention: Retention,
+    busy_wait: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug)]
+enum Place {
+    File(PathBuf),
+    Memory,
+}
+
+impl Builder {
+    fn new(place: Place) -> Self {
+        Self {
+            place,
+            handlers: Handlers::default(),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            max_spares: None,
+            queues: Vec::new(),
+            only_queues: false,
+            durability: Durability::default(),
+            retention: Retention::default(),
+            busy_wait: DEFAULT_BUSY_WAIT,
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Adds the handler of a kind. Two for one kind are refused.
+    pub fn handler<H: TaskHandler>(mut self, handler: H) -> Self {
+        self.handlers.add(handler);
+        self
+    }
+
+    /// Adds a closure as the handler of a kind.
+    pub fn handler_fn<P, F>(self, run: F) -> Self
+    where
+        P: Payload,
+        F: Fn(P, &TaskContext) -> TaskResult + Send + Sync + 'static,
+    {
+        self.handler(FnHandler::new(run))
+    }
+
+    /// When to try a task of this kind again after a failure; wins over [`TaskHandler::retry_policy`].
+    pub fn retry_policy(mut self, kind: impl Into<String>, policy: RetryPolicy) -> Self {
+        self.handlers.retry_policy(kind.into(), policy);
+        self
+    }
+
+    /// How long an attempt of a task of this kind may take; wins over [`TaskHandler::timeout`].
+    pub fn timeout(mut self, kind: impl Into<String>, timeout: Duration) -> Self {
+        self.handlers.timeout(kind.into(), timeout);
+        self
+    }
+
+    /// How many handlers run at once, each on its thread. 1 to 1,024; default: one for each processor.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// How many further threads may take the place of handlers that are stuck: that have not returned 10 seconds after
+    /// their deadline or their cancellation. Default: as many as there are workers.
+    pub fn max_spare_threads(mut self, threads: usize) -> Self {
+        self.max_spares = Some(threads);
+        self
+    }
+
+    /// Runs at most `concurrency` tasks of a queue at once in this scheduler. At least 1. Other queues are run as well,
+    /// bounded by the workers alone, unless [`only_queues`](Self::only_queues) is called.
+    pub fn queue(mut self, name: impl Into<String>, concurrency: usize) -> Self {
+        self.queues.push((name.into(), concurrency));
+        self
+    }
+
+    /// Runs no other queues than those named by [`queue`](Self::queue).
+    pub fn only_queues(mut self) -> Self {
+        self.only_queues = true;
+        self
+    }
+
+    /// What an acknowledged call survives. Default: [`Durability::PowerLoss`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// How long ended tasks are kept. Default: [`Retention::default`], 1 day for completed ones, 14 days for others.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// How long a call waits for another process's lock, and for the writes before it. Default: 5 seconds.
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.busy_wait = timeout;
+        self
+    }
+
+    /// Uses another clock than the system's.
+    #[cfg(feature = "testing")]
+    pub fn clock(mut self, clock: crate::testing::TestClock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Opens the storage and starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a setting that is not allowed, two handlers for a kind, or a
+    /// path that is no place for a file; else as [`Client::open`].
+    pub fn start(self) -> Result<Scheduler> {
+        let workers = self.workers;
+        let parts = self.build()?;
+        let stop = StopOnDrop(Some(&parts));
+        let executor = parts.executor();
+        let mut threads = Vec::with_capacity(workers + 2);
+        for number in 0..workers {
+            let executor = executor.clone();
+            if parts.ready.add_thread() {
+                threads.push(Thread::spawn(format!("punctual-{number}"), move || {
+                    executor.work()
+                })?);
+            }
+        }
+        let clock = || Arc::clone(&parts.client.clock);
+        let maintenance = parts.maintenance(Some(executor));
+        threads.push(spawn(
+            "punctual-maint",
+            maintenance,
+            clock(),
+            parts.maintenance_wake.clone(),
+        )?);
+        let dispatcher = parts.dispatcher();
+        threads.push(spawn(
+            "punctual-disp",
+            dispatcher,
+            clock(),
+            parts.dispatcher_wake.clone(),
+        )?);
+        stop.disarm();
+        Ok(Scheduler {
+            parts,
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Checks everything, opens the storage and makes the parts.
+    pub(crate) fn build(self) -> Result<Parts> {
+        let scope = self.scope()?;
+        let max_spares = self.max_spares.unwrap_or(self.workers);
+        if !(1..=MAX_WORKERS).contains(&self.workers) {
+            return Err(Error::invalid(format!(
+                "{} workers; 1 to {MAX_WORKERS} are allowed",
+                self.workers
+            )));
+        }
+        if max_spares > MAX_WORKERS {
+            return Err(Error::invalid(format!(
+                "{max_spares} spare threads; at most {MAX_WORKERS} are allowed"
+            )));
+        }
+        self.retention.check()?;
+        let registry = Arc::new(self.handlers.check()?);
+        let settings = Settings {
+            durability: self.durability,
+            busy_wait: self.busy_wait,
+            runs: true,
+        };
+        let now = self.clock.now();
+        let store = match &self.place {
+            Place::File(path) => store::open_file(path, settings, now)?,
+            Place::Memory => store::open_memory(settings, now)?,
+        };
+        let (dispatcher_wake, maintenance_wake) = (Wake::new(), Wake::new());
+        store.hub().set_runner(dispatcher_wake.clone());
+        store.hub().set_maintenance(maintenance_wake.clone());
+        Ok(Parts {
+            client: Client {
+                store,
+                clock: self.clock,
+            },
+            registry,
+            scope: Arc::new(scope),
+            retention: self.retention,
+            workers: self.workers,
+            max_threads: self.workers + max_spares,
+            ready: Arc::new(Ready::new(self.workers)),
+            attempts: Arc::new(Attempts::new(maintenance_wake.clone())),
+            finish: Arc::new(Finish::new(dispatcher_wake.clone())),
+            control: Arc::default(),
+            dispatcher_wake,
+            maintenance_wake,
+        })
+    }
+
+    fn scope(&self) -> Result<Scope> {
+        let mut scope = Scope {
+            only_capped: self.only_queues,
+            ..Scope::default()
+        };
+        for (name, concurrency) in &self.queues {
+            check_name("queue", name)?;
+            if *concurrency == 0 {
+                return Err(Error::invalid(format!(
+                    "the queue {name:?} has a concurrency of 0; to stop it, pause it"
+                )));
+            }
+            if scope
+                .caps
+                .insert(name.as_str().into(), *concurrency)
+                .is_some()
+            {
+                return Err(Error::invalid(format!("the queue {name:?} is given twice")));
+            }
+        }
+        if self.only_queues && self.queues.is_empty() {
+            return Err(Error::invalid(
+                "only_queues without a queue: nothing would run",
+            ));
+        }
+        Ok(scope)
+    }
+}
+
+/// The parts of a scheduler, whether threads step them or a test does.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) client: Client,
+    registry: Arc<Registry>,
+    scope: Arc<Scope>,
+    retention: Retention,
+    workers: usize,
+    max_threads: usize,
+    ready: Arc<Ready>,
+    attempts: Arc<Attempts>,
+    finish: Arc<Finish>,
+    control: Arc<Control>,
+    dispatcher_wake: Wake,
+    maintenance_wake: Wake,
+}
+
+impl Parts {
+    pub(crate) fn executor(&self) -> Executor {
+        Executor {
+            client: self.client.clone(),
+            ready: Arc::clone(&self.ready),
+            attempts: Arc::clone(&self.attempts),
+            finish: Arc::clone(&self.finish),
+        }
+    }
+
+    pub(crate) fn dispatcher(&self) -> Dispatcher {
+        Dispatcher::new(
+            self.client.clone(),
+            Arc::clone(&self.registry),
+            Arc::clone(&self.scope),
+            self.retention,
+            Arc::clone(&self.ready),
+            Arc::clone(&self.attempts),
+            Arc::clone(&self.finish),
+            Arc::clone(&self.control),
+        )
+    }
+
+    /// `executor`: what spare threads work with; `None` if there are no threads.
+    pub(crate) fn maintenance(&self, executor: Option<Executor>) -> Maintenance {
+        Maintenance::new(
+            vec![
+                Box::new(Rescuer::new(self.client.clone())),
+                Box::new(Deadlines {
+                    attempts: Arc::clone(&self.attempts),
+                    ready: Arc::clone(&self.ready),
+                    executor,
+                    max_threads: self.max_threads,
+                }),
+                Box::new(Pruner::new(self.client.clone(), self.retention)),
+            ],
+            Arc::clone(&self.control),
+        )
+    }
+
+    /// Claims nothing any more; gives back what waits.
+    pub(crate) fn stop(&self) {
+        self.control.stopping.store(true, Ordering::SeqCst);
+        self.dispatcher_wake.notify();
+        self.maintenance_wake.notify();
+    }
+}
+
+/// Stops what was started if the rest cannot be.
+struct StopOnDrop<'a>(Option<&'a Parts>);
+
+impl StopOnDrop<'_> {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(parts) = self.0 {
+            parts.stop();
+            parts.ready.close();
+        }
+    }
+}
+
+/// Owns a file of tasks and the threads that run them.
+///
+/// Made by [`Scheduler::builder`]. It is a [`Client`] too, by `Deref`. Dropping it is a [`shutdown`](Self::shutdown) with
+/// one second.
+///
+/// # Example
+///
+/// ```
+/// use punctual::{NewTask, Outcome, Payload, Scheduler};
+/// use serde::{Deserialize, Serialize};
+/// use std::time::Duration;
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Remind { user: u64 }
+/// impl Payload for Remind { const KIND: &'static str = "remind"; }
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("app.db");
+/// let scheduler = Scheduler::builder(&path)
+///     .handler_fn(|remind: Remind, _cx| {
+///         println!("reminding {}", remind.user);
+///         Ok(Outcome::done())
+///     })
+///     .workers(4)
+///     .start()?;
+/// let task = scheduler.schedule(NewTask::new(Remind { user: 7 }).after(Duration::from_millis(10)))?;
+/// scheduler.wait(task.id(), Duration::from_secs(10))?;
+/// scheduler.shutdown(Duration::from_secs(30))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Scheduler {
+    parts: Parts,
+    threads: Mutex<Vec<Thread>>,
+}
+
+impl Scheduler {
+    /// A scheduler whose tasks are in this file; it is created if there is none.
+    pub fn builder(path: impl AsRef<Path>) -> Builder {
+        Builder::new(Place::File(path.as_ref().to_owned()))
+    }
+
+    /// A scheduler whose tasks are in memory, and gone with it.
+    pub fn in_memory() -> Builder {
+        Builder::new(Place::Memory)
+    }
+
+    /// A client of the same file, to be given to other parts of the program.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.parts.client.clone()
+    }
+
+    /// How the scheduler is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let parts = &self.parts;
+        let mut unknown: Vec<String> = Vec::new();
+        for lane in parts.client.store.lanes() {
+            let known = parts.registry.get(&lane.kind).is_some();
+            if !known
+                && lane.next_at().is_some()
+                && !unknown.iter().any(|kind| **kind == *lane.kind)
+            {
+                unknown.push(lane.kind.to_string());
+            }
+        }
+        Health {
+            workers: parts.workers,
+            busy: parts.attempts.started(),
+            stuck: parts.attempts.stuck(),
+            spare: parts.ready.spares(),
+            unknown_kinds: unknown,
+            ..parts.client.health()
+        }
+    }
+
+    /// Stops running tasks: claims nothing more, gives back what was claimed and not started, and waits until the handlers
+    /// have returned, at most `timeout`. Those that have not by then are asked to stop, and have a tenth of a second more.
+    ///
+    /// What still runs then goes on, stays this process's, and is settled when it returns; nothing new starts. Clients of
+    /// the file stay usable. A second call waits again.
+    ///
+    /// # Errors
+    ///
+    /// None at present.
+    pub fn shutdown(&self, timeout: Duration) -> Result<Shutdown> {
+        let control = &self.parts.control;
+        self.parts.stop();
+        if !self.wait_for_end(Deadline::after(timeout)) {
+            self.parts.attempts.raise_all(StopReason::ShuttingDown);
+            self.wait_for_end(Deadline::after(STOP_WAIT));
+        }
+        let ended = control.is_ended();
+        if ended {
+            self.parts.client.store.close(self.parts.client.now());
+            let deadline = Deadline::after(DROP_WAIT);
+            for thread in std::mem::take(&mut *lock(&self.threads)) {
+                thread.join(deadline);
+            }
+        }
+        Ok(Shutdown {
+            finished: control.finished.load(Ordering::SeqCst),
+            given_back: control.given_back.load(Ordering::SeqCst),
+            still_running: control.held.load(Ordering::SeqCst),
+        })
+    }
+
+    fn wait_for_end(&self, deadline: Deadline) -> bool {
+        let control = &self.parts.control;
+        while !control.is_ended() && !deadline.is_over() {
+            control
+                .ended
+                .wait(deadline.remaining().min(Duration::from_millis(50)));
+        }
+        control.is_ended()
+    }
+}
+
+impl Deref for Scheduler {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.parts.client
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        if !self.parts.control.is_ended() {
+            let _ = self.shutdown(DROP_WAIT);
+        }
+    }
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("workers", &self.parts.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`Scheduler::shutdown`] found and left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Shutdown {
+    pub(crate) finished: usize,
+    pub(crate) given_back: usize,
+    pub(crate) still_running: usize,
+}
+
+impl Shutdown {
+    /// Attempts that ended since the shutdown began.
+    #[must_use]
+    pub fn finished(self) -> usize {
+        self.finished
+    }
+
+    /// Tasks that had been claimed and not started: they wait as before.
+    #[must_use]
+    pub fn given_back(self) -> usize {
+        self.given_back
+    }
+
+    /// Handlers that had not returned. Their tasks stay this process's until they do.
+    #[must_use]
+    pub fn still_running(self) -> usize {
+        self.still_running
+    }
+}

@@ -1,0 +1,319 @@
+//! Where commits are told: to the dispatcher, to subscribers, to whoever waits for the end of a task.
+//!
+//! Everything here happens after COMMIT. Nobody who is told can hold up the teller: a full subscription loses events and
+//! counts them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+
+use crate::id::TaskId;
+use crate::model::event::Event;
+use crate::time::Timestamp;
+use crate::wake::{Wake, lock};
+
+/// What a commit did that somebody may want to know.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// The earliest instant at which something became due that may not have been before.
+    pub(crate) due: Option<Timestamp>,
+    /// Tasks of this instance whose cancellation was asked for.
+    pub(crate) cancelled: Vec<TaskId>,
+    /// Whether a queue was paused or resumed.
+    pub(crate) queues: bool,
+    pub(crate) ended: Vec<TaskId>,
+    pub(crate) events: Vec<Event>,
+}
+
+impl News {
+    pub(crate) fn due_at(&mut self, at: Timestamp) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+}
+
+/// Tells news to whoever asked for them.
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    runner: Mutex<Option<Wake>>,
+    cancelled: Mutex<Vec<TaskId>>,
+    maintenance: Mutex<Option<Wake>>,
+    expiry: Mutex<Option<Timestamp>>,
+    waiters: Mutex<HashMap<TaskId, Vec<Wake>>>,
+    waiter_count: AtomicUsize,
+    subscribers: Mutex<Vec<Subscriber>>,
+    subscriber_count: AtomicUsize,
+    closed: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    sender: Sender<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Hub {
+    /// The dispatcher's wake: it is notified of everything that may be for it.
+    pub(crate) fn set_runner(&self, wake: Wake) {
+        *lock(&self.runner) = Some(wake);
+    }
+
+    /// The wake of maintenance: it is notified of earlier start deadlines.
+    pub(crate) fn set_maintenance(&self, wake: Wake) {
+        *lock(&self.maintenance) = Some(wake);
+    }
+
+    /// Takes the tasks whose cancellation was asked for since the last call.
+    pub(crate) fn take_cancelled(&self) -> Vec<TaskId> {
+        std::mem::take(&mut lock(&self.cancelled))
+    }
+
+    /// Whether anybody listens to events, so that nobody makes them in vain.
+    pub(crate) fn wants_events(&self) -> bool {
+        self.subscriber_count.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes the earliest start deadline that was added since the last call.
+    pub(crate) fn take_expiry(&self) -> Option<Timestamp> {
+        lock(&self.expiry).take()
+    }
+
+    /// A start deadline was added: maintenance is woken if it sleeps beyond it.
+    pub(crate) fn expires(&self, at: Timestamp) {
+        {
+            let mut expiry = lock(&self.expiry);
+            *expiry = Some(expiry.map_or(at, |known| known.min(at)));
+        }
+        if let Some(wake) = &*lock(&self.maintenance) {
+            wake.notify_due(at);
+        }
+    }
+
+    pub(crate) fn tell(&self, news: News) {
+        let wake_now = news.queues || !news.cancelled.is_empty();
+        if !news.cancelled.is_empty() {
+            lock(&self.cancelled).extend(news.cancelled);
+        }
+        if wake_now || news.due.is_some() {
+            if let Some(wake) = &*lock(&self.runner) {
+                match news.due {
+                    Some(at) if !wake_now => wake.notify_due(at),
+                    _ => wake.notify(),
+                }
+            }
+        }
+        if self.waiter_count.load(Ordering::SeqCst) > 0 {
+            let waiters = lock(&self.waiters);
+            for id in &news.ended {
+                waiters.get(id).into_iter().flatten().for_each(Wake::notify);
+            }
+        }
+        if !news.events.is_empty() {
+            self.publish(news.events);
+        }
+    }
+
+    fn publish(&self, events: Vec<Event>) {
+        let mut subscribers = lock(&self.subscribers);
+        subscribers.retain(|subscriber| {
+            events.iter().all(|event| {
+                match subscriber.sender.try_send(event.clone()) {
+                    Ok(()) => true,
+                    Err(error) if error.is_full() => {
+                        subscriber.lost.fetch_add(1, Ordering::Relaxed);
+                        true
+                    }
+                    // Its receiver is gone.
+                    Err(_) => false,
+                }
+            })
+        });
+        self.subscriber_count
+            .store(subscribers.len(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn subscribe(&self, capacity: usize) -> Events {
+        let (sender, receiver) = bounded(capacity.max(1));
+        let lost = Arc::new(AtomicU64::new(0));
+        let mut subscribers = lock(&self.subscribers);
+        if !self.closed.load(Ordering::Relaxed) {
+            subscribers.push(Subscriber {
+                sender,
+                lost: Arc::clone(&lost),
+            });
+        }
+        self.subscriber_count
+            .store(subscribers.len(), Ordering::Relaxed);
+        Events { receiver, lost }
+    }
+
+    /// Registers for the end of a task. Register first, then look at its state: an end in between notifies.
+    pub(crate) fn wait_for(self: &Hub, id: TaskId) -> Waiter<'_> {
+        let wake = Wake::new();
+        let mut waiters = lock(&self.waiters);
+        waiters.entry(id).or_default().push(wake.clone());
+        self.waiter_count.fetch_add(1, Ordering::SeqCst);
+        Waiter {
+            hub: self,
+            id,
+            wake,
+        }
+    }
+
+    /// Ends all subscriptions: what they hold can still be received.
+    pub(crate) fn close(&self) {
+        let mut subscribers = lock(&self.subscribers);
+        self.closed.store(true, Ordering::Relaxed);
+        subscribers.clear();
+        self.subscriber_count.store(0, Ordering::Relaxed);
+        lock(&self.waiters)
+            .values()
+            .flatten()
+            .for_each(Wake::notify);
+    }
+}
+
+/// A registration for the end of one task; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Waiter<'a> {
+    hub: &'a Hub,
+    id: TaskId,
+    wake: Wake,
+}
+
+impl Waiter<'_> {
+    /// Blocks until the task ends, or for `span`.
+    pub(crate) fn wait(&self, span: Duration) {
+        self.wake.wait(span);
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let mut waiters = lock(&self.hub.waiters);
+        if let Some(wakes) = waiters.get_mut(&self.id) {
+            wakes.retain(|wake| !wake.is_same(&self.wake));
+            if wakes.is_empty() {
+                waiters.remove(&self.id);
+            }
+        }
+        self.hub.waiter_count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A subscription to what happens to tasks.
+///
+/// Bounded: while it is full, new events are lost and counted, so a slow reader never holds up the scheduler. Dropping it
+/// ends it. As an iterator it blocks, and ends when the scheduler does.
+#[derive(Debug)]
+pub struct Events {
+    receiver: Receiver<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Events {
+    /// Waits for the next event, at most `timeout`. `None`: there was none, or the scheduler has ended.
+    #[must_use]
+    pub fn next_within(&self, timeout: Duration) -> Option<Event> {
+        match self.receiver.recv_timeout(timeout) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// The next event, if one has come.
+    #[must_use]
+    pub fn try_next(&self) -> Option<Event> {
+        match self.receiver.try_recv() {
+            Ok(event) => Some(event),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+
+    /// How many events were lost because the subscription was full.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.receiver.recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::EventKind;
+
+    fn event() -> Event {
+        Event {
+            task: TaskId::new(),
+            task_kind: "kind".into(),
+            queue: "default".into(),
+            kind: EventKind::Scheduled,
+            at: Timestamp::MIN,
+        }
+    }
+
+    fn news(count: usize) -> News {
+        News {
+            events: (0..count).map(|_| event()).collect(),
+            ..News::default()
+        }
+    }
+
+    #[test]
+    fn p14_a_slow_subscriber_loses_and_counts() {
+        let hub = Hub::default();
+        let slow = hub.subscribe(2);
+        let fast = hub.subscribe(10);
+        hub.tell(news(5));
+        assert_eq!(slow.lost(), 3);
+        assert_eq!(fast.lost(), 0);
+        assert!(slow.try_next().is_some() && slow.try_next().is_some());
+        assert!(slow.try_next().is_none());
+    }
+
+    #[test]
+    fn a_dropped_subscription_is_forgotten() {
+        let hub = Hub::default();
+        drop(hub.subscribe(2));
+        assert!(hub.wants_events());
+        hub.tell(news(1));
+        assert!(!hub.wants_events());
+    }
+
+    #[test]
+    fn a_closed_hub_ends_its_subscriptions() {
+        let hub = Hub::default();
+        let events = hub.subscribe(2);
+        hub.tell(news(1));
+        hub.close();
+        assert_eq!(events.count(), 1);
+        assert_eq!(hub.subscribe(1).count(), 0);
+    }
+
+    #[test]
+    fn waiters_are_told_of_their_task_only_and_leave_nothing_behind() {
+        let hub = Hub::default();
+        let id = TaskId::new();
+        let waiter = hub.wait_for(id);
+        let other = hub.wait_for(TaskId::new());
+        hub.tell(News {
+            ended: vec![id],
+            ..News::default()
+        });
+        assert!(waiter.wake.wait(Duration::ZERO));
+        assert!(!other.wake.wait(Duration::ZERO));
+        drop((waiter, other));
+        assert!(lock(&hub.waiters).is_empty());
+        assert_eq!(hub.waiter_count.load(Ordering::SeqCst), 0);
+    }
+}

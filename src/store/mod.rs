@@ -1,0 +1,113 @@
+//! Where tasks are kept: the seam under which SQLite lies, and later others.
+//!
+//! # The contract
+//!
+//! - An [`Op`] happens whole or not at all, and is answered only after it is committed. Operations of one call share a
+//!   transaction; those of several calls may.
+//! - `now` is always an argument; a store has no clock.
+//! - A write by a runner is fenced: if the claim was taken over it changes nothing and answers `Stale`.
+//! - Whatever a commit makes due, cancels or ends is told to the [`Hub`] after it.
+//! - A claim survives its process: [`Store::recover`] finds what dead instances held. How a store knows that one is dead
+//!   is its own affair.
+//! - An error says that nothing was stored, unless its kind is `Unknown`.
+
+pub(crate) mod hub;
+mod sqlite;
+mod ticket;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::model::op::{Lane, Op, Reply, Rescued};
+use crate::model::query::{Answer, Query};
+use crate::model::settle::Fence;
+use crate::time::Timestamp;
+
+pub(crate) use hub::Hub;
+pub use sqlite::Durability;
+pub(crate) use ticket::{Pending, Ticket};
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) durability: Durability,
+    /// How long a call waits for a lock or for its turn.
+    pub(crate) busy_wait: Duration,
+    /// Whether it will run tasks, and so is an instance that others can outlive.
+    pub(crate) runs: bool,
+}
+
+/// Opens or creates a file.
+pub(crate) fn open_file(path: &Path, settings: Settings, now: Timestamp) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(sqlite::SqliteStore::open(path, settings, now)?))
+}
+
+/// Makes a store in memory, gone with its last user.
+pub(crate) fn open_memory(settings: Settings, now: Timestamp) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(sqlite::SqliteStore::memory(settings, now)?))
+}
+
+/// A place where tasks are kept.
+pub(crate) trait Store: Send + Sync + fmt::Debug {
+    /// Applies operations in one transaction and waits for its commit.
+    ///
+    /// # Errors
+    ///
+    /// One error for all of them: nothing was stored, unless its kind is `Unknown`.
+    fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>>;
+
+    /// Like [`apply`](Self::apply), on a thread of the store.
+    fn submit(&self, now: Timestamp, ops: Vec<Op>) -> Ticket;
+
+    /// Reads, without waiting for a writer.
+    fn read(&self, query: Query) -> Result<Answer>;
+
+    /// What is known of the lanes without reading. A head may be earlier than the truth, never later, but for what
+    /// other processes did since [`refresh`](Self::refresh).
+    fn lanes(&self) -> Vec<Lane>;
+
+    /// Looks whether another process wrote, and if so learns what it did to the lanes.
+    fn refresh(&self) -> Result<()>;
+
+    /// Notes that the handler of a claim is about to be called. Once the claim is settled the note is gone.
+    fn begin(&self, fence: Fence) -> Result<()>;
+
+    /// Takes back a slice of what dead instances held.
+    fn recover(&self, now: Timestamp) -> Result<Rescued>;
+
+    /// The earliest instant at which a task's start deadline or retention is over; for maintenance to wake at.
+    fn next_maintenance(&self) -> Result<NextMaintenance>;
+
+    /// Where commits are told.
+    fn hub(&self) -> &Hub;
+
+    /// Copies the store into a new file while it is used.
+    fn backup(&self, to: &Path) -> Result<()>;
+
+    /// How the store is.
+    fn condition(&self) -> Condition;
+
+    /// Ends this instance: nothing is claimed any more, and nobody is told. What it still holds stays its own until the
+    /// last handler returns and is settled.
+    fn close(&self, now: Timestamp);
+}
+
+/// When maintenance has something to do next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct NextMaintenance {
+    /// The earliest start deadline.
+    pub(crate) expires_at: Option<Timestamp>,
+    /// When the oldest ended task of each final state ended: completed, failed, cancelled.
+    pub(crate) ended_at: [Option<Timestamp>; 3],
+}
+
+/// How a store is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Condition {
+    pub(crate) stopped: Option<Error>,
+    pub(crate) last_error: Option<(Timestamp, Error)>,
+    pub(crate) wal_bytes: u64,
+}

@@ -1,0 +1,247 @@
+//! What callers ask of stored tasks: cancel, delete, reschedule, run now, retry, edit; one by one, or by filter.
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use crate::id::TaskId;
+use crate::model::event::EventKind;
+use crate::model::filter::Filter;
+use crate::model::op::{Action, CHUNK, Changed, ChangedMany, LaneId, Patch};
+use crate::model::task::TaskState;
+use crate::store::sqlite::filter::{Examine, Matching, Terms, over_tasks};
+use crate::store::sqlite::insert::{MAX_INLINE_BYTES, checksum};
+use crate::store::sqlite::prune::delete;
+use crate::store::sqlite::tx::{Tx, extra};
+use crate::time::Timestamp;
+use crate::wake::lock;
+
+const FIND: &str = "
+    SELECT seq, id, lane, state, priority, instance, scheduled_at, extras FROM punctual_task WHERE id = :id";
+
+const FIND_MATCHING: Matching = over_tasks!(
+    ["seq, id, lane, state, priority, instance, scheduled_at, extras"],
+    " ORDER BY id LIMIT :limit"
+);
+
+/// What an action needs to know of its task.
+struct Found {
+    seq: i64,
+    id: TaskId,
+    lane: LaneId,
+    state: TaskState,
+    priority: u8,
+    instance: Option<i64>,
+    scheduled_at: i64,
+    extras: i64,
+}
+
+fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
+    let code: i64 = row.get(3)?;
+    Ok(Found {
+        seq: row.get(0)?,
+        id: TaskId::from_bytes(row.get(1)?),
+        lane: LaneId(row.get(2)?),
+        state: TaskState::from_code(code)
+            .ok_or(rusqlite::Error::IntegralValueOutOfRange(3, code))?,
+        priority: row.get(4)?,
+        instance: row.get(5)?,
+        scheduled_at: row.get(6)?,
+        extras: row.get(7)?,
+    })
+}
+
+pub(super) fn change(tx: &mut Tx<'_>, id: TaskId, action: &Action) -> rusqlite::Result<Changed> {
+    let task = tx
+        .conn
+        .prepare_cached(FIND)?
+        .query_row([&id.as_bytes()[..]], found)
+        .optional()?;
+    match task {
+        Some(task) => apply(tx, &task, action),
+        None => Ok(Changed::NotFound),
+    }
+}
+
+pub(super) fn change_matching(
+    tx: &mut Tx<'_>,
+    filter: &Filter,
+    action: &Action,
+    after: Option<TaskId>,
+) -> rusqlite::Result<ChangedMany> {
+    let limit = CHUNK as i64;
+    let mut changed = ChangedMany {
+        matched: 0,
+        changed: 0,
+        next: None,
+    };
+    let Some(examine) = Examine::after(tx.conn, after, false, limit, filter)? else {
+        return Ok(changed);
+    };
+    let terms = Terms::new(filter, &lock(tx.lanes));
+    let mut statement = tx.conn.prepare_cached(FIND_MATCHING.sql(filter))?;
+    let mut rows = terms.query(&mut statement, examine.window)?;
+    let mut tasks = Vec::new();
+    while let Some(row) = rows.next()? {
+        tasks.push(found(row)?);
+    }
+    for task in &tasks {
+        changed.matched += 1;
+        let answer = apply(tx, task, action)?;
+        changed.changed += usize::from(matches!(answer, Changed::Applied | Changed::Requested));
+    }
+    changed.next = if tasks.len() == CHUNK {
+        tasks.last().map(|task| task.id)
+    } else {
+        examine.last
+    };
+    Ok(changed)
+}
+
+fn apply(tx: &mut Tx<'_>, task: &Found, action: &Action) -> rusqlite::Result<Changed> {
+    if !action.allows(task.state) {
+        return Ok(Changed::Refused(task.state));
+    }
+    match action {
+        Action::Cancel if task.state == TaskState::Running => request_cancel(tx, task),
+        Action::Cancel => cancel(tx, task),
+        Action::Delete => {
+            delete(tx.conn, task.seq)?;
+            tx.event(task.lane, task.id, EventKind::Deleted);
+            Ok(Changed::Applied)
+        }
+        Action::Reschedule(at) => reschedule(tx, task, *at),
+        Action::RunNow => reschedule(tx, task, tx.now),
+        Action::Retry => retry(tx, task),
+        Action::Edit(edit) => edit_one(tx, task, edit),
+    }
+}
+
+const CANCEL: &str = "
+    UPDATE punctual_task SET state = 40, finished_at = :now, cancel_requested_at = :now
+    WHERE seq = :seq AND state = 0";
+
+fn cancel(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
+    tx.conn
+        .prepare_cached(CANCEL)?
+        .execute(params![tx.now.micros(), task.seq])?;
+    tx.event(task.lane, task.id, EventKind::Cancelled);
+    tx.done.news.ended.push(task.id);
+    Ok(Changed::Applied)
+}
+
+const REQUEST_CANCEL: &str = "
+    UPDATE punctual_task SET cancel_requested_at = ifnull(cancel_requested_at, :now)
+    WHERE seq = :seq AND state = 10";
+
+fn request_cancel(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
+    tx.conn
+        .prepare_cached(REQUEST_CANCEL)?
+        .execute(params![tx.now.micros(), task.seq])?;
+    tx.event(task.lane, task.id, EventKind::CancelRequested);
+    if task.instance == Some(tx.instance) {
+        tx.done.news.cancelled.push(task.id);
+    }
+    Ok(Changed::Requested)
+}
+
+const RESCHEDULE: &str =
+    "UPDATE punctual_task SET scheduled_at = :at WHERE seq = :seq AND state = 0";
+
+fn reschedule(tx: &mut Tx<'_>, task: &Found, at: Timestamp) -> rusqlite::Result<Changed> {
+    tx.conn
+        .prepare_cached(RESCHEDULE)?
+        .execute(params![at.micros(), task.seq])?;
+    tx.pending(task.lane, task.priority, at);
+    tx.event(task.lane, task.id, EventKind::Rescheduled);
+    Ok(Changed::Applied)
+}
+
+/// As if it had never been started, but with its history. Its result and progress are gone.
+const RETRY: &str = "
+    UPDATE punctual_task
+    SET state = 0, lane = :lane, attempt = 0, crashes = 0, instance = NULL, scheduled_at = :now, started_at = NULL,
+        finished_at = NULL, expires_at = NULL, cancel_requested_at = NULL, extras = extras & ~20
+    WHERE seq = :seq AND state IN (20, 30, 40)";
+
+fn retry(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
+    // It gets another chance among the innocent, too.
+    let lane = match tx.lane(task.lane) {
+        Some(lane) if lane.suspect => tx.lane_id(&lane.queue, &lane.kind, false)?,
+        _ => task.lane,
+    };
+    tx.conn
+        .prepare_cached(RETRY)?
+        .execute(params![lane.0, tx.now.micros(), task.seq])?;
+    if task.extras & extra::RESULT != 0 {
+        tx.conn
+            .prepare_cached("DELETE FROM punctual_result WHERE seq = :seq")?
+            .execute([task.seq])?;
+    }
+    if task.extras & extra::PROGRESS != 0 {
+        tx.conn
+            .prepare_cached("DELETE FROM punctual_progress WHERE seq = :seq")?
+            .execute([task.seq])?;
+    }
+    tx.pending(lane, task.priority, tx.now);
+    tx.event(lane, task.id, EventKind::Retried);
+    Ok(Changed::Applied)
+}
+
+const EDIT: &str = "
+    UPDATE punctual_task
+    SET priority = ifnull(:priority, priority), max_attempts = ifnull(:max_attempts, max_attempts)
+    WHERE seq = :seq AND state = 0";
+
+const EDIT_PAYLOAD: &str = "
+    UPDATE punctual_task
+    SET payload = :payload, checksum = :checksum, extras = (extras & ~1) | :extras
+    WHERE seq = :seq AND state = 0";
+
+const KEEP_PAYLOAD: &str =
+    "INSERT OR REPLACE INTO punctual_payload (seq, payload) VALUES (:seq, :payload)";
+
+const DROP_PAYLOAD: &str = "DELETE FROM punctual_payload WHERE seq = :seq";
+
+fn edit_one(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
+    if let Some((kind, payload)) = &edit.payload {
+        if tx.lane(task.lane).is_some_and(|lane| *lane.kind != **kind) {
+            return Ok(Changed::WrongKind);
+        }
+        let inline = payload.len() <= MAX_INLINE_BYTES;
+        tx.conn.prepare_cached(EDIT_PAYLOAD)?.execute(params![
+            inline.then_some(payload),
+            checksum(task.id.as_bytes(), kind, payload),
+            if inline { 0 } else { extra::PAYLOAD },
+            task.seq
+        ])?;
+        if !inline {
+            tx.conn
+                .prepare_cached(KEEP_PAYLOAD)?
+                .execute(params![task.seq, payload])?;
+        } else if task.extras & extra::PAYLOAD != 0 {
+            tx.conn.prepare_cached(DROP_PAYLOAD)?.execute([task.seq])?;
+        }
+    }
+    tx.conn
+        .prepare_cached(EDIT)?
+        .execute(params![edit.priority, edit.max_attempts, task.seq])?;
+    let priority = edit.priority.unwrap_or(task.priority);
+    tx.pending(
+        task.lane,
+        priority,
+        Timestamp::from_micros(task.scheduled_at),
+    );
+    tx.event(task.lane, task.id, EventKind::Edited);
+    Ok(Changed::Applied)
+}
+
+const PAUSE: &str = "UPDATE punctual_queue SET paused_at = :at WHERE id = :id";
+
+/// Stops or resumes a queue. One that has no tasks yet can be paused as well.
+pub(super) fn pause(tx: &mut Tx<'_>, queue: &str, paused: bool) -> rusqlite::Result<()> {
+    let (id, _) = crate::store::sqlite::lanes::queue_id(tx.conn, queue)?;
+    let at = paused.then_some(tx.now.micros());
+    tx.conn.prepare_cached(PAUSE)?.execute(params![at, id])?;
+    tx.done.learnt.paused(queue.to_owned(), paused);
+    tx.done.news.queues = true;
+    Ok(())
+}

@@ -1,0 +1,344 @@
+//! Taking due tasks: by a merge of the lanes' heads, so that only rows that are taken are visited.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::id::TaskId;
+use crate::model::event::EventKind;
+use crate::model::limits::MAX_PRIORITY;
+use crate::model::op::{ClaimRequest, Heads, Lane, LaneClaim, LaneId, QueueClaim};
+use crate::model::settle::{Claim, Fence, Payload};
+use crate::store::sqlite::insert::checksum;
+use crate::store::sqlite::prune::expire_one;
+use crate::store::sqlite::tx::{Tx, extra};
+use crate::time::Timestamp;
+
+/// The next pending tasks of a lane and priority. Without an upper bound on the time: the first that is not due tells when
+/// to wake. `seq` is the row's number, which ends every entry of the index.
+pub(super) const CANDIDATES: &str = "
+    SELECT scheduled_at, seq FROM punctual_task INDEXED BY punctual_task_due
+    WHERE state = 0 AND lane = :lane AND priority = :priority
+        AND (scheduled_at, seq) > (:scheduled_at, :seq)
+    ORDER BY scheduled_at, seq LIMIT :limit";
+
+/// Takes one, unless its start deadline has passed.
+pub(super) const TAKE: &str = "
+    UPDATE punctual_task
+    SET state = 10, instance = :instance, claim_no = claim_no + 1, attempt = attempt + 1, started_at = :now
+    WHERE seq = :seq AND state = 0 AND (expires_at IS NULL OR attempt > 0 OR expires_at >= :now)
+    RETURNING id, scheduled_at, attempt, crashes, max_attempts, claim_no, extras, checksum, options, payload";
+
+const PAYLOAD: &str = "SELECT payload FROM punctual_payload WHERE seq = :seq";
+
+const LAST_ERROR: &str = "
+    SELECT error FROM punctual_attempt WHERE seq = :seq AND error IS NOT NULL
+    ORDER BY claim_no DESC LIMIT 1";
+
+/// One claim carries at most this much of payloads, and one task more.
+const MAX_BYTES: usize = 4 << 20;
+
+pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> rusqlite::Result<Vec<Claim>> {
+    let mut queues = Vec::with_capacity(request.queues.len());
+    for queue in &request.queues {
+        queues.push(QueueCursor::new(queue, |id| {
+            let mut lane = tx.lane(id)?;
+            // What was given back earlier in this transaction may be better than what else is due.
+            tx.done.learnt.apply_to(&mut lane);
+            Some(lane)
+        }));
+    }
+    let mut claims = Vec::new();
+    let mut budget = Budget {
+        free: request.free,
+        left: request.budget,
+    };
+    // Suspects run alone, so that the next crash has one possible cause.
+    let mut suspects = true;
+    // One from each queue in turn, until none has another.
+    let mut open: VecDeque<usize> = (0..queues.len()).collect();
+    let mut bytes = 0;
+    while claims.len() < request.limit
+        && bytes < MAX_BYTES
+        && let Some(index) = open.pop_front()
+    {
+        let queue = &mut queues[index];
+        let Some(best) = queue.best(tx, suspects)? else {
+            continue;
+        };
+        if !budget.affords(&queue.lanes[best].claim) {
+            // What is better must not be overtaken, so nothing more comes from this queue.
+            continue;
+        }
+        if let Some(claim) = queue.take(tx, best)? {
+            budget.spend(&queue.lanes[best].claim);
+            bytes += claim.payload.len();
+            suspects &= !queue.lanes[best].claim.suspect;
+            claims.push(claim);
+        }
+        open.push_back(index);
+    }
+    for queue in &queues {
+        for lane in &queue.lanes {
+            lane.learn(tx);
+        }
+    }
+    Ok(claims)
+}
+
+/// How much may be claimed: a task for each free worker, then as much as keeps the workers busy for a moment.
+struct Budget {
+    free: usize,
+    left: Duration,
+}
+
+impl Budget {
+    fn affords(&self, lane: &LaneClaim) -> bool {
+        self.free > 0 || lane.cost.is_some_and(|cost| cost <= self.left)
+    }
+
+    fn spend(&mut self, lane: &LaneClaim) {
+        if self.free > 0 {
+            self.free -= 1;
+        } else if let Some(cost) = lane.cost {
+            self.left -= cost;
+        }
+    }
+}
+
+/// The due tasks of one queue, best first.
+struct QueueCursor {
+    lanes: Vec<LaneCursor>,
+    left: usize,
+}
+
+impl QueueCursor {
+    fn new(queue: &QueueClaim, known: impl Fn(LaneId) -> Option<Lane>) -> Self {
+        let lanes = queue
+            .lanes
+            .iter()
+            .filter_map(|&claim| known(claim.lane).map(|lane| LaneCursor::new(claim, lane)))
+            // Another process may have paused it since the request was made.
+            .filter(|lane| !lane.lane.paused)
+            .collect();
+        Self {
+            lanes,
+            left: queue.limit,
+        }
+    }
+
+    /// The lane with the best due task: by priority, then due time, then insertion.
+    fn best(&mut self, tx: &Tx<'_>, suspects: bool) -> rusqlite::Result<Option<usize>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let chunk = self.left.min(256).div_ceil(self.lanes.len().max(1)) + 1;
+        let mut best = None;
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.claim.suspect && !suspects {
+                continue;
+            }
+            if let Some(key) = lane.peek(tx, chunk)?
+                && best.is_none_or(|(best, _)| key < best)
+            {
+                best = Some((key, index));
+            }
+        }
+        Ok(best.map(|(_, index)| index))
+    }
+
+    /// Takes the best task of a lane; `None` if it turned out to have expired.
+    fn take(&mut self, tx: &mut Tx<'_>, index: usize) -> rusqlite::Result<Option<Claim>> {
+        let lane = &mut self.lanes[index];
+        let (_, seq) = lane
+            .buffer
+            .pop_front()
+            .expect("only a lane that has one is the best");
+        let claim = take_one(tx, &lane.lane, lane.priority, seq)?;
+        if claim.is_none() {
+            expire_one(tx, seq)?;
+            return Ok(None);
+        }
+        self.left -= 1;
+        Ok(claim)
+    }
+}
+
+/// The pending tasks of one lane, best first, read a few at a time.
+struct LaneCursor {
+    claim: LaneClaim,
+    lane: Lane,
+    heads: Heads,
+    priority: u8,
+    /// Due tasks that were read and not taken: due time and row.
+    buffer: VecDeque<(Timestamp, i64)>,
+    /// Where to read on in this priority.
+    last: (i64, i64),
+    /// Whether this priority has no further due task, and then when the next is due.
+    exhausted: Option<Option<Timestamp>>,
+    /// What was learnt about the priorities that were visited.
+    visited: HashMap<u8, Option<Timestamp>>,
+}
+
+const START: (i64, i64) = (i64::MIN, i64::MIN);
+
+impl LaneCursor {
+    fn new(claim: LaneClaim, lane: Lane) -> Self {
+        Self {
+            claim,
+            heads: lane.heads,
+            lane,
+            priority: 0,
+            buffer: VecDeque::new(),
+            last: START,
+            exhausted: None,
+            visited: HashMap::new(),
+        }
+    }
+
+    /// Priority, due time and row of the best due task.
+    fn peek(
+        &mut self,
+        tx: &Tx<'_>,
+        chunk: usize,
+    ) -> rusqlite::Result<Option<(u8, Timestamp, i64)>> {
+        loop {
+            if let Some(&(at, seq)) = self.buffer.front() {
+                return Ok(Some((self.priority, at, seq)));
+            }
+            if self.priority > MAX_PRIORITY {
+                return Ok(None);
+            }
+            let due = self.heads[usize::from(self.priority)].is_some_and(|head| head <= tx.now);
+            match self.exhausted {
+                None if due => self.read(tx, chunk)?,
+                exhausted => {
+                    if let Some(next) = exhausted {
+                        self.visited.insert(self.priority, next);
+                    }
+                    self.priority += 1;
+                    self.last = START;
+                    self.exhausted = None;
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, tx: &Tx<'_>, chunk: usize) -> rusqlite::Result<()> {
+        let mut statement = tx.conn.prepare_cached(CANDIDATES)?;
+        let mut rows = statement.query(params![
+            self.lane.id.0,
+            self.priority,
+            self.last.0,
+            self.last.1,
+            chunk as i64
+        ])?;
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            count += 1;
+            let (at, seq) = (Timestamp::from_micros(row.get(0)?), row.get(1)?);
+            if at > tx.now {
+                self.exhausted = Some(Some(at));
+                return Ok(());
+            }
+            self.last = (at.micros(), seq);
+            self.buffer.push_back((at, seq));
+        }
+        if count < chunk {
+            self.exhausted = Some(None);
+        }
+        Ok(())
+    }
+
+    /// Passes on what is known now about when the lane has something due.
+    fn learn(&self, tx: &mut Tx<'_>) {
+        for (&priority, &next) in &self.visited {
+            tx.done.learnt.found(self.lane.id, priority, next);
+        }
+        if self.priority <= MAX_PRIORITY && self.last != START {
+            let next = match (self.buffer.front(), self.exhausted) {
+                (Some(&(at, _)), _) => Some(at),
+                (None, Some(next)) => next,
+                (None, None) => Some(Timestamp::from_micros(self.last.0)),
+            };
+            tx.done.learnt.found(self.lane.id, self.priority, next);
+        }
+    }
+}
+
+fn take_one(
+    tx: &mut Tx<'_>,
+    lane: &Lane,
+    priority: u8,
+    seq: i64,
+) -> rusqlite::Result<Option<Claim>> {
+    let mut statement = tx.conn.prepare_cached(TAKE)?;
+    let mut rows = statement.query(params![tx.instance, tx.now.micros(), seq])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let id_bytes: [u8; 16] = row.get(0)?;
+    let id = TaskId::from_bytes(id_bytes);
+    let extras: i64 = row.get(6)?;
+    let expected: i64 = row.get(7)?;
+    let options: Option<Vec<u8>> = row.get(8)?;
+    let inline: Option<Vec<u8>> = row.get(9)?;
+    let mut claim = Claim {
+        fence: Fence {
+            seq,
+            instance: tx.instance,
+            claim_no: row.get(5)?,
+        },
+        id,
+        kind: lane.kind.clone(),
+        queue: lane.queue.clone(),
+        priority,
+        scheduled_at: Timestamp::from_micros(row.get(1)?),
+        attempt: row.get(2)?,
+        crashes: row.get(3)?,
+        max_attempts: row.get(4)?,
+        options: crate::model::task::Options::default(),
+        last_error: None,
+        payload: Payload::Damaged("its payload is missing"),
+    };
+    drop(rows);
+    drop(statement);
+    let payload = if extras & extra::PAYLOAD == 0 {
+        inline
+    } else {
+        tx.conn
+            .prepare_cached(PAYLOAD)?
+            .query_row([seq], |row| row.get(0))
+            .optional()?
+    };
+    if let Some(bytes) = payload {
+        claim.payload = if checksum(&id_bytes, &lane.kind, &bytes) == expected {
+            Payload::Whole(bytes)
+        } else {
+            Payload::Damaged("its payload does not match its checksum")
+        };
+    }
+    if let Some(options) = options {
+        match serde_json::from_slice(&options) {
+            Ok(options) => claim.options = options,
+            Err(_) => claim.payload = Payload::Damaged("its options cannot be decoded"),
+        }
+    }
+    if extras & extra::ATTEMPTS != 0 {
+        claim.last_error = tx
+            .conn
+            .prepare_cached(LAST_ERROR)?
+            .query_row([seq], |row| row.get(0))
+            .optional()?;
+    }
+    if tx.wants_events {
+        tx.event_named(
+            lane.queue.clone(),
+            lane.kind.clone(),
+            id,
+            EventKind::Claimed,
+        );
+    }
+    Ok(Some(claim))
+}

@@ -1,0 +1,114 @@
+-- Schema 1. Times are microseconds since 1970 UTC; ids are 16 bytes; JSON is BLOB.
+-- A partial index names its states as numbers: 0 pending, 10 running, 20 completed, 30 failed, 40 cancelled.
+
+CREATE TABLE punctual_meta (
+    key TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE punctual_queue (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    paused_at INTEGER
+) STRICT;
+
+-- A queue's tasks of one kind. Tasks that have crashed a process are in a lane of their own (suspect = 1), so that a
+-- claim that may not take them does not visit them.
+CREATE TABLE punctual_lane (
+    id INTEGER PRIMARY KEY,
+    queue INTEGER NOT NULL REFERENCES punctual_queue (id),
+    kind TEXT NOT NULL,
+    suspect INTEGER NOT NULL,
+    UNIQUE (queue, kind, suspect)
+) STRICT;
+
+-- An instance that is not ended holds the lock on its file, or is dead.
+CREATE TABLE punctual_instance (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    pid_started_at INTEGER NOT NULL,
+    lock_inode INTEGER NOT NULL,
+    started_at INTEGER NOT NULL,
+    ended_at INTEGER
+) STRICT;
+
+-- seq is the order of insertion, and never public. What changes with every attempt stands before the payload, which is
+-- inline up to 1 KiB. extras is a set of bits: 1 payload elsewhere, 2 tags, 4 result, 8 attempts, 16 progress.
+CREATE TABLE punctual_task (
+    seq INTEGER PRIMARY KEY,
+    id BLOB NOT NULL,
+    lane INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    crashes INTEGER NOT NULL,
+    max_attempts INTEGER NOT NULL,
+    claim_no INTEGER NOT NULL,
+    instance INTEGER,
+    scheduled_at INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    started_at INTEGER,
+    finished_at INTEGER,
+    expires_at INTEGER,
+    cancel_requested_at INTEGER,
+    extras INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    partition TEXT,
+    unique_key BLOB,
+    options BLOB,
+    payload BLOB
+) STRICT;
+
+CREATE UNIQUE INDEX punctual_task_id ON punctual_task (id);
+
+-- The claim: per lane and priority, the due ones first, in the order of their insertion. About 2 µs a task in and out.
+CREATE INDEX punctual_task_due ON punctual_task (lane, priority, scheduled_at) WHERE state = 0;
+
+-- What an instance holds, for its rescue. About 1 µs a task in and out: it is never large.
+CREATE INDEX punctual_task_running ON punctual_task (instance) WHERE state = 10;
+
+-- What has ended, for pruning and counting. About 1 µs a task: it grows at its end.
+CREATE INDEX punctual_task_ended ON punctual_task (state, finished_at, lane) WHERE finished_at IS NOT NULL;
+
+-- Start deadlines. Nothing for a task without one.
+CREATE INDEX punctual_task_expires ON punctual_task (expires_at)
+    WHERE expires_at IS NOT NULL AND state = 0 AND attempt = 0;
+
+-- A unique key is held while it is not NULL. Nothing for a task without one.
+CREATE UNIQUE INDEX punctual_task_unique ON punctual_task (unique_key) WHERE unique_key IS NOT NULL;
+
+CREATE TABLE punctual_payload (
+    seq INTEGER PRIMARY KEY,
+    payload BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE punctual_result (
+    seq INTEGER PRIMARY KEY,
+    result BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE punctual_progress (
+    seq INTEGER PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE punctual_tag (
+    seq INTEGER NOT NULL,
+    tag TEXT NOT NULL,
+    PRIMARY KEY (seq, tag)
+) STRICT, WITHOUT ROWID;
+
+-- Attempts that did not complete their task; the current one, and one that did, are told by the task's row.
+CREATE TABLE punctual_attempt (
+    seq INTEGER NOT NULL,
+    claim_no INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    instance INTEGER,
+    started_at INTEGER,
+    ended_at INTEGER NOT NULL,
+    ending INTEGER NOT NULL,
+    error TEXT,
+    PRIMARY KEY (seq, claim_no)
+) STRICT, WITHOUT ROWID;

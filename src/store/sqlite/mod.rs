@@ -1,0 +1,357 @@
+//! The SQLite store: one write connection taken in turns, a pool of readers, a lock file that is the proof of life.
+
+mod change;
+mod claim;
+mod fault;
+mod filter;
+mod insert;
+mod lanes;
+mod ledger;
+mod open;
+mod prune;
+mod read;
+mod rescue;
+mod schema;
+mod settle;
+mod stats;
+mod turn;
+mod tx;
+mod writer;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::params;
+
+use crate::error::{Error, Result};
+use crate::model::op::{CHUNK, Lane, Op, Reply, Rescued};
+use crate::model::query::{Answer, Query};
+use crate::model::settle::Fence;
+use crate::store::sqlite::lanes::Lanes;
+use crate::store::sqlite::ledger::{DeadLedger, Ledger};
+use crate::store::sqlite::open::Opener;
+use crate::store::sqlite::read::Readers;
+use crate::store::sqlite::turn::Turn;
+use crate::store::sqlite::writer::{Shared, Writer};
+use crate::store::{Condition, Hub, NextMaintenance, Settings, Store, Ticket};
+use crate::time::Timestamp;
+use crate::wake::lock;
+
+pub use open::Durability;
+
+/// Tasks in a SQLite file, or in memory.
+#[derive(Debug)]
+pub(crate) struct SqliteStore {
+    shared: Arc<Shared>,
+    turn: Arc<Turn>,
+    /// `None`: in memory, where reads take the writer.
+    readers: Option<Readers>,
+    path: Option<PathBuf>,
+    instance: i64,
+    boot_id: String,
+    /// Dead instances whose tasks are being taken back.
+    dead: Mutex<HashMap<i64, DeadLedger>>,
+    /// When it was closed, or else opened: an instance that ends says when, and a store has no clock.
+    seen_at: AtomicI64,
+}
+
+const ADD_INSTANCE: &str = "
+    INSERT INTO punctual_instance (id, name, boot_id, pid, pid_started_at, lock_inode, started_at)
+    VALUES (:id, :name, :boot_id, :pid, :pid_started_at, :lock_inode, :started_at)";
+
+/// Numbers are never used again: a stale fence must not fit a later instance.
+const NEXT_INSTANCE: &str = "
+    INSERT INTO punctual_meta (key, value) VALUES ('instances', 1)
+    ON CONFLICT (key) DO UPDATE SET value = value + 1
+    RETURNING value";
+
+const END_INSTANCE: &str = "
+    UPDATE punctual_instance SET ended_at = :now WHERE id = :id
+    AND NOT EXISTS (SELECT 1 FROM punctual_task WHERE state = 10 AND instance = :id)";
+
+/// Ended instances are kept for the histories of their tasks.
+const FORGET_INSTANCES: &str = "DELETE FROM punctual_instance WHERE ended_at < :before";
+
+const OTHER_INSTANCES: &str = "
+    SELECT id, name, boot_id, lock_inode FROM punctual_instance WHERE ended_at IS NULL AND id <> :own";
+
+const KEEP_INSTANCES: Duration = Duration::from_secs(30 * 24 * 3600);
+
+impl SqliteStore {
+    /// Opens or creates a file.
+    pub(crate) fn open(path: &Path, settings: Settings, now: Timestamp) -> Result<Self> {
+        let opener = Opener::new(path, settings.busy_wait)?;
+        let conn = opener.writer()?;
+        let context = format!("cannot open {}", opener.path.display());
+        schema::migrate(&conn).map_err(|error| error.in_context(&context))?;
+        let path = opener.path.clone();
+        let readers = Readers::new(opener.clone());
+        Self::new(conn, Some(opener), Some(readers), settings, now)
+            .map_err(|error| error.in_context(&context))
+            .map(|mut store| {
+                store.path = Some(path);
+                store
+            })
+    }
+
+    /// A store in memory, gone with its last user.
+    pub(crate) fn memory(settings: Settings, now: Timestamp) -> Result<Self> {
+        let conn = open::memory()?;
+        schema::migrate(&conn)?;
+        Self::new(conn, None, None, settings, now)
+    }
+
+    fn new(
+        conn: rusqlite::Connection,
+        opener: Option<Opener>,
+        readers: Option<Readers>,
+        settings: Settings,
+        now: Timestamp,
+    ) -> Result<Self> {
+        let lanes =
+            Lanes::load(&conn).map_err(|error| fault::of("cannot read the lanes", error))?;
+        let shared = Arc::new(Shared {
+            lanes: Mutex::new(lanes),
+            hub: Hub::default(),
+            ledger: Mutex::new(None),
+            stopped: Mutex::new(None),
+            last_error: Mutex::new(None),
+            wal_pages: Arc::new(AtomicI32::new(0)),
+            commits: AtomicU64::new(0),
+        });
+        let path = opener.as_ref().map(|opener| opener.path.clone());
+        let boot_id = ledger::boot_id();
+        let instance = if settings.runs {
+            let (instance, ledger) = enrol(&conn, path.as_deref(), &boot_id, now)?;
+            *lock(&shared.ledger) = ledger.map(Arc::new);
+            instance
+        } else {
+            0
+        };
+        let mut writer = Writer::new(conn, opener, Arc::clone(&shared), settings.durability)?;
+        writer.instance = instance;
+        Ok(Self {
+            shared,
+            turn: Arc::new(Turn::new(writer, settings.busy_wait)),
+            readers,
+            path,
+            instance,
+            boot_id,
+            dead: Mutex::default(),
+            seen_at: AtomicI64::new(now.micros()),
+        })
+    }
+
+    /// Finds instances that have died since the last look.
+    fn find_dead(&self) -> Result<()> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let others: Vec<(i64, String, String, i64)> = self.with_reader(|conn| {
+            conn.prepare_cached(OTHER_INSTANCES)?
+                .query_map([self.instance], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                })?
+                .collect()
+        })?;
+        let mut dead = lock(&self.dead);
+        for (id, name, boot_id, inode) in others {
+            let same_boot = boot_id == self.boot_id;
+            if !dead.contains_key(&id)
+                && let Some(ledger) =
+                    DeadLedger::take(path, &name, u64::try_from(inode).unwrap_or(0), same_boot)
+            {
+                tracing::info!(instance = %name, "an instance has died");
+                dead.insert(id, ledger);
+            }
+        }
+        Ok(())
+    }
+
+    fn with_reader<T>(
+        &self,
+        read: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        if let Some(error) = &*lock(&self.shared.stopped) {
+            return Err(error.clone());
+        }
+        match &self.readers {
+            Some(readers) => readers.with(read),
+            None => self.turn.with_writer(|writer| writer.look(read)),
+        }
+    }
+}
+
+/// Makes this an instance: first the lock, then the row that tells others where it is.
+fn enrol(
+    conn: &rusqlite::Connection,
+    path: Option<&Path>,
+    boot_id: &str,
+    now: Timestamp,
+) -> Result<(i64, Option<Ledger>)> {
+    let pid = std::process::id();
+    let name = format!("{pid}-{:08x}", uuid::Uuid::now_v7().as_u128() as u32);
+    let ledger = path.map(|path| Ledger::create(path, &name)).transpose()?;
+    let inode = ledger.as_ref().map_or(0, Ledger::inode);
+    let enrolled = || -> rusqlite::Result<i64> {
+        conn.execute_batch("BEGIN IMMEDIATE")?;
+        let id: i64 = conn.query_row(NEXT_INSTANCE, [], |row| row.get(0))?;
+        conn.execute(
+            ADD_INSTANCE,
+            params![
+                id,
+                name,
+                boot_id,
+                pid,
+                ledger::process_started_at(),
+                i64::try_from(inode).unwrap_or(0),
+                now.micros()
+            ],
+        )?;
+        conn.execute(FORGET_INSTANCES, [(now - KEEP_INSTANCES).micros()])?;
+        conn.execute_batch("COMMIT")?;
+        Ok(id)
+    };
+    match enrolled() {
+        Ok(id) => Ok((id, ledger)),
+        Err(error) => {
+            if !conn.is_autocommit() {
+                // The error that counts is the first.
+                let _ = conn.execute_batch("ROLLBACK");
+            }
+            if let Some(ledger) = &ledger {
+                ledger.remove();
+            }
+            Err(fault::of("cannot register the instance", error))
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>> {
+        self.turn.apply(now, ops)
+    }
+
+    fn submit(&self, now: Timestamp, ops: Vec<Op>) -> Ticket {
+        match self.turn.submit(now, ops) {
+            Ok(submitted) => Ticket::Pending(Box::new(submitted)),
+            Err(error) => Ticket::ready(Err(error)),
+        }
+    }
+
+    fn read(&self, query: Query) -> Result<Answer> {
+        self.with_reader(|conn| read::read(conn, &self.shared.lanes, &query))
+    }
+
+    fn lanes(&self) -> Vec<Lane> {
+        lock(&self.shared.lanes).list().to_vec()
+    }
+
+    fn refresh(&self) -> Result<()> {
+        self.turn.with_writer(Writer::refresh)
+    }
+
+    fn begin(&self, fence: Fence) -> Result<()> {
+        match self.shared.ledger() {
+            Some(ledger) => ledger.begin(fence),
+            None => Ok(()),
+        }
+    }
+
+    fn recover(&self, now: Timestamp) -> Result<Rescued> {
+        self.find_dead()?;
+        let next = lock(&self.dead)
+            .iter()
+            .next()
+            .map(|(&id, dead)| (id, dead.started()));
+        let Some((instance, started)) = next else {
+            return Ok(Rescued::default());
+        };
+        let op = Op::Rescue {
+            instance,
+            started,
+            limit: CHUNK,
+        };
+        let mut replies = self.apply(now, vec![op])?;
+        let mut rescued = replies.remove(0).rescued();
+        let mut dead = lock(&self.dead);
+        if !rescued.more
+            && let Some(ledger) = dead.remove(&instance)
+        {
+            ledger.remove();
+        }
+        rescued.more |= !dead.is_empty();
+        Ok(rescued)
+    }
+
+    fn next_maintenance(&self) -> Result<NextMaintenance> {
+        self.with_reader(prune::next)
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.shared.hub
+    }
+
+    fn backup(&self, to: &Path) -> Result<()> {
+        backup(self, to)
+    }
+
+    fn condition(&self) -> Condition {
+        self.shared.condition()
+    }
+
+    fn close(&self, now: Timestamp) {
+        self.seen_at.store(now.micros(), Ordering::Relaxed);
+        self.shared.hub.close();
+    }
+}
+
+impl Drop for SqliteStore {
+    /// The last user is gone: no handler runs any more. If nothing is held, nobody has to look after this instance.
+    fn drop(&mut self) {
+        let Some(ledger) = self.shared.ledger() else {
+            return;
+        };
+        let ended = self.turn.with_writer(|writer| {
+            writer.look(|conn| {
+                let now = self.seen_at.load(Ordering::Relaxed);
+                conn.execute(END_INSTANCE, params![now, self.instance])
+            })
+        });
+        if matches!(ended, Ok(1)) {
+            ledger.remove();
+        }
+    }
+}
+
+/// The most pages that one step of a backup copies, so that it does not hold up the writer.
+const BACKUP_PAGES: i32 = 256;
+
+fn backup(store: &SqliteStore, to: &Path) -> Result<()> {
+    if to.exists() {
+        return Err(Error::invalid(format!("{} exists already", to.display())));
+    }
+    let context = format!("cannot back up to {}", to.display());
+    let opener =
+        Opener::new(to, Duration::from_secs(5)).map_err(|error| error.in_context(&context))?;
+    let copied = store.with_reader(|conn| {
+        let mut target = rusqlite::Connection::open(&opener.path)?;
+        let backup = rusqlite::backup::Backup::new(conn, &mut target)?;
+        backup.run_to_completion(BACKUP_PAGES, Duration::ZERO, None)?;
+        drop(backup);
+        // The instances of the original do not run the copy: there they are of another boot, so dead.
+        target.execute(
+            "UPDATE punctual_instance SET boot_id = 'copied' WHERE ended_at IS NULL",
+            [],
+        )?;
+        Ok(())
+    });
+    copied.map_err(|error| {
+        // A copy that is not whole is worse than none.
+        let _ = std::fs::remove_file(&opener.path);
+        error.in_context(&context)
+    })
+}

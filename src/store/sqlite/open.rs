@@ -1,0 +1,471 @@
+//! Opening a file: what is refused, and the settings of every connection, each read back.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::sqlite::fault;
+use crate::time::{Deadline, pause};
+
+/// How much an acknowledged call survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// A crash of the process and a loss of power: every acknowledged call has been synced to the disk. The default.
+    #[default]
+    PowerLoss,
+    /// A crash of the process, but not a loss of power, which may undo the last calls; the file stays whole.
+    ProcessCrash,
+}
+
+/// How connections to a file are made.
+#[derive(Debug, Clone)]
+pub(super) struct Opener {
+    pub(super) path: PathBuf,
+    /// How long to wait for a lock that another process holds.
+    pub(super) busy_wait: Duration,
+}
+
+/// The page caches: of the writer, and of each reader.
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
+const READER_CACHE_KIB: i64 = 2 * 1024;
+
+impl Opener {
+    /// Checks the path, and creates an empty file if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a path that is no place for a database file, `ReadOnly` if it cannot be written, `Unsupported` on a
+    /// network file system, `Version` if SQLite is one that can lose commits.
+    pub(super) fn new(path: &Path, busy_wait: Duration) -> Result<Self> {
+        check_version(rusqlite::version_number())?;
+        let path = resolve(path)?;
+        check_file_system(&path)?;
+        create(&path)?;
+        Ok(Self { path, busy_wait })
+    }
+
+    pub(super) fn writer(&self) -> Result<Connection> {
+        let conn = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let set = |name: &str, value: &str, expected: &str| set(&conn, name, value, expected);
+        self.in_context(
+            set("journal_mode", "wal", "wal")
+                .and_then(|()| set("synchronous", "FULL", "2"))
+                .and_then(|()| set("wal_autocheckpoint", "0", "0"))
+                // What a burst leaves of the log is kept for the next, up to this.
+                .and_then(|()| set("journal_size_limit", "16777216", "16777216"))
+                .and_then(|()| set_cache(&conn, WRITER_CACHE_KIB)),
+        )?;
+        Ok(conn)
+    }
+
+    pub(super) fn reader(&self) -> Result<Connection> {
+        let conn = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        self.in_context(
+            set(&conn, "query_only", "1", "1").and_then(|()| set_cache(&conn, READER_CACHE_KIB)),
+        )?;
+        Ok(conn)
+    }
+
+    fn connect(&self, flags: OpenFlags) -> Result<Connection> {
+        // Without the URI flag: a name is a name. NOFOLLOW: the path was resolved.
+        let flags = flags
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let context = format!("cannot open {}", self.path.display());
+        let mut conn = Connection::open_with_flags(&self.path, flags)
+            .map_err(|error| not_writable(fault::of(&context, error)))?;
+        conn.busy_handler(Some(patient(self.busy_wait)))
+            .map_err(|error| fault::of(&context, error))?;
+        self.in_context(harden(&conn))?;
+        Ok(conn)
+    }
+
+    fn in_context<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| error.in_context(&format!("cannot open {}", self.path.display())))
+    }
+}
+
+/// A connection to a database of its own in memory.
+pub(super) fn memory() -> Result<Connection> {
+    check_version(rusqlite::version_number())?;
+    let conn = Connection::open_in_memory()
+        .map_err(|error| fault::of("cannot open a database in memory", error))?;
+    harden(&conn)?;
+    Ok(conn)
+}
+
+/// SQLite before 3.51.3 can lose commits when two connections checkpoint and write at once (the WAL-reset bug,
+/// <https://sqlite.org/wal.html#walresetbug>), but for the releases that were mended.
+fn check_version(version: i32) -> Result<()> {
+    let mended = [3_044_006..3_045_000, 3_050_007..3_051_000];
+    if version >= 3_051_003 || mended.iter().any(|range| range.contains(&version)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Version,
+        format!(
+            "SQLite {}.{}.{} can lose commits in WAL mode (the WAL-reset bug); 3.51.3 or later is needed",
+            version / 1_000_000,
+            version / 1_000 % 1_000,
+            version % 1_000
+        ),
+    ))
+}
+
+fn resolve(path: &Path) -> Result<PathBuf> {
+    let shown = path.display();
+    let text = path.to_string_lossy();
+    if text.is_empty() {
+        return Err(Error::invalid("the path is empty"));
+    }
+    if text.contains('\0') {
+        return Err(Error::invalid("the path has a NUL character"));
+    }
+    if text.starts_with("file:") || text.starts_with(":memory:") {
+        return Err(Error::invalid(format!(
+            "{shown} is a SQLite URI or special name, not a path; for a database in memory use in_memory()"
+        )));
+    }
+    match fs::canonicalize(path) {
+        Ok(resolved) => {
+            let metadata = fs::metadata(&resolved).map_err(|error| unreadable(path, error))?;
+            if metadata.is_dir() {
+                return Err(Error::invalid(format!("{shown} is a directory")));
+            }
+            if !metadata.is_file() {
+                return Err(Error::invalid(format!("{shown} is not a regular file")));
+            }
+            if let Some(links) = identity::links(&metadata)
+                && links > 1
+            {
+                return Err(Error::invalid(format!(
+                    "{shown} has {links} names (hard links): through two of them SQLite would lose data"
+                )));
+            }
+            Ok(resolved)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let name = path
+                .file_name()
+                .ok_or_else(|| Error::invalid(format!("{shown} names no file")))?;
+            let folder = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            let folder = fs::canonicalize(folder).map_err(|error| unreadable(folder, error))?;
+            Ok(folder.join(name))
+        }
+        Err(error) => Err(unreadable(path, error)),
+    }
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::PermissionDenied => ErrorKind::ReadOnly,
+        _ => ErrorKind::Invalid,
+    };
+    Error::new(kind, format!("cannot open {}", path.display())).with_source(error)
+}
+
+/// Creates the file with access for its owner only; SQLite gives its log the same mode. An existing file is never
+/// opened here: closing it again would drop the locks that SQLite holds on it in this process.
+fn create(path: &Path) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => {
+            let kind = match error.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    ErrorKind::ReadOnly
+                }
+                io::ErrorKind::StorageFull => ErrorKind::Full,
+                _ => ErrorKind::Storage,
+            };
+            Err(Error::new(kind, format!("cannot create {}", path.display())).with_source(error))
+        }
+    }
+}
+
+/// Refuses file systems on which another machine could have the file open: SQLite's log is shared memory.
+#[cfg(target_os = "linux")]
+fn check_file_system(path: &Path) -> Result<()> {
+    const NETWORK: [(u64, &str); 9] = [
+        (0x6969, "NFS"),
+        (0x517b, "SMB"),
+        (0xff53_4d42, "CIFS"),
+        (0xfe53_4d42, "SMB2"),
+        (0x0102_1997, "9p"),
+        (0x5346_414f, "AFS"),
+        (0x00c3_6400, "Ceph"),
+        (0x7375_7245, "Coda"),
+        (0x6573_5546, "FUSE"),
+    ];
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let Ok(stat) = rustix::fs::statfs(folder) else {
+        return Ok(());
+    };
+    #[expect(clippy::unnecessary_cast, reason = "its type differs between targets")]
+    let magic = (stat.f_type as u64) & 0xffff_ffff;
+    match NETWORK.iter().find(|(known, _)| *known == magic) {
+        None => Ok(()),
+        Some((_, name)) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{} is on a network file system ({name}), where SQLite's log does not work",
+                path.display()
+            ),
+        )),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn check_file_system(_path: &Path) -> Result<()> {
+    Ok(())
+}
+
+/// Retries a held lock after 50 µs, growing to 1 ms, with jitter: SQLite's own handler sleeps so long that a process
+/// that commits back to back starves the others.
+fn patient(limit: Duration) -> impl FnMut(i32) -> bool + Send + 'static {
+    let mut deadline = Deadline::after(limit);
+    move |count| {
+        if count == 0 {
+            deadline = Deadline::after(limit);
+        }
+        let step = Duration::from_micros(50 << count.clamp(0, 4)).min(Duration::from_millis(1));
+        pause(step.mul_f64(0.5 + fastrand::f64()));
+        !deadline.is_over()
+    }
+}
+
+/// What every connection has: a database is data, not code, and a damaged page is found before it is used.
+fn harden(conn: &Connection) -> Result<()> {
+    conn.set_prepared_statement_cache_capacity(128);
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)
+        .and_then(|_| conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true))
+        .map_err(|error| fault::of("cannot configure the connection", error))?;
+    set(conn, "trusted_schema", "0", "0")?;
+    set(conn, "cell_size_check", "1", "1")?;
+    set(conn, "temp_store", "MEMORY", "2")?;
+    // Through a mapping an I/O error would be a signal, not an error.
+    set(conn, "mmap_size", "0", "0")
+}
+
+fn set_cache(conn: &Connection, kib: i64) -> Result<()> {
+    let value = format!("-{kib}");
+    set(conn, "cache_size", &value, &value)
+}
+
+/// Sets a pragma and reads it back: SQLite ignores one that it does not know, or cannot follow, in silence.
+fn set(conn: &Connection, name: &str, value: &str, expected: &str) -> Result<()> {
+    let context = || format!("cannot set {name}");
+    conn.pragma_update_and_check(None, name, value, |_| Ok(()))
+        .or_else(|error| match error {
+            rusqlite::Error::QueryReturnedNoRows => Ok(()),
+            error => Err(error),
+        })
+        .map_err(|error| not_writable(fault::of(&context(), error)))?;
+    let got = conn.pragma_query_value(None, name, |row| {
+        Ok(match row.get_ref(0)? {
+            rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+            other => other.as_str().unwrap_or("?").to_owned(),
+        })
+    });
+    match got {
+        Ok(got) if got == expected => Ok(()),
+        // A build without mapping has no such pragma.
+        Err(rusqlite::Error::QueryReturnedNoRows) if name == "mmap_size" => Ok(()),
+        Ok(got) if name == "mmap_size" && got.is_empty() => Ok(()),
+        Ok(got) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{}: it is {got:?}, not {expected:?}", context()),
+        )),
+        Err(error) => Err(fault::of(&context(), error)),
+    }
+}
+
+/// A file that cannot be opened for writing is `ReadOnly`, whatever SQLite calls it.
+fn not_writable(error: Error) -> Error {
+    let cannot_open = std::error::Error::source(&error)
+        .and_then(|source| source.downcast_ref::<rusqlite::Error>())
+        .and_then(rusqlite::Error::sqlite_error_code)
+        == Some(rusqlite::ErrorCode::CannotOpen);
+    if cannot_open {
+        Error::new(ErrorKind::ReadOnly, error.to_string())
+    } else {
+        error
+    }
+}
+
+/// Which file a path names, to notice that it was moved, deleted or replaced.
+pub(super) mod identity {
+    use std::fs::Metadata;
+    use std::path::Path;
+
+    use crate::error::{Error, ErrorKind, Result};
+
+    /// Device and inode; 0 where the system has none.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(in crate::store::sqlite) struct Identity {
+        device: u64,
+        inode: u64,
+    }
+
+    impl Identity {
+        pub(in crate::store::sqlite) fn inode(self) -> u64 {
+            self.inode
+        }
+    }
+
+    #[cfg(unix)]
+    pub(in crate::store::sqlite) fn of(metadata: &Metadata) -> Identity {
+        use std::os::unix::fs::MetadataExt;
+        Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+
+    #[cfg(not(unix))]
+    pub(in crate::store::sqlite) fn of(_metadata: &Metadata) -> Identity {
+        Identity {
+            device: 0,
+            inode: 0,
+        }
+    }
+
+    #[cfg(unix)]
+    pub(super) fn links(metadata: &Metadata) -> Option<u64> {
+        use std::os::unix::fs::MetadataExt;
+        Some(metadata.nlink())
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn links(_metadata: &Metadata) -> Option<u64> {
+        None
+    }
+
+    pub(in crate::store::sqlite) fn at(path: &Path) -> Result<Identity> {
+        std::fs::metadata(path)
+            .map(|metadata| of(&metadata))
+            .map_err(|error| {
+                Error::new(
+                    ErrorKind::Replaced,
+                    format!("{} was moved or deleted", path.display()),
+                )
+                .with_source(error)
+            })
+    }
+
+    /// # Errors
+    ///
+    /// `Replaced` if the path no longer names the file it named.
+    pub(in crate::store::sqlite) fn check(path: &Path, expected: Identity) -> Result<()> {
+        if at(path)? == expected {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Replaced,
+            format!("{} was replaced by another file", path.display()),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_with_the_wal_reset_bug_are_refused() {
+        for (version, safe) in [
+            (3_040_001, false),
+            (3_044_005, false),
+            (3_044_006, true),
+            (3_046_000, false),
+            (3_050_006, false),
+            (3_050_007, true),
+            (3_051_002, false),
+            (3_051_003, true),
+            (3_054_001, true),
+        ] {
+            assert_eq!(check_version(version).is_ok(), safe, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_or_refused_pragma_is_an_error() {
+        let conn = memory().unwrap();
+        assert!(set(&conn, "journal", "wal", "wal").is_err());
+        // In memory there is no log.
+        let error = set(&conn, "journal_mode", "wal", "wal").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn paths_that_are_no_files_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = |name: &str| dir.path().join(name);
+        let missing = inside("missing").join("x.db");
+        for bad in [
+            Path::new(""),
+            Path::new(":memory:"),
+            Path::new("file:x.db?mode=memory"),
+            Path::new("a\0b"),
+            dir.path(),
+            missing.as_path(),
+            Path::new("/dev/null"),
+            Path::new("/"),
+        ] {
+            let error = Opener::new(bad, Duration::ZERO).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{bad:?}: {error}");
+        }
+        assert!(!inside("missing").exists(), "nothing was created");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_second_name_of_a_file_is_refused_and_a_symlink_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link, hard) = (
+            dir.path().join("a.db"),
+            dir.path().join("l.db"),
+            dir.path().join("h.db"),
+        );
+        let opener = Opener::new(&file, Duration::ZERO).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(
+            Opener::new(&link, Duration::ZERO).unwrap().path,
+            opener.path
+        );
+        std::fs::hard_link(&file, &hard).unwrap();
+        let error = Opener::new(&hard, Duration::ZERO).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("hard link"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_new_file_is_its_owner_s_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let opener = Opener::new(&dir.path().join("a.db"), Duration::ZERO).unwrap();
+        let conn = opener.writer().unwrap();
+        conn.execute_batch("CREATE TABLE t (x)").unwrap();
+        for name in ["a.db", "a.db-wal", "a.db-shm"] {
+            let mode = std::fs::metadata(dir.path().join(name))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Removing what is over: ended tasks after their retention, and start deadlines that have passed.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::id::TaskId;
+use crate::model::attempt::AttemptEnd;
+use crate::model::event::EventKind;
+use crate::model::op::LaneId;
+use crate::model::retention::Cutoffs;
+use crate::store::NextMaintenance;
+use crate::store::sqlite::tx::{AttemptRow, Tx, extra};
+use crate::time::Timestamp;
+
+/// The oldest ended tasks of a final state, oldest first.
+pub(super) const EXPIRED_RETENTION: &str = "
+    SELECT seq FROM punctual_task INDEXED BY punctual_task_ended
+    WHERE state = :state AND finished_at IS NOT NULL AND finished_at <= :cutoff
+    ORDER BY finished_at LIMIT :limit";
+
+const DELETE: &str = "DELETE FROM punctual_task WHERE seq = :seq RETURNING extras";
+
+const DELETE_EXTRAS: [(i64, &str); 5] = [
+    (
+        extra::PAYLOAD,
+        "DELETE FROM punctual_payload WHERE seq = :seq",
+    ),
+    (extra::TAGS, "DELETE FROM punctual_tag WHERE seq = :seq"),
+    (
+        extra::RESULT,
+        "DELETE FROM punctual_result WHERE seq = :seq",
+    ),
+    (
+        extra::ATTEMPTS,
+        "DELETE FROM punctual_attempt WHERE seq = :seq",
+    ),
+    (
+        extra::PROGRESS,
+        "DELETE FROM punctual_progress WHERE seq = :seq",
+    ),
+];
+
+pub(super) fn prune(tx: &Tx<'_>, cutoffs: &Cutoffs, limit: usize) -> rusqlite::Result<usize> {
+    let mut pruned = 0;
+    for (state, cutoff) in [
+        (20, cutoffs.completed),
+        (30, cutoffs.failed),
+        (40, cutoffs.cancelled),
+    ] {
+        let (Some(cutoff), true) = (cutoff, pruned < limit) else {
+            continue;
+        };
+        let seqs: Vec<i64> = tx
+            .conn
+            .prepare_cached(EXPIRED_RETENTION)?
+            .query_map(
+                params![state, cutoff.micros(), (limit - pruned) as i64],
+                |row| row.get(0),
+            )?
+            .collect::<rusqlite::Result<_>>()?;
+        for seq in &seqs {
+            delete(tx.conn, *seq)?;
+        }
+        pruned += seqs.len();
+    }
+    Ok(pruned)
+}
+
+/// Deletes a task and everything that belongs to it.
+pub(super) fn delete(conn: &Connection, seq: i64) -> rusqlite::Result<()> {
+    let extras: i64 = conn
+        .prepare_cached(DELETE)?
+        .query_row([seq], |row| row.get(0))?;
+    for (bit, sql) in DELETE_EXTRAS {
+        if extras & bit != 0 {
+            conn.prepare_cached(sql)?.execute([seq])?;
+        }
+    }
+    Ok(())
+}
+
+/// Tasks that were never started and may not be any more.
+pub(super) const OVERDUE: &str = "
+    SELECT seq FROM punctual_task INDEXED BY punctual_task_expires
+    WHERE expires_at IS NOT NULL AND state = 0 AND attempt = 0 AND expires_at < :now
+    ORDER BY expires_at LIMIT :limit";
+
+const EXPIRE: &str = "
+    UPDATE punctual_task SET state = 30, finished_at = :now, extras = extras | 8
+    WHERE seq = :seq AND state = 0 AND attempt = 0
+    RETURNING id, lane, claim_no";
+
+pub(super) fn expire(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
+    let seqs: Vec<i64> = tx
+        .conn
+        .prepare_cached(OVERDUE)?
+        .query_map(params![tx.now.micros(), limit as i64], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for seq in &seqs {
+        expire_one(tx, *seq)?;
+    }
+    Ok(seqs.len())
+}
+
+/// Ends a task as failed, `expired`: its start deadline passed.
+pub(super) fn expire_one(tx: &mut Tx<'_>, seq: i64) -> rusqlite::Result<()> {
+    let found: Option<([u8; 16], i64, i64)> = tx
+        .conn
+        .prepare_cached(EXPIRE)?
+        .query_row(params![tx.now.micros(), seq], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    let Some((id, lane, claim_no)) = found else {
+        return Ok(());
+    };
+    let line = AttemptRow {
+        seq,
+        claim_no,
+        attempt: 0,
+        instance: None,
+        started_at: None,
+        ending: AttemptEnd::Expired,
+        error: Some("expired"),
+    };
+    tx.add_attempt(line, tx.now)?;
+    let id = TaskId::from_bytes(id);
+    tx.event(LaneId(lane), id, EventKind::Failed);
+    tx.done.news.ended.push(id);
+    Ok(())
+}
+
+const NEXT_EXPIRY: &str = "
+    SELECT expires_at FROM punctual_task INDEXED BY punctual_task_expires
+    WHERE expires_at IS NOT NULL AND state = 0 AND attempt = 0 ORDER BY expires_at LIMIT 1";
+
+const OLDEST_ENDED: &str = "
+    SELECT finished_at FROM punctual_task INDEXED BY punctual_task_ended
+    WHERE state = :state AND finished_at IS NOT NULL ORDER BY finished_at LIMIT 1";
+
+/// When there is something to prune or to expire: four seeks.
+pub(super) fn next(conn: &Connection) -> rusqlite::Result<NextMaintenance> {
+    let first = |sql, params: &[i64]| -> rusqlite::Result<Option<Timestamp>> {
+        let micros: Option<i64> = conn
+            .prepare_cached(sql)?
+            .query_row(rusqlite::params_from_iter(params), |row| row.get(0))
+            .optional()?;
+        Ok(micros.map(Timestamp::from_micros))
+    };
+    Ok(NextMaintenance {
+        expires_at: first(NEXT_EXPIRY, &[])?,
+        ended_at: [
+            first(OLDEST_ENDED, &[20])?,
+            first(OLDEST_ENDED, &[30])?,
+            first(OLDEST_ENDED, &[40])?,
+        ],
+    })
+}

@@ -1,0 +1,261 @@
+//! Recording how attempts ended. Every statement is fenced: a runner whose claim was taken over changes nothing, and
+//! learns it from the row count.
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::model::attempt::AttemptEnd;
+use crate::model::event::EventKind;
+use crate::model::op::{LaneId, Settled};
+use crate::model::settle::{Change, Fence, Settlement};
+use crate::store::sqlite::tx::{AttemptRow, Tx, extra};
+use crate::time::Timestamp;
+
+const COMPLETE: &str = "
+    UPDATE punctual_task SET state = 20, finished_at = :now, extras = extras | :extras
+    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
+
+const KEEP_RESULT: &str =
+    "INSERT OR REPLACE INTO punctual_result (seq, result) VALUES (:seq, :result)";
+
+const HELD: &str = "
+    SELECT lane, priority, attempt, started_at, scheduled_at, cancel_requested_at IS NOT NULL
+    FROM punctual_task
+    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
+
+const RELEASE: &str = "
+    UPDATE punctual_task
+    SET state = 0, instance = NULL, scheduled_at = :scheduled_at, attempt = :attempt, extras = extras | :extras
+    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
+
+const END: &str = "
+    UPDATE punctual_task SET state = :state, finished_at = :now, extras = extras | :extras
+    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
+
+const LANE: &str = "SELECT lane FROM punctual_task WHERE seq = :seq";
+
+pub(super) fn settle(
+    tx: &mut Tx<'_>,
+    settlements: &[Settlement],
+) -> rusqlite::Result<Vec<Settled>> {
+    settlements
+        .iter()
+        .map(|settlement| settle_one(tx, settlement))
+        .collect()
+}
+
+fn settle_one(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
+    let settled = match settlement.change(false) {
+        Change::Completed(result) => complete(tx, settlement, result.as_deref())?,
+        _ => end_or_release(tx, settlement)?,
+    };
+    // A stale claim is as good as settled: its place in the ledger is free either way.
+    tx.done.settled.push(settlement.fence);
+    Ok(settled)
+}
+
+fn complete(
+    tx: &mut Tx<'_>,
+    settlement: &Settlement,
+    result: Option<&[u8]>,
+) -> rusqlite::Result<Settled> {
+    let Fence {
+        seq,
+        instance,
+        claim_no,
+    } = settlement.fence;
+    let mut extras = 0;
+    if result.is_some() {
+        extras |= extra::RESULT;
+    }
+    if settlement.record.is_some() {
+        extras |= extra::ATTEMPTS;
+    }
+    let changed = tx.conn.prepare_cached(COMPLETE)?.execute(params![
+        settlement.finished_at.micros(),
+        extras,
+        seq,
+        instance,
+        claim_no
+    ])?;
+    if changed == 0 {
+        return Ok(Settled::Stale);
+    }
+    if let Some(result) = result {
+        tx.conn
+            .prepare_cached(KEEP_RESULT)?
+            .execute(params![seq, result])?;
+    }
+    if settlement.record.is_some() || tx.wants_events {
+        let lane: i64 = tx
+            .conn
+            .prepare_cached(LANE)?
+            .query_row([seq], |row| row.get(0))?;
+        tx.event(LaneId(lane), settlement.id, EventKind::Completed);
+    }
+    if let Some(record) = &settlement.record {
+        let (attempt, started_at) = tx
+            .conn
+            .prepare_cached("SELECT attempt, started_at FROM punctual_task WHERE seq = :seq")?
+            .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let row = attempt_row(settlement.fence, attempt, started_at).ended(record);
+        tx.add_attempt(row, settlement.finished_at)?;
+    }
+    tx.done.news.ended.push(settlement.id);
+    Ok(Settled::Applied)
+}
+
+fn attempt_row<'a>(fence: Fence, attempt: i64, started_at: Option<i64>) -> AttemptRow<'a> {
+    AttemptRow {
+        seq: fence.seq,
+        claim_no: fence.claim_no,
+        attempt,
+        instance: Some(fence.instance),
+        started_at,
+        ending: AttemptEnd::Completed,
+        error: None,
+    }
+}
+
+/// What the fence found.
+struct Held {
+    lane: LaneId,
+    priority: u8,
+    attempt: i64,
+    started_at: Option<i64>,
+    scheduled_at: i64,
+    cancel_requested: bool,
+}
+
+fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
+    let Fence {
+        seq,
+        instance,
+        claim_no,
+    } = settlement.fence;
+    let held = tx
+        .conn
+        .prepare_cached(HELD)?
+        .query_row(params![seq, instance, claim_no], |row| {
+            Ok(Held {
+                lane: LaneId(row.get(0)?),
+                priority: row.get(1)?,
+                attempt: row.get(2)?,
+                started_at: row.get(3)?,
+                scheduled_at: row.get(4)?,
+                cancel_requested: row.get(5)?,
+            })
+        })
+        .optional()?;
+    let Some(held) = held else {
+        return Ok(Settled::Stale);
+    };
+    let mut extras = 0;
+    if let Some(record) = &settlement.record {
+        extras |= extra::ATTEMPTS;
+        let row = attempt_row(settlement.fence, held.attempt, held.started_at).ended(record);
+        tx.add_attempt(row, settlement.finished_at)?;
+    }
+    let (state, event) = match settlement.change(held.cancel_requested) {
+        Change::Pending { at, attempt } => {
+            let event = match &settlement.record {
+                Some(record) if record.end == AttemptEnd::Snoozed => EventKind::Snoozed,
+                _ => EventKind::Retrying,
+            };
+            release(
+                tx,
+                settlement,
+                &held,
+                at.micros(),
+                i64::from(*attempt),
+                extras,
+                event,
+            )?;
+            return Ok(Settled::Applied);
+        }
+        Change::GivenBack => {
+            let (at, attempt) = (held.scheduled_at, held.attempt - 1);
+            release(
+                tx,
+                settlement,
+                &held,
+                at,
+                attempt,
+                extras,
+                EventKind::GivenBack,
+            )?;
+            return Ok(Settled::Applied);
+        }
+        Change::Failed => (30, EventKind::Failed),
+        Change::Cancelled => (40, EventKind::Cancelled),
+        Change::Completed(_) => unreachable!("a completion has its own statement"),
+    };
+    tx.conn.prepare_cached(END)?.execute(params![
+        state,
+        settlement.finished_at.micros(),
+        extras,
+        seq,
+        instance,
+        claim_no
+    ])?;
+    tx.event(held.lane, settlement.id, event);
+    tx.done.news.ended.push(settlement.id);
+    Ok(Settled::Applied)
+}
+
+fn release(
+    tx: &mut Tx<'_>,
+    settlement: &Settlement,
+    held: &Held,
+    scheduled_at: i64,
+    attempt: i64,
+    extras: i64,
+    event: EventKind,
+) -> rusqlite::Result<()> {
+    let Fence {
+        seq,
+        instance,
+        claim_no,
+    } = settlement.fence;
+    tx.conn.prepare_cached(RELEASE)?.execute(params![
+        scheduled_at,
+        attempt,
+        extras,
+        seq,
+        instance,
+        claim_no
+    ])?;
+    tx.pending(
+        held.lane,
+        held.priority,
+        Timestamp::from_micros(scheduled_at),
+    );
+    tx.event(held.lane, settlement.id, event);
+    Ok(())
+}
+
+const PROGRESS: &str = "
+    UPDATE punctual_task SET extras = extras | 16
+    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10
+    RETURNING id, lane";
+
+const KEEP_PROGRESS: &str =
+    "INSERT OR REPLACE INTO punctual_progress (seq, value) VALUES (:seq, :value)";
+
+pub(super) fn progress(tx: &mut Tx<'_>, fence: Fence, value: &[u8]) -> rusqlite::Result<Settled> {
+    let found: Option<([u8; 16], i64)> = tx
+        .conn
+        .prepare_cached(PROGRESS)?
+        .query_row(params![fence.seq, fence.instance, fence.claim_no], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let Some((id, lane)) = found else {
+        return Ok(Settled::Stale);
+    };
+    tx.conn
+        .prepare_cached(KEEP_PROGRESS)?
+        .execute(params![fence.seq, value])?;
+    let id = crate::id::TaskId::from_bytes(id);
+    tx.event(LaneId(lane), id, EventKind::Progressed);
+    Ok(Settled::Applied)
+}

@@ -1,0 +1,145 @@
+//! Counting everything, by the indexes alone and in strides: no statement runs long, however many tasks there are.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::model::limits::MAX_PRIORITY;
+use crate::model::op::LaneId;
+use crate::model::query::{LaneStats, Stats};
+use crate::model::task::TaskState;
+use crate::store::sqlite::lanes::Lanes;
+use crate::time::Timestamp;
+
+/// How many entries of an index one statement passes over.
+const STRIDE: i64 = 100_000;
+
+/// Where a stride of pending tasks ends.
+pub(super) const PENDING_STRIDE: &str = "
+    SELECT scheduled_at, seq FROM punctual_task INDEXED BY punctual_task_due
+    WHERE state = 0 AND lane = :lane AND priority = :priority AND (scheduled_at, seq) > (:scheduled_at, :seq)
+    ORDER BY scheduled_at, seq LIMIT 1 OFFSET :offset";
+
+/// What is left after the last whole stride.
+pub(super) const PENDING_REST: &str = "
+    SELECT count(*) FROM punctual_task INDEXED BY punctual_task_due
+    WHERE state = 0 AND lane = :lane AND priority = :priority AND (scheduled_at, seq) > (:scheduled_at, :seq)";
+
+pub(super) const RUNNING: &str = "
+    SELECT lane, count(*) FROM punctual_task INDEXED BY punctual_task_running WHERE state = 10 GROUP BY lane";
+
+/// Where a stride of ended tasks ends: all of one instant go together, so it may be longer.
+pub(super) const ENDED_STRIDE: &str = "
+    SELECT finished_at FROM punctual_task INDEXED BY punctual_task_ended
+    WHERE state = :state AND finished_at IS NOT NULL AND finished_at > :finished_at
+    ORDER BY finished_at LIMIT 1 OFFSET :offset";
+
+pub(super) const ENDED: &str = "
+    SELECT lane, count(*) FROM punctual_task INDEXED BY punctual_task_ended
+    WHERE state = :state AND finished_at IS NOT NULL AND finished_at > :from AND finished_at <= :to
+    GROUP BY lane";
+
+pub(super) fn stats(conn: &Connection, now: Timestamp) -> rusqlite::Result<Stats> {
+    // The lanes of the file, not those known: another process may have added some.
+    let lanes = Lanes::load(conn)?;
+    let mut stats = Stats::default();
+    let mut oldest: Option<Timestamp> = None;
+    for lane in lanes.list() {
+        if let Some(head) = lane.next_at() {
+            oldest = Some(oldest.map_or(head, |at| at.min(head)));
+            let pending = pending(conn, lane.id)?;
+            add(&mut stats, &lanes, lane.id, TaskState::Pending, pending);
+        }
+    }
+    let mut statement = conn.prepare_cached(RUNNING)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        add(
+            &mut stats,
+            &lanes,
+            LaneId(row.get(0)?),
+            TaskState::Running,
+            row.get(1)?,
+        );
+    }
+    for state in [
+        TaskState::Completed,
+        TaskState::Failed,
+        TaskState::Cancelled,
+    ] {
+        ended(conn, &mut stats, &lanes, state)?;
+    }
+    stats.oldest_due = oldest.filter(|at| *at <= now).map(|at| now.since(at));
+    Ok(stats)
+}
+
+fn add(stats: &mut Stats, lanes: &Lanes, id: LaneId, state: TaskState, count: i64) {
+    let Some(lane) = lanes.get(id) else { return };
+    // A queue's tasks of one kind are in two lanes.
+    let known = stats
+        .lanes
+        .iter_mut()
+        .position(|each| each.queue == lane.queue && each.kind == lane.kind);
+    let position = known.unwrap_or_else(|| {
+        stats.lanes.push(LaneStats {
+            queue: lane.queue.clone(),
+            kind: lane.kind.clone(),
+            counts: [0; TaskState::ALL.len()],
+        });
+        stats.lanes.len() - 1
+    });
+    let each = TaskState::ALL
+        .into_iter()
+        .zip(&mut stats.lanes[position].counts);
+    for (known, total) in each {
+        if known == state {
+            *total += u64::try_from(count).unwrap_or(0);
+        }
+    }
+}
+
+fn pending(conn: &Connection, lane: LaneId) -> rusqlite::Result<i64> {
+    let mut total = 0;
+    for priority in 0..=MAX_PRIORITY {
+        let mut last = (i64::MIN, i64::MIN);
+        while let Some(next) = conn
+            .prepare_cached(PENDING_STRIDE)?
+            .query_row(
+                params![lane.0, priority, last.0, last.1, STRIDE - 1],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?
+        {
+            total += STRIDE;
+            last = next;
+        }
+        total += conn
+            .prepare_cached(PENDING_REST)?
+            .query_row(params![lane.0, priority, last.0, last.1], |row| {
+                row.get::<_, i64>(0)
+            })?;
+    }
+    Ok(total)
+}
+
+fn ended(
+    conn: &Connection,
+    stats: &mut Stats,
+    lanes: &Lanes,
+    state: TaskState,
+) -> rusqlite::Result<()> {
+    let mut from = i64::MIN;
+    loop {
+        let to: Option<i64> = conn
+            .prepare_cached(ENDED_STRIDE)?
+            .query_row(params![state.code(), from, STRIDE - 1], |row| row.get(0))
+            .optional()?;
+        let mut statement = conn.prepare_cached(ENDED)?;
+        let mut rows = statement.query(params![state.code(), from, to.unwrap_or(i64::MAX)])?;
+        while let Some(row) = rows.next()? {
+            add(stats, lanes, LaneId(row.get(0)?), state, row.get(1)?);
+        }
+        match to {
+            Some(to) => from = to,
+            None => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! The one write connection, taken in turns by the threads that have something to write.
+//!
+//! Whoever finds the turn free leads: on its own thread it takes what has queued, runs it in one transaction, commits,
+//! hands out the replies, and goes on until the queue is empty. So a lone caller pays no thread switch, and many share one
+//! sync. A follower sleeps until its reply or its turn: a leader that has served enough hands the turn on.
+//!
+//! Invariants:
+//! 1. While `leading` is set exactly one thread leads, or has been told to; nobody else touches the writer.
+//! 2. A request is answered exactly once, or taken out of the queue by the caller who gave up.
+//! 3. A reply is given after its COMMIT.
+//!
+//! The turn is the only lock of the crate that is held over I/O.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::op::{Op, Reply};
+use crate::store::Pending;
+use crate::store::sqlite::writer::Writer;
+use crate::thread::Thread;
+use crate::time::{Deadline, Stopwatch, Timestamp};
+use crate::wake::{Wake, lock};
+
+/// How much a leader serves before it hands the turn on.
+const MAX_REIGN_OPS: usize = 256;
+const MAX_REIGN: Duration = Duration::from_millis(5);
+/// How many requests may wait.
+const MAX_QUEUED: usize = 4096;
+
+/// Operations of one call: one transaction, with what else is there.
+pub(super) struct Request {
+    pub(super) now: Timestamp,
+    pub(super) ops: Vec<Op>,
+    cell: Arc<Cell>,
+}
+
+impl Request {
+    /// Answers it; the first answer counts.
+    pub(super) fn answer(&self, answer: Result<Vec<Reply>>) {
+        let waker = {
+            let mut state = lock(&self.cell.state);
+            if matches!(state.stage, Stage::Done(_) | Stage::Taken) {
+                return;
+            }
+            state.stage = Stage::Done(answer);
+            state.waker.take()
+        };
+        self.cell.changed.notify_one();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn is_durable(&self) -> bool {
+        self.ops.iter().any(Op::is_durable)
+    }
+}
+
+/// A request that is dropped without an answer was in the hands of a leader that panicked.
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.answer(Err(Error::new(
+            ErrorKind::Unknown,
+            "the write was interrupted by a panic: it may or may not be stored",
+        )));
+    }
+}
+
+/// Where a request and its caller meet.
+#[derive(Debug)]
+struct Cell {
+    state: Mutex<CellState>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct CellState {
+    stage: Stage,
+    waker: Option<Waker>,
+    /// Whether a thread sleeps on it that can lead.
+    waited_for: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Queued,
+    /// The turn was handed to the thread that waits.
+    Lead,
+    Done(Result<Vec<Reply>>),
+    /// The answer was taken, or nobody wants it.
+    Taken,
+}
+
+#[derive(Default)]
+struct Queue {
+    requests: VecDeque<Request>,
+    leading: bool,
+}
+
+/// The queue before the writer, and the writer.
+pub(super) struct Turn {
+    queue: Mutex<Queue>,
+    space: Condvar,
+    writer: Mutex<Writer>,
+    wait: Duration,
+    helper: Mutex<Option<Helper>>,
+}
+
+/// The thread that leads for callers that do not wait.
+struct Helper {
+    wake: Wake,
+    _thread: Thread,
+}
+
+impl Turn {
+    /// `wait` bounds how long a call waits to be served.
+    pub(super) fn new(writer: Writer, wait: Duration) -> Self {
+        Self {
+            queue: Mutex::default(),
+            space: Condvar::new(),
+            writer: Mutex::new(writer),
+            wait,
+            helper: Mutex::new(None),
+        }
+    }
+
+    /// Applies operations and waits for their commit.
+    pub(super) fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>> {
+        let (cell, leads) = self.enqueue(now, ops, true)?;
+        if leads {
+            self.lead();
+        }
+        self.wait_for(&cell)
+    }
+
+    /// Queues operations for the helper thread, or whoever leads before it.
+    pub(super) fn submit(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted> {
+        let helper = self.helper()?;
+        let (cell, leads) = self.enqueue(now, ops, false)?;
+        if leads {
+            // `leading` is set on its behalf.
+            helper.notify();
+        }
+        Ok(Submitted {
+            turn: Arc::clone(self),
+            cell,
+        })
+    }
+
+    /// Runs `look` on the writer while nobody leads.
+    pub(super) fn with_writer<T>(&self, look: impl FnOnce(&mut Writer) -> T) -> T {
+        look(&mut lock(&self.writer))
+    }
+
+    /// Queues a request. `true`: the turn was free and is the caller's to lead.
+    fn enqueue(&self, now: Timestamp, ops: Vec<Op>, waited_for: bool) -> Result<(Arc<Cell>, bool)> {
+        let cell = Arc::new(Cell {
+            state: Mutex::new(CellState {
+                stage: Stage::Queued,
+                waker: None,
+                waited_for,
+            }),
+            changed: Condvar::new(),
+        });
+        let mut queue = self.room()?;
+        queue.requests.push_back(Request {
+            now,
+            ops,
+            cell: Arc::clone(&cell),
+        });
+        let leads = !std::mem::replace(&mut queue.leading, true);
+        Ok((cell, leads))
+    }
+
+    /// The queue, once it has room for another request.
+    fn room(&self) -> Result<MutexGuard<'_, Queue>> {
+        let deadline = Deadline::after(self.wait);
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.requests.len() < MAX_QUEUED {
+                return Ok(queue);
+            }
+            let remaining = deadline.remaining();
+            if remaining.is_zero() {
+                return Err(busy("the queue of writes is full"));
+            }
+            queue = self
+                .space
+                .wait_timeout(queue, remaining)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn wait_for(&self, cell: &Arc<Cell>) -> Result<Vec<Reply>> {
+        let deadline = Deadline::after(self.wait);
+        let mut state = lock(&cell.state);
+        loop {
+            match std::mem::replace(&mut state.stage, Stage::Taken) {
+                Stage::Done(answer) => return answer,
+                Stage::Lead => {
+                    state.stage = Stage::Queued;
+                    drop(state);
+                    self.lead();
+                    state = lock(&cell.state);
+                    continue;
+                }
+                other => state.stage = other,
+            }
+            let remaining = deadline.remaining();
+            if remaining.is_zero() {
+                drop(state);
+                if self.give_up(cell) {
+                    return Err(busy("the writes before this one took too long"));
+                }
+                // It is in a transaction, or the turn is coming to us: both are bounded.
+                state = lock(&cell.state);
+                if matches!(state.stage, Stage::Queued) {
+                    state = cell
+                        .changed
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+                continue;
+            }
+            state = cell
+                .changed
+                .wait_timeout(state, remaining)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Takes a request out of the queue, if nobody has begun with it and the turn was not handed to it.
+    fn give_up(&self, cell: &Arc<Cell>) -> bool {
+        let mut queue = lock(&self.queue);
+        let Some(index) = queue
+            .requests
+            .iter()
+            .position(|each| Arc::ptr_eq(&each.cell, cell))
+        else {
+            return false;
+        };
+        let mut state = lock(&cell.state);
+        if !matches!(state.stage, Stage::Queued) {
+            return false;
+        }
+        state.stage = Stage::Taken;
+        drop(state);
+        queue.requests.remove(index);
+        true
+    }
+
+    /// Serves the queue until it is empty or somebody else's turn has come. Only for whom `leading` was set.
+    fn lead(&self) {
+        let mut reign = Reign::new(self);
+        let mut writer = lock(&self.writer);
+        while let Some(batch) = reign.next() {
+            writer.run(batch);
+        }
+    }
+
+    fn helper(self: &Arc<Self>) -> Result<Wake> {
+        let mut helper = lock(&self.helper);
+        if let Some(helper) = &*helper {
+            return Ok(helper.wake.clone());
+        }
+        let wake = Wake::new();
+        let (woken, turn) = (wake.clone(), Arc::downgrade(self));
+        let thread = Thread::spawn("punctual-writer", move || {
+            loop {
+                let notified = woken.wait(Duration::from_secs(1));
+                let Some(turn) = turn.upgrade() else { return };
+                if notified {
+                    turn.lead();
+                }
+            }
+        })?;
+        *helper = Some(Helper {
+            wake: wake.clone(),
+            _thread: thread,
+        });
+        Ok(wake)
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").finish_non_exhaustive()
+    }
+}
+
+fn busy(why: &str) -> Error {
+    Error::new(ErrorKind::Busy, why)
+}
+
+/// One thread's time at the writer. Dropped, even by a panic, it leaves the turn free or in other hands.
+struct Reign<'a> {
+    turn: &'a Turn,
+    since: Stopwatch,
+    served: usize,
+    over: bool,
+}
+
+impl<'a> Reign<'a> {
+    fn new(turn: &'a Turn) -> Self {
+        Self {
+            turn,
+            since: Stopwatch::start(),
+            served: 0,
+            over: false,
+        }
+    }
+
+    /// The next batch; `None` once the turn is given up.
+    fn next(&mut self) -> Option<Vec<Request>> {
+        let mut queue = lock(&self.turn.queue);
+        let done = self.served >= MAX_REIGN_OPS || self.since.elapsed() >= MAX_REIGN;
+        if queue.requests.is_empty() || (done && self.served > 0) {
+            self.over = true;
+            self.turn.hand_on(&mut queue);
+            return None;
+        }
+        let batch = take_batch(&mut queue.requests);
+        drop(queue);
+        self.turn.space.notify_all();
+        self.served += batch.iter().map(|request| request.ops.len()).sum::<usize>();
+        Some(batch)
+    }
+}
+
+impl Drop for Reign<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.turn.hand_on(&mut lock(&self.turn.queue));
+        }
+    }
+}
+
+/// The requests that share the next transaction. Whether it is synced is decided when it closes, by what is in it.
+fn take_batch(requests: &mut VecDeque<Request>) -> Vec<Request> {
+    let mut batch = Vec::new();
+    let mut ops = 0;
+    while let Some(request) = requests.front() {
+        if ops >= MAX_REIGN_OPS {
+            break;
+        }
+        ops += request.ops.len();
+        batch.extend(requests.pop_front());
+    }
+    batch
+}
+
+impl Turn {
+    /// Gives the turn to the first caller who can take it, or sets it free.
+    fn hand_on(&self, queue: &mut Queue) {
+        for request in &queue.requests {
+            let mut state = lock(&request.cell.state);
+            if state.waited_for && matches!(state.stage, Stage::Queued) {
+                state.stage = Stage::Lead;
+                drop(state);
+                request.cell.changed.notify_one();
+                return;
+            }
+        }
+        if queue.requests.is_empty() {
+            queue.leading = false;
+        } else if let Some(helper) = &*lock(&self.helper) {
+            // Only submitted requests are left.
+            helper.wake.notify();
+        }
+    }
+}
+
+/// A request on its way to the helper thread.
+pub(super) struct Submitted {
+    turn: Arc<Turn>,
+    cell: Arc<Cell>,
+}
+
+impl Pending for Submitted {
+    fn wait(self: Box<Self>) -> Result<Vec<Reply>> {
+        lock(&self.cell.state).waited_for = true;
+        self.turn.wait_for(&self.cell)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Reply>>> {
+        let mut state = lock(&self.cell.state);
+        match std::mem::replace(&mut state.stage, Stage::Taken) {
+            Stage::Done(answer) => Poll::Ready(answer),
+            other => {
+                state.stage = other;
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! One transaction while it runs: what its operations share, and what it will have done if it commits.
+
+use std::sync::{Arc, Mutex};
+
+use rusqlite::{Connection, params};
+
+use crate::id::TaskId;
+use crate::model::attempt::AttemptEnd;
+use crate::model::event::{Event, EventKind};
+use crate::model::op::{Lane, LaneId};
+use crate::model::settle::{Fence, Record};
+use crate::store::hub::News;
+use crate::store::sqlite::lanes::{Lanes, Learnt, lane_id};
+use crate::time::Timestamp;
+use crate::wake::lock;
+
+/// The bits of `punctual_task.extras`: what a task has in other tables.
+pub(super) mod extra {
+    pub(in crate::store::sqlite) const PAYLOAD: i64 = 1;
+    pub(in crate::store::sqlite) const TAGS: i64 = 2;
+    pub(in crate::store::sqlite) const RESULT: i64 = 4;
+    pub(in crate::store::sqlite) const ATTEMPTS: i64 = 8;
+    pub(in crate::store::sqlite) const PROGRESS: i64 = 16;
+}
+
+/// What an operation runs in.
+#[derive(Debug)]
+pub(super) struct Tx<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) now: Timestamp,
+    /// This instance; 0 for a client that runs nothing.
+    pub(super) instance: i64,
+    pub(super) lanes: &'a Mutex<Lanes>,
+    pub(super) wants_events: bool,
+    pub(super) done: &'a mut Done,
+}
+
+/// What a transaction did, to be told once it has committed.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) news: News,
+    pub(super) learnt: Learnt,
+    /// Claims of this instance that are settled: their places in the ledger are free.
+    pub(super) settled: Vec<Fence>,
+    /// The earliest start deadline that was added.
+    pub(super) expires: Option<Timestamp>,
+}
+
+const ADD_ATTEMPT: &str = "
+    INSERT OR REPLACE INTO punctual_attempt
+        (seq, claim_no, attempt, instance, started_at, ended_at, ending, error)
+    VALUES (:seq, :claim_no, :attempt, :instance, :started_at, :ended_at, :ending, :error)";
+
+const TRIM_ATTEMPTS: &str = "
+    DELETE FROM punctual_attempt WHERE seq = :seq AND claim_no <= :claim_no - :kept";
+
+/// A line of a task's history.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AttemptRow<'a> {
+    pub(super) seq: i64,
+    pub(super) claim_no: i64,
+    pub(super) attempt: i64,
+    pub(super) instance: Option<i64>,
+    pub(super) started_at: Option<i64>,
+    pub(super) ending: AttemptEnd,
+    pub(super) error: Option<&'a str>,
+}
+
+impl Tx<'_> {
+    pub(super) fn lane_id(
+        &mut self,
+        queue: &str,
+        kind: &str,
+        suspect: bool,
+    ) -> rusqlite::Result<LaneId> {
+        let lanes = lock(self.lanes);
+        lane_id(
+            self.conn,
+            &lanes,
+            &mut self.done.learnt,
+            queue,
+            kind,
+            suspect,
+        )
+    }
+
+    /// The lane of that number; `None` if the file names one that it does not have.
+    pub(super) fn lane(&self, id: LaneId) -> Option<Lane> {
+        lock(self.lanes)
+            .get(id)
+            .or_else(|| self.done.learnt.created(id))
+            .cloned()
+    }
+
+    /// A task is pending in `lane` and due at `at`.
+    pub(super) fn pending(&mut self, lane: LaneId, priority: u8, at: Timestamp) {
+        self.done.learnt.added(lane, priority, at);
+        self.done.news.due_at(at);
+    }
+
+    /// Tells subscribers, if there are any, what happened to a task of `lane`.
+    pub(super) fn event(&mut self, lane: LaneId, task: TaskId, kind: EventKind) {
+        if self.wants_events
+            && let Some(lane) = self.lane(lane)
+        {
+            self.event_named(lane.queue, lane.kind, task, kind);
+        }
+    }
+
+    pub(super) fn event_named(
+        &mut self,
+        queue: Arc<str>,
+        task_kind: Arc<str>,
+        task: TaskId,
+        kind: EventKind,
+    ) {
+        self.done.news.events.push(Event {
+            task,
+            task_kind,
+            queue,
+            kind,
+            at: self.now,
+        });
+    }
+
+    /// Adds a line to a task's history and drops those over the bound. The caller sets the task's `ATTEMPTS` bit.
+    pub(super) fn add_attempt(&self, row: AttemptRow<'_>, at: Timestamp) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(ADD_ATTEMPT)?.execute(params![
+            row.seq,
+            row.claim_no,
+            row.attempt,
+            row.instance,
+            row.started_at,
+            at.micros(),
+            row.ending.code(),
+            row.error,
+        ])?;
+        let kept = crate::model::limits::MAX_HISTORY as i64;
+        if row.claim_no > kept {
+            self.conn.prepare_cached(TRIM_ATTEMPTS)?.execute(params![
+                row.seq,
+                row.claim_no,
+                kept
+            ])?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> AttemptRow<'a> {
+    pub(super) fn ended(mut self, record: &'a Record) -> Self {
+        self.ending = record.end;
+        self.error = record.error.as_deref();
+        self
+    }
+}

@@ -1,0 +1,453 @@
+//! Batches of requests as transactions on the write connection.
+//!
+//! The unit of failure is the transaction. After any error SQLite is asked whether the transaction is still open: a full
+//! disk, for one, rolls all of it back, and the next statement would commit alone. A batch that failed is rolled back
+//! whole, and each of its requests is run again in a transaction of its own, so that a culprit fails alone.
+
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::op::{Op, Reply};
+use crate::store::sqlite::lanes::Lanes;
+use crate::store::sqlite::ledger::Ledger;
+use crate::store::sqlite::open::identity::{self, Identity};
+use crate::store::sqlite::open::{Durability, Opener};
+use crate::store::sqlite::turn::Request;
+use crate::store::sqlite::tx::{Done, Tx};
+use crate::store::sqlite::{change, claim, fault, insert, prune, rescue, settle};
+use crate::store::{Condition, Hub};
+use crate::time::{Stopwatch, Timestamp};
+use crate::wake::lock;
+
+/// The log is checkpointed when it is longer than this, in pages: 4 MiB.
+const CHECKPOINT_PAGES: i32 = 1024;
+/// How often the path is looked at, to notice that the file is another.
+const IDENTITY_CHECK: Duration = Duration::from_secs(1);
+
+/// What the writer shares with the rest of the store.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) lanes: Mutex<Lanes>,
+    pub(super) hub: Hub,
+    pub(super) ledger: Mutex<Option<Arc<Ledger>>>,
+    pub(super) stopped: Mutex<Option<Error>>,
+    pub(super) last_error: Mutex<Option<(Timestamp, Error)>>,
+    pub(super) wal_pages: Arc<AtomicI32>,
+    /// Commits so far; a test asserts that idleness has none.
+    pub(super) commits: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn condition(&self) -> Condition {
+        let pages = u64::try_from(self.wal_pages.load(Ordering::Relaxed)).unwrap_or(0);
+        Condition {
+            stopped: lock(&self.stopped).clone(),
+            last_error: lock(&self.last_error).clone(),
+            // Each page of the log has a header of 24 bytes.
+            wal_bytes: pages * (4096 + 24),
+        }
+    }
+
+    pub(super) fn ledger(&self) -> Option<Arc<Ledger>> {
+        lock(&self.ledger).clone()
+    }
+}
+
+/// The write connection.
+#[derive(Debug)]
+pub(super) struct Writer {
+    conn: Option<Connection>,
+    /// `None`: in memory.
+    file: Option<File>,
+    shared: Arc<Shared>,
+    durability: Durability,
+    pub(super) instance: i64,
+    /// Whether the connection syncs at each commit now.
+    syncs: bool,
+    data_version: i64,
+    checked: Stopwatch,
+    /// The length at which the next checkpoint is tried: a reader can hold up the last one.
+    checkpoint_at: i32,
+}
+
+#[derive(Debug)]
+struct File {
+    opener: Opener,
+    identity: Identity,
+}
+
+impl Writer {
+    pub(super) fn new(
+        conn: Connection,
+        opener: Option<Opener>,
+        shared: Arc<Shared>,
+        durability: Durability,
+    ) -> Result<Self> {
+        let file = opener
+            .map(|opener| identity::at(&opener.path).map(|identity| File { opener, identity }))
+            .transpose()?;
+        let mut writer = Self {
+            conn: None,
+            file,
+            shared,
+            durability,
+            instance: 0,
+            syncs: true,
+            data_version: 0,
+            checked: Stopwatch::start(),
+            checkpoint_at: CHECKPOINT_PAGES,
+        };
+        writer.adopt(conn)?;
+        Ok(writer)
+    }
+
+    /// Takes a fresh connection into use.
+    fn adopt(&mut self, mut conn: Connection) -> Result<()> {
+        let pages = Arc::clone(&self.shared.wal_pages);
+        conn.wal_hook(Some(move |_: &mut _, length| {
+            pages.store(length, Ordering::Relaxed);
+            Ok(())
+        }))
+        .map_err(|error| fault::of("cannot watch the log", error))?;
+        self.syncs = true;
+        self.data_version = 0;
+        self.conn = Some(conn);
+        Ok(())
+    }
+
+    /// The connection, opened again if an I/O error has made the last one useless.
+    fn conn(&mut self) -> Result<()> {
+        if self.conn.is_none() {
+            let file = self
+                .file
+                .as_ref()
+                .expect("only a file's connection is given up");
+            let conn = file.opener.writer()?;
+            self.adopt(conn)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the requests in one transaction and answers each.
+    pub(super) fn run(&mut self, batch: Vec<Request>) {
+        if let Err(error) = self.check() {
+            for request in batch {
+                request.answer(Err(error.clone()));
+            }
+            return;
+        }
+        match self.transact(&batch) {
+            Ok((replies, done)) => self.publish(batch, replies, done),
+            Err(error) if batch.len() > 1 && runs_again(error.kind()) => {
+                // One of them failed, or the storage did: let each find out for itself.
+                for request in batch {
+                    self.run(vec![request]);
+                }
+            }
+            Err(error) => {
+                self.note(&batch, &error);
+                for request in batch {
+                    request.answer(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Whether the store can be written at all.
+    fn check(&mut self) -> Result<()> {
+        if let Some(error) = &*lock(&self.shared.stopped) {
+            return Err(error.clone());
+        }
+        if let Some(file) = &self.file
+            && self.checked.elapsed() >= IDENTITY_CHECK
+        {
+            self.checked = Stopwatch::start();
+            if let Err(error) = identity::check(&file.opener.path, file.identity) {
+                self.stop(&error);
+                return Err(error);
+            }
+        }
+        self.conn()
+    }
+
+    fn stop(&self, error: &Error) {
+        tracing::error!(%error, "the store has stopped");
+        lock(&self.shared.stopped).get_or_insert_with(|| error.clone());
+    }
+
+    fn note(&mut self, batch: &[Request], error: &Error) {
+        let now = batch.first().map_or(Timestamp::MIN, |request| request.now);
+        *lock(&self.shared.last_error) = Some((now, error.clone()));
+        tracing::warn!(%error, "a write failed");
+        if fault::stops(error.kind()) {
+            self.stop(error);
+        }
+    }
+
+    /// One transaction with everything in it, or nothing.
+    fn transact(&mut self, batch: &[Request]) -> Result<(Vec<Vec<Reply>>, Done)> {
+        let syncs =
+            self.durability == Durability::PowerLoss && batch.iter().any(Request::is_durable);
+        self.set_sync(syncs)?;
+        let mut done = Done::default();
+        let outcome = self.attempt(batch, &mut done);
+        match outcome {
+            Ok(replies) => Ok((replies, done)),
+            Err(failure) => Err(self.clean_up(failure)),
+        }
+    }
+
+    /// FULL only for what was promised: it has to be set outside the transaction.
+    fn set_sync(&mut self, syncs: bool) -> Result<()> {
+        if self.syncs == syncs || self.file.is_none() {
+            return Ok(());
+        }
+        let sql = if syncs {
+            "PRAGMA synchronous = FULL"
+        } else {
+            "PRAGMA synchronous = NORMAL"
+        };
+        let conn = self.conn.as_ref().expect("checked");
+        conn.prepare_cached(sql)
+            .and_then(|mut statement| statement.raw_query().next().map(|_| ()))
+            .map_err(|error| fault::of("cannot set the durability", error))?;
+        self.syncs = syncs;
+        Ok(())
+    }
+
+    fn attempt(
+        &mut self,
+        batch: &[Request],
+        done: &mut Done,
+    ) -> std::result::Result<Vec<Vec<Reply>>, Failure> {
+        let conn = self.conn.as_ref().expect("checked");
+        run_sql(conn, "BEGIN IMMEDIATE")
+            .map_err(|error| Failure::at("begin a transaction", error))?;
+        if self.file.is_some() {
+            let version =
+                data_version(conn).map_err(|error| Failure::at("begin a transaction", error))?;
+            if version != self.data_version {
+                // Another connection wrote. What it committed may be learnt at once.
+                let lanes =
+                    Lanes::load(conn).map_err(|error| Failure::at("read the lanes", error))?;
+                *lock(&self.shared.lanes) = lanes;
+                self.data_version = version;
+            }
+        }
+        let wants_events = self.shared.hub.wants_events();
+        let mut replies = Vec::with_capacity(batch.len());
+        for request in batch {
+            let mut tx = Tx {
+                conn,
+                now: request.now,
+                instance: self.instance,
+                lanes: &self.shared.lanes,
+                wants_events,
+                done,
+            };
+            let mut answers = Vec::with_capacity(request.ops.len());
+            for op in &request.ops {
+                let reply = apply(&mut tx, op).map_err(|error| Failure::at(what(op), error))?;
+                if conn.is_autocommit() {
+                    // Rolled back under us: a further statement would commit alone.
+                    return Err(Failure::Void);
+                }
+                answers.push(reply);
+            }
+            replies.push(answers);
+        }
+        run_sql(conn, "COMMIT").map_err(Failure::Commit)?;
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(replies)
+    }
+
+    /// Leaves no transaction open, and no connection that cannot be trusted.
+    fn clean_up(&mut self, failure: Failure) -> Error {
+        if let Some(conn) = &self.conn
+            && !conn.is_autocommit()
+            && let Err(error) = run_sql(conn, "ROLLBACK")
+        {
+            tracing::warn!(%error, "cannot roll back");
+            self.give_up_connection();
+        }
+        match failure {
+            Failure::Sql(what, error) => {
+                if fault::poisons(&error) {
+                    self.give_up_connection();
+                }
+                fault::of(&format!("cannot {what}"), error)
+            }
+            Failure::Commit(error) => {
+                if fault::poisons(&error) {
+                    self.give_up_connection();
+                }
+                fault::of_commit(error)
+            }
+            Failure::Void => Error::new(ErrorKind::Storage, "the transaction was rolled back"),
+        }
+    }
+
+    fn give_up_connection(&mut self) {
+        // Without its connection a database in memory is gone.
+        if self.file.is_some() {
+            self.conn = None;
+        }
+    }
+
+    /// After COMMIT: first the caches learn, then the callers are answered, then everybody else is told.
+    fn publish(&mut self, batch: Vec<Request>, replies: Vec<Vec<Reply>>, done: Done) {
+        lock(&self.shared.lanes).learn(done.learnt);
+        if !done.settled.is_empty()
+            && let Some(ledger) = self.shared.ledger()
+        {
+            for fence in &done.settled {
+                ledger.end(*fence);
+            }
+        }
+        for (request, replies) in batch.into_iter().zip(replies) {
+            request.answer(Ok(replies));
+        }
+        if let Some(at) = done.expires {
+            self.shared.hub.expires(at);
+        }
+        self.shared.hub.tell(done.news);
+        self.checkpoint();
+    }
+
+    /// Moves the log into the file once it is long, so that the next commit starts it anew. Callers have their answers by
+    /// then. Never TRUNCATE: the log's blocks are used again.
+    fn checkpoint(&mut self) {
+        let pages = self.shared.wal_pages.load(Ordering::Relaxed);
+        if pages < CHECKPOINT_PAGES {
+            self.checkpoint_at = CHECKPOINT_PAGES;
+            return;
+        }
+        if pages < self.checkpoint_at {
+            return;
+        }
+        let Some(conn) = &self.conn else { return };
+        let moved = conn
+            .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")
+            .and_then(|mut statement| {
+                statement.query_row([], |row| Ok((row.get::<_, i32>(1)?, row.get::<_, i32>(2)?)))
+            });
+        match moved {
+            // A reader still needs what is left, so the log grows on; try again when it is worth it.
+            Ok((length, moved)) if moved < length => self.checkpoint_at = pages + CHECKPOINT_PAGES,
+            Ok(_) => self.checkpoint_at = CHECKPOINT_PAGES,
+            Err(error) => {
+                self.checkpoint_at = pages + CHECKPOINT_PAGES;
+                tracing::warn!(%error, "cannot checkpoint");
+                if fault::poisons(&error) {
+                    self.give_up_connection();
+                }
+            }
+        }
+    }
+
+    /// Looks whether another connection wrote, and learns what.
+    pub(super) fn refresh(&mut self) -> Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        self.check()?;
+        let conn = self.conn.as_ref().expect("checked");
+        let refreshed = data_version(conn).and_then(|version| {
+            if version != self.data_version {
+                let lanes = Lanes::load(conn)?;
+                *lock(&self.shared.lanes) = lanes;
+                self.data_version = version;
+            }
+            Ok(())
+        });
+        refreshed.map_err(|error| fault::of("cannot look for changes", error))
+    }
+
+    /// A look at the file on the write connection, between two transactions.
+    pub(super) fn look<T>(
+        &mut self,
+        look: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        self.check()?;
+        look(self.conn.as_ref().expect("checked")).map_err(|error| fault::of("cannot read", error))
+    }
+
+    /// For a test of what an operation does when the disk is full.
+    #[cfg(test)]
+    pub(super) fn connection(&mut self) -> &Connection {
+        self.conn.as_ref().expect("a connection")
+    }
+}
+
+/// What went wrong in a transaction.
+enum Failure {
+    Sql(&'static str, rusqlite::Error),
+    Commit(rusqlite::Error),
+    /// An operation went on although SQLite had rolled the transaction back.
+    Void,
+}
+
+impl Failure {
+    fn at(what: &'static str, error: rusqlite::Error) -> Self {
+        Self::Sql(what, error)
+    }
+}
+
+/// Whether the requests of a failed batch may be run again: not if they may be stored already.
+fn runs_again(kind: ErrorKind) -> bool {
+    !fault::stops(kind) && !matches!(kind, ErrorKind::Unknown | ErrorKind::Busy)
+}
+
+fn run_sql(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached(sql)?.execute([]).map(|_| ())
+}
+
+/// Changes when another connection has committed.
+fn data_version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.prepare_cached("PRAGMA data_version")?
+        .query_row([], |row| row.get(0))
+}
+
+fn what(op: &Op) -> &'static str {
+    match op {
+        Op::Insert(_) => "schedule",
+        Op::Claim(_) => "claim",
+        Op::Settle(_) => "settle",
+        Op::Progress { .. } => "keep progress",
+        Op::Change { .. } | Op::ChangeMatching { .. } => "change a task",
+        Op::PauseQueue { .. } => "pause a queue",
+        Op::Prune { .. } => "prune",
+        Op::Expire { .. } => "expire",
+        Op::Rescue { .. } => "rescue",
+    }
+}
+
+fn apply(tx: &mut Tx<'_>, op: &Op) -> rusqlite::Result<Reply> {
+    Ok(match op {
+        Op::Insert(tasks) => Reply::Inserted(insert::insert(tx, tasks)?),
+        Op::Claim(request) => Reply::Claimed(claim::claim(tx, request)?),
+        Op::Settle(settlements) => Reply::Settled(settle::settle(tx, settlements)?),
+        Op::Progress { fence, value } => Reply::Progressed(settle::progress(tx, *fence, value)?),
+        Op::Change { id, action } => Reply::Changed(change::change(tx, *id, action)?),
+        Op::ChangeMatching {
+            filter,
+            action,
+            after,
+        } => Reply::ChangedMany(change::change_matching(tx, filter, action, *after)?),
+        Op::PauseQueue { queue, paused } => {
+            change::pause(tx, queue, *paused)?;
+            Reply::Done(1)
+        }
+        Op::Prune { cutoffs, limit } => Reply::Done(prune::prune(tx, cutoffs, *limit)?),
+        Op::Expire { limit } => Reply::Done(prune::expire(tx, *limit)?),
+        Op::Rescue {
+            instance,
+            started,
+            limit,
+        } => Reply::Rescued(rescue::rescue(tx, *instance, started, *limit)?),
+    })
+}

@@ -1,0 +1,251 @@
+//! For tests of programs that use the crate: a clock that moves by hand, and a scheduler that is stepped.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::client::Client;
+use crate::error::Result;
+use crate::runtime::dispatcher::Dispatcher;
+use crate::runtime::executor::Executor;
+use crate::runtime::maintenance::Maintenance;
+use crate::runtime::service::{Next, Service};
+use crate::scheduler::{Builder, Parts};
+use crate::time::{Clock, Timestamp};
+use crate::wake::{Wake, lock};
+
+/// A clock that stands still until it is moved. Clones show the same time.
+///
+/// # Example
+///
+/// ```
+/// use punctual::testing::TestClock;
+/// use std::time::Duration;
+///
+/// let clock = TestClock::new("2026-03-01T09:00:00Z".parse().unwrap());
+/// clock.advance(Duration::from_secs(60));
+/// assert_eq!(clock.now().to_rfc3339(), "2026-03-01T09:01:00+00:00");
+/// ```
+#[derive(Clone)]
+pub struct TestClock(Arc<Mutex<State>>);
+
+struct State {
+    now: Timestamp,
+    /// Those who wait for the time to move.
+    parked: Vec<Wake>,
+}
+
+impl TestClock {
+    /// A clock that stands at `now`; outside the years 1970 to 9999, at the nearest end.
+    #[must_use]
+    pub fn new(now: DateTime<Utc>) -> Self {
+        let now =
+            Timestamp::from_micros(now.timestamp_micros()).clamp(Timestamp::MIN, Timestamp::MAX);
+        Self(Arc::new(Mutex::new(State {
+            now,
+            parked: Vec::new(),
+        })))
+    }
+
+    /// The time it shows.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        lock(&self.0).now.to_utc()
+    }
+
+    /// Moves it forward.
+    pub fn advance(&self, span: Duration) {
+        let now = lock(&self.0).now + span;
+        self.move_to(now);
+    }
+
+    /// Sets it, forward or back.
+    pub fn set(&self, now: DateTime<Utc>) {
+        self.move_to(
+            Timestamp::from_micros(now.timestamp_micros()).clamp(Timestamp::MIN, Timestamp::MAX),
+        );
+    }
+
+    fn move_to(&self, now: Timestamp) {
+        let parked = {
+            let mut state = lock(&self.0);
+            state.now = now;
+            std::mem::take(&mut state.parked)
+        };
+        for wake in parked {
+            wake.notify();
+        }
+    }
+}
+
+impl fmt::Debug for TestClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TestClock({})", self.now())
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        lock(&self.0).now
+    }
+
+    fn park(&self, wake: &Wake, until: Option<Timestamp>) {
+        {
+            let mut state = lock(&self.0);
+            if until.is_some_and(|until| until <= state.now) {
+                return;
+            }
+            state.parked.push(wake.clone());
+        }
+        // The time may never move again, so even this wait ends: a loop looks again and parks again.
+        wake.wait(crate::time::MAX_PARK);
+        lock(&self.0).parked.retain(|parked| !parked.is_same(wake));
+    }
+}
+
+/// A scheduler without threads: the test steps it, and time moves by hand.
+///
+/// The production loops are stepped, in turn, on the calling thread; handlers run there too. Made by
+/// [`Builder::stepped`]. It is a [`Client`] too, by `Deref`.
+///
+/// # Example
+///
+/// ```
+/// use punctual::testing::TestClock;
+/// use punctual::{NewTask, Outcome, Payload, Scheduler, TaskState};
+/// use serde::{Deserialize, Serialize};
+/// use std::time::Duration;
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Remind;
+/// impl Payload for Remind { const KIND: &'static str = "remind"; }
+///
+/// let clock = TestClock::new("2026-03-01T09:00:00Z".parse()?);
+/// let mut scheduler = Scheduler::in_memory()
+///     .handler_fn(|_: Remind, _cx| Ok(Outcome::done()))
+///     .stepped(&clock)?;
+/// let day = Duration::from_secs(24 * 3600);
+/// let task = scheduler.schedule(NewTask::new(Remind).after(day))?.id();
+/// assert_eq!(scheduler.drain(), 0, "not due yet");
+/// assert_eq!(scheduler.advance(day), 1);
+/// assert_eq!(scheduler.get(task)?.unwrap().state(), TaskState::Completed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Stepper {
+    parts: Parts,
+    clock: TestClock,
+    dispatcher: Dispatcher,
+    executor: Executor,
+    maintenance: Maintenance,
+}
+
+impl Builder {
+    /// Opens the storage and makes a scheduler without threads, with `clock` as its time.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn stepped(self, clock: &TestClock) -> Result<Stepper> {
+        let parts = self.clock(clock.clone()).build()?;
+        Ok(Stepper {
+            dispatcher: parts.dispatcher(),
+            executor: parts.executor(),
+            maintenance: parts.maintenance(None),
+            clock: clock.clone(),
+            parts,
+        })
+    }
+}
+
+impl Stepper {
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &TestClock {
+        &self.clock
+    }
+
+    /// Claims and settles what there is to claim and settle now, without running a handler.
+    fn turn(&mut self) -> Next {
+        let now = Clock::now(&self.clock);
+        let maintenance = self.maintenance.run_once(now);
+        self.dispatcher.run_once(now).or(maintenance)
+    }
+
+    /// Runs one claimed or due task and settles it. Returns whether there was one.
+    pub fn step(&mut self) -> bool {
+        if !self.executor.run_one() {
+            self.turn();
+            if !self.executor.run_one() {
+                return false;
+            }
+        }
+        self.turn();
+        true
+    }
+
+    /// Runs everything that is due, and what becomes due by it, and returns how many attempts there were.
+    pub fn drain(&mut self) -> usize {
+        let mut ran = 0;
+        loop {
+            let next = self.turn();
+            let before = ran;
+            while self.executor.run_one() {
+                ran += 1;
+            }
+            let again = matches!(next, Next::At(at) if at <= Clock::now(&self.clock));
+            if ran == before && !again {
+                return ran;
+            }
+        }
+    }
+
+    /// Moves the clock forward by `span`, halting at each instant at which something is due to run it, and returns how many
+    /// attempts there were.
+    pub fn advance(&mut self, span: Duration) -> usize {
+        let end = Clock::now(&self.clock) + span;
+        let mut ran = self.drain();
+        loop {
+            let now = Clock::now(&self.clock);
+            let next = match self.turn() {
+                Next::At(at) if at > now => at.min(end),
+                _ => end,
+            };
+            self.clock.move_to(next);
+            ran += self.drain();
+            if next >= end {
+                return ran;
+            }
+        }
+    }
+}
+
+impl Deref for Stepper {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.parts.client
+    }
+}
+
+impl Drop for Stepper {
+    /// Gives back what was claimed and not run.
+    fn drop(&mut self) {
+        self.parts.stop();
+        for _ in 0..3 {
+            if self.turn() == Next::Ended {
+                break;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Stepper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stepper")
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
+    }
+}

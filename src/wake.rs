@@ -1,0 +1,126 @@
+//! A way to wake one thread: a notification given before the wait is never lost.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::time::{Deadline, Timestamp};
+
+/// Takes a lock whose holder may have panicked: what the crate keeps under its locks is whole at every point
+/// where user code or an allocation could panic.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Wakes one waiting thread. Clones share the same notification.
+#[derive(Debug, Clone)]
+pub(crate) struct Wake(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    notified: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    notified: bool,
+    /// The instant that the waiter sleeps until, so that whoever makes something due later than that need not
+    /// wake it. `Timestamp::MAX` while it is awake or waits for anything.
+    until: Timestamp,
+}
+
+impl Default for Wake {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Wake {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Inner {
+            state: Mutex::new(State {
+                notified: false,
+                until: Timestamp::MAX,
+            }),
+            notified: Condvar::new(),
+        }))
+    }
+
+    pub(crate) fn notify(&self) {
+        self.notify_due(Timestamp::MIN);
+    }
+
+    /// Notifies unless the waiter will be awake before `at` anyway.
+    pub(crate) fn notify_due(&self, at: Timestamp) {
+        let mut state = lock(&self.0.state);
+        if at < state.until && !state.notified {
+            state.notified = true;
+            drop(state);
+            self.0.notified.notify_one();
+        }
+    }
+
+    /// Whether both are clones of one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Says how long the next wait will be at most, so that [`notify_due`](Self::notify_due) can tell what
+    /// matters. Call it after looking at the work and before [`wait`](Self::wait).
+    pub(crate) fn sleep_until(&self, until: Option<Timestamp>) {
+        lock(&self.0.state).until = until.unwrap_or(Timestamp::MAX);
+    }
+
+    /// Blocks until notified or for `span`, and takes the notification. Returns whether there was one.
+    pub(crate) fn wait(&self, span: Duration) -> bool {
+        let deadline = Deadline::after(span);
+        let mut state = lock(&self.0.state);
+        while !state.notified {
+            let remaining = deadline.remaining();
+            if remaining.is_zero() {
+                break;
+            }
+            state = self
+                .0
+                .notified
+                .wait_timeout(state, remaining)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        state.until = Timestamp::MAX;
+        std::mem::take(&mut state.notified)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notification_before_the_wait_is_not_lost() {
+        let wake = Wake::new();
+        wake.notify();
+        assert!(wake.wait(Duration::from_secs(60)));
+        assert!(!wake.wait(Duration::ZERO), "and it is taken once");
+    }
+
+    #[test]
+    fn what_is_due_after_the_sleep_does_not_wake() {
+        let wake = Wake::new();
+        wake.sleep_until(Some(Timestamp::from_micros(100)));
+        wake.notify_due(Timestamp::from_micros(100));
+        assert!(!wake.wait(Duration::ZERO));
+        wake.sleep_until(Some(Timestamp::from_micros(100)));
+        wake.notify_due(Timestamp::from_micros(99));
+        assert!(wake.wait(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_waiter_that_has_not_said_until_when_is_woken_by_anything() {
+        let wake = Wake::new();
+        wake.notify_due(
+            Timestamp::from_micros(i64::MAX - 1).min(Timestamp::MAX - Duration::from_secs(1)),
+        );
+        assert!(wake.wait(Duration::ZERO));
+    }
+}
