@@ -456,7 +456,7 @@ impl Client {
         let mut after = None;
         loop {
             let op = Op::ChangeMatching {
-                filter: filter.clone(),
+                filter: Box::new(filter.clone()),
                 action: action.clone(),
                 after,
             };

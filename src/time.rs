@@ -39,7 +39,7 @@ impl Timestamp {
     /// `Invalid` outside 1970 ..= 9999.
     pub(crate) fn rounded_up(time: DateTime<Utc>) -> Result<Self> {
         let below = time.timestamp_micros();
-        let micros = below + i64::from(time.timestamp_subsec_nanos() % 1_000 != 0);
+        let micros = below + i64::from(!time.timestamp_subsec_nanos().is_multiple_of(1_000));
         let at = Self(micros);
         if (Self::MIN..=Self::MAX).contains(&at) {
             Ok(at)

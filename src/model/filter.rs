@@ -66,7 +66,7 @@ impl Span {
     fn new(range: impl RangeBounds<DateTime<Utc>>) -> Self {
         let micros = |time: &DateTime<Utc>| time.timestamp_micros();
         let ceil = |time: &DateTime<Utc>| {
-            micros(time) + i64::from(time.timestamp_subsec_nanos() % 1_000 != 0)
+            micros(time) + i64::from(!time.timestamp_subsec_nanos().is_multiple_of(1_000))
         };
         let from = match range.start_bound() {
             Bound::Included(time) => ceil(time),

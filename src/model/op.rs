@@ -33,7 +33,7 @@ pub(crate) enum Op {
     Change { id: TaskId, action: Action },
     /// What a caller asks of the next [`CHUNK`] matching tasks after `after`, in id order.
     ChangeMatching {
-        filter: Filter,
+        filter: Box<Filter>,
         action: Action,
         after: Option<TaskId>,
     },

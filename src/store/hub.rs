@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::id::TaskId;
 use crate::model::event::Event;
@@ -96,12 +96,12 @@ impl Hub {
         if !news.cancelled.is_empty() {
             lock(&self.cancelled).extend(news.cancelled);
         }
-        if wake_now || news.due.is_some() {
-            if let Some(wake) = &*lock(&self.runner) {
-                match news.due {
-                    Some(at) if !wake_now => wake.notify_due(at),
-                    _ => wake.notify(),
-                }
+        if (wake_now || news.due.is_some())
+            && let Some(wake) = &*lock(&self.runner)
+        {
+            match news.due {
+                Some(at) if !wake_now => wake.notify_due(at),
+                _ => wake.notify(),
             }
         }
         if self.waiter_count.load(Ordering::SeqCst) > 0 {
@@ -217,19 +217,13 @@ impl Events {
     /// Waits for the next event, at most `timeout`. `None`: there was none, or the scheduler has ended.
     #[must_use]
     pub fn next_within(&self, timeout: Duration) -> Option<Event> {
-        match self.receiver.recv_timeout(timeout) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.receiver.recv_timeout(timeout).ok()
     }
 
     /// The next event, if one has come.
     #[must_use]
     pub fn try_next(&self) -> Option<Event> {
-        match self.receiver.try_recv() {
-            Ok(event) => Some(event),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.receiver.try_recv().ok()
     }
 
     /// How many events were lost because the subscription was full.

@@ -52,10 +52,27 @@ pub(crate) struct SqliteStore {
     path: Option<PathBuf>,
     instance: i64,
     boot_id: String,
-    /// Dead instances whose tasks are being taken back.
-    dead: Mutex<HashMap<i64, DeadLedger>>,
+    others: Mutex<Others>,
     /// When it was closed, or else opened: an instance that ends says when, and a store has no clock.
     seen_at: AtomicI64,
+}
+
+/// What is known of the other instances.
+#[derive(Debug, Default)]
+struct Others {
+    /// How often others had written when the list was read.
+    read_at: Option<u64>,
+    alive: Vec<Other>,
+    /// Dead ones whose tasks are being taken back.
+    dead: HashMap<i64, DeadLedger>,
+}
+
+#[derive(Debug)]
+struct Other {
+    id: i64,
+    name: String,
+    boot_id: String,
+    inode: i64,
 }
 
 const ADD_INSTANCE: &str = "
@@ -120,7 +137,7 @@ impl SqliteStore {
             stopped: Mutex::new(None),
             last_error: Mutex::new(None),
             wal_pages: Arc::new(AtomicI32::new(0)),
-            commits: AtomicU64::new(0),
+            foreign_writes: AtomicU64::new(0),
         });
         let path = opener.as_ref().map(|opener| opener.path.clone());
         let boot_id = ledger::boot_id();
@@ -140,34 +157,46 @@ impl SqliteStore {
             path,
             instance,
             boot_id,
-            dead: Mutex::default(),
+            others: Mutex::default(),
             seen_at: AtomicI64::new(now.micros()),
         })
     }
 
-    /// Finds instances that have died since the last look.
+    /// Finds instances that have died since the last look. Without another instance that is no query.
     fn find_dead(&self) -> Result<()> {
         let Some(path) = &self.path else {
             return Ok(());
         };
-        let others: Vec<(i64, String, String, i64)> = self.with_reader(|conn| {
-            conn.prepare_cached(OTHER_INSTANCES)?
-                .query_map([self.instance], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-                })?
-                .collect()
-        })?;
-        let mut dead = lock(&self.dead);
-        for (id, name, boot_id, inode) in others {
-            let same_boot = boot_id == self.boot_id;
-            if !dead.contains_key(&id)
-                && let Some(ledger) =
-                    DeadLedger::take(path, &name, u64::try_from(inode).unwrap_or(0), same_boot)
-            {
-                tracing::info!(instance = %name, "an instance has died");
-                dead.insert(id, ledger);
-            }
+        let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
+        let mut others = lock(&self.others);
+        if others.read_at != Some(writes) {
+            others.alive = self.with_reader(|conn| {
+                conn.prepare_cached(OTHER_INSTANCES)?
+                    .query_map([self.instance], |row| {
+                        Ok(Other {
+                            id: row.get(0)?,
+                            name: row.get(1)?,
+                            boot_id: row.get(2)?,
+                            inode: row.get(3)?,
+                        })
+                    })?
+                    .collect()
+            })?;
+            others.read_at = Some(writes);
         }
+        let Others { alive, dead, .. } = &mut *others;
+        alive.retain(|other| {
+            let inode = u64::try_from(other.inode).unwrap_or(0);
+            let same_boot = other.boot_id == self.boot_id;
+            match DeadLedger::take(path, &other.name, inode, same_boot) {
+                Some(ledger) if !dead.contains_key(&other.id) => {
+                    tracing::info!(instance = %other.name, "an instance has died");
+                    dead.insert(other.id, ledger);
+                    false
+                }
+                taken => taken.is_none(),
+            }
+        });
         Ok(())
     }
 
@@ -263,7 +292,8 @@ impl Store for SqliteStore {
 
     fn recover(&self, now: Timestamp) -> Result<Rescued> {
         self.find_dead()?;
-        let next = lock(&self.dead)
+        let next = lock(&self.others)
+            .dead
             .iter()
             .next()
             .map(|(&id, dead)| (id, dead.started()));
@@ -277,13 +307,13 @@ impl Store for SqliteStore {
         };
         let mut replies = self.apply(now, vec![op])?;
         let mut rescued = replies.remove(0).rescued();
-        let mut dead = lock(&self.dead);
+        let mut others = lock(&self.others);
         if !rescued.more
-            && let Some(ledger) = dead.remove(&instance)
+            && let Some(ledger) = others.dead.remove(&instance)
         {
             ledger.remove();
         }
-        rescued.more |= !dead.is_empty();
+        rescued.more |= !others.dead.is_empty();
         Ok(rescued)
     }
 

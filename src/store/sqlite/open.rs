@@ -214,7 +214,6 @@ fn check_file_system(path: &Path) -> Result<()> {
     let Ok(stat) = rustix::fs::statfs(folder) else {
         return Ok(());
     };
-    #[expect(clippy::unnecessary_cast, reason = "its type differs between targets")]
     let magic = (stat.f_type as u64) & 0xffff_ffff;
     match NETWORK.iter().find(|(known, _)| *known == magic) {
         None => Ok(()),

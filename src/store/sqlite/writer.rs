@@ -37,8 +37,8 @@ pub(super) struct Shared {
     pub(super) stopped: Mutex<Option<Error>>,
     pub(super) last_error: Mutex<Option<(Timestamp, Error)>>,
     pub(super) wal_pages: Arc<AtomicI32>,
-    /// Commits so far; a test asserts that idleness has none.
-    pub(super) commits: AtomicU64,
+    /// How often another connection was seen to have written.
+    pub(super) foreign_writes: AtomicU64,
 }
 
 impl Shared {
@@ -228,15 +228,9 @@ impl Writer {
         run_sql(conn, "BEGIN IMMEDIATE")
             .map_err(|error| Failure::at("begin a transaction", error))?;
         if self.file.is_some() {
-            let version =
-                data_version(conn).map_err(|error| Failure::at("begin a transaction", error))?;
-            if version != self.data_version {
-                // Another connection wrote. What it committed may be learnt at once.
-                let lanes =
-                    Lanes::load(conn).map_err(|error| Failure::at("read the lanes", error))?;
-                *lock(&self.shared.lanes) = lanes;
-                self.data_version = version;
-            }
+            // What another connection has committed may be learnt at once.
+            learn_foreign_writes(conn, &self.shared, &mut self.data_version)
+                .map_err(|error| Failure::at("begin a transaction", error))?;
         }
         let wants_events = self.shared.hub.wants_events();
         let mut replies = Vec::with_capacity(batch.len());
@@ -261,7 +255,6 @@ impl Writer {
             replies.push(answers);
         }
         run_sql(conn, "COMMIT").map_err(Failure::Commit)?;
-        self.shared.commits.fetch_add(1, Ordering::Relaxed);
         Ok(replies)
     }
 
@@ -356,15 +349,8 @@ impl Writer {
         }
         self.check()?;
         let conn = self.conn.as_ref().expect("checked");
-        let refreshed = data_version(conn).and_then(|version| {
-            if version != self.data_version {
-                let lanes = Lanes::load(conn)?;
-                *lock(&self.shared.lanes) = lanes;
-                self.data_version = version;
-            }
-            Ok(())
-        });
-        refreshed.map_err(|error| fault::of("cannot look for changes", error))
+        learn_foreign_writes(conn, &self.shared, &mut self.data_version)
+            .map_err(|error| fault::of("cannot look for changes", error))
     }
 
     /// A look at the file on the write connection, between two transactions.
@@ -406,10 +392,21 @@ fn run_sql(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(|_| ())
 }
 
-/// Changes when another connection has committed.
-fn data_version(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.prepare_cached("PRAGMA data_version")?
-        .query_row([], |row| row.get(0))
+/// Reads the lanes again if another connection has committed since the last look.
+fn learn_foreign_writes(
+    conn: &Connection,
+    shared: &Shared,
+    seen: &mut i64,
+) -> rusqlite::Result<()> {
+    let version: i64 = conn
+        .prepare_cached("PRAGMA data_version")?
+        .query_row([], |row| row.get(0))?;
+    if version != *seen {
+        *lock(&shared.lanes) = Lanes::load(conn)?;
+        shared.foreign_writes.fetch_add(1, Ordering::SeqCst);
+        *seen = version;
+    }
+    Ok(())
 }
 
 fn what(op: &Op) -> &'static str {
