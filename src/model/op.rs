@@ -43,6 +43,8 @@ pub(crate) enum Op {
     Prune { cutoffs: Cutoffs, limit: usize },
     /// Fails tasks whose start deadline has passed, at most `limit`.
     Expire { limit: usize },
+    /// Gives back what this instance holds but for these rows: claims of a commit whose outcome was not known.
+    Disown { held: Vec<i64> },
     /// Takes back what a dead instance held, at most `limit`.
     Rescue {
         instance: i64,
@@ -65,6 +67,7 @@ impl Op {
             | Self::Progress { .. }
             | Self::Prune { .. }
             | Self::Expire { .. }
+            | Self::Disown { .. }
             | Self::Rescue { .. } => false,
         }
     }
@@ -281,4 +284,6 @@ pub(crate) struct Rescued {
     pub(crate) given_back: usize,
     /// Tasks of dead instances are left for the next slice.
     pub(crate) more: bool,
+    /// Other instances are alive, and may die.
+    pub(crate) others: bool,
 }

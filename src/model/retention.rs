@@ -91,6 +91,15 @@ impl Retention {
         Ok(())
     }
 
+    /// When the first of the oldest completed, failed and cancelled tasks is to go, by when they ended.
+    pub(crate) fn over(&self, ended_at: [Option<Timestamp>; 3]) -> Option<Timestamp> {
+        [self.completed, self.failed, self.cancelled]
+            .into_iter()
+            .zip(ended_at)
+            .filter_map(|(span, at)| Some(at? + span?))
+            .min()
+    }
+
     pub(crate) fn cutoffs(&self, now: Timestamp) -> Cutoffs {
         let cutoff = |span: Option<Duration>| span.map(|span| now - span);
         Cutoffs {
@@ -121,6 +130,11 @@ mod tests {
         assert_eq!(cutoffs.failed, Some(now - 14 * DAY));
         assert_eq!(cutoffs.cancelled, Some(now - 14 * DAY));
         assert_eq!(Retention::forever().cutoffs(now).completed, None);
+        assert_eq!(
+            Retention::default().over([None, Some(now), None]),
+            Some(now + 14 * DAY)
+        );
+        assert_eq!(Retention::forever().over([Some(now); 3]), None);
     }
 
     #[test]

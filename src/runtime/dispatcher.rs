@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::handler::Registry;
 use crate::handler::token::StopReason;
 use crate::id::TaskId;
@@ -80,10 +80,13 @@ pub(crate) struct Dispatcher {
     /// A start could not be noted: until when nothing is claimed.
     refused_until: Option<Timestamp>,
     refreshed_at: Option<Timestamp>,
+    /// A commit's outcome is not known: it may have claimed tasks that are not held here.
+    in_doubt: bool,
 }
 
 #[derive(Debug)]
 struct Held {
+    seq: i64,
     queue: Arc<str>,
     suspect: bool,
 }
@@ -120,6 +123,7 @@ impl Dispatcher {
             backoff: FIRST_BACKOFF,
             refused_until: None,
             refreshed_at: None,
+            in_doubt: false,
         }
     }
 
@@ -239,7 +243,11 @@ impl Dispatcher {
         finished: Vec<Finished>,
         claim: Option<ClaimRequest>,
     ) -> Result<usize> {
-        let mut ops = Vec::with_capacity(3);
+        let mut ops = Vec::with_capacity(4);
+        if self.in_doubt {
+            let held = self.held.values().map(|held| held.seq).collect();
+            ops.push(Op::Disown { held });
+        }
         if !finished.is_empty() {
             let settlements: Vec<Settlement> = finished
                 .iter()
@@ -258,6 +266,7 @@ impl Dispatcher {
         }
         match self.client.store.apply(now, ops) {
             Ok(replies) => {
+                self.in_doubt = false;
                 self.settled(finished, &replies);
                 let mut count = 0;
                 for reply in replies {
@@ -270,15 +279,18 @@ impl Dispatcher {
             }
             Err(error) => {
                 self.unsettled = finished;
+                self.in_doubt |= error.kind() == ErrorKind::Unknown;
                 Err(error)
             }
         }
     }
 
     fn settled(&mut self, finished: Vec<Finished>, replies: &[Reply]) {
-        let Some(Reply::Settled(answers)) = replies.first() else {
-            return;
-        };
+        let answers = replies.iter().find_map(|reply| match reply {
+            Reply::Settled(answers) => Some(answers),
+            _ => None,
+        });
+        let Some(answers) = answers else { return };
         for (finished, answer) in finished.into_iter().zip(answers) {
             if *answer == Settled::Stale {
                 tracing::warn!(task = %finished.id, "the result of a stale attempt was dropped");
@@ -308,6 +320,7 @@ impl Dispatcher {
         took_turns(&mut self.turns, claims.iter().map(|claim| &claim.queue));
         for claim in claims {
             let held = Held {
+                seq: claim.fence.seq,
                 queue: Arc::clone(&claim.queue),
                 suspect: claim.crashes > 0,
             };
@@ -391,21 +404,32 @@ impl Dispatcher {
         Next::Ended
     }
 
+    /// Nothing can be settled any more: starts nothing, and once no handler runs leaves what it holds to whoever opens the
+    /// file next.
+    fn give_up(&mut self, now: Timestamp) {
+        for job in self.ready.withdraw(|_| true) {
+            self.held.remove(&job.claim.id);
+            self.attempts.remove(job.claim.id);
+        }
+        if self.attempts.started() == 0 {
+            self.unsettled.clear();
+            for id in std::mem::take(&mut self.held).into_keys() {
+                self.attempts.remove(id);
+            }
+            self.client.store.close(now);
+        }
+        self.control.held.store(self.held.len(), Ordering::SeqCst);
+    }
+
     /// Leaves the store alone for a while. What ended is kept until it can be settled.
     fn failed(&mut self, error: &Error, now: Timestamp) -> Next {
         tracing::warn!(%error, "cannot settle and claim; trying again");
         let until = now + self.backoff.mul_f64(0.5 + fastrand::f64());
         self.rest_until = Some(until);
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
-        if self.client.store.condition().stopped.is_some() && self.attempts.started() == 0 {
-            // Nothing can be settled any more: whoever opens the file next finds these.
-            self.unsettled.clear();
-            self.ready.withdraw(|_| true);
-            for id in std::mem::take(&mut self.held).into_keys() {
-                self.attempts.remove(id);
-            }
-            self.control.held.store(0, Ordering::SeqCst);
-            if self.control.is_stopping() {
+        if self.client.store.condition().stopped.is_some() {
+            self.give_up(now);
+            if self.held.is_empty() && self.control.is_stopping() {
                 return self.end();
             }
         }

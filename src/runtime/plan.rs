@@ -12,7 +12,7 @@ pub(crate) const AHEAD: Duration = Duration::from_millis(5);
 /// A task that takes longer is never claimed ahead of the workers.
 const MAX_AHEAD_COST: Duration = Duration::from_millis(1);
 /// The most tasks in one claim.
-const MAX_CLAIM: usize = 256;
+const MAX_CLAIM: usize = 128;
 
 /// What of the file this scheduler runs.
 #[derive(Debug, Default)]

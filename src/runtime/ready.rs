@@ -132,6 +132,11 @@ impl Ready {
         missing
     }
 
+    /// A counted thread could not be started.
+    pub(crate) fn remove_thread(&self) {
+        lock(&self.state).threads -= 1;
+    }
+
     /// Asks for a thread in the place of a stuck one, if that makes no more than `max`.
     pub(crate) fn add_spare(&self, max: usize) -> bool {
         let mut state = lock(&self.state);

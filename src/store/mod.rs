@@ -90,8 +90,8 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// How the store is.
     fn condition(&self) -> Condition;
 
-    /// Ends this instance: nothing is claimed any more, and nobody is told. What it still holds stays its own until the
-    /// last handler returns and is settled.
+    /// Nothing is claimed any more, and nothing runs: nobody is told of events any more. A store that has stopped gives up
+    /// what it holds, to whoever opens it next.
     fn close(&self, now: Timestamp);
 }
 

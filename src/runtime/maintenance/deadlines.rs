@@ -35,6 +35,7 @@ impl Deadlines {
             if self.ready.add_thread()
                 && let Err(error) = Thread::spawn("punctual-spare", move || executor.work())
             {
+                self.ready.remove_thread();
                 tracing::error!(%error, "cannot replace a stuck handler");
             }
         }

@@ -9,8 +9,8 @@ use crate::model::retention::Retention;
 use crate::runtime::service::{Next, Service};
 use crate::time::Timestamp;
 
-/// How often it looks for tasks whose retention is over: nobody waits for that.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// How often it looks for tasks that have ended: nobody waits for their removal.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 const AFTER_ERROR: Duration = Duration::from_secs(5);
 
 /// The pruner.
@@ -18,8 +18,10 @@ const AFTER_ERROR: Duration = Duration::from_secs(5);
 pub(crate) struct Pruner {
     client: Client,
     retention: Retention,
+    /// When to look again.
     next: Timestamp,
-    pruned_at: Option<Timestamp>,
+    /// When something is known to be over; `None`: nothing is, as far as was seen.
+    planned: Option<Timestamp>,
 }
 
 impl Pruner {
@@ -28,68 +30,52 @@ impl Pruner {
             client,
             retention,
             next: Timestamp::MIN,
-            pruned_at: None,
+            planned: None,
         }
     }
 
-    fn work(&mut self, now: Timestamp) -> Result<Timestamp> {
+    /// Removes a chunk of what is over, and returns when something will be.
+    fn work(&mut self, now: Timestamp) -> Result<Option<Timestamp>> {
         let due = self.client.store.next_maintenance()?;
+        // A start deadline has passed one microsecond later.
+        let expires = due.expires_at.map(|at| at + Duration::from_micros(1));
+        let over = self.retention.over(due.ended_at);
         let mut ops = Vec::new();
-        if due.expires_at.is_some_and(|at| at < now) {
+        if expires.is_some_and(|at| at <= now) {
             ops.push(Op::Expire { limit: CHUNK });
         }
-        let cutoffs = self.retention.cutoffs(now);
-        let over = [cutoffs.completed, cutoffs.failed, cutoffs.cancelled]
-            .into_iter()
-            .zip(due.ended_at)
-            .any(|(cutoff, oldest)| {
-                oldest
-                    .zip(cutoff)
-                    .is_some_and(|(oldest, cutoff)| oldest <= cutoff)
-            });
-        let may_prune = self
-            .pruned_at
-            .is_none_or(|at| now.since(at) >= PRUNE_EVERY || now < at);
-        if over && may_prune {
+        if over.is_some_and(|at| at <= now) {
             ops.push(Op::Prune {
-                cutoffs,
+                cutoffs: self.retention.cutoffs(now),
                 limit: CHUNK,
             });
         }
         if ops.is_empty() {
-            // A deadline has passed one microsecond later.
-            let expires = due.expires_at.map(|at| at + Duration::from_micros(1));
-            let look = now + PRUNE_EVERY;
-            return Ok(expires.map_or(look, |at| at.min(look)));
+            return Ok(expires.into_iter().chain(over).min());
         }
-        let replies = self.client.store.apply(now, ops)?;
-        let done: usize = replies
-            .into_iter()
-            .map(|reply| reply.done())
-            .max()
-            .unwrap_or(0);
-        if done < CHUNK {
-            self.pruned_at = Some(now);
-        }
+        self.client.store.apply(now, ops)?;
         // Whatever is left is found by the next look, after others have had their turn.
-        Ok(now)
+        Ok(Some(now))
     }
 }
 
 impl Service for Pruner {
     fn run_once(&mut self, now: Timestamp) -> Next {
         // Start deadlines that came since the last look; and a clock that was set back must not keep it from looking.
-        let announced = self.client.store.hub().take_expiry();
-        if let Some(at) = announced {
-            self.next = self.next.min(at + Duration::from_micros(1));
+        if let Some(at) = self.client.store.hub().take_expiry() {
+            let at = at + Duration::from_micros(1);
+            self.next = self.next.min(at);
+            self.planned = Some(self.planned.map_or(at, |planned| planned.min(at)));
         }
-        if now < self.next && self.next <= now + PRUNE_EVERY {
-            return Next::At(self.next);
+        if now < self.next && self.next <= now + LOOK_EVERY {
+            return Next::at(self.planned);
         }
-        self.next = self.work(now).unwrap_or_else(|error| {
+        self.planned = self.work(now).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot prune; trying again");
-            now + AFTER_ERROR
+            Some(now + AFTER_ERROR)
         });
-        Next::At(self.next)
+        let look = now + LOOK_EVERY;
+        self.next = self.planned.map_or(look, |planned| planned.min(look));
+        Next::at(self.planned)
     }
 }

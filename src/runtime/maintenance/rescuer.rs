@@ -14,6 +14,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) struct Rescuer {
     client: Client,
     next: Timestamp,
+    /// Whether there is anybody who could die.
+    others: bool,
 }
 
 impl Rescuer {
@@ -21,6 +23,16 @@ impl Rescuer {
         Self {
             client,
             next: Timestamp::MIN,
+            others: true,
+        }
+    }
+
+    /// Alone on the file it waits for nothing: that another process has come is learnt within a second.
+    fn planned(&self) -> Next {
+        if self.others {
+            Next::At(self.next)
+        } else {
+            Next::Notified
         }
     }
 }
@@ -29,7 +41,7 @@ impl Service for Rescuer {
     fn run_once(&mut self, now: Timestamp) -> Next {
         // A clock that was set back must not keep it from looking.
         if now < self.next && self.next <= now + LOOK_EVERY {
-            return Next::At(self.next);
+            return self.planned();
         }
         self.next = now + LOOK_EVERY;
         match self.client.store.recover(now) {
@@ -41,15 +53,17 @@ impl Service for Rescuer {
                         "took back tasks of a dead process"
                     );
                 }
+                self.others = rescued.others;
                 if rescued.more {
                     // A slice at a time: others write in between.
                     self.next = now;
+                    return Next::At(now);
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot take back tasks of dead processes; trying again")
             }
         }
-        Next::At(self.next)
+        self.planned()
     }
 }

@@ -298,7 +298,10 @@ impl Store for SqliteStore {
             .next()
             .map(|(&id, dead)| (id, dead.started()));
         let Some((instance, started)) = next else {
-            return Ok(Rescued::default());
+            return Ok(Rescued {
+                others: !lock(&self.others).alive.is_empty(),
+                ..Rescued::default()
+            });
         };
         let op = Op::Rescue {
             instance,
@@ -314,6 +317,7 @@ impl Store for SqliteStore {
             ledger.remove();
         }
         rescued.more |= !others.dead.is_empty();
+        rescued.others = !others.alive.is_empty();
         Ok(rescued)
     }
 
@@ -336,6 +340,10 @@ impl Store for SqliteStore {
     fn close(&self, now: Timestamp) {
         self.seen_at.store(now.micros(), Ordering::Relaxed);
         self.shared.hub.close();
+        if lock(&self.shared.stopped).is_some() {
+            // Nothing can be settled here any more: whoever opens the file next takes over.
+            *lock(&self.shared.ledger) = None;
+        }
     }
 }
 
@@ -357,9 +365,6 @@ impl Drop for SqliteStore {
     }
 }
 
-/// The most pages that one step of a backup copies, so that it does not hold up the writer.
-const BACKUP_PAGES: i32 = 256;
-
 fn backup(store: &SqliteStore, to: &Path) -> Result<()> {
     if to.exists() {
         return Err(Error::invalid(format!("{} exists already", to.display())));
@@ -370,7 +375,8 @@ fn backup(store: &SqliteStore, to: &Path) -> Result<()> {
     let copied = store.with_reader(|conn| {
         let mut target = rusqlite::Connection::open(&opener.path)?;
         let backup = rusqlite::backup::Backup::new(conn, &mut target)?;
-        backup.run_to_completion(BACKUP_PAGES, Duration::ZERO, None)?;
+        // In one step: between two, a write would make it begin anew.
+        backup.step(-1)?;
         drop(backup);
         // The instances of the original do not run the copy: there they are of another boot, so dead.
         target.execute(

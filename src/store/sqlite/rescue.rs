@@ -98,6 +98,25 @@ fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Row
         .collect()
 }
 
+/// Gives back what this instance holds but for `held`. It was never started: whoever claimed it does not know of it.
+pub(super) fn disown(tx: &mut Tx<'_>, held: &[i64]) -> rusqlite::Result<usize> {
+    let mut given_back = 0;
+    let instance = tx.instance;
+    for row in orphans(tx, instance, usize::MAX >> 1)? {
+        if !held.contains(&row.seq) {
+            let orphan = Orphan {
+                crashes: row.crashes,
+                max_crashes: row.max_crashes,
+                cancel_requested: row.cancel_requested,
+                started: false,
+            };
+            take_back(tx, instance, &row, false, decide(orphan))?;
+            given_back += 1;
+        }
+    }
+    Ok(given_back)
+}
+
 fn take_back(
     tx: &mut Tx<'_>,
     instance: i64,

@@ -419,6 +419,7 @@ fn what(op: &Op) -> &'static str {
         Op::PauseQueue { .. } => "pause a queue",
         Op::Prune { .. } => "prune",
         Op::Expire { .. } => "expire",
+        Op::Disown { .. } => "give back",
         Op::Rescue { .. } => "rescue",
     }
 }
@@ -441,6 +442,7 @@ fn apply(tx: &mut Tx<'_>, op: &Op) -> rusqlite::Result<Reply> {
         }
         Op::Prune { cutoffs, limit } => Reply::Done(prune::prune(tx, cutoffs, *limit)?),
         Op::Expire { limit } => Reply::Done(prune::expire(tx, *limit)?),
+        Op::Disown { held } => Reply::Done(rescue::disown(tx, held)?),
         Op::Rescue {
             instance,
             started,
