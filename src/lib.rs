@@ -1,5 +1,106 @@
 //! A durable task scheduler that a program links in: give it a task and a time, and a handler runs it then, once, even if
-//! the process, or the power, dies in between.
+//! the process, or the power, dies in between. One SQLite file, no server, no async runtime.
+//!
+//! ```
+//! use punctual::{NewTask, Outcome, Payload, Scheduler, TaskContext, TaskHandler, TaskResult};
+//! use serde::{Deserialize, Serialize};
+//! use std::time::Duration;
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Remind { user: u64, text: String }
+//!
+//! impl Payload for Remind {
+//!     const KIND: &'static str = "remind";
+//! }
+//!
+//! struct Reminder { sender: String }
+//!
+//! impl TaskHandler for Reminder {
+//!     type Payload = Remind;
+//!
+//!     fn run(&self, remind: Remind, _cx: &TaskContext) -> TaskResult {
+//!         println!("{} to {}: {}", self.sender, remind.user, remind.text);
+//!         Ok(Outcome::done())
+//!     }
+//! }
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("app.db");
+//! let scheduler = Scheduler::builder(&path)
+//!     .handler(Reminder { sender: "me".into() })
+//!     .workers(4)
+//!     .start()?;
+//! let remind = Remind { user: 7, text: "drink some water".into() };
+//! let task = scheduler.schedule(NewTask::new(remind).after(Duration::from_millis(20)))?.id();
+//! scheduler.wait(task, Duration::from_secs(10))?;
+//! scheduler.shutdown(Duration::from_secs(30))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How a task runs
+//!
+//! ```text
+//!             schedule                       Ok
+//! NewTask ───────────────► Pending ──► Running ───► Completed
+//!                          ▲   │          │
+//!                          │   │          ├───────► Failed      no attempt left, fatal, or crashed too often
+//!                          │   │          ├───────► Cancelled
+//!                          │   └──────────│───────► Cancelled, or Failed if its start deadline passed
+//!                          └──────────────┘
+//!                 retry, snooze, rescue, given back
+//! ```
+//!
+//! [`Client::schedule`] writes the task and returns when it is on disk. At its due time the dispatcher claims it, a worker
+//! notes the start and calls the handler, and what the handler returns is settled: completed, tried again as the
+//! [`RetryPolicy`] says, snoozed, failed or cancelled. A claim belongs to its process, and to no other: the kernel holds a
+//! lock for it that ends with the process. When a process dies, the next to open the file takes back what it held: what
+//! had not been started waits as before, what had been started runs again, and costs none of its attempts.
+//!
+//! # Promises
+//!
+//! - **P1 durable.** When `schedule` returns `Ok`, the task survives `kill -9` and, at the default [`Durability`], a loss
+//!   of power.
+//! - **P2 not early.** No attempt starts before its `scheduled_at`, by the scheduler's clock.
+//! - **P3 not late.** With a free worker, a due task starts as soon as the timer wakes the process, plus one small commit.
+//!   Nothing is polled.
+//! - **P4 at least once.** Every acknowledged task runs, or is stored, until it has ended and its [`Retention`] is over. A
+//!   crash costs a started task none of its attempts, up to its [`max_crashes`](NewTask::max_crashes).
+//! - **P7 no overlap.** Two attempts of one task never run at the same time. A stale attempt can change nothing.
+//! - **P8 cancel tells the truth.** See [`Cancel`].
+//! - **P9 order.** At each claim, of the due tasks of a queue: lowest priority value, then `scheduled_at`, then insertion.
+//! - **P11 crash recovery.** A dead process's tasks are runnable again at once on the next open, and within a second if
+//!   another process has the file open. A living process's tasks are never taken, however slow it is.
+//! - **P12 never goes quiet.** No error, panic or slow disk ends a loop silently. Only a file that is damaged, replaced,
+//!   read-only or of a newer schema stops the store, which every call and [`health`](Scheduler::health) then name.
+//! - **P13 flat cost.** Scheduling and claiming visit only the rows that they take, however many tasks the file holds.
+//! - **P14 bounded.** Memory does not grow with the backlog; ended tasks are pruned by default; the file and its log stop
+//!   growing when the load does.
+//!
+//! The numbers in between are taken by what is to come: at-most-once delivery (P5), effects that commit with the
+//! completion (P6), recurrences (P10).
+//!
+//! What it cannot promise: effects outside the file are at least once, never exactly once, so a handler should bear being
+//! called twice. A handler thread cannot be killed, only asked to stop. All processes of a file are on one machine. A
+//! process that is stopped inside a commit holds SQLite's lock until it goes on or dies. A bulk call delays other writes by
+//! its own length. After a loss of power, never after a crash, a task that was reported completed may run again.
+//!
+//! # What is where
+//!
+//! - [`Scheduler`] owns the file and the threads; [`Client`] does everything but run tasks, and is what a scheduler is by
+//!   `Deref`.
+//! - [`NewTask`] is a task to be scheduled: when, in which queue, how often tried.
+//! - [`TaskHandler`] or a closure runs a kind; [`TaskContext`] is its attempt; [`Outcome`] and [`Failure`] are its answers.
+//! - [`Task`] and [`Attempt`] tell of what is stored; [`Filter`] and [`Page`] find it; [`Event`]s tell of what happens.
+//! - [`Error`] is opaque: decide by its [`ErrorKind`].
+//!
+//! # Features
+//!
+//! - `bundled` (default): compiles SQLite in. Without it the system's is used, and refused at run time if it is one that
+//!   can lose commits (before 3.51.3, but for a few).
+//! - `testing`: `TestClock` and `Stepper`, for tests that move time by hand.
+//!
+//! `rusqlite` and `chrono` are re-exported: their versions are part of this crate's. Rust 1.89 or later; Linux and other
+//! Unix systems.
 
 #![forbid(unsafe_code)]
 #![warn(

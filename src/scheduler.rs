@@ -26,9 +26,9 @@ use crate::runtime::maintenance::{Deadlines, Maintenance, Pruner, Rescuer};
 use crate::runtime::plan::Scope;
 use crate::runtime::ready::Ready;
 use crate::runtime::service::spawn;
-use crate::store::{self, Durability, Settings};
+use crate::store::{self, Durability, Settings, Store};
 use crate::thread::Thread;
-use crate::time::{Clock, Deadline, SystemClock};
+use crate::time::{Clock, Deadline, SystemClock, Timestamp};
 use crate::wake::{Wake, lock};
 
 /// The most workers of a scheduler.
@@ -200,6 +200,17 @@ impl Builder {
 
     /// Checks everything, opens the storage and makes the parts.
     pub(crate) fn build(self) -> Result<Parts> {
+        self.build_on(|place, settings, now| match place {
+            Place::File(path) => store::open_file(path, settings, now),
+            Place::Memory => store::open_memory(settings, now),
+        })
+    }
+
+    /// Checks everything before `open` is called, so that nothing is created in vain.
+    fn build_on(
+        self,
+        open: impl FnOnce(&Place, Settings, Timestamp) -> Result<Arc<dyn Store>>,
+    ) -> Result<Parts> {
         let scope = self.scope()?;
         let max_spares = self.max_spares.unwrap_or(self.workers);
         if !(1..=MAX_WORKERS).contains(&self.workers) {
@@ -220,11 +231,7 @@ impl Builder {
             busy_wait: self.busy_wait,
             runs: true,
         };
-        let now = self.clock.now();
-        let store = match &self.place {
-            Place::File(path) => store::open_file(path, settings, now)?,
-            Place::Memory => store::open_memory(settings, now)?,
-        };
+        let store = open(&self.place, settings, self.clock.now())?;
         let (dispatcher_wake, maintenance_wake) = (Wake::new(), Wake::new());
         store.hub().set_runner(dispatcher_wake.clone());
         store.hub().set_maintenance(maintenance_wake.clone());
@@ -245,6 +252,15 @@ impl Builder {
             dispatcher_wake,
             maintenance_wake,
         })
+    }
+
+    /// The parts on a store of the test's.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn on_store(
+        self,
+        wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Result<Parts> {
+        self.build_on(|_, settings, now| store::open_memory(settings, now).map(wrap))
     }
 
     fn scope(&self) -> Result<Scope> {

@@ -150,17 +150,21 @@ impl Builder {
     /// As [`start`](Self::start).
     pub fn stepped(self, clock: &TestClock) -> Result<Stepper> {
         let parts = self.clock(clock.clone()).build()?;
-        Ok(Stepper {
+        Ok(Stepper::new(parts, clock))
+    }
+}
+
+impl Stepper {
+    pub(crate) fn new(parts: Parts, clock: &TestClock) -> Self {
+        Self {
             dispatcher: parts.dispatcher(),
             executor: parts.executor(),
             maintenance: parts.maintenance(None),
             clock: clock.clone(),
             parts,
-        })
+        }
     }
-}
 
-impl Stepper {
     /// The clock.
     #[must_use]
     pub fn clock(&self) -> &TestClock {

@@ -4,6 +4,8 @@
 pub(crate) mod attempts;
 pub(crate) mod dispatcher;
 pub(crate) mod executor;
+#[cfg(all(test, feature = "testing"))]
+mod faults;
 pub(crate) mod finish;
 pub(crate) mod maintenance;
 pub(crate) mod plan;

@@ -11,6 +11,8 @@
 //!   is its own affair.
 //! - An error says that nothing was stored, unless its kind is `Unknown`.
 
+#[cfg(all(test, feature = "testing"))]
+pub(crate) mod faulty;
 pub(crate) mod hub;
 mod sqlite;
 mod ticket;

@@ -1,0 +1,122 @@
+//! A store that fails as it is told to, around one that works.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::op::{Lane, Op, Reply, Rescued};
+use crate::model::query::{Answer, Query};
+use crate::model::settle::Fence;
+use crate::store::{Condition, Hub, NextMaintenance, Store, Ticket};
+use crate::time::Timestamp;
+use crate::wake::lock;
+
+/// How a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It does not.
+    None,
+    /// Nothing is stored.
+    Before(ErrorKind),
+    /// Everything is stored, but the caller is told that it may not be.
+    After,
+}
+
+/// The faults to come: of writes, and of notes of a start.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    writes: Mutex<VecDeque<Fault>>,
+    begins: Mutex<VecDeque<Fault>>,
+}
+
+impl Faults {
+    pub(crate) fn of_writes(&self, faults: impl IntoIterator<Item = Fault>) {
+        lock(&self.writes).extend(faults);
+    }
+
+    pub(crate) fn of_begins(&self, faults: impl IntoIterator<Item = Fault>) {
+        lock(&self.begins).extend(faults);
+    }
+
+    fn next(queue: &Mutex<VecDeque<Fault>>) -> Fault {
+        lock(queue).pop_front().unwrap_or(Fault::None)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct FaultyStore {
+    inner: Arc<dyn Store>,
+    faults: Arc<Faults>,
+}
+
+impl FaultyStore {
+    pub(crate) fn new(inner: Arc<dyn Store>, faults: Arc<Faults>) -> Self {
+        Self { inner, faults }
+    }
+}
+
+fn injected(kind: ErrorKind) -> Error {
+    Error::new(kind, "injected")
+}
+
+impl Store for FaultyStore {
+    fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>> {
+        match Faults::next(&self.faults.writes) {
+            Fault::None => self.inner.apply(now, ops),
+            Fault::Before(kind) => Err(injected(kind)),
+            Fault::After => {
+                self.inner.apply(now, ops)?;
+                Err(injected(ErrorKind::Unknown))
+            }
+        }
+    }
+
+    fn submit(&self, now: Timestamp, ops: Vec<Op>) -> Ticket {
+        Ticket::ready(self.apply(now, ops))
+    }
+
+    fn read(&self, query: Query) -> Result<Answer> {
+        self.inner.read(query)
+    }
+
+    fn lanes(&self) -> Vec<Lane> {
+        self.inner.lanes()
+    }
+
+    fn refresh(&self) -> Result<()> {
+        self.inner.refresh()
+    }
+
+    fn begin(&self, fence: Fence) -> Result<()> {
+        match Faults::next(&self.faults.begins) {
+            Fault::None => self.inner.begin(fence),
+            Fault::Before(kind) => Err(injected(kind)),
+            Fault::After => Err(injected(ErrorKind::Unknown)),
+        }
+    }
+
+    fn recover(&self, now: Timestamp) -> Result<Rescued> {
+        self.inner.recover(now)
+    }
+
+    fn next_maintenance(&self) -> Result<NextMaintenance> {
+        self.inner.next_maintenance()
+    }
+
+    fn hub(&self) -> &Hub {
+        self.inner.hub()
+    }
+
+    fn backup(&self, to: &Path) -> Result<()> {
+        self.inner.backup(to)
+    }
+
+    fn condition(&self) -> Condition {
+        self.inner.condition()
+    }
+
+    fn close(&self, now: Timestamp) {
+        self.inner.close(now);
+    }
+}
