@@ -132,12 +132,14 @@ mod wake;
 pub use chrono;
 pub use rusqlite;
 
-pub use client::{Bulk, Cancel, Client, ClientBuilder, Receipt, Streamed, Submit};
+pub use client::submit::{Receipt, Submit};
+pub use client::{Client, ClientBuilder};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::TaskHandler;
 pub use handler::context::TaskContext;
 pub use handler::token::StopReason;
 pub use id::TaskId;
+pub use model::answer::{Bulk, Cancel, Streamed};
 pub use model::attempt::{Attempt, AttemptEnd};
 pub use model::edit::Edit;
 pub use model::event::{Event, EventKind};

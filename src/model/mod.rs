@@ -3,6 +3,7 @@
 //! Pure: no I/O, no threads, no clock. Time, randomness and everything stored come in as arguments, so each rule is
 //! tested as a table beside its code.
 
+pub(crate) mod answer;
 pub(crate) mod attempt;
 pub(crate) mod edit;
 pub(crate) mod event;

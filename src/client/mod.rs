@@ -1,29 +1,33 @@
 //! Everything that can be done with tasks, but for running them.
 
+pub(crate) mod submit;
+mod write;
+
 use std::fmt;
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::client::submit::Submit;
+use crate::client::write::Write;
+use crate::error::Result;
+#[cfg(doc)]
+use crate::error::{Error, ErrorKind};
 use crate::id::TaskId;
+use crate::model::answer::{Bulk, Cancel, Streamed};
 use crate::model::attempt::Attempt;
 use crate::model::edit::Edit;
 use crate::model::filter::{Filter, Page};
 use crate::model::health::Health;
-use crate::model::limits::{MAX_BATCH, check_name};
 use crate::model::new_task::{NewTask, Scheduled};
-use crate::model::op::{Action, CHUNK, Changed, Op, Reply};
+use crate::model::op::{Action, CHUNK, Op};
 use crate::model::query::{Query, Stats};
 use crate::model::retention::Retention;
-use crate::model::task::{Ended, Task, TaskState};
+use crate::model::task::{Ended, Task};
 use crate::store::hub::Events;
-use crate::store::{self, Durability, Settings, Store, Ticket};
+use crate::store::{self, Durability, Settings, Store};
 use crate::time::{Clock, Deadline, SystemClock, Timestamp};
 
 /// How many tasks of a [`schedule_stream`](Client::schedule_stream) share a commit.
@@ -97,59 +101,6 @@ impl ClientBuilder {
     }
 }
 
-/// What a bulk call did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Bulk {
-    matched: u64,
-    changed: u64,
-}
-
-impl Bulk {
-    /// Tasks that matched the filter.
-    #[must_use]
-    pub fn matched(self) -> u64 {
-        self.matched
-    }
-
-    /// Those of them that were in a state that allows the call, and were changed.
-    #[must_use]
-    pub fn changed(self) -> u64 {
-        self.changed
-    }
-}
-
-/// What [`Client::schedule_stream`] stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Streamed {
-    new: u64,
-    existing: u64,
-}
-
-impl Streamed {
-    /// Tasks that were stored.
-    #[must_use]
-    pub fn new_count(self) -> u64 {
-        self.new
-    }
-
-    /// Tasks whose id was stored before.
-    #[must_use]
-    pub fn existing_count(self) -> u64 {
-        self.existing
-    }
-}
-
-/// What [`Client::cancel`] answers. It tells the truth at the moment of its commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cancel {
-    /// The task will never start, or never again.
-    Cancelled,
-    /// An instance holds the task and is told. It ends as cancelled, unless it completes first.
-    Requested,
-    /// Too late: it has ended, in this state.
-    Finished(TaskState),
-}
-
 impl Client {
     /// Opens a file without running anything in this process, and creates it if there is none.
     ///
@@ -202,12 +153,12 @@ impl Client {
     /// too large; [`ErrorKind::Busy`], [`ErrorKind::Full`] or [`ErrorKind::Storage`] if nothing was stored;
     /// [`ErrorKind::Unknown`] if the disk failed during the commit. [`Error::task_id`] names the task.
     pub fn schedule(&self, task: impl Into<NewTask>) -> Result<Scheduled> {
-        self.write(schedule(self.now(), task.into()))
+        self.write(write::schedule(self.now(), task.into()))
     }
 
     /// Stores tasks in one commit, all or none, and answers in their order.
     ///
-    /// At most [`MAX_BATCH`] (100,000): while they are written, other writes wait. For more, or to let
+    /// At most [`MAX_BATCH`](crate::MAX_BATCH) (100,000): while they are written, other writes wait. For more, or to let
     /// others in between, [`schedule_stream`](Self::schedule_stream).
     ///
     /// # Errors
@@ -217,7 +168,7 @@ impl Client {
         &self,
         tasks: impl IntoIterator<Item = T>,
     ) -> Result<Vec<Scheduled>> {
-        self.write(schedule_many(self.now(), tasks))
+        self.write(write::schedule_many(self.now(), tasks))
     }
 
     /// Stores tasks from an iterator of any length, in commits of 1,000, never holding more.
@@ -334,7 +285,7 @@ impl Client {
             .store
             .read(Query::History(id))
             .map_err(|error| error.with_task(id))?;
-        history.history().ok_or_else(|| not_found(id))
+        history.history().ok_or_else(|| write::not_found(id))
     }
 
     /// Cancels a task.
@@ -343,7 +294,7 @@ impl Client {
     ///
     /// [`ErrorKind::NotFound`] if there is no such task; else as [`schedule`](Self::schedule).
     pub fn cancel(&self, id: impl Into<TaskId>) -> Result<Cancel> {
-        self.write(cancel(id.into()))
+        self.write(write::cancel(id.into()))
     }
 
     /// Deletes a task that has ended, with its result and history.
@@ -352,7 +303,7 @@ impl Client {
     ///
     /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it has not ended.
     pub fn delete(&self, id: impl Into<TaskId>) -> Result<()> {
-        self.write(change(id.into(), Ok(Action::Delete)))
+        self.write(write::change(id.into(), Ok(Action::Delete)))
     }
 
     /// Makes a pending task due at another instant, rounded up to a microsecond.
@@ -362,7 +313,7 @@ impl Client {
     /// [`ErrorKind::NotFound`], [`ErrorKind::State`] if it is not pending, [`ErrorKind::Invalid`] outside the years 1970 to
     /// 9999.
     pub fn reschedule(&self, id: impl Into<TaskId>, at: DateTime<Utc>) -> Result<()> {
-        self.write(change(id.into(), reschedule(at)))
+        self.write(write::change(id.into(), write::reschedule(at)))
     }
 
     /// Makes a pending task due now.
@@ -371,7 +322,7 @@ impl Client {
     ///
     /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it is not pending.
     pub fn run_now(&self, id: impl Into<TaskId>) -> Result<()> {
-        self.write(change(id.into(), Ok(Action::RunNow)))
+        self.write(write::change(id.into(), Ok(Action::RunNow)))
     }
 
     /// Makes a task that has ended pending again, due now, with all its attempts before it. Its history stays; its result
@@ -381,7 +332,7 @@ impl Client {
     ///
     /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it has not ended.
     pub fn retry(&self, id: impl Into<TaskId>) -> Result<()> {
-        self.write(change(id.into(), Ok(Action::Retry)))
+        self.write(write::change(id.into(), Ok(Action::Retry)))
     }
 
     /// Changes a pending task.
@@ -391,7 +342,7 @@ impl Client {
     /// [`ErrorKind::NotFound`], [`ErrorKind::State`] if it is not pending, [`ErrorKind::Invalid`] if the change is not
     /// allowed, [`ErrorKind::Payload`] if the new payload is of another kind or too large.
     pub fn edit(&self, id: impl Into<TaskId>, edit: Edit) -> Result<()> {
-        self.write(change(id.into(), edit.prepare().map(Action::Edit)))
+        self.write(write::change(id.into(), edit.prepare().map(Action::Edit)))
     }
 
     /// Cancels all matching tasks, in commits of up to 500.
@@ -419,7 +370,7 @@ impl Client {
     ///
     /// As [`cancel_all`](Self::cancel_all).
     pub fn reschedule_all(&self, filter: &Filter, at: DateTime<Utc>) -> Result<Bulk> {
-        self.change_all(filter, &reschedule(at)?)
+        self.change_all(filter, &write::reschedule(at)?)
     }
 
     /// Makes all matching pending tasks due now, in commits of up to 500.
@@ -460,7 +411,7 @@ impl Client {
                 action: action.clone(),
                 after,
             };
-            let changed = one(self.store.apply(self.now(), vec![op])?).changed_many();
+            let changed = write::one(self.store.apply(self.now(), vec![op])?).changed_many();
             bulk.matched += changed.matched as u64;
             bulk.changed += changed.changed as u64;
             match changed.next {
@@ -504,9 +455,9 @@ impl Client {
                 .store
                 .read(Query::State(id))
                 .map_err(|error| error.with_task(id))?;
-            let state = state.state().ok_or_else(|| not_found(id))?;
+            let state = state.state().ok_or_else(|| write::not_found(id))?;
             if state.is_final() {
-                let task = self.get(id)?.ok_or_else(|| not_found(id))?;
+                let task = self.get(id)?.ok_or_else(|| write::not_found(id))?;
                 // Between the two reads it may have been retried.
                 if task.state.is_final() {
                     return Ok(Some(Ended(task)));
@@ -551,7 +502,7 @@ impl Client {
     ///
     /// [`ErrorKind::Invalid`] if the name is not allowed; else as [`schedule`](Self::schedule).
     pub fn pause(&self, queue: &str) -> Result<()> {
-        self.write(pause(queue, true))
+        self.write(write::pause(queue, true))
     }
 
     /// Starts tasks of a queue again.
@@ -560,7 +511,7 @@ impl Client {
     ///
     /// As [`pause`](Self::pause).
     pub fn resume(&self, queue: &str) -> Result<()> {
-        self.write(pause(queue, false))
+        self.write(write::pause(queue, false))
     }
 
     /// Deletes ended tasks whose retention is over, in commits of up to 500, and returns how many. A scheduler does so on
@@ -578,7 +529,7 @@ impl Client {
                 cutoffs: retention.cutoffs(now),
                 limit: CHUNK,
             };
-            let count = one(self.store.apply(now, vec![op])?).done();
+            let count = write::one(self.store.apply(now, vec![op])?).done();
             pruned += count as u64;
             if count < CHUNK {
                 return Ok(pruned);
@@ -621,259 +572,12 @@ impl Client {
         let replies = self
             .store
             .apply(write.now.unwrap_or_else(|| self.now()), vec![write.op]);
-        answer(replies, write.task, write.answer)
+        write::answer(replies, write.task, write.answer)
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
-    }
-}
-
-fn not_found(id: TaskId) -> Error {
-    Error::new(ErrorKind::NotFound, format!("there is no task {id}")).with_task(id)
-}
-
-fn one(mut replies: Vec<Reply>) -> Reply {
-    replies.pop().expect("one operation has one answer")
-}
-
-/// A write before it is sent: what to ask, and how to read the answer.
-struct Write<T> {
-    op: Op,
-    now: Option<Timestamp>,
-    task: Option<TaskId>,
-    answer: fn(Reply, TaskId) -> Result<T>,
-}
-
-fn answer<T>(
-    replies: Result<Vec<Reply>>,
-    task: Option<TaskId>,
-    answer: fn(Reply, TaskId) -> Result<T>,
-) -> Result<T> {
-    match (replies, task) {
-        (Ok(replies), task) => answer(
-            one(replies),
-            task.unwrap_or_else(|| TaskId::from_bytes([0; 16])),
-        ),
-        (Err(error), Some(task)) => Err(error.with_task(task)),
-        (Err(error), None) => Err(error),
-    }
-}
-
-fn schedule(now: Timestamp, task: NewTask) -> Result<Write<Scheduled>> {
-    let id = task.task_id();
-    Ok(Write {
-        op: Op::Insert(vec![task.prepare(now)?]),
-        now: Some(now),
-        task: Some(id),
-        answer: |reply, _| Ok(reply.inserted().remove(0)),
-    })
-}
-
-fn schedule_many<T: Into<NewTask>>(
-    now: Timestamp,
-    tasks: impl IntoIterator<Item = T>,
-) -> Result<Write<Vec<Scheduled>>> {
-    let mut inserts = Vec::new();
-    for task in tasks {
-        if inserts.len() == MAX_BATCH {
-            return Err(Error::invalid(format!(
-                "over {MAX_BATCH} tasks in one call: use schedule_stream"
-            )));
-        }
-        inserts.push(task.into().prepare(now)?);
-    }
-    Ok(Write {
-        op: Op::Insert(inserts),
-        now: Some(now),
-        task: None,
-        answer: |reply, _| Ok(reply.inserted()),
-    })
-}
-
-fn cancel(id: TaskId) -> Result<Write<Cancel>> {
-    Ok(Write {
-        op: Op::Change {
-            id,
-            action: Action::Cancel,
-        },
-        now: None,
-        task: Some(id),
-        answer: |reply, id| match reply.changed() {
-            Changed::Applied => Ok(Cancel::Cancelled),
-            Changed::Requested => Ok(Cancel::Requested),
-            Changed::Refused(state) => Ok(Cancel::Finished(state)),
-            Changed::WrongKind | Changed::NotFound => Err(not_found(id)),
-        },
-    })
-}
-
-fn reschedule(at: DateTime<Utc>) -> Result<Action> {
-    Timestamp::rounded_up(at).map(Action::Reschedule)
-}
-
-fn change(id: TaskId, action: Result<Action>) -> Result<Write<()>> {
-    let action = action.map_err(|error| error.with_task(id))?;
-    Ok(Write {
-        op: Op::Change { id, action },
-        now: None,
-        task: Some(id),
-        answer: |reply, id| match reply.changed() {
-            Changed::Applied | Changed::Requested => Ok(()),
-            Changed::Refused(state) => Err(Error::new(
-                ErrorKind::State,
-                format!("the task {id} is {state}, which does not allow this"),
-            )
-            .with_task(id)),
-            Changed::WrongKind => Err(Error::new(
-                ErrorKind::Payload,
-                format!("the new payload is of another kind than the task {id}"),
-            )
-            .with_task(id)),
-            Changed::NotFound => Err(not_found(id)),
-        },
-    })
-}
-
-fn pause(queue: &str, paused: bool) -> Result<Write<()>> {
-    check_name("queue", queue)?;
-    Ok(Write {
-        op: Op::PauseQueue {
-            queue: queue.to_owned(),
-            paused,
-        },
-        now: None,
-        task: None,
-        answer: |reply, _| {
-            reply.done();
-            Ok(())
-        },
-    })
-}
-
-/// The writes of a [`Client`] without waiting: each returns a [`Receipt`].
-///
-/// The write is on its way when the method returns, on a thread of the store; dropping the receipt does not call it back.
-/// Made by [`Client::submit`].
-///
-/// # Example
-///
-/// ```
-/// # use punctual::{NewTask, Scheduler};
-/// # let scheduler = Scheduler::in_memory().start()?;
-/// let receipts: Vec<_> = (0..100)
-///     .map(|n| scheduler.submit().schedule(NewTask::with_kind("count", &n)))
-///     .collect();
-/// for receipt in receipts {
-///     assert!(receipt.wait()?.is_new());
-/// }
-/// # Ok::<(), punctual::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct Submit<'a>(&'a Client);
-
-impl Submit<'_> {
-    /// As [`Client::schedule`].
-    pub fn schedule(self, task: impl Into<NewTask>) -> Receipt<Scheduled> {
-        self.send(schedule(self.0.now(), task.into()))
-    }
-
-    /// As [`Client::schedule_many`].
-    pub fn schedule_many<T: Into<NewTask>>(
-        self,
-        tasks: impl IntoIterator<Item = T>,
-    ) -> Receipt<Vec<Scheduled>> {
-        self.send(schedule_many(self.0.now(), tasks))
-    }
-
-    /// As [`Client::cancel`].
-    pub fn cancel(self, id: impl Into<TaskId>) -> Receipt<Cancel> {
-        self.send(cancel(id.into()))
-    }
-
-    /// As [`Client::delete`].
-    pub fn delete(self, id: impl Into<TaskId>) -> Receipt<()> {
-        self.send(change(id.into(), Ok(Action::Delete)))
-    }
-
-    /// As [`Client::reschedule`].
-    pub fn reschedule(self, id: impl Into<TaskId>, at: DateTime<Utc>) -> Receipt<()> {
-        self.send(change(id.into(), reschedule(at)))
-    }
-
-    /// As [`Client::run_now`].
-    pub fn run_now(self, id: impl Into<TaskId>) -> Receipt<()> {
-        self.send(change(id.into(), Ok(Action::RunNow)))
-    }
-
-    /// As [`Client::retry`].
-    pub fn retry(self, id: impl Into<TaskId>) -> Receipt<()> {
-        self.send(change(id.into(), Ok(Action::Retry)))
-    }
-
-    /// As [`Client::edit`].
-    pub fn edit(self, id: impl Into<TaskId>, edit: Edit) -> Receipt<()> {
-        self.send(change(id.into(), edit.prepare().map(Action::Edit)))
-    }
-
-    /// As [`Client::pause`].
-    pub fn pause(self, queue: &str) -> Receipt<()> {
-        self.send(pause(queue, true))
-    }
-
-    /// As [`Client::resume`].
-    pub fn resume(self, queue: &str) -> Receipt<()> {
-        self.send(pause(queue, false))
-    }
-
-    fn send<T>(self, write: Result<Write<T>>) -> Receipt<T> {
-        match write {
-            Ok(write) => Receipt {
-                ticket: self
-                    .0
-                    .store
-                    .submit(write.now.unwrap_or_else(|| self.0.now()), vec![write.op]),
-                task: write.task,
-                answer: write.answer,
-            },
-            Err(error) => Receipt {
-                task: error.task_id(),
-                ticket: Ticket::ready(Err(error)),
-                answer: |_, _| unreachable!("an error has no answer"),
-            },
-        }
-    }
-}
-
-/// The answer to a submitted write, once it is on disk: to be waited for, or awaited in any async runtime.
-#[derive(Debug)]
-#[must_use = "the write may fail"]
-pub struct Receipt<T> {
-    ticket: Ticket,
-    task: Option<TaskId>,
-    answer: fn(Reply, TaskId) -> Result<T>,
-}
-
-impl<T> Receipt<T> {
-    /// Blocks until the write is on disk.
-    ///
-    /// # Errors
-    ///
-    /// Those of the method of [`Client`] with the same name.
-    pub fn wait(self) -> Result<T> {
-        answer(self.ticket.wait(), self.task, self.answer)
-    }
-}
-
-impl<T> Future for Receipt<T> {
-    type Output = Result<T>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.ticket.poll(cx) {
-            Poll::Ready(replies) => Poll::Ready(answer(replies, self.task, self.answer)),
-            Poll::Pending => Poll::Pending,
-        }
     }
 }

@@ -1,0 +1,142 @@
+//! The writes of a client without waiting for them.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use chrono::{DateTime, Utc};
+
+use crate::client::Client;
+use crate::client::write::{self, Write, answer};
+use crate::error::Result;
+use crate::id::TaskId;
+use crate::model::answer::Cancel;
+use crate::model::edit::Edit;
+use crate::model::new_task::{NewTask, Scheduled};
+use crate::model::op::{Action, Reply};
+use crate::store::Ticket;
+
+/// The writes of a [`Client`] without waiting: each returns a [`Receipt`].
+///
+/// The write is on its way when the method returns, on a thread of the store; dropping the receipt does not call it back.
+/// Made by [`Client::submit`].
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{NewTask, Scheduler};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let receipts: Vec<_> = (0..100)
+///     .map(|n| scheduler.submit().schedule(NewTask::with_kind("count", &n)))
+///     .collect();
+/// for receipt in receipts {
+///     assert!(receipt.wait()?.is_new());
+/// }
+/// # Ok::<(), punctual::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Submit<'a>(pub(super) &'a Client);
+
+impl Submit<'_> {
+    /// As [`Client::schedule`].
+    pub fn schedule(self, task: impl Into<NewTask>) -> Receipt<Scheduled> {
+        self.send(write::schedule(self.0.now(), task.into()))
+    }
+
+    /// As [`Client::schedule_many`].
+    pub fn schedule_many<T: Into<NewTask>>(
+        self,
+        tasks: impl IntoIterator<Item = T>,
+    ) -> Receipt<Vec<Scheduled>> {
+        self.send(write::schedule_many(self.0.now(), tasks))
+    }
+
+    /// As [`Client::cancel`].
+    pub fn cancel(self, id: impl Into<TaskId>) -> Receipt<Cancel> {
+        self.send(write::cancel(id.into()))
+    }
+
+    /// As [`Client::delete`].
+    pub fn delete(self, id: impl Into<TaskId>) -> Receipt<()> {
+        self.send(write::change(id.into(), Ok(Action::Delete)))
+    }
+
+    /// As [`Client::reschedule`].
+    pub fn reschedule(self, id: impl Into<TaskId>, at: DateTime<Utc>) -> Receipt<()> {
+        self.send(write::change(id.into(), write::reschedule(at)))
+    }
+
+    /// As [`Client::run_now`].
+    pub fn run_now(self, id: impl Into<TaskId>) -> Receipt<()> {
+        self.send(write::change(id.into(), Ok(Action::RunNow)))
+    }
+
+    /// As [`Client::retry`].
+    pub fn retry(self, id: impl Into<TaskId>) -> Receipt<()> {
+        self.send(write::change(id.into(), Ok(Action::Retry)))
+    }
+
+    /// As [`Client::edit`].
+    pub fn edit(self, id: impl Into<TaskId>, edit: Edit) -> Receipt<()> {
+        self.send(write::change(id.into(), edit.prepare().map(Action::Edit)))
+    }
+
+    /// As [`Client::pause`].
+    pub fn pause(self, queue: &str) -> Receipt<()> {
+        self.send(write::pause(queue, true))
+    }
+
+    /// As [`Client::resume`].
+    pub fn resume(self, queue: &str) -> Receipt<()> {
+        self.send(write::pause(queue, false))
+    }
+
+    fn send<T>(self, write: Result<Write<T>>) -> Receipt<T> {
+        match write {
+            Ok(write) => Receipt {
+                ticket: self
+                    .0
+                    .store
+                    .submit(write.now.unwrap_or_else(|| self.0.now()), vec![write.op]),
+                task: write.task,
+                answer: write.answer,
+            },
+            Err(error) => Receipt {
+                task: error.task_id(),
+                ticket: Ticket::ready(Err(error)),
+                answer: |_, _| unreachable!("an error has no answer"),
+            },
+        }
+    }
+}
+
+/// The answer to a submitted write, once it is on disk: to be waited for, or awaited in any async runtime.
+#[derive(Debug)]
+#[must_use = "the write may fail"]
+pub struct Receipt<T> {
+    ticket: Ticket,
+    task: Option<TaskId>,
+    answer: fn(Reply, TaskId) -> Result<T>,
+}
+
+impl<T> Receipt<T> {
+    /// Blocks until the write is on disk.
+    ///
+    /// # Errors
+    ///
+    /// Those of the method of [`Client`] with the same name.
+    pub fn wait(self) -> Result<T> {
+        answer(self.ticket.wait(), self.task, self.answer)
+    }
+}
+
+impl<T> Future for Receipt<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.ticket.poll(cx) {
+            Poll::Ready(replies) => Poll::Ready(answer(replies, self.task, self.answer)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

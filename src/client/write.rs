@@ -1,0 +1,133 @@
+//! The writes of a client before they are sent: what to ask, and how to read the answer.
+
+use chrono::{DateTime, Utc};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::TaskId;
+use crate::model::answer::Cancel;
+use crate::model::limits::{MAX_BATCH, check_name};
+use crate::model::new_task::{NewTask, Scheduled};
+use crate::model::op::{Action, Changed, Op, Reply};
+use crate::time::Timestamp;
+
+pub(super) fn not_found(id: TaskId) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no task {id}")).with_task(id)
+}
+
+pub(super) fn one(mut replies: Vec<Reply>) -> Reply {
+    replies.pop().expect("one operation has one answer")
+}
+
+/// A write before it is sent: what to ask, and how to read the answer.
+pub(super) struct Write<T> {
+    pub(super) op: Op,
+    pub(super) now: Option<Timestamp>,
+    pub(super) task: Option<TaskId>,
+    pub(super) answer: fn(Reply, TaskId) -> Result<T>,
+}
+
+pub(super) fn answer<T>(
+    replies: Result<Vec<Reply>>,
+    task: Option<TaskId>,
+    answer: fn(Reply, TaskId) -> Result<T>,
+) -> Result<T> {
+    match (replies, task) {
+        (Ok(replies), task) => answer(
+            one(replies),
+            task.unwrap_or_else(|| TaskId::from_bytes([0; 16])),
+        ),
+        (Err(error), Some(task)) => Err(error.with_task(task)),
+        (Err(error), None) => Err(error),
+    }
+}
+
+pub(super) fn schedule(now: Timestamp, task: NewTask) -> Result<Write<Scheduled>> {
+    let id = task.task_id();
+    Ok(Write {
+        op: Op::Insert(vec![task.prepare(now)?]),
+        now: Some(now),
+        task: Some(id),
+        answer: |reply, _| Ok(reply.inserted().remove(0)),
+    })
+}
+
+pub(super) fn schedule_many<T: Into<NewTask>>(
+    now: Timestamp,
+    tasks: impl IntoIterator<Item = T>,
+) -> Result<Write<Vec<Scheduled>>> {
+    let mut inserts = Vec::new();
+    for task in tasks {
+        if inserts.len() == MAX_BATCH {
+            return Err(Error::invalid(format!(
+                "over {MAX_BATCH} tasks in one call: use schedule_stream"
+            )));
+        }
+        inserts.push(task.into().prepare(now)?);
+    }
+    Ok(Write {
+        op: Op::Insert(inserts),
+        now: Some(now),
+        task: None,
+        answer: |reply, _| Ok(reply.inserted()),
+    })
+}
+
+pub(super) fn cancel(id: TaskId) -> Result<Write<Cancel>> {
+    Ok(Write {
+        op: Op::Change {
+            id,
+            action: Action::Cancel,
+        },
+        now: None,
+        task: Some(id),
+        answer: |reply, id| match reply.changed() {
+            Changed::Applied => Ok(Cancel::Cancelled),
+            Changed::Requested => Ok(Cancel::Requested),
+            Changed::Refused(state) => Ok(Cancel::Finished(state)),
+            Changed::WrongKind | Changed::NotFound => Err(not_found(id)),
+        },
+    })
+}
+
+pub(super) fn reschedule(at: DateTime<Utc>) -> Result<Action> {
+    Timestamp::rounded_up(at).map(Action::Reschedule)
+}
+
+pub(super) fn change(id: TaskId, action: Result<Action>) -> Result<Write<()>> {
+    let action = action.map_err(|error| error.with_task(id))?;
+    Ok(Write {
+        op: Op::Change { id, action },
+        now: None,
+        task: Some(id),
+        answer: |reply, id| match reply.changed() {
+            Changed::Applied | Changed::Requested => Ok(()),
+            Changed::Refused(state) => Err(Error::new(
+                ErrorKind::State,
+                format!("the task {id} is {state}, which does not allow this"),
+            )
+            .with_task(id)),
+            Changed::WrongKind => Err(Error::new(
+                ErrorKind::Payload,
+                format!("the new payload is of another kind than the task {id}"),
+            )
+            .with_task(id)),
+            Changed::NotFound => Err(not_found(id)),
+        },
+    })
+}
+
+pub(super) fn pause(queue: &str, paused: bool) -> Result<Write<()>> {
+    check_name("queue", queue)?;
+    Ok(Write {
+        op: Op::PauseQueue {
+            queue: queue.to_owned(),
+            paused,
+        },
+        now: None,
+        task: None,
+        answer: |reply, _| {
+            reply.done();
+            Ok(())
+        },
+    })
+}
