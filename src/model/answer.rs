@@ -23,7 +23,7 @@ impl Bulk {
     }
 }
 
-/// What [`Client::schedule_stream`] stored.
+/// What [`Client::schedule_stream`](crate::Client::schedule_stream) stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Streamed {
     pub(crate) new: u64,
@@ -44,7 +44,7 @@ impl Streamed {
     }
 }
 
-/// What [`Client::cancel`] answers. It tells the truth at the moment of its commit.
+/// What [`Client::cancel`](crate::Client::cancel) answers. It tells the truth at the moment of its commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cancel {
     /// The task will never start, or never again.

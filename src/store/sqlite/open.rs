@@ -199,25 +199,15 @@ fn create(path: &Path) -> Result<()> {
 /// Refuses file systems on which another machine could have the file open: SQLite's log is shared memory.
 #[cfg(target_os = "linux")]
 fn check_file_system(path: &Path) -> Result<()> {
-    const NETWORK: [(u64, &str); 9] = [
-        (0x6969, "NFS"),
-        (0x517b, "SMB"),
-        (0xff53_4d42, "CIFS"),
-        (0xfe53_4d42, "SMB2"),
-        (0x0102_1997, "9p"),
-        (0x5346_414f, "AFS"),
-        (0x00c3_6400, "Ceph"),
-        (0x7375_7245, "Coda"),
-        (0x6573_5546, "FUSE"),
-    ];
     let folder = path.parent().unwrap_or(Path::new("/"));
+    // One that cannot be asked will fail when the file is opened.
     let Ok(stat) = rustix::fs::statfs(folder) else {
         return Ok(());
     };
-    let magic = (stat.f_type as u64) & 0xffff_ffff;
-    match NETWORK.iter().find(|(known, _)| *known == magic) {
+    #[allow(clippy::unnecessary_cast, reason = "its type differs between targets")]
+    match network_file_system(stat.f_type as u64) {
         None => Ok(()),
-        Some((_, name)) => Err(Error::new(
+        Some(name) => Err(Error::new(
             ErrorKind::Unsupported,
             format!(
                 "{} is on a network file system ({name}), where SQLite's log does not work",
@@ -225,6 +215,23 @@ fn check_file_system(path: &Path) -> Result<()> {
             ),
         )),
     }
+}
+
+/// The name of a file system of that magic number (statfs(2)), if other machines can share it.
+#[cfg(target_os = "linux")]
+fn network_file_system(magic: u64) -> Option<&'static str> {
+    Some(match magic & 0xffff_ffff {
+        0x6969 => "NFS",
+        0x517b => "SMB",
+        0xff53_4d42 => "CIFS",
+        0xfe53_4d42 => "SMB2",
+        0x0102_1997 => "9p",
+        0x5346_414f => "AFS",
+        0x00c3_6400 => "Ceph",
+        0x7375_7245 => "Coda",
+        0x6573_5546 => "FUSE",
+        _ => return None,
+    })
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -407,6 +414,24 @@ mod tests {
         // In memory there is no log.
         let error = set(&conn, "journal_mode", "wal", "wal").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn network_file_systems_are_known_by_their_number() {
+        assert_eq!(network_file_system(0x6969), Some("NFS"));
+        // Some targets extend the sign.
+        assert_eq!(network_file_system(0xffff_ffff_ff53_4d42), Some("CIFS"));
+        assert_eq!(network_file_system(0xef53), None, "ext4");
+        assert_eq!(network_file_system(0x0102_1994), None, "tmpfs");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_folder_that_cannot_be_written_is_read_only() {
+        // Nobody can create a file there, root neither.
+        let error = Opener::new(Path::new("/sys/punctual.db"), Duration::ZERO).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
     }
 
     #[test]
