@@ -254,9 +254,9 @@ impl Client {
         let (mut total, mut after) = (0, None);
         loop {
             let filter = filter.clone();
-            let (count, next) = self.store.read(Query::Count { filter, after })?.count();
-            total += count;
-            match next {
+            let counted = self.store.read(Query::Count { filter, after })?.count();
+            total += counted.count;
+            match counted.next {
                 Some(next) => after = Some(next),
                 None => return Ok(total),
             }

@@ -32,19 +32,18 @@ pub(crate) enum Answer {
     Task(Option<Box<Task>>),
     State(Option<TaskState>),
     List(Page),
-    /// How many, and where the next window begins.
-    Count(u64, Option<TaskId>),
+    Count(Counted),
     History(Option<Vec<Attempt>>),
     Stats(Stats),
 }
 
+/// Takes the answer that belongs to a query.
 macro_rules! answers {
-    ($($name:ident: $variant:ident($($field:ident: $type:ty),*)),* $(,)?) => {
+    ($($name:ident: $variant:ident => $type:ty),* $(,)?) => {
         impl Answer {
-            $(#[allow(unused_parens)]
-            pub(crate) fn $name(self) -> ($($type),*) {
+            $(pub(crate) fn $name(self) -> $type {
                 match self {
-                    Self::$variant($($field),*) => ($($field),*),
+                    Self::$variant(answer) => answer,
                     other => unreachable!("the store answered {other:?} where {} was due", stringify!($variant)),
                 }
             })*
@@ -53,12 +52,20 @@ macro_rules! answers {
 }
 
 answers! {
-    task: Task(task: Option<Box<Task>>),
-    state: State(state: Option<TaskState>),
-    list: List(page: Page),
-    count: Count(count: u64, next: Option<TaskId>),
-    history: History(history: Option<Vec<Attempt>>),
-    stats: Stats(stats: Stats),
+    task: Task => Option<Box<Task>>,
+    state: State => Option<TaskState>,
+    list: List => Page,
+    count: Count => Counted,
+    history: History => Option<Vec<Attempt>>,
+    stats: Stats => Stats,
+}
+
+/// One window of a count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counted {
+    pub(crate) count: u64,
+    /// Where the next window begins; `None` at the end.
+    pub(crate) next: Option<TaskId>,
 }
 
 /// How many tasks are where, and how far behind the scheduler is.

@@ -11,7 +11,7 @@ use crate::id::TaskId;
 use crate::model::attempt::{Attempt, AttemptEnd};
 use crate::model::filter::{Cursor, Filter, Page};
 use crate::model::op::{Lane, LaneId};
-use crate::model::query::{Answer, Query};
+use crate::model::query::{Answer, Counted, Query};
 use crate::model::task::{Options, Task, TaskState};
 use crate::store::sqlite::fault;
 use crate::store::sqlite::filter::{Examine, Matching, Terms, over_tasks};
@@ -77,10 +77,7 @@ pub(super) fn read(
         Query::Task(id) => Answer::Task(task(conn, lanes, *id)?.map(Box::new)),
         Query::State(id) => Answer::State(state(conn, *id)?),
         Query::List(filter) => Answer::List(list(conn, lanes, filter)?),
-        Query::Count { filter, after } => {
-            let (count, next) = count(conn, lanes, filter, *after)?;
-            Answer::Count(count, next)
-        }
+        Query::Count { filter, after } => Answer::Count(count(conn, lanes, filter, *after)?),
         Query::History(id) => Answer::History(history(conn, *id)?),
         Query::Stats { now } => Answer::Stats(stats(conn, *now)?),
     })
@@ -177,9 +174,12 @@ fn count(
     lanes: &Mutex<Lanes>,
     filter: &Filter,
     after: Option<TaskId>,
-) -> rusqlite::Result<(u64, Option<TaskId>)> {
+) -> rusqlite::Result<Counted> {
     let Some(examine) = Examine::after(conn, after, false, 0, filter)? else {
-        return Ok((0, None));
+        return Ok(Counted {
+            count: 0,
+            next: None,
+        });
     };
     let terms = Terms::new(filter, &lock(lanes));
     let mut statement = conn.prepare_cached(COUNT.sql(filter))?;
@@ -188,7 +188,10 @@ fn count(
         Some(row) => row.get(0)?,
         None => 0,
     };
-    Ok((u64::try_from(count).unwrap_or(0), examine.last))
+    Ok(Counted {
+        count: u64::try_from(count).unwrap_or(0),
+        next: examine.last,
+    })
 }
 
 /// A row of the task table, before what belongs to it is fetched.
