@@ -15,6 +15,8 @@
 pub(crate) mod faulty;
 pub(crate) mod hub;
 mod sqlite;
+#[cfg(test)]
+mod suite;
 mod ticket;
 
 use std::fmt;

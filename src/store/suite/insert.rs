@@ -1,0 +1,205 @@
+//! Storing tasks.
+
+use std::time::Duration;
+
+use super::{Kit, NOW, S, due, json, on_every_backend, on_files, task};
+use crate::id::TaskId;
+use crate::model::new_task::Scheduled;
+use crate::model::op::{Insert, Op};
+use crate::model::retry::RetryPolicy;
+use crate::model::settle::Payload;
+use crate::model::task::{Options, TaskState};
+use crate::wake::Wake;
+
+on_every_backend!(
+    a_task_is_stored_with_all_it_was_given,
+    an_id_that_is_stored_answers_existing_and_changes_nothing,
+    the_same_id_twice_in_one_call_is_one_task,
+    a_payload_of_any_size_comes_back_as_it_was,
+    the_next_due_time_is_known_without_reading,
+    a_task_that_is_due_wakes_the_runner,
+);
+on_files!(
+    an_insert_that_fails_stores_none_of_its_tasks,
+    a_lane_of_a_failed_insert_is_made_again,
+);
+
+fn a_task_is_stored_with_all_it_was_given(kit: &mut Kit) {
+    let id = kit.insert(Insert {
+        kind: "mail.send".into(),
+        payload: b"{\"to\":7}".to_vec(),
+        queue: "mail".into(),
+        partition: Some("tenant-1".into()),
+        priority: 2,
+        scheduled_at: NOW + 7 * S,
+        expires_at: Some(NOW + 9 * S),
+        max_attempts: 3,
+        tags: vec!["a".into(), "b".into()],
+        options: Options {
+            timeout: Some(S),
+            retry: Some(RetryPolicy::fixed(S)),
+            max_crashes: Some(1),
+            metadata: [("k".to_owned(), "v".to_owned())].into(),
+        },
+        ..task()
+    });
+    let task = kit.task(id);
+    assert_eq!((task.id(), task.state()), (id, TaskState::Pending));
+    assert_eq!((task.kind(), task.queue()), ("mail.send", "mail"));
+    assert_eq!((task.partition(), task.priority()), (Some("tenant-1"), 2));
+    assert_eq!(task.payload_json(), b"{\"to\":7}");
+    assert_eq!(task.created_at(), NOW.to_utc());
+    assert_eq!(task.scheduled_at(), (NOW + 7 * S).to_utc());
+    assert_eq!(task.start_by(), Some((NOW + 9 * S).to_utc()));
+    assert_eq!((task.attempt(), task.max_attempts()), (0, 3));
+    assert_eq!(task.tags(), ["a", "b"]);
+    assert_eq!(task.timeout(), Some(S));
+    assert_eq!(task.metadata()["k"], "v");
+    assert_eq!((task.started_at(), task.finished_at()), (None, None));
+    assert_eq!(task.error(), None);
+    assert!(kit.history(id).is_empty());
+}
+
+fn an_id_that_is_stored_answers_existing_and_changes_nothing(kit: &mut Kit) {
+    let first = task();
+    let id = kit.insert(first.clone());
+    let again = Insert {
+        payload: json(2000),
+        priority: 0,
+        tags: vec!["other".into()],
+        ..first
+    };
+    let scheduled = kit.insert_all(vec![again, task()]);
+    assert_eq!(scheduled[0], Scheduled::Existing(id));
+    assert!(scheduled[1].is_new(), "the others of the call are stored");
+    let task = kit.task(id);
+    assert_eq!((task.payload_json(), task.priority()), (&b"null"[..], 5));
+    assert!(task.tags().is_empty());
+}
+
+fn the_same_id_twice_in_one_call_is_one_task(kit: &mut Kit) {
+    let one = task();
+    let scheduled = kit.insert_all(vec![one.clone(), one.clone()]);
+    assert_eq!(
+        scheduled,
+        [Scheduled::New(one.id), Scheduled::Existing(one.id)]
+    );
+    assert_eq!(kit.claim(9).len(), 1);
+}
+
+fn a_payload_of_any_size_comes_back_as_it_was(kit: &mut Kit) {
+    // Around the size up to which it is kept in the row.
+    for bytes in [2, 1023, 1024, 1025, 5000, 1 << 20] {
+        let payload = json(bytes);
+        let id = kit.insert(Insert {
+            payload: payload.clone(),
+            ..task()
+        });
+        assert_eq!(kit.task(id).payload_json(), payload, "{bytes} bytes read");
+        let claim = kit.claim_one();
+        assert_eq!(claim.id, id);
+        assert!(
+            claim.payload == Payload::Whole(payload),
+            "{bytes} bytes claimed"
+        );
+    }
+}
+
+fn the_next_due_time_is_known_without_reading(kit: &mut Kit) {
+    assert_eq!(kit.next_at("default", "probe"), None);
+    kit.insert(due(NOW + 9 * S));
+    assert_eq!(kit.next_at("default", "probe"), Some(NOW + 9 * S));
+    kit.insert(due(NOW + 7 * S));
+    kit.insert(due(NOW + 8 * S));
+    assert_eq!(kit.next_at("default", "probe"), Some(NOW + 7 * S));
+    assert_eq!(kit.next_at("default", "other"), None);
+}
+
+fn a_task_that_is_due_wakes_the_runner(kit: &mut Kit) {
+    let wake = Wake::new();
+    kit.store().hub().set_runner(wake.clone());
+    kit.insert(task());
+    assert!(wake.wait(Duration::ZERO));
+    wake.sleep_until(Some(NOW + 5 * S));
+    kit.insert(due(NOW + 6 * S));
+    assert!(!wake.wait(Duration::ZERO), "it sleeps less long than that");
+    wake.sleep_until(Some(NOW + 5 * S));
+    kit.insert(due(NOW + 4 * S));
+    assert!(wake.wait(Duration::ZERO));
+}
+
+/// Makes the file refuse tasks of priority 9.
+fn refuse_priority_9(kit: &Kit) {
+    kit.sql(|conn| {
+        conn.execute_batch(
+            "CREATE TRIGGER refuse BEFORE INSERT ON punctual_task WHEN new.priority = 9
+             BEGIN SELECT RAISE(ABORT, 'refused'); END",
+        )
+        .unwrap();
+    });
+}
+
+fn refused() -> Insert {
+    Insert {
+        kind: "refused".into(),
+        priority: 9,
+        ..task()
+    }
+}
+
+fn an_insert_that_fails_stores_none_of_its_tasks(kit: &mut Kit) {
+    refuse_priority_9(kit);
+    let good: Vec<Insert> = vec![
+        task(),
+        Insert {
+            payload: json(5000),
+            tags: vec!["t".into()],
+            ..task()
+        },
+    ];
+    let ids: Vec<TaskId> = good.iter().map(|task| task.id).collect();
+    let all = good.into_iter().chain([refused()]).collect();
+    let error = kit
+        .store()
+        .apply(NOW, vec![Op::Insert(all)])
+        .map(|_| ())
+        .unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    for id in ids {
+        assert!(kit.find(id).is_none());
+    }
+    assert_eq!(kit.claim(9).len(), 0);
+    for table in ["task", "payload", "tag", "lane", "queue"] {
+        assert_eq!(rows(kit, table), 0, "{table}");
+    }
+    kit.insert(task());
+}
+
+fn a_lane_of_a_failed_insert_is_made_again(kit: &mut Kit) {
+    refuse_priority_9(kit);
+    let op = Op::Insert(vec![refused()]);
+    assert!(kit.store().apply(NOW, vec![op]).is_err());
+    // The number that the rolled back transaction gave is free again: were it remembered, two kinds would share it.
+    let other = kit.insert(Insert {
+        kind: "other".into(),
+        ..task()
+    });
+    let again = kit.insert(Insert {
+        priority: 8,
+        ..refused()
+    });
+    assert_eq!(kit.task(other).kind(), "other");
+    assert_eq!(kit.task(again).kind(), "refused");
+    assert_eq!(kit.next_at("default", "refused"), Some(NOW));
+}
+
+pub(super) fn rows(kit: &Kit, table: &str) -> i64 {
+    kit.sql(|conn| {
+        conn.query_row(
+            &format!("SELECT count(*) FROM punctual_{table}"),
+            [],
+            |row| row.get(0),
+        )
+        .unwrap()
+    })
+}

@@ -1,0 +1,252 @@
+//! Removing what is over.
+
+use super::insert::rows;
+use super::{Kit, MICRO, NOW, S, done, error, json, on_every_backend, on_files, returned, task};
+use crate::id::TaskId;
+use crate::model::attempt::AttemptEnd;
+use crate::model::op::{Action, Insert, Op};
+use crate::model::outcome::Outcome;
+use crate::model::retention::{Cutoffs, Retention};
+use crate::model::task::TaskState;
+use crate::store::NextMaintenance;
+
+on_every_backend!(
+    p14_each_final_state_has_its_own_retention,
+    what_has_not_ended_is_never_pruned,
+    a_prune_is_bounded_and_takes_the_oldest_first,
+    a_prune_at_the_cutoff_s_very_instant,
+    start_deadlines_that_passed_end_their_tasks,
+    an_expiry_is_bounded_and_takes_the_earliest_first,
+    when_there_is_something_to_do_is_known,
+);
+on_files!(
+    p14_a_pruned_task_leaves_nothing_behind,
+    a_deleted_task_leaves_nothing_behind,
+    an_edited_or_retried_task_leaves_no_row_that_nobody_owns,
+);
+
+const FINAL: [TaskState; 3] = [
+    TaskState::Completed,
+    TaskState::Failed,
+    TaskState::Cancelled,
+];
+
+fn prune(kit: &Kit, cutoffs: Cutoffs, limit: usize) -> usize {
+    kit.apply(Op::Prune { cutoffs, limit }).done()
+}
+
+fn nothing() -> Cutoffs {
+    Retention::forever().cutoffs(NOW)
+}
+
+fn everything() -> Cutoffs {
+    Cutoffs {
+        completed: Some(NOW + 9_999 * S),
+        failed: Some(NOW + 9_999 * S),
+        cancelled: Some(NOW + 9_999 * S),
+    }
+}
+
+fn p14_each_final_state_has_its_own_retention(kit: &mut Kit) {
+    let all = FINAL.map(|state| kit.in_state(state));
+    assert_eq!(prune(kit, nothing(), 99), 0);
+    let cutoffs = [
+        Cutoffs {
+            completed: Some(NOW),
+            ..nothing()
+        },
+        Cutoffs {
+            failed: Some(NOW),
+            ..nothing()
+        },
+        Cutoffs {
+            cancelled: Some(NOW),
+            ..nothing()
+        },
+    ];
+    for (index, cutoffs) in cutoffs.into_iter().enumerate() {
+        assert_eq!(prune(kit, cutoffs, 99), 1);
+        for (other, id) in all.iter().enumerate() {
+            assert_eq!(kit.find(*id).is_none(), other <= index);
+        }
+    }
+}
+
+fn what_has_not_ended_is_never_pruned(kit: &mut Kit) {
+    let running = kit.in_state(TaskState::Running);
+    let pending = kit.in_state(TaskState::Pending);
+    assert_eq!(prune(kit, everything(), 99), 0);
+    // One that ended once and was tried again is as alive as any other.
+    let claim = kit.claim_one();
+    kit.settle(&claim, done());
+    kit.change(pending, Action::Retry);
+    assert_eq!(prune(kit, everything(), 99), 0);
+    assert_eq!(kit.state(running), TaskState::Running);
+    assert_eq!(kit.state(pending), TaskState::Pending);
+}
+
+fn a_prune_is_bounded_and_takes_the_oldest_first(kit: &mut Kit) {
+    let mut all = Vec::new();
+    for _ in 0..10 {
+        all.push(kit.in_state(TaskState::Completed));
+        kit.later(S);
+    }
+    assert_eq!(prune(kit, everything(), 4), 4);
+    for (index, id) in all.iter().enumerate() {
+        assert_eq!(kit.find(*id).is_none(), index < 4);
+    }
+    let failed = kit.in_state(TaskState::Failed);
+    assert_eq!(
+        prune(kit, everything(), 7),
+        7,
+        "the limit is for all states"
+    );
+    assert!(kit.find(failed).is_none());
+    assert_eq!(prune(kit, everything(), 7), 0);
+}
+
+fn a_prune_at_the_cutoff_s_very_instant(kit: &mut Kit) {
+    let id = kit.in_state(TaskState::Completed);
+    let until = |at| Cutoffs {
+        completed: Some(at),
+        ..nothing()
+    };
+    assert_eq!(prune(kit, until(NOW - MICRO), 9), 0);
+    assert_eq!(prune(kit, until(NOW), 9), 1);
+    assert!(kit.find(id).is_none());
+}
+
+fn start_by(seconds: u32) -> Insert {
+    Insert {
+        expires_at: Some(NOW + seconds * S),
+        ..task()
+    }
+}
+
+fn expire(kit: &Kit, limit: usize) -> usize {
+    kit.apply(Op::Expire { limit }).done()
+}
+
+fn start_deadlines_that_passed_end_their_tasks(kit: &mut Kit) {
+    kit.pause("default", true);
+    let id = kit.insert(start_by(1));
+    let later = kit.insert(start_by(2));
+    let never = kit.insert(task());
+    kit.now = NOW + S;
+    assert_eq!(expire(kit, 9), 0, "at that instant it may still be started");
+    kit.later(MICRO);
+    assert_eq!(expire(kit, 9), 1);
+    let task = kit.task(id);
+    assert_eq!(
+        (task.state(), task.error()),
+        (TaskState::Failed, Some("expired"))
+    );
+    assert_eq!(task.finished_at(), Some(kit.now.to_utc()));
+    assert_eq!(kit.ends(id), [AttemptEnd::Expired]);
+    for id in [later, never] {
+        assert_eq!(kit.state(id), TaskState::Pending);
+    }
+}
+
+fn an_expiry_is_bounded_and_takes_the_earliest_first(kit: &mut Kit) {
+    let all: Vec<TaskId> = [3, 1, 2]
+        .into_iter()
+        .map(|n| kit.insert(start_by(n)))
+        .collect();
+    kit.later(60 * S);
+    assert_eq!(expire(kit, 2), 2);
+    assert_eq!(kit.state(all[0]), TaskState::Pending);
+    assert_eq!(expire(kit, 2), 1);
+    assert_eq!(expire(kit, 2), 0);
+}
+
+fn when_there_is_something_to_do_is_known(kit: &mut Kit) {
+    let next = |kit: &Kit| kit.store().next_maintenance().unwrap();
+    assert_eq!(next(kit), NextMaintenance::default());
+    for (index, state) in FINAL.into_iter().enumerate() {
+        let ended_at = kit.now;
+        kit.in_state(state);
+        kit.later(S);
+        kit.in_state(state);
+        assert_eq!(next(kit).ended_at[index], Some(ended_at), "the oldest one");
+    }
+    kit.store().hub().take_expiry();
+    kit.insert(start_by(70));
+    kit.insert(start_by(60));
+    assert_eq!(next(kit).expires_at, Some(NOW + 60 * S));
+    assert_eq!(
+        kit.store().hub().take_expiry(),
+        Some(NOW + 60 * S),
+        "maintenance is told of it"
+    );
+}
+
+/// A task with a row in every table that a task can have rows in, ended in this state.
+fn with_everything(kit: &Kit, state: TaskState) -> TaskId {
+    let id = kit.insert(Insert {
+        payload: json(5000),
+        tags: vec!["a".into(), "b".into()],
+        max_attempts: 2,
+        ..task()
+    });
+    let first = kit.claim_one();
+    kit.apply(Op::Progress {
+        fence: first.fence,
+        value: b"1".to_vec(),
+    });
+    kit.settle(&first, error());
+    kit.change(id, Action::RunNow);
+    let last = kit.claim_one();
+    let end = match state {
+        TaskState::Completed => returned(Ok(Outcome::with("result").unwrap())),
+        TaskState::Cancelled => returned(Ok(Outcome::cancel("unwanted"))),
+        _ => error(),
+    };
+    kit.settle(&last, end);
+    assert_eq!(kit.state(id), state);
+    id
+}
+
+const TABLES: [&str; 6] = ["task", "payload", "result", "progress", "tag", "attempt"];
+
+fn p14_a_pruned_task_leaves_nothing_behind(kit: &mut Kit) {
+    for state in FINAL {
+        with_everything(kit, state);
+    }
+    for table in TABLES {
+        assert!(rows(kit, table) > 0, "{table}");
+    }
+    assert_eq!(prune(kit, everything(), 99), 3);
+    for table in TABLES {
+        assert_eq!(rows(kit, table), 0, "{table}");
+    }
+}
+
+fn a_deleted_task_leaves_nothing_behind(kit: &mut Kit) {
+    for state in FINAL {
+        let id = with_everything(kit, state);
+        kit.change(id, Action::Delete);
+        for table in TABLES {
+            assert_eq!(rows(kit, table), 0, "{table} of a {state} task");
+        }
+    }
+}
+
+fn an_edited_or_retried_task_leaves_no_row_that_nobody_owns(kit: &mut Kit) {
+    let id = with_everything(kit, TaskState::Completed);
+    kit.change(id, Action::Retry);
+    for table in ["result", "progress"] {
+        assert_eq!(rows(kit, table), 0, "{table}");
+    }
+    let patch = crate::model::op::Patch {
+        payload: Some(("probe".to_owned(), json(10))),
+        ..Default::default()
+    };
+    kit.change(id, Action::Edit(patch));
+    assert_eq!(rows(kit, "payload"), 0);
+    kit.settle(&kit.claim_one(), done());
+    kit.change(id, Action::Delete);
+    for table in TABLES {
+        assert_eq!(rows(kit, table), 0, "{table}");
+    }
+}
