@@ -139,6 +139,11 @@ impl Settlement {
         self.change == Change::GivenBack
     }
 
+    /// Whether the handler was not called.
+    pub(crate) fn is_unstarted(&self) -> bool {
+        self.record.is_none() && !matches!(self.change, Change::Completed(_))
+    }
+
     /// The change to apply: what would run again ends as cancelled if a caller asked for that meanwhile.
     pub(crate) fn change(&self, cancel_requested: bool) -> &Change {
         match self.change {

@@ -12,7 +12,6 @@ use crate::store::sqlite::insert::{MAX_INLINE_BYTES, checksum};
 use crate::store::sqlite::prune::delete;
 use crate::store::sqlite::tx::{Tx, extra};
 use crate::time::Timestamp;
-use crate::wake::lock;
 
 const FIND: &str = "
     SELECT seq, id, lane, state, priority, instance, scheduled_at, extras FROM punctual_task WHERE id = :id";
@@ -76,7 +75,7 @@ pub(super) fn change_matching(
     let Some(examine) = Examine::after(tx.conn, after, false, limit, filter)? else {
         return Ok(changed);
     };
-    let terms = Terms::new(filter, &lock(tx.lanes));
+    let terms = Terms::new(tx.conn, filter)?;
     let mut statement = tx.conn.prepare_cached(FIND_MATCHING.sql(filter))?;
     let mut rows = terms.query(&mut statement, examine.window)?;
     let mut tasks = Vec::new();

@@ -4,7 +4,6 @@ use rusqlite::{Connection, OptionalExtension, Rows, Statement, ToSql, named_para
 
 use crate::id::TaskId;
 use crate::model::filter::{Filter, Span};
-use crate::store::sqlite::lanes::Lanes;
 
 /// How many rows a page, a window of a count or a chunk of a bulk call examines at most.
 pub(super) const MAX_EXAMINED: i64 = 10_000;
@@ -75,28 +74,39 @@ pub(super) struct Terms {
     finished: Option<Span>,
 }
 
+/// The lanes of the file, not those known here: another process may have added some.
+pub(super) const LANES: &str = "
+    SELECT lane.id, queue.name, lane.kind
+    FROM punctual_lane AS lane JOIN punctual_queue AS queue ON queue.id = lane.queue";
+
+/// The lanes whose kind and queue the filter names, as JSON; `None` if it names neither.
+fn lanes(conn: &Connection, filter: &Filter) -> rusqlite::Result<Option<String>> {
+    if filter.kinds.is_empty() && filter.queues.is_empty() {
+        return Ok(None);
+    }
+    let named =
+        |names: &[String], name: &str| names.is_empty() || names.iter().any(|each| each == name);
+    let mut ids: Vec<i64> = Vec::new();
+    let mut statement = conn.prepare_cached(LANES)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (queue, kind): (String, String) = (row.get(1)?, row.get(2)?);
+        if named(&filter.queues, &queue) && named(&filter.kinds, &kind) {
+            ids.push(row.get(0)?);
+        }
+    }
+    Ok(Some(
+        serde_json::to_string(&ids).expect("numbers can be encoded"),
+    ))
+}
+
 impl Terms {
-    pub(super) fn new(filter: &Filter, lanes: &Lanes) -> Self {
+    pub(super) fn new(conn: &Connection, filter: &Filter) -> rusqlite::Result<Self> {
         let states = (!filter.states.is_empty()).then(|| {
             filter
                 .states
                 .iter()
                 .fold(0, |bits, state| bits | 1 << (state.code() / 10))
-        });
-        let named = |names: &[String], name: &str| {
-            names.is_empty() || names.iter().any(|wanted| wanted == name)
-        };
-        let narrowed = !filter.kinds.is_empty() || !filter.queues.is_empty();
-        let lanes = narrowed.then(|| {
-            let ids: Vec<i64> = lanes
-                .list()
-                .iter()
-                .filter(|lane| {
-                    named(&filter.kinds, &lane.kind) && named(&filter.queues, &lane.queue)
-                })
-                .map(|lane| lane.id.0)
-                .collect();
-            serde_json::to_string(&ids).expect("numbers can be encoded")
         });
         let ids = filter.ids.as_ref().map(|ids| {
             let ids: Vec<String> = ids
@@ -107,16 +117,16 @@ impl Terms {
         });
         let tags = (!filter.tags.is_empty())
             .then(|| serde_json::to_string(&filter.tags).expect("strings can be encoded"));
-        Self {
+        Ok(Self {
             states,
-            lanes,
+            lanes: lanes(conn, filter)?,
             ids,
             tags,
             partition: filter.partition.clone(),
             scheduled: filter.scheduled,
             created: filter.created,
             finished: filter.finished,
-        }
+        })
     }
 
     /// Binds what the statement has of these parameters and of the window, and runs it.

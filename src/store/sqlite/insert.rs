@@ -83,8 +83,7 @@ fn insert_one(tx: &mut Tx<'_>, task: &Insert) -> rusqlite::Result<Scheduled> {
     }
     tx.pending(lane, task.priority, task.scheduled_at);
     if let Some(at) = task.expires_at {
-        let expires = &mut tx.done.expires;
-        *expires = Some(expires.map_or(at, |known| known.min(at)));
+        tx.expires(at);
     }
     tx.event(lane, task.id, EventKind::Scheduled);
     Ok(Scheduled::New(task.id))

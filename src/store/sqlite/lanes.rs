@@ -151,6 +151,11 @@ impl Learnt {
                 head.apply_to(slot);
             }
         }
+        for (queue, paused) in &self.paused {
+            if *lane.queue == **queue {
+                lane.paused = *paused;
+            }
+        }
     }
 
     /// A pending task was added.

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::id::TaskId;
 use crate::model::attempt::{Attempt, AttemptEnd};
 use crate::model::filter::{Cursor, Filter, Page};
+use crate::model::limits::MAX_HISTORY;
 use crate::model::op::{Lane, LaneId};
 use crate::model::query::{Answer, Counted, Query};
 use crate::model::task::{Options, Task, TaskState};
@@ -77,7 +78,7 @@ pub(super) fn read(
         Query::Task(id) => Answer::Task(task(conn, lanes, *id)?.map(Box::new)),
         Query::State(id) => Answer::State(state(conn, *id)?),
         Query::List(filter) => Answer::List(list(conn, lanes, filter)?),
-        Query::Count { filter, after } => Answer::Count(count(conn, lanes, filter, *after)?),
+        Query::Count { filter, after } => Answer::Count(count(conn, filter, *after)?),
         Query::History(id) => Answer::History(history(conn, *id)?),
         Query::Stats { now } => Answer::Stats(stats(conn, *now)?),
     })
@@ -136,7 +137,7 @@ fn list(conn: &Connection, lanes: &Mutex<Lanes>, filter: &Filter) -> rusqlite::R
     let snapshot = conn.unchecked_transaction()?;
     let examine = Examine::after(conn, after, filter.newest_first, limit as i64, filter)?;
     if let Some(examine) = examine {
-        let terms = Terms::new(filter, &lock(lanes));
+        let terms = Terms::new(conn, filter)?;
         let query = if filter.newest_first {
             LIST_BACKWARDS
         } else {
@@ -171,7 +172,6 @@ fn list(conn: &Connection, lanes: &Mutex<Lanes>, filter: &Filter) -> rusqlite::R
 
 fn count(
     conn: &Connection,
-    lanes: &Mutex<Lanes>,
     filter: &Filter,
     after: Option<TaskId>,
 ) -> rusqlite::Result<Counted> {
@@ -181,7 +181,7 @@ fn count(
             next: None,
         });
     };
-    let terms = Terms::new(filter, &lock(lanes));
+    let terms = Terms::new(conn, filter)?;
     let mut statement = conn.prepare_cached(COUNT.sql(filter))?;
     let mut rows = terms.query(&mut statement, examine.window)?;
     let count: i64 = match rows.next()? {
@@ -381,6 +381,8 @@ fn history(conn: &Connection, id: TaskId) -> rusqlite::Result<Option<Vec<Attempt
             error: None,
         });
     }
+    let over = history.len().saturating_sub(MAX_HISTORY);
+    history.drain(..over);
     drop(lines);
     drop(tasks);
     drop(statement);

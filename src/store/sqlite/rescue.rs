@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 
 pub(super) const ORPHANS: &str = "
     SELECT seq, id, lane, priority, attempt, crashes, claim_no, scheduled_at, started_at,
-        cancel_requested_at IS NOT NULL, options
+        cancel_requested_at IS NOT NULL, options, expires_at
     FROM punctual_task INDEXED BY punctual_task_running
     WHERE state = 10 AND instance = :instance LIMIT :limit";
 
@@ -37,6 +37,7 @@ struct Row {
     started_at: Option<i64>,
     cancel_requested: bool,
     max_crashes: Option<u32>,
+    expires_at: Option<i64>,
 }
 
 pub(super) fn rescue(
@@ -93,6 +94,7 @@ fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Row
                 started_at: row.get(8)?,
                 cancel_requested: row.get(9)?,
                 max_crashes: options.max_crashes,
+                expires_at: row.get(11)?,
             })
         })?
         .collect()
@@ -172,6 +174,9 @@ fn take_back(
         tx.done.news.ended.push(row.id);
     } else {
         tx.pending(lane, row.priority, Timestamp::from_micros(row.scheduled_at));
+        if let Some(at) = row.expires_at {
+            tx.expires(Timestamp::from_micros(at));
+        }
     }
     Ok(())
 }

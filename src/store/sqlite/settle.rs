@@ -18,17 +18,19 @@ const KEEP_RESULT: &str =
     "INSERT OR REPLACE INTO punctual_result (seq, result) VALUES (:seq, :result)";
 
 const HELD: &str = "
-    SELECT lane, priority, attempt, started_at, scheduled_at, cancel_requested_at IS NOT NULL
+    SELECT lane, priority, attempt, started_at, scheduled_at, expires_at, cancel_requested_at IS NOT NULL
     FROM punctual_task
     WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
 
 const RELEASE: &str = "
     UPDATE punctual_task
-    SET state = 0, instance = NULL, scheduled_at = :scheduled_at, attempt = :attempt, extras = extras | :extras
+    SET state = 0, instance = NULL, scheduled_at = :scheduled_at, expires_at = :expires_at, attempt = :attempt,
+        started_at = :started_at, extras = extras | :extras
     WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
 
 const END: &str = "
-    UPDATE punctual_task SET state = :state, finished_at = :now, extras = extras | :extras
+    UPDATE punctual_task
+    SET state = :state, finished_at = :now, attempt = :attempt, started_at = :started_at, extras = extras | :extras
     WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
 
 const LANE: &str = "SELECT lane FROM punctual_task WHERE seq = :seq";
@@ -123,7 +125,17 @@ struct Held {
     attempt: i64,
     started_at: Option<i64>,
     scheduled_at: i64,
+    expires_at: Option<i64>,
     cancel_requested: bool,
+}
+
+impl Held {
+    /// As it was before a claim that was not started.
+    fn unclaimed(mut self) -> Self {
+        self.attempt -= 1;
+        self.started_at = self.started_at.filter(|_| self.attempt > 0);
+        self
+    }
 }
 
 fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
@@ -142,13 +154,17 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
                 attempt: row.get(2)?,
                 started_at: row.get(3)?,
                 scheduled_at: row.get(4)?,
-                cancel_requested: row.get(5)?,
+                expires_at: row.get(5)?,
+                cancel_requested: row.get(6)?,
             })
         })
         .optional()?;
-    let Some(held) = held else {
+    let Some(mut held) = held else {
         return Ok(Settled::Stale);
     };
+    if settlement.is_unstarted() {
+        held = held.unclaimed();
+    }
     let mut extras = 0;
     if let Some(record) = &settlement.record {
         extras |= extra::ATTEMPTS;
@@ -161,28 +177,15 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
                 Some(record) if record.end == AttemptEnd::Snoozed => EventKind::Snoozed,
                 _ => EventKind::Retrying,
             };
-            release(
-                tx,
-                settlement,
-                &held,
-                at.micros(),
-                i64::from(*attempt),
-                extras,
-                event,
-            )?;
+            held.scheduled_at = at.micros();
+            held.attempt = i64::from(*attempt);
+            // It was started in time.
+            held.expires_at = None;
+            release(tx, settlement, &held, extras, event)?;
             return Ok(Settled::Applied);
         }
         Change::GivenBack => {
-            let (at, attempt) = (held.scheduled_at, held.attempt - 1);
-            release(
-                tx,
-                settlement,
-                &held,
-                at,
-                attempt,
-                extras,
-                EventKind::GivenBack,
-            )?;
+            release(tx, settlement, &held, extras, EventKind::GivenBack)?;
             return Ok(Settled::Applied);
         }
         Change::Failed => (30, EventKind::Failed),
@@ -192,6 +195,8 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
     tx.conn.prepare_cached(END)?.execute(params![
         state,
         settlement.finished_at.micros(),
+        held.attempt,
+        held.started_at,
         extras,
         seq,
         instance,
@@ -202,12 +207,11 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
     Ok(Settled::Applied)
 }
 
+/// Makes a task pending again, as `held` says.
 fn release(
     tx: &mut Tx<'_>,
     settlement: &Settlement,
     held: &Held,
-    scheduled_at: i64,
-    attempt: i64,
     extras: i64,
     event: EventKind,
 ) -> rusqlite::Result<()> {
@@ -217,18 +221,20 @@ fn release(
         claim_no,
     } = settlement.fence;
     tx.conn.prepare_cached(RELEASE)?.execute(params![
-        scheduled_at,
-        attempt,
+        held.scheduled_at,
+        held.expires_at,
+        held.attempt,
+        held.started_at,
         extras,
         seq,
         instance,
         claim_no
     ])?;
-    tx.pending(
-        held.lane,
-        held.priority,
-        Timestamp::from_micros(scheduled_at),
-    );
+    let at = Timestamp::from_micros(held.scheduled_at);
+    tx.pending(held.lane, held.priority, at);
+    if let Some(at) = held.expires_at {
+        tx.expires(Timestamp::from_micros(at));
+    }
     tx.event(held.lane, settlement.id, event);
     Ok(())
 }

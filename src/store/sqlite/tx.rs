@@ -42,7 +42,7 @@ pub(super) struct Done {
     pub(super) learnt: Learnt,
     /// Claims of this instance that are settled: their places in the ledger are free.
     pub(super) settled: Vec<Fence>,
-    /// The earliest start deadline that was added.
+    /// The earliest start deadline that maintenance may not know of.
     pub(super) expires: Option<Timestamp>,
 }
 
@@ -96,6 +96,12 @@ impl Tx<'_> {
     pub(super) fn pending(&mut self, lane: LaneId, priority: u8, at: Timestamp) {
         self.done.learnt.added(lane, priority, at);
         self.done.news.due_at(at);
+    }
+
+    /// A task may not be started after `at`.
+    pub(super) fn expires(&mut self, at: Timestamp) {
+        let expires = &mut self.done.expires;
+        *expires = Some(expires.map_or(at, |known| known.min(at)));
     }
 
     /// Tells subscribers, if there are any, what happened to a task of `lane`.

@@ -298,7 +298,7 @@ fn a_bulk_call_counts_what_matched_and_what_was_changed(kit: &mut Kit) {
     for state in STATES.into_iter().rev() {
         kit.in_state(state);
     }
-    let mut count = |action: &Action| {
+    let count = |action: &Action| {
         let changed = kit.change_matching(&Filter::all(), action, None);
         assert!(changed.next.is_none());
         (changed.matched, changed.changed)

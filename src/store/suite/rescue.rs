@@ -16,6 +16,7 @@ on_every_backend!(
     p7_a_rescued_task_cannot_be_settled_by_its_last_attempt,
     a_task_that_had_not_been_started_is_given_back_whole,
     a_cancel_that_was_requested_is_honoured_by_the_rescue,
+    a_task_that_is_taken_back_unstarted_still_has_its_start_deadline,
     only_the_dead_instance_s_tasks_are_taken_back,
 );
 on_files!(
@@ -108,6 +109,20 @@ fn a_cancel_that_was_requested_is_honoured_by_the_rescue(kit: &mut Kit) {
         assert_eq!(kit.state(id), TaskState::Cancelled);
         assert!(kit.claim(9).is_empty());
     }
+}
+
+fn a_task_that_is_taken_back_unstarted_still_has_its_start_deadline(kit: &mut Kit) {
+    let id = kit.insert(Insert {
+        expires_at: Some(NOW + S),
+        ..task()
+    });
+    let claim = kit.claim_one();
+    kit.store().hub().take_expiry();
+    kit.rescue(claim.fence.instance, Started::Listed(Arc::new([])));
+    assert_eq!(kit.store().hub().take_expiry(), Some(NOW + S));
+    kit.later(2 * S);
+    assert_eq!(kit.apply(Op::Expire { limit: 9 }).done(), 1);
+    assert_eq!(kit.state(id), TaskState::Failed);
 }
 
 fn only_the_dead_instance_s_tasks_are_taken_back(kit: &mut Kit) {
