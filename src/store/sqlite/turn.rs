@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -50,8 +51,11 @@ impl Request {
             state.waker.take()
         };
         self.cell.changed.notify_one();
-        if let Some(waker) = waker {
-            waker.wake();
+        // The waker is the caller's, the thread that of whoever leads.
+        if let Some(waker) = waker
+            && catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err()
+        {
+            tracing::error!("the waker of a receipt panicked");
         }
     }
 
@@ -275,8 +279,8 @@ impl Turn {
             loop {
                 let notified = woken.wait(Duration::from_secs(1));
                 let Some(turn) = turn.upgrade() else { return };
-                if notified {
-                    turn.lead();
+                if notified && catch_unwind(AssertUnwindSafe(|| turn.lead())).is_err() {
+                    tracing::error!("a write panicked; the others go on");
                 }
             }
         })?;
@@ -400,3 +404,6 @@ impl Pending for Submitted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,6 +121,8 @@ impl Writer {
 
     /// The connection, opened again if an I/O error has made the last one useless.
     fn conn(&mut self) -> Result<()> {
+        // What a leader that panicked has left open.
+        self.roll_back();
         if self.conn.is_none() {
             let file = self
                 .file
@@ -260,13 +262,7 @@ impl Writer {
 
     /// Leaves no transaction open, and no connection that cannot be trusted.
     fn clean_up(&mut self, failure: Failure) -> Error {
-        if let Some(conn) = &self.conn
-            && !conn.is_autocommit()
-            && let Err(error) = run_sql(conn, "ROLLBACK")
-        {
-            tracing::warn!(%error, "cannot roll back");
-            self.give_up_connection();
-        }
+        self.roll_back();
         match failure {
             Failure::Sql(what, error) => {
                 if fault::poisons(&error) {
@@ -281,6 +277,17 @@ impl Writer {
                 fault::of_commit(error)
             }
             Failure::Void => Error::new(ErrorKind::Storage, "the transaction was rolled back"),
+        }
+    }
+
+    /// Ends the transaction, unless SQLite has done so.
+    fn roll_back(&mut self) {
+        if let Some(conn) = &self.conn
+            && !conn.is_autocommit()
+            && let Err(error) = run_sql(conn, "ROLLBACK")
+        {
+            tracing::warn!(%error, "cannot roll back");
+            self.give_up_connection();
         }
     }
 
