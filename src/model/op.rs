@@ -284,6 +284,4 @@ pub(crate) struct Rescued {
     pub(crate) given_back: usize,
     /// Tasks of dead instances are left for the next slice.
     pub(crate) more: bool,
-    /// Other instances are alive, and may die.
-    pub(crate) others: bool,
 }

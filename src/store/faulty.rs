@@ -100,6 +100,10 @@ impl Store for FaultyStore {
         self.inner.recover(now)
     }
 
+    fn has_others(&self) -> bool {
+        self.inner.has_others()
+    }
+
     fn next_maintenance(&self) -> Result<NextMaintenance> {
         self.inner.next_maintenance()
     }

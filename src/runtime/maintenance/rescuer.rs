@@ -53,7 +53,7 @@ impl Service for Rescuer {
                         "took back tasks of a dead process"
                     );
                 }
-                self.others = rescued.others;
+                self.others = self.client.store.has_others();
                 if rescued.more {
                     // A slice at a time: others write in between.
                     self.next = now;

@@ -298,10 +298,7 @@ impl Store for SqliteStore {
             .next()
             .map(|(&id, dead)| (id, dead.started()));
         let Some((instance, started)) = next else {
-            return Ok(Rescued {
-                others: !lock(&self.others).alive.is_empty(),
-                ..Rescued::default()
-            });
+            return Ok(Rescued::default());
         };
         let op = Op::Rescue {
             instance,
@@ -317,8 +314,11 @@ impl Store for SqliteStore {
             ledger.remove();
         }
         rescued.more |= !others.dead.is_empty();
-        rescued.others = !others.alive.is_empty();
         Ok(rescued)
+    }
+
+    fn has_others(&self) -> bool {
+        !lock(&self.others).alive.is_empty()
     }
 
     fn next_maintenance(&self) -> Result<NextMaintenance> {

@@ -170,11 +170,7 @@ fn list(conn: &Connection, lanes: &Mutex<Lanes>, filter: &Filter) -> rusqlite::R
     Ok(page)
 }
 
-fn count(
-    conn: &Connection,
-    filter: &Filter,
-    after: Option<TaskId>,
-) -> rusqlite::Result<Counted> {
+fn count(conn: &Connection, filter: &Filter, after: Option<TaskId>) -> rusqlite::Result<Counted> {
     let Some(examine) = Examine::after(conn, after, false, 0, filter)? else {
         return Ok(Counted {
             count: 0,

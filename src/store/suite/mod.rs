@@ -199,7 +199,7 @@ impl Kit {
         after: Option<TaskId>,
     ) -> ChangedMany {
         let op = Op::ChangeMatching {
-            filter: filter.clone(),
+            filter: Box::new(filter.clone()),
             action: action.clone(),
             after,
         };

@@ -67,9 +67,9 @@ fn count(kit: &Kit, filter: &Filter) -> u64 {
             filter: filter.clone(),
             after,
         };
-        let (count, next) = kit.store().read(query).unwrap().count();
-        total += count;
-        match next {
+        let counted = kit.store().read(query).unwrap().count();
+        total += counted.count;
+        match counted.next {
             Some(next) => after = Some(next),
             None => return total,
         }
