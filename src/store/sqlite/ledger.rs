@@ -52,8 +52,9 @@ fn failed(what: &str, path: &Path, error: io::Error) -> Error {
 }
 
 impl Ledger {
-    /// Creates the file under a name that was never used, and locks it.
-    pub(super) fn create(database: &Path, name: &str) -> Result<Self> {
+    /// Creates the file under a name that was never used, and locks it. `None`: it was taken for one that a dead process
+    /// left, and has to have another name.
+    pub(super) fn create(database: &Path, name: &str) -> Result<Option<Self>> {
         let folder = folder(database);
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
@@ -70,35 +71,23 @@ impl Ledger {
         let file = options
             .open(&path)
             .map_err(|error| failed("create", &path, error))?;
-        let locked = file.try_lock().map_err(|error| match error {
-            TryLockError::Error(error) => failed("lock", &path, error),
-            TryLockError::WouldBlock => {
-                Error::new(ErrorKind::Storage, format!("{} is locked", path.display()))
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => {
+                let _ = fs::remove_file(&path);
+                return Err(failed("lock", &path, error));
             }
-        });
-        let metadata = file
-            .metadata()
-            .map_err(|error| failed("read", &path, error));
-        let inode = locked
-            .and(metadata)
-            .map(|metadata| identity::of(&metadata).inode());
-        // Somebody may have cleaned up between the creation and the lock.
-        let same = |inode| identity::at(&path).is_ok_and(|found| found.inode() == inode);
-        match inode {
-            Ok(inode) if same(inode) => Ok(Self {
+        }
+        // Somebody may have cleared up between the creation and the lock.
+        match still_named(&file, &path) {
+            Some(inode) => Ok(Some(Self {
                 path,
                 file,
                 inode,
                 cells: Mutex::default(),
-            }),
-            Ok(_) => Err(Error::new(
-                ErrorKind::Storage,
-                format!("{} was removed while it was locked", path.display()),
-            )),
-            Err(error) => {
-                let _ = fs::remove_file(&path);
-                Err(error)
-            }
+            })),
+            None => Ok(None),
         }
     }
 
@@ -155,6 +144,50 @@ impl Ledger {
         // A file that stays is found, and removed, by the next one to open the database.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// The inode of a file, if the path still names it.
+fn still_named(file: &File, path: &Path) -> Option<u64> {
+    let inode = identity::of(&file.metadata().ok()?).inode();
+    let named = identity::at(path).ok()?.inode();
+    (named == inode).then_some(inode)
+}
+
+/// Removes lock files that no rescue will look at: of processes that died before they had a row in the database, or
+/// after their row was ended. `expected` tells whether a name has a row; it is asked once nobody can be at the file.
+pub(super) fn clear_up(database: &Path, expected: impl Fn(&str) -> bool) {
+    let Ok(entries) = fs::read_dir(folder(database)) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let Some(name) = name.to_str().filter(|name| is_instance(name)) else {
+            continue;
+        };
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else {
+            continue;
+        };
+        // Whoever creates a file locks it before it writes the row, and looks for another name if it cannot.
+        if !expected(name)
+            && file.try_lock().is_ok()
+            && still_named(&file, &path).is_some()
+            && !expected(name)
+        {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// The name of an instance: its process, and something random.
+pub(super) fn instance_name() -> String {
+    let random = uuid::Uuid::now_v7().as_u128() as u32;
+    format!("{}-{random:08x}", std::process::id())
+}
+
+fn is_instance(name: &str) -> bool {
+    name.split_once('-').is_some_and(|(pid, random)| {
+        pid.parse::<u32>().is_ok() && random.len() == 8 && u32::from_str_radix(random, 16).is_ok()
+    })
 }
 
 /// The lock file of a dead instance, held until its tasks are taken back.
@@ -259,7 +292,7 @@ mod tests {
     fn p11_a_living_instance_is_never_taken_for_dead() {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("x.db");
-        let ledger = Ledger::create(&db, "one").unwrap();
+        let ledger = Ledger::create(&db, "one").unwrap().unwrap();
         let inode = ledger.inode();
         assert!(
             DeadLedger::take(&db, "one", inode, true).is_none(),
@@ -290,7 +323,7 @@ mod tests {
     fn the_ledger_lists_what_was_started_and_not_settled() {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("x.db");
-        let ledger = Ledger::create(&db, "one").unwrap();
+        let ledger = Ledger::create(&db, "one").unwrap().unwrap();
         for seq in 1..=3 {
             ledger.begin(fence(seq)).unwrap();
         }
@@ -305,6 +338,26 @@ mod tests {
             [(1, 101), (3, 103), (4, 104)],
             "the cell of 2 was used again"
         );
+    }
+
+    #[test]
+    fn p14_a_file_is_cleared_up_only_if_nobody_holds_it_and_no_row_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("x.db");
+        let names: Vec<String> = (0..3).map(|_| instance_name()).collect();
+        let [alive, expected, left] = &names[..] else {
+            unreachable!("three names")
+        };
+        let create = |name: &str| Ledger::create(&db, name).unwrap().unwrap();
+        let held = create(alive);
+        drop((create(expected), create(left), create("doorbell")));
+        let there = |name: &str| folder(&db).join(name).exists();
+        clear_up(&db, |name| name == expected);
+        assert!(there(alive), "it is held");
+        assert!(there(expected), "its tasks are still to be taken back");
+        assert!(there("doorbell"), "it is of another sort");
+        assert!(!there(left));
+        drop(held);
     }
 
     #[test]

@@ -24,9 +24,9 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{CHUNK, Lane, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
@@ -95,6 +95,8 @@ const FORGET_INSTANCES: &str = "DELETE FROM punctual_instance WHERE ended_at < :
 const OTHER_INSTANCES: &str = "
     SELECT id, name, boot_id, lock_inode FROM punctual_instance WHERE ended_at IS NULL AND id <> :own";
 
+const IS_EXPECTED: &str = "SELECT 1 FROM punctual_instance WHERE name = :name AND ended_at IS NULL";
+
 const KEEP_INSTANCES: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl SqliteStore {
@@ -110,6 +112,7 @@ impl SqliteStore {
             .map_err(|error| error.in_context(&context))
             .map(|mut store| {
                 store.path = Some(path);
+                store.clear_up();
                 store
             })
     }
@@ -160,6 +163,20 @@ impl SqliteStore {
             others: Mutex::default(),
             seen_at: AtomicI64::new(now.micros()),
         })
+    }
+
+    /// Removes what processes left that died while they opened or closed the file.
+    fn clear_up(&self) {
+        let Some(path) = &self.path else { return };
+        ledger::clear_up(path, |name| {
+            let expected = self.with_reader(|conn| {
+                conn.prepare_cached(IS_EXPECTED)?
+                    .query_row([name], |_| Ok(()))
+                    .optional()
+            });
+            // Whoever cannot ask leaves it to the next.
+            !matches!(expected, Ok(None))
+        });
     }
 
     /// Finds instances that have died since the last look. Without another instance that is no query.
@@ -221,9 +238,7 @@ fn enrol(
     boot_id: &str,
     now: Timestamp,
 ) -> Result<(i64, Option<Ledger>)> {
-    let pid = std::process::id();
-    let name = format!("{pid}-{:08x}", uuid::Uuid::now_v7().as_u128() as u32);
-    let ledger = path.map(|path| Ledger::create(path, &name)).transpose()?;
+    let (name, ledger) = proof_of_life(path)?;
     let inode = ledger.as_ref().map_or(0, Ledger::inode);
     let enrolled = || -> rusqlite::Result<i64> {
         conn.execute_batch("BEGIN IMMEDIATE")?;
@@ -234,7 +249,7 @@ fn enrol(
                 id,
                 name,
                 boot_id,
-                pid,
+                std::process::id(),
                 ledger::process_started_at(),
                 i64::try_from(inode).unwrap_or(0),
                 now.micros()
@@ -257,6 +272,27 @@ fn enrol(
             Err(fault::of("cannot register the instance", error))
         }
     }
+}
+
+/// A name that was never used, and for a file the lock under that name.
+fn proof_of_life(path: Option<&Path>) -> Result<(String, Option<Ledger>)> {
+    let Some(path) = path else {
+        return Ok((ledger::instance_name(), None));
+    };
+    // To be taken for dead once is bad luck; more than that is no accident.
+    for _ in 0..100 {
+        let name = ledger::instance_name();
+        if let Some(ledger) = Ledger::create(path, &name)? {
+            return Ok((name, Some(ledger)));
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Storage,
+        format!(
+            "the lock files in {} are removed as soon as they are made",
+            ledger::folder(path).display()
+        ),
+    ))
 }
 
 impl Store for SqliteStore {
