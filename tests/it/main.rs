@@ -1,3 +1,7 @@
 //! One binary for all tests of behaviour: a module a promise, or a kind of fault.
 
 mod attempts;
+#[cfg(target_os = "linux")]
+mod process_crash;
+#[cfg(target_os = "linux")]
+mod process_kit;
