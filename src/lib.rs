@@ -129,6 +129,11 @@ mod thread;
 mod time;
 mod wake;
 
+/// Compiles what the README shows.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;
+
 pub use chrono;
 pub use rusqlite;
 
