@@ -1,0 +1,157 @@
+//! Webhooks: signed deliveries to a receiver that refuses, stalls and hangs up, until each has been accepted.
+//!
+//! `cargo run --example webhooks` sends `examples/data/deliveries.jsonl` and ends by itself in some ten seconds.
+//! `cargo run --example webhooks -- --db FILE [DELIVERIES]` keeps the tasks in FILE: kill it half-way, with `kill -9` if
+//! you like, run the same command again, and it goes on where it was. DELIVERIES are JSON lines `{"id": UUID, "body": ..}`;
+//! `-` reads them from stdin.
+//!
+//! The id of a delivery is the id of its task, so giving the same deliveries again adds nothing, and it is the
+//! `webhook-id` that the receiver tells repetitions by: they are at least once, and accepted once. They are signed as the
+//! [Standard Webhooks](https://www.standardwebhooks.com) specification says. The receiver is this program again, as a
+//! process of its own.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the library's own rules for time and threads do not bind its users"
+)]
+
+mod receiver;
+mod sender;
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use punctual::{
+    EventKind, Events, Filter, NewTask, Payload, Retention, Scheduler, TaskId, TaskState,
+};
+use serde::Deserialize;
+
+use receiver::{Receiver, Report};
+use sender::{Deliver, Sender};
+
+const DELIVERIES: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/examples/data/deliveries.jsonl"
+);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// One line of the input.
+#[derive(Deserialize)]
+struct Delivery {
+    id: TaskId,
+    body: serde_json::Value,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let (mut db, mut input) = (None, PathBuf::from(DELIVERIES));
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "receiver" => return receiver::run(Path::new(&args.next().ok_or("which file?")?)),
+            "--db" => db = Some(PathBuf::from(args.next().ok_or("--db needs a file")?)),
+            _ => input = PathBuf::from(arg),
+        }
+    }
+    let fresh = tempfile::tempdir()?;
+    let db = db.unwrap_or_else(|| fresh.path().join("webhooks.db"));
+    send(&db, &read(&input)?)
+}
+
+fn read(input: &Path) -> Result<Vec<Delivery>, Box<dyn Error>> {
+    let lines: Box<dyn BufRead> = match input.to_str() {
+        Some("-") => Box::new(io::stdin().lock()),
+        _ => Box::new(BufReader::new(File::open(input)?)),
+    };
+    lines
+        .lines()
+        .map(|line| Ok(serde_json::from_str(&line?)?))
+        .collect()
+}
+
+fn send(db: &Path, deliveries: &[Delivery]) -> Result<(), Box<dyn Error>> {
+    let receiver = Receiver::start(&db.with_extension("accepted"))?;
+    let scheduler = Scheduler::builder(db)
+        .handler(Sender::new(receiver.url())?)
+        .workers(4)
+        // A delivery that is given again is known by its task, for as long as that is kept.
+        .retention(Retention::default().completed(30 * DAY))
+        .start()?;
+    let events = scheduler.events();
+    let stored = scheduler.schedule_stream(deliveries.iter().map(|delivery| {
+        let body = delivery.body.to_string();
+        NewTask::new(Deliver { body }).id(delivery.id)
+    }))?;
+    println!(
+        "{} deliveries: {} new, {} stored before",
+        deliveries.len(),
+        stored.new_count(),
+        stored.existing_count()
+    );
+
+    show_progress(&scheduler, &events)?;
+    let stopped = scheduler.shutdown(Duration::from_secs(5))?;
+    assert_eq!(stopped.still_running(), 0);
+    let (sent, attempts, most) = attempts(&scheduler)?;
+    let report = receiver.stop()?;
+    println!("{sent} were sent in {attempts} attempts, at most {most} for one");
+    println!("{report}");
+    check(&scheduler, sent, &report)
+}
+
+/// Returns when every delivery has ended.
+fn show_progress(scheduler: &Scheduler, events: &Events) -> Result<(), Box<dyn Error>> {
+    let bar = ProgressBar::no_length().with_style(ProgressStyle::with_template(
+        "{bar:40} {pos}/{len} {elapsed} {msg}",
+    )?);
+    let mut failed_attempts = 0;
+    loop {
+        let stats = scheduler.stats()?;
+        let open = stats.count(TaskState::Pending) + stats.count(TaskState::Running);
+        bar.set_length(stats.total());
+        bar.set_position(stats.total() - open);
+        if open == 0 {
+            bar.finish();
+            return Ok(());
+        }
+        let first = events.next_within(Duration::from_millis(50));
+        let news = first
+            .into_iter()
+            .chain(std::iter::from_fn(|| events.try_next()));
+        failed_attempts += news
+            .filter(|event| event.kind() == EventKind::Retrying)
+            .count();
+        bar.set_message(format!("{failed_attempts} attempts failed"));
+    }
+}
+
+/// How many deliveries there are, how often they were tried, and the one tried most.
+fn attempts(scheduler: &Scheduler) -> punctual::Result<(u64, u64, u32)> {
+    let mut filter = Filter::new().kind(Deliver::KIND);
+    let (mut sent, mut attempts, mut most) = (0, 0, 0);
+    loop {
+        let page = scheduler.list(&filter)?;
+        for task in page.tasks() {
+            sent += 1;
+            attempts += u64::from(task.attempt());
+            most = most.max(task.attempt());
+        }
+        match page.next() {
+            Some(next) => filter = filter.after(next),
+            None => return Ok((sent, attempts, most)),
+        }
+    }
+}
+
+fn check(scheduler: &Scheduler, sent: u64, report: &Report) -> Result<(), Box<dyn Error>> {
+    let completed = Filter::new()
+        .kind(Deliver::KIND)
+        .state(TaskState::Completed);
+    assert_eq!(scheduler.count(&completed)?, sent, "all are completed");
+    assert_eq!(report.accepted, sent, "each was accepted, once");
+    assert_eq!(report.forged, 0, "every signature was right");
+    Ok(())
+}
