@@ -54,9 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let soon = Duration::from_millis(500);
     let next_week = Duration::from_secs(7 * 24 * 3600);
-    let now = scheduler.schedule(remind("stand up"))?.id();
-    let tea = scheduler.schedule(remind("tea"))?.id();
-    let later = scheduler.schedule(NewTask::new(remind("lunch")).after(soon))?;
+    let lunch = scheduler.schedule(NewTask::new(remind("lunch")).after(soon))?;
     let review = scheduler.schedule(NewTask::new(remind("review")).after(next_week))?;
 
     println!("pending:");
@@ -65,13 +63,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let remind: Remind = task.payload()?;
         println!("  {} at {}", remind.text, task.scheduled_at());
     }
-
     assert_eq!(scheduler.cancel(review.id())?, Cancel::Cancelled);
+
     println!("running:");
-    for id in [now, tea, later.id()] {
+    let now = scheduler.schedule(remind("stand up"))?.id();
+    let tea = scheduler.schedule(remind("tea"))?.id();
+    for id in [now, tea, lunch.id()] {
         let ended = scheduler.wait(id, Duration::from_secs(10))?;
-        let ended = ended.ok_or("it should have ended by now")?;
-        assert_eq!(ended.state(), TaskState::Completed);
+        assert_eq!(ended.ok_or("not ended")?.state(), TaskState::Completed);
     }
     assert_eq!(scheduler.history(tea)?.len(), 2);
     assert_eq!(scheduler.count(&pending)?, 0);
