@@ -113,7 +113,15 @@
     clippy::missing_panics_doc,
     clippy::print_stdout
 )]
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::print_stdout,
+        clippy::type_complexity,
+        reason = "tests fail by panics, print their seeds, and are written as tables"
+    )
+)]
 
 mod client;
 mod error;
