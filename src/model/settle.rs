@@ -18,7 +18,7 @@ pub(crate) struct Fence {
     /// The task's row, never public.
     pub(crate) seq: i64,
     pub(crate) instance: i64,
-    /// Grows by one with every claim of the task.
+    /// Grows with every claim of the task, and of the instance.
     pub(crate) claim_no: i64,
 }
 

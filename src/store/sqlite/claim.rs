@@ -23,10 +23,11 @@ pub(super) const CANDIDATES: &str = "
         AND (scheduled_at, seq) > (:scheduled_at, :seq)
     ORDER BY scheduled_at, seq LIMIT :limit";
 
-/// Takes one, unless its start deadline has passed.
+/// Takes one, unless its start deadline has passed. The claim's number is one that neither the task nor this instance has
+/// had before: a row's number can come again once its task is deleted, and must not let an old fence or ledger in.
 pub(super) const TAKE: &str = "
     UPDATE punctual_task
-    SET state = 10, instance = :instance, claim_no = claim_no + 1, attempt = attempt + 1, started_at = :now
+    SET state = 10, instance = :instance, claim_no = max(claim_no, :drawn) + 1, attempt = attempt + 1, started_at = :now
     WHERE seq = :seq AND state = 0 AND (expires_at IS NULL OR attempt > 0 OR expires_at >= :now)
     RETURNING id, scheduled_at, attempt, crashes, max_attempts, claim_no, extras, checksum, options, payload";
 
@@ -274,7 +275,7 @@ fn take_one(
     seq: i64,
 ) -> rusqlite::Result<Option<Claim>> {
     let mut statement = tx.conn.prepare_cached(TAKE)?;
-    let mut rows = statement.query(params![tx.instance, tx.now.micros(), seq])?;
+    let mut rows = statement.query(params![tx.instance, *tx.drawn, tx.now.micros(), seq])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
@@ -302,6 +303,7 @@ fn take_one(
         last_error: None,
         payload: Payload::Damaged("its payload is missing"),
     };
+    *tx.drawn = claim.fence.claim_no;
     drop(rows);
     drop(statement);
     let payload = if extras & extra::PAYLOAD == 0 {

@@ -32,6 +32,8 @@ pub(super) struct Tx<'a> {
     pub(super) instance: i64,
     pub(super) lanes: &'a Mutex<Lanes>,
     pub(super) wants_events: bool,
+    /// The number of this instance's last claim.
+    pub(super) drawn: &'a mut i64,
     pub(super) done: &'a mut Done,
 }
 
@@ -52,7 +54,8 @@ const ADD_ATTEMPT: &str = "
     VALUES (:seq, :claim_no, :attempt, :instance, :started_at, :ended_at, :ending, :error)";
 
 const TRIM_ATTEMPTS: &str = "
-    DELETE FROM punctual_attempt WHERE seq = :seq AND claim_no <= :claim_no - :kept";
+    DELETE FROM punctual_attempt WHERE seq = :seq AND claim_no <= (
+        SELECT claim_no FROM punctual_attempt WHERE seq = :seq ORDER BY claim_no DESC LIMIT 1 OFFSET :kept)";
 
 /// A line of a task's history.
 #[derive(Debug, Clone, Copy)]
@@ -143,11 +146,9 @@ impl Tx<'_> {
         ])?;
         let kept = crate::model::limits::MAX_HISTORY as i64;
         if row.claim_no > kept {
-            self.conn.prepare_cached(TRIM_ATTEMPTS)?.execute(params![
-                row.seq,
-                row.claim_no,
-                kept
-            ])?;
+            self.conn
+                .prepare_cached(TRIM_ATTEMPTS)?
+                .execute(params![row.seq, kept])?;
         }
         Ok(())
     }

@@ -69,6 +69,8 @@ pub(super) struct Writer {
     /// Whether the connection syncs at each commit now.
     syncs: bool,
     data_version: i64,
+    /// The number of this instance's last claim; gaps do not matter.
+    drawn: i64,
     checked: Stopwatch,
     /// The length at which the next checkpoint is tried: a reader can hold up the last one.
     checkpoint_at: i32,
@@ -98,6 +100,7 @@ impl Writer {
             instance: 0,
             syncs: true,
             data_version: 0,
+            drawn: 0,
             checked: Stopwatch::start(),
             checkpoint_at: CHECKPOINT_PAGES,
         };
@@ -243,6 +246,7 @@ impl Writer {
                 instance: self.instance,
                 lanes: &self.shared.lanes,
                 wants_events,
+                drawn: &mut self.drawn,
                 done,
             };
             let mut answers = Vec::with_capacity(request.ops.len());

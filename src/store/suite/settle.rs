@@ -17,6 +17,7 @@ on_every_backend!(
     every_end_of_an_attempt_is_recorded,
     p7_a_stale_fence_changes_nothing,
     p7_a_settlement_counts_once,
+    p7_a_row_number_that_comes_again_does_not_let_an_old_attempt_in,
     p7_an_attempt_whose_task_was_claimed_again_changes_nothing,
     p8_a_requested_cancel_wins_over_a_retry_but_not_over_a_completion,
     p8_a_task_that_was_cancelled_before_its_start_was_never_started,
@@ -178,6 +179,22 @@ fn ends() -> Vec<End> {
         End::Unstarted,
         End::CancelledUnstarted,
     ]
+}
+
+fn p7_a_row_number_that_comes_again_does_not_let_an_old_attempt_in(kit: &mut Kit) {
+    let old = kit.insert(task());
+    let stale = kit.claim_one();
+    kit.settle(&stale, done());
+    kit.change(old, Action::Delete);
+    let id = kit.insert(task());
+    let fresh = kit.claim_one();
+    assert_eq!(
+        fresh.fence.seq, stale.fence.seq,
+        "the newest row was deleted"
+    );
+    assert_ne!(fresh.fence.claim_no, stale.fence.claim_no);
+    assert_eq!(kit.settle(&stale, error()), Settled::Stale);
+    assert_eq!(kit.state(id), TaskState::Running);
 }
 
 fn p7_a_stale_fence_changes_nothing(kit: &mut Kit) {
