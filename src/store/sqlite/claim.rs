@@ -16,11 +16,12 @@ use crate::store::sqlite::tx::{Tx, extra};
 use crate::time::Timestamp;
 
 /// The next pending tasks of a lane and priority. Without an upper bound on the time: the first that is not due tells when
-/// to wake. `seq` is the row's number, which ends every entry of the index.
+/// to wake. `seq` is the row's number, which ends every entry of the index; SQLite seeks by it only if the comparison has a
+/// collation, and else passes over all of the same instant.
 pub(super) const CANDIDATES: &str = "
     SELECT scheduled_at, seq FROM punctual_task INDEXED BY punctual_task_due
     WHERE state = 0 AND lane = :lane AND priority = :priority
-        AND (scheduled_at, seq) > (:scheduled_at, :seq)
+        AND (scheduled_at, seq) > (:scheduled_at, :seq COLLATE BINARY)
     ORDER BY scheduled_at, seq LIMIT :limit";
 
 /// Takes one, unless its start deadline has passed. The claim's number is one that neither the task nor this instance has
@@ -65,7 +66,8 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> rusqlite::Result
         && let Some(index) = open.pop_front()
     {
         let queue = &mut queues[index];
-        let Some(best) = queue.best(tx, suspects)? else {
+        let room = budget.room(&queue.lanes).min(request.limit - claims.len());
+        let Some(best) = queue.best(tx, suspects, room)? else {
             continue;
         };
         if !budget.affords(&queue.lanes[best].claim) {
@@ -95,6 +97,14 @@ struct Budget {
 }
 
 impl Budget {
+    /// How many tasks of these lanes it can afford at most.
+    fn room(&self, lanes: &[LaneCursor]) -> usize {
+        let cheapest = lanes.iter().filter_map(|lane| lane.claim.cost).min();
+        let ahead = cheapest.map_or(0, |cost| self.left.as_nanos() / cost.as_nanos().max(1));
+        self.free
+            .saturating_add(usize::try_from(ahead).unwrap_or(usize::MAX))
+    }
+
     fn affords(&self, lane: &LaneClaim) -> bool {
         self.free > 0 || lane.cost.is_some_and(|cost| cost <= self.left)
     }
@@ -129,12 +139,22 @@ impl QueueCursor {
         }
     }
 
-    /// The lane with the best due task: by priority, then due time, then insertion.
-    fn best(&mut self, tx: &Tx<'_>, suspects: bool) -> rusqlite::Result<Option<usize>> {
+    /// The lane with the best due task: by priority, then due time, then insertion. About `room` will be asked for.
+    fn best(
+        &mut self,
+        tx: &Tx<'_>,
+        suspects: bool,
+        room: usize,
+    ) -> rusqlite::Result<Option<usize>> {
         if self.left == 0 {
             return Ok(None);
         }
-        let chunk = self.left.min(256).div_ceil(self.lanes.len().max(1)) + 1;
+        let chunk = self
+            .left
+            .min(room)
+            .min(256)
+            .div_ceil(self.lanes.len().max(1))
+            + 1;
         let mut best = None;
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             if lane.claim.suspect && !suspects {

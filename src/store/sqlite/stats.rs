@@ -12,16 +12,16 @@ use crate::time::Timestamp;
 /// How many entries of an index one statement passes over.
 const STRIDE: i64 = 100_000;
 
-/// Where a stride of pending tasks ends.
+/// Where a stride of pending tasks ends. The collation lets SQLite seek by `seq`, too.
 pub(super) const PENDING_STRIDE: &str = "
     SELECT scheduled_at, seq FROM punctual_task INDEXED BY punctual_task_due
-    WHERE state = 0 AND lane = :lane AND priority = :priority AND (scheduled_at, seq) > (:scheduled_at, :seq)
+    WHERE state = 0 AND lane = :lane AND priority = :priority AND (scheduled_at, seq) > (:scheduled_at, :seq COLLATE BINARY)
     ORDER BY scheduled_at, seq LIMIT 1 OFFSET :offset";
 
 /// What is left after the last whole stride.
 pub(super) const PENDING_REST: &str = "
     SELECT count(*) FROM punctual_task INDEXED BY punctual_task_due
-    WHERE state = 0 AND lane = :lane AND priority = :priority AND (scheduled_at, seq) > (:scheduled_at, :seq)";
+    WHERE state = 0 AND lane = :lane AND priority = :priority AND (scheduled_at, seq) > (:scheduled_at, :seq COLLATE BINARY)";
 
 pub(super) const RUNNING: &str = "
     SELECT lane, count(*) FROM punctual_task INDEXED BY punctual_task_running WHERE state = 10 GROUP BY lane";
