@@ -13,10 +13,10 @@ use crate::store::sqlite::prune::delete;
 use crate::store::sqlite::tx::{Tx, extra};
 use crate::time::Timestamp;
 
-const FIND: &str = "
+pub(super) const FIND: &str = "
     SELECT seq, id, lane, state, priority, instance, scheduled_at, extras FROM punctual_task WHERE id = :id";
 
-const FIND_MATCHING: Matching = over_tasks!(
+pub(super) const FIND_MATCHING: Matching = over_tasks!(
     ["seq, id, lane, state, priority, instance, scheduled_at, extras"],
     " ORDER BY id LIMIT :limit"
 );

@@ -8,6 +8,8 @@ mod insert;
 mod lanes;
 mod ledger;
 mod open;
+#[cfg(test)]
+mod plans;
 mod prune;
 mod read;
 mod rescue;

@@ -129,11 +129,11 @@ pub(super) fn expire_one(tx: &mut Tx<'_>, seq: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-const NEXT_EXPIRY: &str = "
+pub(super) const NEXT_EXPIRY: &str = "
     SELECT expires_at FROM punctual_task INDEXED BY punctual_task_expires
     WHERE expires_at IS NOT NULL AND state = 0 AND attempt = 0 ORDER BY expires_at LIMIT 1";
 
-const OLDEST_ENDED: &str = "
+pub(super) const OLDEST_ENDED: &str = "
     SELECT finished_at FROM punctual_task INDEXED BY punctual_task_ended
     WHERE state = :state AND finished_at IS NOT NULL ORDER BY finished_at LIMIT 1";
 

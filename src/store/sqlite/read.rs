@@ -84,7 +84,7 @@ pub(super) fn read(
     })
 }
 
-const STATE: &str = "SELECT state FROM punctual_task WHERE id = :id";
+pub(super) const STATE: &str = "SELECT state FROM punctual_task WHERE id = :id";
 
 fn state(conn: &Connection, id: TaskId) -> rusqlite::Result<Option<TaskState>> {
     let code: Option<i64> = conn
@@ -105,13 +105,14 @@ macro_rules! columns {
     };
 }
 
-const TASK: &str = concat!("SELECT ", columns!(), " FROM punctual_task WHERE id = :id");
+pub(super) const TASK: &str = concat!("SELECT ", columns!(), " FROM punctual_task WHERE id = :id");
 
-const LIST: Matching = over_tasks!([columns!()], " ORDER BY id LIMIT :limit");
+pub(super) const LIST: Matching = over_tasks!([columns!()], " ORDER BY id LIMIT :limit");
 
-const LIST_BACKWARDS: Matching = over_tasks!([columns!()], " ORDER BY id DESC LIMIT :limit");
+pub(super) const LIST_BACKWARDS: Matching =
+    over_tasks!([columns!()], " ORDER BY id DESC LIMIT :limit");
 
-const COUNT: Matching = over_tasks!(["count(*)"], "");
+pub(super) const COUNT: Matching = over_tasks!(["count(*)"], "");
 
 fn task(conn: &Connection, lanes: &Mutex<Lanes>, id: TaskId) -> rusqlite::Result<Option<Task>> {
     // One snapshot for the row and what belongs to it.
@@ -330,12 +331,12 @@ fn lane(conn: &Connection, lanes: &Mutex<Lanes>, id: LaneId) -> rusqlite::Result
         .optional()
 }
 
-const HISTORY_TASK: &str = "
+pub(super) const HISTORY_TASK: &str = "
     SELECT seq, state, attempt, claim_no, started_at, finished_at,
         (SELECT name FROM punctual_instance WHERE id = task.instance)
     FROM punctual_task AS task WHERE id = :id";
 
-const HISTORY: &str = "
+pub(super) const HISTORY: &str = "
     SELECT claim_no, attempt, started_at, ended_at, ending, error,
         (SELECT name FROM punctual_instance WHERE id = line.instance)
     FROM punctual_attempt AS line WHERE seq = :seq ORDER BY claim_no";

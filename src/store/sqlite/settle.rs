@@ -10,25 +10,25 @@ use crate::model::settle::{Change, Fence, Settlement};
 use crate::store::sqlite::tx::{AttemptRow, Tx, extra};
 use crate::time::Timestamp;
 
-const COMPLETE: &str = "
+pub(super) const COMPLETE: &str = "
     UPDATE punctual_task SET state = 20, finished_at = :now, extras = extras | :extras
     WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
 
 const KEEP_RESULT: &str =
     "INSERT OR REPLACE INTO punctual_result (seq, result) VALUES (:seq, :result)";
 
-const HELD: &str = "
+pub(super) const HELD: &str = "
     SELECT lane, priority, attempt, started_at, scheduled_at, expires_at, cancel_requested_at IS NOT NULL
     FROM punctual_task
     WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
 
-const RELEASE: &str = "
+pub(super) const RELEASE: &str = "
     UPDATE punctual_task
     SET state = 0, instance = NULL, scheduled_at = :scheduled_at, expires_at = :expires_at, attempt = :attempt,
         started_at = :started_at, extras = extras | :extras
     WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
 
-const END: &str = "
+pub(super) const END: &str = "
     UPDATE punctual_task
     SET state = :state, finished_at = :now, attempt = :attempt, started_at = :started_at, extras = extras | :extras
     WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
@@ -239,7 +239,7 @@ fn release(
     Ok(())
 }
 
-const PROGRESS: &str = "
+pub(super) const PROGRESS: &str = "
     UPDATE punctual_task SET extras = extras | 16
     WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10
     RETURNING id, lane";

@@ -1,0 +1,407 @@
+//! How SQLite runs the statements whose cost must not depend on what else is in the file (P13): the plans, and the steps
+//! that they take.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, StatementStatus};
+
+use crate::id::TaskId;
+use crate::model::filter::Filter;
+use crate::model::op::{ClaimRequest, Insert, LaneClaim, Op, QueueClaim, Reply};
+use crate::model::task::Options;
+use crate::store::sqlite::claim::{CANDIDATES, TAKE};
+use crate::store::sqlite::filter::{LANES, LAST_EXAMINED, LAST_EXAMINED_BACKWARDS, Matching};
+use crate::store::sqlite::lanes::HEAD;
+use crate::store::sqlite::prune::{EXPIRED_RETENTION, NEXT_EXPIRY, OLDEST_ENDED, OVERDUE};
+use crate::store::sqlite::rescue::ORPHANS;
+use crate::store::sqlite::{Durability, SqliteStore, change, open, read, schema, settle, stats};
+use crate::store::{Settings, Store};
+use crate::time::Timestamp;
+
+const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+fn schema() -> Connection {
+    let conn = open::memory().unwrap();
+    schema::migrate(&conn).unwrap();
+    conn
+}
+
+/// The lines of the plan that touch a table, in their order.
+fn plan(conn: &Connection, sql: &str) -> Vec<String> {
+    let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let mut rows = statement.raw_query();
+    let mut lines = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        lines.push(row.get::<_, String>(3).unwrap());
+    }
+    lines
+}
+
+fn assert_plan(conn: &Connection, name: &str, sql: &str, expected: &str) {
+    let lines = plan(conn, sql);
+    let shown = format!("{name}: {lines:#?}");
+    assert!(
+        lines.iter().any(|line| line.contains(expected)),
+        "no {expected:?} in {shown}"
+    );
+    for line in &lines {
+        assert!(!line.contains("SCAN task"), "{shown}");
+        assert!(!line.starts_with("SCAN punctual_"), "{shown}");
+        assert!(!line.contains("TEMP B-TREE"), "{shown}");
+        assert!(!line.contains("AUTOMATIC"), "{shown}");
+    }
+}
+
+#[test]
+fn p13_every_statement_finds_its_rows_by_an_index() {
+    let conn = schema();
+    let due = "USING COVERING INDEX punctual_task_due (lane=? AND priority=?";
+    let ended = "USING COVERING INDEX punctual_task_ended (state=?";
+    let row = "USING INTEGER PRIMARY KEY (rowid=?)";
+    let id = "USING INDEX punctual_task_id (id=?)";
+    let table = [
+        (
+            "candidates",
+            CANDIDATES,
+            "priority=? AND (scheduled_at,rowid)>(?,?))",
+        ),
+        ("head", HEAD, due),
+        ("take", TAKE, row),
+        ("complete", settle::COMPLETE, row),
+        ("held", settle::HELD, row),
+        ("release", settle::RELEASE, row),
+        ("end", settle::END, row),
+        ("progress", settle::PROGRESS, row),
+        ("find", change::FIND, id),
+        ("task", read::TASK, id),
+        ("state", read::STATE, id),
+        ("history", read::HISTORY_TASK, id),
+        (
+            "lines of the history",
+            read::HISTORY,
+            "USING PRIMARY KEY (seq=?)",
+        ),
+        (
+            "last examined",
+            LAST_EXAMINED,
+            "USING COVERING INDEX punctual_task_id (id>?)",
+        ),
+        (
+            "last examined backwards",
+            LAST_EXAMINED_BACKWARDS,
+            "USING COVERING INDEX punctual_task_id (id<?)",
+        ),
+        (
+            "retention",
+            EXPIRED_RETENTION,
+            "USING COVERING INDEX punctual_task_ended (state=? AND finished_at",
+        ),
+        (
+            "overdue",
+            OVERDUE,
+            "INDEX punctual_task_expires (expires_at",
+        ),
+        (
+            "orphans",
+            ORPHANS,
+            "USING INDEX punctual_task_running (instance=?)",
+        ),
+        (
+            "a stride of pending ones",
+            stats::PENDING_STRIDE,
+            "priority=? AND (scheduled_at,rowid)>(?,?))",
+        ),
+        (
+            "the rest of them",
+            stats::PENDING_REST,
+            "priority=? AND (scheduled_at,rowid)>(?,?))",
+        ),
+        ("a stride of ended ones", stats::ENDED_STRIDE, ended),
+    ];
+    for (name, sql, expected) in table {
+        assert_plan(&conn, name, sql, expected);
+    }
+    let lists = [
+        ("list", read::LIST),
+        ("list backwards", read::LIST_BACKWARDS),
+        ("count", read::COUNT),
+        ("bulk", change::FIND_MATCHING),
+    ];
+    for (name, Matching { in_window, by_ids }) in lists {
+        assert_plan(
+            &conn,
+            name,
+            in_window,
+            "USING INDEX punctual_task_id (id>? AND id<?)",
+        );
+        assert_plan(&conn, &format!("{name} by ids"), by_ids, id);
+    }
+}
+
+/// Passes over an index on purpose: what it reads is what it counts, or the first entry.
+#[test]
+fn p13_what_passes_over_an_index_does_not_touch_the_table() {
+    let conn = schema();
+    let table = [
+        ("running", stats::RUNNING, "INDEX punctual_task_running"),
+        ("ended", stats::ENDED, "COVERING INDEX punctual_task_ended"),
+        (
+            "next expiry",
+            NEXT_EXPIRY,
+            "INDEX punctual_task_expires (expires_at>?)",
+        ),
+        (
+            "oldest ended",
+            OLDEST_ENDED,
+            "COVERING INDEX punctual_task_ended (state=?",
+        ),
+        (
+            "lanes",
+            LANES,
+            "SEARCH queue USING INTEGER PRIMARY KEY (rowid=?)",
+        ),
+    ];
+    for (name, sql, expected) in table {
+        let lines = plan(&conn, sql);
+        assert!(
+            lines.iter().any(|line| line.contains(expected)),
+            "{name}: {lines:#?}"
+        );
+        assert!(
+            !lines.iter().any(|line| line == "SCAN punctual_task"),
+            "{name}: {lines:#?}"
+        );
+    }
+}
+
+struct Kit {
+    store: SqliteStore,
+    _dir: tempfile::TempDir,
+}
+
+fn task(kind: &str, queue: &str, priority: u8, at: Timestamp) -> Insert {
+    Insert {
+        id: TaskId::new(),
+        kind: kind.to_owned().into(),
+        payload: b"null".to_vec(),
+        queue: queue.to_owned().into(),
+        partition: None,
+        priority,
+        created_at: NOW,
+        scheduled_at: at,
+        expires_at: None,
+        max_attempts: 1,
+        tags: Vec::new(),
+        options: Options::default(),
+    }
+}
+
+impl Kit {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            durability: Durability::ProcessCrash,
+            busy_wait: std::time::Duration::from_secs(60),
+            runs: true,
+        };
+        let store = SqliteStore::open(&dir.path().join("plans.db"), settings, NOW).unwrap();
+        Self { store, _dir: dir }
+    }
+
+    fn insert(&self, count: usize, make: impl Fn(usize) -> Insert) {
+        for chunk in (0..count).collect::<Vec<_>>().chunks(5_000) {
+            let tasks = chunk.iter().map(|n| make(*n)).collect();
+            self.store.apply(NOW, vec![Op::Insert(tasks)]).unwrap();
+        }
+    }
+
+    /// What a claim costs that takes `free` tasks of the known kind, in steps of SQLite's machine, and how many it took.
+    fn claim(&self, free: usize) -> (i32, usize) {
+        let steps = |reset: bool| -> i32 {
+            self.store.turn.with_writer(|writer| {
+                let conn = writer.connection();
+                [CANDIDATES, TAKE]
+                    .into_iter()
+                    .map(|sql| {
+                        let statement = conn.prepare_cached(sql).unwrap();
+                        let full = statement.get_status(StatementStatus::FullscanStep);
+                        assert_eq!(full, 0, "{sql}");
+                        match reset {
+                            true => statement.reset_status(StatementStatus::VmStep),
+                            false => statement.get_status(StatementStatus::VmStep),
+                        }
+                    })
+                    .sum()
+            })
+        };
+        steps(true);
+        let taken = self.take(free);
+        (steps(false), taken)
+    }
+
+    fn take(&self, free: usize) -> usize {
+        let lanes = self
+            .store
+            .lanes()
+            .into_iter()
+            .filter(|lane| *lane.kind == *"known" && !lane.paused)
+            .map(|lane| LaneClaim {
+                lane: lane.id,
+                cost: None,
+                suspect: lane.suspect,
+            })
+            .collect();
+        let request = ClaimRequest {
+            queues: vec![QueueClaim {
+                lanes,
+                limit: usize::MAX,
+            }],
+            free,
+            budget: std::time::Duration::ZERO,
+            limit: 256,
+        };
+        match self
+            .store
+            .apply(NOW, vec![Op::Claim(request)])
+            .unwrap()
+            .remove(0)
+        {
+            Reply::Claimed(claims) => claims.len(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+const MANY: usize = 20_000;
+
+/// What a claim of one task costs when nothing else is in the file.
+fn alone() -> i32 {
+    let kit = Kit::new();
+    kit.insert(1, |_| task("known", "default", 5, NOW));
+    let (steps, taken) = kit.claim(9);
+    assert_eq!(taken, 1);
+    steps
+}
+
+#[test]
+fn p13_a_claim_does_not_visit_what_it_cannot_take() {
+    let later = NOW + std::time::Duration::from_secs(1);
+    let alone = alone();
+    type Crowd = fn(usize, Timestamp) -> Insert;
+    let crowds: [(&str, Crowd); 5] = [
+        ("future tasks of better priorities", |n, later| {
+            task("known", "default", (n % 5) as u8, later)
+        }),
+        ("future tasks of the same priority", |_, later| {
+            task("known", "default", 5, later)
+        }),
+        ("an unknown kind", |_, _| task("unknown", "default", 0, NOW)),
+        ("another queue", |_, _| task("other", "other", 0, NOW)),
+        ("a paused queue", |_, _| task("known", "paused", 0, NOW)),
+    ];
+    for (name, crowd) in crowds {
+        let kit = Kit::new();
+        let pause = Op::PauseQueue {
+            queue: "paused".to_owned(),
+            paused: true,
+        };
+        kit.store.apply(NOW, vec![pause]).unwrap();
+        kit.insert(MANY, |n| crowd(n, later));
+        kit.insert(1, |_| task("known", "default", 5, NOW));
+        let (steps, taken) = kit.claim(9);
+        assert_eq!(taken, 1, "{name}");
+        // A few steps more tell when the next one is due.
+        assert!(steps <= alone + 60, "{name}: {steps} steps, {alone} alone");
+    }
+}
+
+#[test]
+fn p13_a_claim_does_not_visit_what_has_ended_or_runs() {
+    let alone = alone();
+    let kit = Kit::new();
+    kit.insert(MANY, |_| task("known", "default", 5, NOW));
+    let finished = finish_all(&kit);
+    assert_eq!(finished, MANY - 256, "the rest runs");
+    kit.insert(1, |_| task("known", "default", 5, NOW));
+    let (steps, taken) = kit.claim(9);
+    assert_eq!(taken, 1);
+    assert!(steps <= alone + 60, "{steps} steps, {alone} alone");
+}
+
+/// Takes everything, and ends all of it but the last claim.
+fn finish_all(kit: &Kit) -> usize {
+    let mut taken = 0;
+    while taken < MANY {
+        taken += kit.take(256);
+    }
+    kit.store.turn.with_writer(|writer| {
+        let sql = "UPDATE punctual_task SET state = 20, finished_at = 1 WHERE seq <= ?";
+        writer
+            .connection()
+            .execute(sql, [MANY as i64 - 256])
+            .unwrap()
+    })
+}
+
+#[test]
+fn p13_a_claim_of_a_few_costs_the_same_whatever_the_backlog() {
+    let cost = |backlog: usize| {
+        let kit = Kit::new();
+        kit.insert(backlog, |n| task("known", "default", (n % 10) as u8, NOW));
+        let (steps, taken) = kit.claim(2);
+        assert_eq!(taken, 2);
+        steps
+    };
+    let (small, large) = (cost(5_000), cost(MANY));
+    let alone = alone();
+    assert!(
+        small <= 2 * alone + 100,
+        "{small} steps for two, {alone} for one alone"
+    );
+    assert!(
+        large <= small + small / 10,
+        "{small} steps of 5,000, {large} of {MANY}"
+    );
+}
+
+#[test]
+fn p13_the_next_due_time_of_a_lane_is_a_seek() {
+    let kit = Kit::new();
+    kit.insert(MANY, |_| task("known", "default", 5, NOW));
+    let steps = kit.store.turn.with_writer(|writer| {
+        let conn = writer.connection();
+        let mut head = conn.prepare_cached(HEAD).unwrap();
+        let at: i64 = head.query_row([1, 5], |row| row.get(0)).unwrap();
+        assert_eq!(at, NOW.micros());
+        head.reset_status(StatementStatus::VmStep)
+    });
+    assert!(steps < 40, "{steps}");
+}
+
+#[test]
+fn p13_a_list_by_ids_visits_those_alone() {
+    let kit = Kit::new();
+    kit.insert(MANY, |_| task("known", "default", 5, NOW));
+    let all = kit
+        .store
+        .read(crate::model::query::Query::List(Filter::all()))
+        .unwrap();
+    let ids: Vec<TaskId> = all
+        .list()
+        .tasks()
+        .iter()
+        .map(|task| task.id())
+        .take(3)
+        .collect();
+    let filter = Filter::new().ids(ids);
+    let lanes = Arc::clone(&kit.store.shared);
+    let steps = kit.store.turn.with_writer(|writer| {
+        let conn = writer.connection();
+        let query = crate::model::query::Query::List(filter.clone());
+        let page = read::read(conn, &lanes.lanes, &query).unwrap().list();
+        assert_eq!(page.tasks().len(), 3);
+        let statement = conn.prepare_cached(read::LIST.by_ids).unwrap();
+        statement.get_status(StatementStatus::VmStep)
+    });
+    assert!(steps < 1_000, "{steps}");
+}
