@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let task = scheduler.get(long)?.ok_or("it is stored")?;
             let row = task.progress::<u64>()?.unwrap_or(0);
             println!("at row {row}");
-            if row == 5 {
+            if row >= 5 {
                 break;
             }
         }
