@@ -231,15 +231,18 @@ impl Builder {
             busy_wait: self.busy_wait,
             runs: true,
         };
-        let store = open(&self.place, settings, self.clock.now())?;
+        let client = Client {
+            store: open(&self.place, settings, self.clock.now())?,
+            clock: self.clock,
+        };
+        // Before anything is claimed: what the dead held comes first if it is better than what waits.
+        client.recover()?;
         let (dispatcher_wake, maintenance_wake) = (Wake::new(), Wake::new());
+        let store = &client.store;
         store.hub().set_runner(dispatcher_wake.clone());
         store.hub().set_maintenance(maintenance_wake.clone());
         Ok(Parts {
-            client: Client {
-                store,
-                clock: self.clock,
-            },
+            client,
             registry,
             scope: Arc::new(scope),
             retention: self.retention,

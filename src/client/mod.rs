@@ -126,7 +126,7 @@ impl Client {
     }
 
     /// Takes back what processes held that have died.
-    fn recover(&self) -> Result<()> {
+    pub(crate) fn recover(&self) -> Result<()> {
         while self.store.recover(self.clock.now())?.more {}
         Ok(())
     }
