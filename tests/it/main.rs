@@ -5,3 +5,11 @@ mod attempts;
 mod process_crash;
 #[cfg(target_os = "linux")]
 mod process_kit;
+#[cfg(target_os = "linux")]
+mod process_order;
+#[cfg(target_os = "linux")]
+mod process_poison;
+#[cfg(target_os = "linux")]
+mod process_stale;
+#[cfg(target_os = "linux")]
+mod process_stop;

@@ -29,6 +29,9 @@ const WORKERS: usize = 4;
 const BATCH: u32 = 1_000;
 const MIDST_BYTES: u64 = 100_000;
 
+/// The log is begun anew once it is longer than 4 MiB; one large commit comes on top of that.
+const MAX_LOG_BYTES: u64 = 8 << 20;
+
 /// How a process of the storm is killed, or that it is the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -585,7 +588,7 @@ fn whatever_is_killed_every_acknowledged_task_is_accounted_for() {
     let mut history = History::default();
     let mut taken_back = TakenBack::default();
     let (mut kills, mut in_commit, mut in_open, mut in_first_open) = (0, 0, 0, 0);
-    let mut processes = 0;
+    let (mut processes, mut log_bytes) = (0, 0);
     let since = Since::now();
     while kills < KILLS
         || in_commit < KILLS_IN_COMMIT
@@ -613,6 +616,7 @@ fn whatever_is_killed_every_acknowledged_task_is_accounted_for() {
         kills += 1;
         in_commit += usize::from(hit && mode == Mode::Commit);
         in_open += usize::from(hit && mode == Mode::Reopen);
+        log_bytes = log_bytes.max(place.log_bytes());
         let orphans = orphans(&place);
         for (id, attempt) in unfinished(&lines) {
             assert!(
@@ -637,8 +641,12 @@ fn whatever_is_killed_every_acknowledged_task_is_accounted_for() {
     let counts = check_end(&place, &history);
     eprintln!(
         "storm: {kills} kills in {storm:?}, {in_commit} of them in a commit, {in_open} in an open, and {in_first_open} \
-         more in a first open; {taken_back:?}; {counts:?}; {:?} in all",
+         more in a first open; {taken_back:?}; {counts:?}; a log of {log_bytes} bytes; {:?} in all",
         since.elapsed()
+    );
+    assert!(
+        log_bytes <= MAX_LOG_BYTES,
+        "P14: the log grew to {log_bytes} bytes"
     );
     assert!(taken_back.crashed >= KILLS / 2, "{taken_back:?}");
     assert!(taken_back.given_back >= 1, "{taken_back:?}");

@@ -260,7 +260,7 @@ impl Process {
         }
     }
 
-    /// Reads to the end, which must come by itself.
+    /// Takes the orders away and reads to the end, which must come by itself.
     pub(crate) fn end(mut self) -> (ExitStatus, Vec<Line>) {
         drop(self.orders.take());
         let rest = self.rest();
@@ -407,6 +407,11 @@ impl Place {
 
     pub(crate) fn file(&self) -> PathBuf {
         self.dir.path().join("tasks.db")
+    }
+
+    /// The length of the write-ahead log.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        std::fs::metadata(self.dir.path().join("tasks.db-wal")).map_or(0, |log| log.len())
     }
 
     /// The lock files that are there now.
