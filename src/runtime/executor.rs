@@ -30,6 +30,7 @@ impl Executor {
     }
 
     /// Runs a waiting task, if there is one.
+    #[cfg(feature = "testing")]
     pub(crate) fn run_one(&self) -> bool {
         let job = self.ready.try_next();
         let found = job.is_some();

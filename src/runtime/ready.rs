@@ -78,6 +78,7 @@ impl Ready {
     }
 
     /// The next task, without waiting.
+    #[cfg(feature = "testing")]
     pub(crate) fn try_next(&self) -> Option<Job> {
         let mut state = lock(&self.state);
         state.moved = Stopwatch::start();
