@@ -2,7 +2,8 @@
 //!
 //! `backlog`: ten million tasks due at once; how long an open takes, how much memory a drain, how long a page of a list
 //! and a cancel meanwhile. `log`: ten seconds of flat-out writing, without and with a long reader; how long the
-//! write-ahead log gets. Each prints its figures and fails if a bound is broken.
+//! write-ahead log gets. Each prints its figures and fails if a bound is broken; a small run fails for sizes only, because
+//! a time means nothing on a machine that builds something else meanwhile.
 
 #![expect(
     clippy::disallowed_methods,
@@ -92,7 +93,10 @@ fn backlog(dir: &Path, count: u64, is_small: bool) -> Result<()> {
             Ok(Outcome::done())
         })
         .start()?;
-    bound("open", opened.elapsed().as_secs_f64(), 1.0, "s")?;
+    let time = |what: &str, value: f64, limit: f64, unit: &str| {
+        bound(what, value, limit, unit).or_else(|error| if is_small { Ok(()) } else { Err(error) })
+    };
+    time("open", opened.elapsed().as_secs_f64(), 1.0, "s")?;
 
     let (mut lists, mut cancels) = (Vec::new(), Vec::new());
     let mut filter = Filter::all().newest_first();
@@ -115,8 +119,8 @@ fn backlog(dir: &Path, count: u64, is_small: bool) -> Result<()> {
     }
     let rate = ran.load(Ordering::Relaxed) as f64 / drained.elapsed().as_secs_f64();
     println!("drained {rate:.0} tasks a second meanwhile");
-    bound("list, a page of 100, median", median(&mut lists), 2.0, "ms")?;
-    bound("cancel, median", median(&mut cancels), 2.0, "ms")?;
+    time("list, a page of 100, median", median(&mut lists), 2.0, "ms")?;
+    time("cancel, median", median(&mut cancels), 2.0, "ms")?;
     bound("resident memory, peak", peak_resident_mib(), 100.0, "MiB")?;
     let _ = scheduler.shutdown(Duration::from_secs(10))?;
     Ok(())
