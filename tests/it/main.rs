@@ -1,6 +1,7 @@
 //! One binary for all tests of behaviour: a module a promise, or a kind of fault.
 
 mod attempts;
+mod face;
 #[cfg(target_os = "linux")]
 mod process_crash;
 #[cfg(target_os = "linux")]
@@ -13,3 +14,4 @@ mod process_poison;
 mod process_stale;
 #[cfg(target_os = "linux")]
 mod process_stop;
+mod secrecy;
