@@ -524,7 +524,6 @@ impl fmt::Debug for Scheduler {
 
 /// What a [`Scheduler::shutdown`] found and left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
 pub struct Shutdown {
     pub(crate) finished: usize,
     pub(crate) given_back: usize,

@@ -145,7 +145,8 @@ impl Client {
     ///
     /// The payload is kept as JSON, at most [`MAX_PAYLOAD_BYTES`](crate::MAX_PAYLOAD_BYTES) (1 MiB). The due time defaults
     /// to now and has microsecond resolution. If a task with the same id is stored, nothing is added and
-    /// [`Scheduled::Existing`] says so: scheduling again by the same id is always safe.
+    /// [`Scheduled::Existing`] says so: scheduling again by the same id is safe, for as long as the task is kept (an ended
+    /// one for its [`Retention`]).
     ///
     /// # Errors
     ///
@@ -437,7 +438,7 @@ impl Client {
     /// # struct Add(u64, u64);
     /// # impl Payload for Add { const KIND: &'static str = "add"; }
     /// let scheduler = Scheduler::in_memory()
-    ///     .handler_fn(|Add(a, b), _cx| Ok(Outcome::with(&(a + b))?))
+    ///     .handler_fn(|Add(a, b), _cx| Outcome::with(&(a + b)))
     ///     .start()?;
     /// let task = scheduler.schedule(Add(1, 2))?.id();
     /// let ended = scheduler.wait(task, Duration::from_secs(10))?.expect("it is quick");
@@ -552,17 +553,11 @@ impl Client {
     #[must_use]
     pub fn health(&self) -> Health {
         let condition = self.store.condition();
-        let mut paused: Vec<String> = Vec::new();
-        for lane in self.store.lanes().iter().filter(|lane| lane.paused) {
-            if !paused.iter().any(|known| **known == *lane.queue) {
-                paused.push(lane.queue.to_string());
-            }
-        }
         Health {
             stopped: condition.stopped,
             last_error: condition.last_error.map(|(at, error)| (at.to_utc(), error)),
             wal_bytes: condition.wal_bytes,
-            paused_queues: paused,
+            paused_queues: condition.paused_queues,
             ..Health::default()
         }
     }

@@ -35,7 +35,7 @@ const MAX_PROGRESS_BYTES: usize = 16 << 10;
 ///             cx.progress(&done)?;
 ///         }
 ///     }
-///     Ok(Outcome::with(&rows.len())?)
+///     Outcome::with(&rows.len())
 /// }
 /// ```
 pub struct TaskContext {

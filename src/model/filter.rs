@@ -105,6 +105,11 @@ impl Filter {
         self
     }
 
+    /// Tasks that have not ended: pending or running ones.
+    pub fn unfinished(self) -> Self {
+        self.state(TaskState::Pending).state(TaskState::Running)
+    }
+
     /// Tasks of this kind, or of one of those named before.
     pub fn kind(mut self, kind: impl Into<String>) -> Self {
         self.kinds.push(kind.into());

@@ -22,7 +22,7 @@ pub type TaskResult = Result<Outcome, Failure>;
 ///
 /// fn poll(ready: Option<u64>) -> TaskResult {
 ///     match ready {
-///         Some(rows) => Ok(Outcome::with(&rows)?),
+///         Some(rows) => Outcome::with(&rows),
 ///         None => Ok(Outcome::snooze(Duration::from_secs(30))),
 ///     }
 /// }

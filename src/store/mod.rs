@@ -117,4 +117,6 @@ pub(crate) struct Condition {
     pub(crate) stopped: Option<Error>,
     pub(crate) last_error: Option<(Timestamp, Error)>,
     pub(crate) wal_bytes: u64,
+    /// Queues that are paused, whether or not they have tasks.
+    pub(crate) paused_queues: Vec<String>,
 }

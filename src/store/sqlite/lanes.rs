@@ -4,7 +4,7 @@
 //! thing in every transaction is to load again if there was such a one. What a transaction learns is kept apart until it
 //! has committed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -19,12 +19,16 @@ pub(super) struct Lanes {
     list: Vec<Lane>,
     by_name: HashMap<(Arc<str>, Arc<str>, bool), LaneId>,
     by_id: HashMap<LaneId, usize>,
+    /// Queues that are paused, whether or not they have a lane.
+    paused: BTreeSet<String>,
 }
 
 const LOAD: &str = "
     SELECT lane.id, queue.name, lane.kind, lane.suspect, queue.paused_at IS NOT NULL
     FROM punctual_lane AS lane JOIN punctual_queue AS queue ON queue.id = lane.queue
     ORDER BY lane.id";
+
+const PAUSED: &str = "SELECT name FROM punctual_queue WHERE paused_at IS NOT NULL";
 
 pub(super) const HEAD: &str = "
     SELECT scheduled_at FROM punctual_task INDEXED BY punctual_task_due
@@ -47,6 +51,10 @@ impl Lanes {
                 heads: Heads::default(),
             });
         }
+        lanes.paused = conn
+            .prepare_cached(PAUSED)?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
         let mut statement = conn.prepare_cached(HEAD)?;
         for lane in &mut lanes.list {
             for (priority, head) in (0_i64..).zip(&mut lane.heads) {
@@ -72,6 +80,10 @@ impl Lanes {
 
     pub(super) fn list(&self) -> &[Lane] {
         &self.list
+    }
+
+    pub(super) fn paused(&self) -> impl Iterator<Item = &String> {
+        self.paused.iter()
     }
 
     pub(super) fn get(&self, id: LaneId) -> Option<&Lane> {
@@ -110,6 +122,11 @@ impl Lanes {
         for (queue, paused) in learnt.paused {
             for lane in self.list.iter_mut().filter(|lane| *lane.queue == *queue) {
                 lane.paused = paused;
+            }
+            if paused {
+                self.paused.insert(queue);
+            } else {
+                self.paused.remove(&queue);
             }
         }
     }

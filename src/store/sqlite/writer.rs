@@ -49,6 +49,7 @@ impl Shared {
             last_error: lock(&self.last_error).clone(),
             // Each page of the log has a header of 24 bytes.
             wal_bytes: pages * (4096 + 24),
+            paused_queues: lock(&self.lanes).paused().cloned().collect(),
         }
     }
 
