@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::client::Client;
 use crate::handler::context::TaskContext;
-use crate::model::settle::{Claim, End, Payload, deadline, settle};
+use crate::model::retry::RetryPolicy;
+use crate::model::settle::{Claim, End, Payload, Settlement, deadline, settle};
 use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::{Finish, Finished};
 use crate::runtime::ready::{Job, Ready};
@@ -89,19 +90,24 @@ impl Executor {
                 (end, Some(watch.elapsed()))
             }
         };
-        let settlement = settle(
-            &claim,
-            end,
-            &entry.retry,
-            fastrand::f64(),
-            self.client.now(),
-        );
+        let settlement = self.settlement(&claim, end, &entry.retry);
         self.finish.push(Finished {
             id: claim.id,
             kind: claim.kind,
             settlement,
             ran,
         });
+    }
+
+    /// What to record. A retry policy may be the user's code: if it panics, the default one decides.
+    fn settlement(&self, claim: &Claim, end: End, retry: &RetryPolicy) -> Settlement {
+        let (draw, now) = (fastrand::f64(), self.client.now());
+        let decide = |end, retry: &RetryPolicy| settle(claim, end, retry, draw, now);
+        let decided = catch_unwind(AssertUnwindSafe(|| decide(end.clone(), retry)));
+        decided.unwrap_or_else(|_| {
+            tracing::error!(kind = %claim.kind, "the retry policy panicked");
+            decide(end, &RetryPolicy::default())
+        })
     }
 }
 
