@@ -96,6 +96,9 @@ impl Clock for TestClock {
         {
             let mut state = lock(&self.0);
             if until.is_some_and(|until| until <= state.now) {
+                drop(state);
+                // The waiter is awake: from here on it has to be told of everything.
+                wake.wait(Duration::ZERO);
                 return;
             }
             state.parked.push(wake.clone());
@@ -251,5 +254,20 @@ impl fmt::Debug for Stepper {
         f.debug_struct("Stepper")
             .field("clock", &self.clock)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p3_a_wait_that_was_over_at_once_does_not_swallow_the_next_notification() {
+        let clock = TestClock::new("2026-03-01T09:00:00Z".parse().unwrap());
+        let (wake, now) = (Wake::new(), Clock::now(&clock));
+        wake.sleep_until(Some(now));
+        clock.park(&wake, Some(now));
+        wake.notify_due(now + Duration::from_secs(1));
+        assert!(wake.wait(Duration::ZERO));
     }
 }

@@ -372,10 +372,14 @@ impl Service for Dispatcher {
             Ok(claimed) => {
                 self.rest_until = None;
                 self.backoff = FIRST_BACKOFF;
-                if may_claim && (settles || claimed > 0) {
-                    // Only now it is known what is due next. If nothing could be claimed, asking again would not help.
+                if may_claim {
+                    // Only now it is known what is due next.
                     let lanes = self.client.store.lanes();
                     plan = self.plan(&lanes, now);
+                }
+                if claimed == 0 && !settles {
+                    // Nothing could be claimed: asking again would not help.
+                    plan.claim = None;
                 }
             }
             Err(error) => return self.failed(&error, now),
@@ -440,4 +444,49 @@ impl Dispatcher {
 /// `until`, if it is still to come. One that is too far away is from before the clock was set back.
 fn later(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     until.filter(|&until| now < until && until <= now + 2 * MAX_BACKOFF)
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::model::new_task::NewTask;
+    use crate::model::outcome::Outcome;
+    use crate::model::payload::Payload;
+    use crate::scheduler::Scheduler;
+    use crate::testing::TestClock;
+    use crate::time::Clock;
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Probe;
+
+    impl Payload for Probe {
+        const KIND: &'static str = "probe";
+    }
+
+    /// It is asked once, like by its thread: nothing else will wake it before the instant that it names.
+    #[test]
+    fn p3_after_a_task_that_is_gone_it_wakes_for_the_next_one() {
+        let clock = TestClock::new("2026-03-01T09:00:00Z".parse().unwrap());
+        let parts = Scheduler::in_memory()
+            .clock(clock.clone())
+            .handler_fn(|_: Probe, _| Ok(Outcome::done()))
+            .build()
+            .unwrap();
+        let mut dispatcher = parts.dispatcher();
+        let ms = Duration::from_millis(1);
+        let schedule = |delay| {
+            let task = NewTask::new(Probe).after(delay);
+            parts.client.schedule(task).unwrap().id()
+        };
+        let (gone, moved) = (schedule(300 * ms), schedule(300 * ms));
+        schedule(500 * ms);
+        parts.client.cancel(gone).unwrap();
+        let later = clock.now() + 400 * ms;
+        parts.client.reschedule(moved, later).unwrap();
+        let start = Clock::now(&clock);
+        assert_eq!(dispatcher.run_once(start), Next::At(start + 300 * ms));
+        clock.advance(300 * ms);
+        let now = Clock::now(&clock);
+        assert_eq!(dispatcher.run_once(now), Next::At(start + 400 * ms));
+    }
 }
