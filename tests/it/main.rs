@@ -1,7 +1,17 @@
 //! One binary for all tests of behaviour: a module a promise, or a kind of fault.
 
 mod attempts;
+mod bad_input;
+mod events;
 mod face;
+mod kit;
+mod lifecycle;
+mod p02_not_early;
+mod p03_not_late;
+mod p08_cancel;
+mod p09_order;
+mod p12_never_quiet;
+mod p14_bounded;
 #[cfg(target_os = "linux")]
 mod process_crash;
 #[cfg(target_os = "linux")]
@@ -14,4 +24,9 @@ mod process_poison;
 mod process_stale;
 #[cfg(target_os = "linux")]
 mod process_stop;
+mod queues;
+mod retry;
 mod secrecy;
+mod shutdown;
+mod testing_api;
+mod tidy;

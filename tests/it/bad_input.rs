@@ -1,0 +1,458 @@
+//! Bad input: each mistake is a clear typed error at the call that got it; nothing is lost, and nothing half done.
+
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use punctual::rusqlite::Connection;
+use punctual::{
+    Client, Edit, Error, ErrorKind, Filter, MAX_BATCH, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, NewTask,
+    Outcome, Payload, Retention, RetryPolicy, Scheduler, TaskId,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::kit::{DAY, Probe, S, file, probe};
+
+use punctual::chrono;
+
+fn long_name() -> String {
+    "x".repeat(MAX_NAME_BYTES + 1)
+}
+
+#[derive(Serialize, Deserialize)]
+struct Nameless;
+
+impl Payload for Nameless {
+    const KIND: &'static str = "";
+}
+
+/// Tasks that `schedule` refuses, and how.
+fn bad_tasks() -> Vec<(&'static str, NewTask, ErrorKind)> {
+    use ErrorKind::{Invalid, Payload};
+    let unencodable = std::collections::HashMap::from([((1, 2), 3)]);
+    vec![
+        ("an empty kind", NewTask::new(Nameless), Invalid),
+        ("a long kind", NewTask::with_kind(long_name(), &1), Invalid),
+        (
+            "a kind with a space",
+            NewTask::with_kind("a b", &1),
+            Invalid,
+        ),
+        ("an empty queue", probe(1).queue(""), Invalid),
+        ("a long queue", probe(1).queue(long_name()), Invalid),
+        ("a queue with a NUL", probe(1).queue("a\0b"), Invalid),
+        ("an empty partition", probe(1).partition(""), Invalid),
+        ("an empty tag", probe(1).tag(""), Invalid),
+        ("a priority of 10", probe(1).priority(10), Invalid),
+        ("no attempts", probe(1).max_attempts(0), Invalid),
+        ("too many attempts", probe(1).max_attempts(10_001), Invalid),
+        ("a nil id", probe(1).id(uuid_nil()), Invalid),
+        (
+            "before 1970",
+            probe(1).at(DateTime::from_timestamp(-1, 0).unwrap()),
+            Invalid,
+        ),
+        (
+            "the first instant",
+            probe(1).at(DateTime::<Utc>::MIN_UTC),
+            Invalid,
+        ),
+        (
+            "the last instant",
+            probe(1).at(DateTime::<Utc>::MAX_UTC),
+            Invalid,
+        ),
+        ("an absurd delay", probe(1).after(Duration::MAX), Invalid),
+        (
+            "an absurd start deadline",
+            probe(1).start_within(Duration::MAX),
+            Invalid,
+        ),
+        ("no time at all", probe(1).timeout(Duration::ZERO), Invalid),
+        (
+            "an absurd timeout",
+            probe(1).timeout(Duration::MAX),
+            Invalid,
+        ),
+        (
+            "an absurd retry",
+            probe(1).retry(RetryPolicy::fixed(Duration::MAX)),
+            Invalid,
+        ),
+        (
+            "code as a policy",
+            probe(1).retry(RetryPolicy::custom(|_| S)),
+            Invalid,
+        ),
+        (
+            "much metadata",
+            probe(1).metadata("k", "v".repeat(5_000)),
+            Invalid,
+        ),
+        (
+            "a payload over the limit",
+            NewTask::with_kind("probe", &"x".repeat(MAX_PAYLOAD_BYTES)),
+            Payload,
+        ),
+        (
+            "what is no JSON",
+            NewTask::with_kind("probe", &unencodable),
+            Payload,
+        ),
+    ]
+}
+
+fn uuid_nil() -> TaskId {
+    "00000000-0000-0000-0000-000000000000".parse().unwrap()
+}
+
+#[test]
+fn a_bad_task_is_refused_by_name_and_nothing_is_stored() {
+    let scheduler = Scheduler::in_memory().start().unwrap();
+    for (name, task, kind) in bad_tasks() {
+        let id = task.task_id();
+        let refused = |error: Error| {
+            assert_eq!(error.kind(), kind, "{name}: {error}");
+            assert_eq!(error.task_id(), Some(id), "{name}");
+            assert!(!error.is_retryable(), "{name}");
+            assert!(
+                !error.to_string().contains("xxxxxxxxxx\""),
+                "{name}: {error}"
+            );
+        };
+        refused(scheduler.schedule(task.clone()).unwrap_err());
+        refused(
+            scheduler
+                .submit()
+                .schedule(task.clone())
+                .wait()
+                .unwrap_err(),
+        );
+        // One bad task among good ones: none is stored.
+        let many = [probe(1), task, probe(2)];
+        refused(scheduler.schedule_many(many).unwrap_err());
+    }
+    assert_eq!(scheduler.count(&Filter::all()).unwrap(), 0);
+    let error = scheduler
+        .schedule_many((0..=MAX_BATCH as u32).map(probe))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(scheduler.count(&Filter::all()).unwrap(), 0);
+    // The largest of everything that is allowed.
+    let limit = NewTask::with_kind(
+        "x".repeat(MAX_NAME_BYTES),
+        &"x".repeat(MAX_PAYLOAD_BYTES - 2),
+    )
+    .queue("q".repeat(MAX_NAME_BYTES))
+    .at("9999-12-31T23:59:59.999999Z".parse().unwrap())
+    .priority(9)
+    .max_attempts(10_000);
+    let id = scheduler.schedule(limit).unwrap().id();
+    assert_eq!(
+        scheduler.get(id).unwrap().unwrap().payload_json().len(),
+        MAX_PAYLOAD_BYTES
+    );
+}
+
+#[test]
+fn a_stream_stores_what_came_before_a_bad_task() {
+    let scheduler = Scheduler::in_memory().start().unwrap();
+    let tasks = |bad: u32| {
+        (0..2_500).map(move |n| {
+            let id = TaskId::from(punctual_uuid(n));
+            probe(n).id(id).priority(if n == bad { 10 } else { 5 })
+        })
+    };
+    let error = scheduler.schedule_stream(tasks(2_100)).unwrap_err();
+    assert_eq!(error.task_id(), Some(TaskId::from(punctual_uuid(2_100))));
+    assert_eq!(scheduler.count(&Filter::all()).unwrap(), 2_000);
+    let streamed = scheduler.schedule_stream(tasks(u32::MAX)).unwrap();
+    assert_eq!(
+        (streamed.new_count(), streamed.existing_count()),
+        (500, 2_000)
+    );
+}
+
+fn punctual_uuid(n: u32) -> uuid::Uuid {
+    uuid::Uuid::from_u128(u128::from(n) + 1)
+}
+
+#[test]
+fn bad_changes_and_filters_are_refused() {
+    let scheduler = Scheduler::in_memory().start().unwrap();
+    let id = scheduler.schedule(probe(1).after(DAY)).unwrap().id();
+    let invalid = |result: punctual::Result<()>, what: &str| {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Invalid, "{what}");
+    };
+    invalid(
+        scheduler.reschedule(id, DateTime::<Utc>::MAX_UTC),
+        "the last instant",
+    );
+    invalid(
+        scheduler.edit(id, Edit::new().priority(10)),
+        "a priority of 10",
+    );
+    invalid(
+        scheduler.edit(id, Edit::new().max_attempts(0)),
+        "no attempts",
+    );
+    invalid(scheduler.pause(""), "an empty queue");
+    invalid(scheduler.resume(&long_name()), "a long queue");
+    let filters = [
+        Filter::new(),
+        Filter::new().limit(5),
+        Filter::new().kind(""),
+        Filter::new().queue("a b"),
+        Filter::new().tag(long_name()),
+        Filter::all().limit(0),
+        Filter::all().limit(1_001),
+        Filter::new().ids((0..1_001).map(|_| TaskId::new())),
+    ];
+    for filter in filters {
+        let shown = format!("{filter:?}");
+        let kinds = [
+            scheduler.list(&filter).map(|_| ()),
+            scheduler.count(&filter).map(|_| ()),
+            scheduler.cancel_all(&filter).map(|_| ()),
+            scheduler.delete_all(&filter).map(|_| ()),
+            scheduler.run_now_all(&filter).map(|_| ()),
+            scheduler.retry_all(&filter).map(|_| ()),
+        ];
+        for result in kinds {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::Invalid, "{shown}");
+        }
+    }
+    let absurd = Retention::default().completed(Duration::MAX);
+    invalid(scheduler.prune(&absurd).map(|_| ()), "an absurd retention");
+    let task = scheduler.get(id).unwrap().unwrap();
+    assert_eq!((task.priority(), task.max_attempts()), (5, 20));
+    for text in ["", "nonsense", "0000"] {
+        assert_eq!(
+            text.parse::<TaskId>().unwrap_err().kind(),
+            ErrorKind::Invalid
+        );
+        assert_eq!(
+            text.parse::<punctual::Cursor>().unwrap_err().kind(),
+            ErrorKind::Invalid
+        );
+    }
+}
+
+#[test]
+fn calls_on_a_task_that_is_not_there_or_not_so_say_which() {
+    let scheduler = Scheduler::in_memory().start().unwrap();
+    let pending = scheduler.schedule(probe(1).after(DAY)).unwrap().id();
+    let missing = TaskId::new();
+    let calls = |id: TaskId| {
+        vec![
+            scheduler.delete(id).unwrap_err(),
+            scheduler.retry(id).unwrap_err(),
+        ]
+    };
+    for error in calls(pending) {
+        assert_eq!(
+            (error.kind(), error.task_id()),
+            (ErrorKind::State, Some(pending))
+        );
+        assert!(error.to_string().contains("pending"), "{error}");
+    }
+    for error in calls(missing) {
+        assert_eq!(
+            (error.kind(), error.task_id()),
+            (ErrorKind::NotFound, Some(missing))
+        );
+    }
+    let errors = [
+        scheduler.run_now(missing).unwrap_err(),
+        scheduler
+            .reschedule(missing, Utc::now_for_tests())
+            .unwrap_err(),
+        scheduler
+            .edit(missing, Edit::new().priority(1))
+            .unwrap_err(),
+        scheduler.history(missing).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(
+            (error.kind(), error.task_id()),
+            (ErrorKind::NotFound, Some(missing))
+        );
+    }
+    let other = scheduler.edit(pending, Edit::new().payload(&crate::kit::Other(1)));
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::Payload);
+    assert!(scheduler.get(missing).unwrap().is_none());
+}
+
+trait Fixed {
+    fn now_for_tests() -> DateTime<Utc>;
+}
+
+impl Fixed for Utc {
+    fn now_for_tests() -> DateTime<Utc> {
+        "2030-01-01T00:00:00Z".parse().unwrap()
+    }
+}
+
+type Setup = fn(punctual::Builder) -> punctual::Builder;
+
+#[test]
+fn a_bad_scheduler_is_refused_before_anything_is_created() {
+    let bad: [(&str, Setup); 13] = [
+        ("zero workers", |b| b.workers(0)),
+        ("too many workers", |b| b.workers(1_025)),
+        ("too many spare threads", |b| b.max_spare_threads(1_025)),
+        ("a handler registered twice", |b| {
+            b.handler_fn(|_: Probe, _| Ok(Outcome::done()))
+                .handler_fn(|_: Probe, _| Ok(Outcome::done()))
+        }),
+        ("a handler without a kind", |b| {
+            b.handler_fn(|_: Nameless, _| Ok(Outcome::done()))
+        }),
+        ("a policy without a handler", |b| {
+            b.retry_policy("probe", RetryPolicy::fixed(S))
+        }),
+        ("a timeout without a handler", |b| b.timeout("probe", S)),
+        ("no time at all", |b| {
+            b.handler_fn(|_: Probe, _| Ok(Outcome::done()))
+                .timeout("probe", Duration::ZERO)
+        }),
+        ("a queue without a name", |b| b.queue("", 1)),
+        ("a queue that runs nothing", |b| b.queue("a", 0)),
+        ("a queue given twice", |b| b.queue("a", 1).queue("a", 2)),
+        ("only queues, and none", |b| b.only_queues()),
+        ("an absurd retention", |b| {
+            b.retention(Retention::default().failed(Duration::MAX))
+        }),
+    ];
+    for (name, setup) in bad {
+        let (dir, path) = file();
+        let error = setup(Scheduler::builder(&path)).start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{name}: {error}");
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, 0, "{name}: nothing was created");
+    }
+}
+
+/// Both ways to open a file fail alike.
+fn open_fails(path: &Path) -> Error {
+    let client = Client::open(path).map(|_| ()).unwrap_err();
+    let scheduler = Scheduler::builder(path).start().map(|_| ()).unwrap_err();
+    assert_eq!(client.kind(), scheduler.kind());
+    assert!(!client.is_retryable());
+    client
+}
+
+#[test]
+fn a_path_that_is_no_place_for_a_file_is_refused() {
+    let (dir, path) = file();
+    let missing = dir.path().join("no such folder").join("tasks.db");
+    let inside_a_file = {
+        std::fs::write(dir.path().join("plain"), "").unwrap();
+        dir.path().join("plain").join("tasks.db")
+    };
+    for bad in [
+        Path::new(""),
+        Path::new(":memory:"),
+        Path::new("file:tasks.db?mode=memory"),
+        Path::new("a\0b"),
+        dir.path(),
+        &missing,
+        &inside_a_file,
+    ] {
+        let error = open_fails(bad);
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{bad:?}: {error}");
+    }
+    assert!(!missing.exists() && !path.exists());
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_as_it_was() {
+    let (dir, path) = file();
+    let text = "This is not a database, but somebody's only copy of something.".repeat(100);
+    std::fs::write(&path, &text).unwrap();
+    let error = open_fails(&path);
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("tasks.db"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    let names: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["tasks.db"], "nothing is left beside it");
+}
+
+#[test]
+fn a_schema_from_the_future_is_refused_and_left_as_it_was() {
+    let (_dir, path) = file();
+    let id = Client::open(&path)
+        .unwrap()
+        .schedule(probe(1))
+        .unwrap()
+        .id();
+    let set = |version: i64| {
+        let conn = Connection::open(&path).unwrap();
+        let sql = "UPDATE punctual_meta SET value = ?1 WHERE key = 'schema_version'";
+        let before: i64 = conn
+            .query_row(
+                "SELECT value FROM punctual_meta WHERE key = 'schema_version'",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(conn.execute(sql, [version]).unwrap(), 1);
+        before
+    };
+    let ours = set(99);
+    let error = open_fails(&path);
+    assert_eq!(error.kind(), ErrorKind::Version);
+    assert!(error.to_string().contains("99"), "{error}");
+    assert_eq!(set(ours), 99, "its version is untouched");
+    assert!(Client::open(&path).unwrap().get(id).unwrap().is_some());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, path) = file();
+    let mode = |mode| std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(mode));
+    mode(0o500).unwrap();
+    let may_write = std::fs::write(dir.path().join("probe"), "").is_ok();
+    // Whoever runs as root may write everywhere.
+    if !may_write {
+        assert_eq!(open_fails(&path).kind(), ErrorKind::ReadOnly);
+    }
+    mode(0o700).unwrap();
+}
+
+#[test]
+fn a_backup_never_overwrites_and_leaves_nothing_half_done() {
+    let (dir, path) = file();
+    let client = Client::open(&path).unwrap();
+    client.schedule(probe(1)).unwrap();
+    let to = dir.path().join("copy.db");
+    std::fs::write(&to, "mine").unwrap();
+    assert_eq!(client.backup(&to).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(std::fs::read_to_string(&to).unwrap(), "mine");
+    assert_eq!(client.backup(&path).unwrap_err().kind(), ErrorKind::Invalid);
+    let nowhere = dir.path().join("missing").join("copy.db");
+    assert_eq!(
+        client.backup(&nowhere).unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+}
+
+/// What a program shows of an error, and writes to its log, has no payload in it.
+#[test]
+fn no_text_shows_a_payload() {
+    let scheduler = Scheduler::in_memory().start().unwrap();
+    let task = NewTask::with_kind("probe", "secret");
+    assert!(!format!("{task:?}").contains("secret"));
+    let id = scheduler.schedule(task).unwrap().id();
+    let task = scheduler.get(id).unwrap().unwrap();
+    assert!(!format!("{task:?}").contains("secret"));
+    let error = task.payload::<u32>().unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("secret"));
+    let edit = Edit::new().payload(&Probe(1));
+    assert!(!format!("{edit:?}").contains("payload: Some"));
+}

@@ -1,0 +1,179 @@
+//! What the tests share: payloads, a clock, a log of calls, a gate that handlers wait at.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use punctual::testing::TestClock;
+use punctual::{Client, NewTask, Payload, Task, TaskId, TaskState};
+use serde::{Deserialize, Serialize};
+
+pub const S: Duration = Duration::from_secs(1);
+pub const MS: Duration = Duration::from_millis(1);
+pub const MICRO: Duration = Duration::from_micros(1);
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Longer than anything takes that works.
+pub const LONG: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Probe(pub u32);
+
+impl Payload for Probe {
+    const KIND: &'static str = "probe";
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Other(pub u32);
+
+impl Payload for Other {
+    const KIND: &'static str = "other";
+}
+
+pub fn clock() -> TestClock {
+    TestClock::new("2026-03-01T09:00:00Z".parse().unwrap())
+}
+
+pub fn probe(n: u32) -> NewTask {
+    NewTask::new(Probe(n))
+}
+
+/// What happened, in its order. Clones are the same log.
+#[derive(Debug)]
+pub struct Log<T>(Arc<Mutex<Vec<T>>>);
+
+impl<T> Clone for Log<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Log<T> {
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(Vec::new())))
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Vec<T>> {
+        self.0.lock().unwrap()
+    }
+
+    pub fn push(&self, entry: T) {
+        self.entries().push(entry);
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    pub fn take(&self) -> Vec<T> {
+        std::mem::take(&mut self.entries())
+    }
+}
+
+/// A place at which handlers wait until it is opened. Clones are the same gate.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct GateState {
+    open: bool,
+    waiting: usize,
+    most: usize,
+}
+
+impl Gate {
+    /// Waits until the gate is open, deaf to everything else.
+    pub fn pass(&self) {
+        let (state, changed) = &*self.0;
+        let mut state = state.lock().unwrap();
+        state.waiting += 1;
+        state.most = state.most.max(state.waiting);
+        changed.notify_all();
+        let (mut state, timeout) = changed
+            .wait_timeout_while(state, LONG, |state| !state.open)
+            .unwrap();
+        assert!(!timeout.timed_out(), "the gate was never opened");
+        state.waiting -= 1;
+    }
+
+    /// Waits until so many handlers are at the gate.
+    pub fn await_waiting(&self, count: usize) {
+        let (state, changed) = &*self.0;
+        let state = state.lock().unwrap();
+        let (state, timeout) = changed
+            .wait_timeout_while(state, LONG, |state| state.waiting < count)
+            .unwrap();
+        assert!(!timeout.timed_out(), "{} of {count} came", state.waiting);
+    }
+
+    pub fn open(&self) {
+        let (state, changed) = &*self.0;
+        state.lock().unwrap().open = true;
+        changed.notify_all();
+    }
+
+    /// How many waited at once, at most.
+    pub fn most(&self) -> usize {
+        self.0.0.lock().unwrap().most
+    }
+}
+
+/// Opens the gate when it is dropped, so that a test that fails does not leave a handler behind.
+pub struct OpenOnDrop(pub Gate);
+
+impl Drop for OpenOnDrop {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+/// Waits until `is_so`, and says what was waited for if that never comes.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let watch = Watch::start();
+    while !is_so() {
+        assert!(watch.elapsed() < LONG, "never: {what}");
+        std::thread::park_timeout(MS);
+    }
+}
+
+/// Measures a span on the wall clock, for bounds that are generous.
+pub struct Watch(SystemTime);
+
+impl Watch {
+    pub fn start() -> Self {
+        Self(SystemTime::UNIX_EPOCH + SystemTime::UNIX_EPOCH.elapsed().unwrap())
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed().unwrap_or_default()
+    }
+}
+
+/// The number from which a random test can be run again: `SEED=… cargo test`.
+pub fn seed() -> u64 {
+    let seed = match std::env::var("SEED") {
+        Ok(seed) => seed.parse().expect("SEED is a number"),
+        Err(_) => fastrand::u64(..),
+    };
+    println!("SEED={seed}");
+    seed
+}
+
+/// Waits for the end of a task.
+pub fn end_of(client: &Client, id: TaskId) -> Task {
+    let ended = client.wait(id, LONG).unwrap();
+    ended.expect("it ends").task().clone()
+}
+
+pub fn task(client: &Client, id: TaskId) -> Task {
+    client.get(id).unwrap().expect("it is stored")
+}
+
+pub fn state(client: &Client, id: TaskId) -> TaskState {
+    task(client, id).state()
+}
+
+/// A folder for a database, and the path of that.
+pub fn file() -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tasks.db");
+    (dir, path)
+}

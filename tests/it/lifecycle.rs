@@ -1,0 +1,331 @@
+//! The life of a task through the public face.
+
+use punctual::{
+    AttemptEnd, Client, Edit, ErrorKind, Failure, Filter, NewTask, Outcome, Scheduled, Scheduler,
+    TaskId, TaskState,
+};
+
+use crate::kit::{
+    DAY, Gate, LONG, Log, MICRO, OpenOnDrop, Other, Probe, S, clock, end_of, eventually, file,
+    probe, state, task,
+};
+
+/// P1, P4: what one process schedules, another finds and runs.
+#[test]
+fn a_task_outlives_the_client_that_scheduled_it() {
+    let (_dir, path) = file();
+    let id = Client::open(&path)
+        .unwrap()
+        .schedule(probe(7))
+        .unwrap()
+        .id();
+    let scheduler = Scheduler::builder(&path)
+        .workers(1)
+        .handler_fn(|Probe(n), cx| {
+            cx.progress(&"half")?;
+            Ok(Outcome::with(&(n * 6))?)
+        })
+        .start()
+        .unwrap();
+    let task = end_of(&scheduler, id);
+    assert_eq!(task.state(), TaskState::Completed);
+    assert_eq!(task.result::<u32>().unwrap(), Some(42));
+    assert_eq!(task.progress::<String>().unwrap().as_deref(), Some("half"));
+    assert_eq!(task.payload::<Probe>().unwrap().0, 7);
+    assert!(task.started_at().unwrap() <= task.finished_at().unwrap());
+    let history = scheduler.history(id).unwrap();
+    assert_eq!(
+        (history.len(), history[0].end()),
+        (1, AttemptEnd::Completed)
+    );
+    assert!(history[0].instance().is_some() && history[0].duration().is_some());
+}
+
+#[test]
+fn scheduling_again_by_the_same_id_makes_no_second_task() {
+    let runs = Log::new();
+    let log = runs.clone();
+    let mut scheduler = Scheduler::in_memory()
+        .handler_fn(move |Probe(n), _cx| {
+            log.push(n);
+            Ok(Outcome::done())
+        })
+        .stepped(&clock())
+        .unwrap();
+    let task = probe(1);
+    let id = task.task_id();
+    assert_eq!(
+        scheduler.schedule(task.clone()).unwrap(),
+        Scheduled::New(id)
+    );
+    assert_eq!(
+        scheduler.schedule(task.clone()).unwrap(),
+        Scheduled::Existing(id)
+    );
+    scheduler.drain();
+    assert_eq!(
+        scheduler.schedule(task).unwrap(),
+        Scheduled::Existing(id),
+        "even when it has ended"
+    );
+    scheduler.drain();
+    assert_eq!(runs.take(), [1]);
+}
+
+#[test]
+fn many_tasks_are_scheduled_in_one_call_and_answered_in_their_order() {
+    let scheduler = Scheduler::in_memory().start().unwrap();
+    let tasks: Vec<NewTask> = (0..500).map(|n| probe(n).after(DAY)).collect();
+    let ids: Vec<TaskId> = tasks.iter().map(NewTask::task_id).collect();
+    let answers = scheduler.schedule_many(tasks.clone()).unwrap();
+    assert_eq!(
+        answers,
+        ids.iter().map(|id| Scheduled::New(*id)).collect::<Vec<_>>()
+    );
+    let again = scheduler.schedule_many(tasks).unwrap();
+    assert!(again.iter().all(|answer| !answer.is_new()));
+    assert!(
+        scheduler
+            .schedule_many(Vec::<NewTask>::new())
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_pending_task_can_be_changed_in_every_way() {
+    let runs = Log::new();
+    let log = runs.clone();
+    let clock = clock();
+    let mut scheduler = Scheduler::in_memory()
+        .workers(1)
+        .handler_fn(move |Probe(n), cx| {
+            log.push((n, cx.max_attempts()));
+            Ok(Outcome::done())
+        })
+        .stepped(&clock)
+        .unwrap();
+    let id = scheduler.schedule(probe(1).after(DAY)).unwrap().id();
+    let edit = Edit::new().payload(&Probe(2)).priority(1).max_attempts(3);
+    scheduler.edit(id, edit).unwrap();
+    scheduler.reschedule(id, clock.now() + 2 * DAY).unwrap();
+    assert_eq!(scheduler.advance(DAY), 0);
+    scheduler.run_now(id).unwrap();
+    assert_eq!(scheduler.drain(), 1);
+    assert_eq!(runs.take(), [(2, 3)]);
+    assert_eq!(scheduler.run_now(id).unwrap_err().kind(), ErrorKind::State);
+    scheduler.delete(id).unwrap();
+    assert!(scheduler.get(id).unwrap().is_none());
+}
+
+#[test]
+fn bulk_calls_change_what_matches_and_tell_how_many() {
+    let clock = clock();
+    let mut scheduler = Scheduler::in_memory()
+        .workers(2)
+        .handler_fn(|_: Probe, _cx| Err(Failure::fatal("no")))
+        .handler_fn(|_: Other, _cx| Ok(Outcome::done()))
+        .stepped(&clock)
+        .unwrap();
+    scheduler
+        .schedule_many((0..700).map(|n| probe(n).after(DAY).tag("bulk")))
+        .unwrap();
+    scheduler
+        .schedule_many((0..10).map(|n| NewTask::new(Other(n)).after(DAY)))
+        .unwrap();
+    let bulk = Filter::new().tag("bulk");
+    let both = |done: punctual::Bulk| (done.matched(), done.changed());
+    let at = clock.now() + 2 * DAY;
+    assert_eq!(
+        both(scheduler.reschedule_all(&bulk, at).unwrap()),
+        (700, 700)
+    );
+    assert_eq!(
+        both(scheduler.edit_all(&bulk, Edit::new().priority(1)).unwrap()),
+        (700, 700)
+    );
+    assert_eq!(both(scheduler.run_now_all(&bulk).unwrap()), (700, 700));
+    assert_eq!(scheduler.drain(), 700);
+    assert_eq!(both(scheduler.retry_all(&bulk).unwrap()), (700, 700));
+    assert_eq!(scheduler.drain(), 700);
+    assert_eq!(
+        both(scheduler.delete_all(&Filter::all()).unwrap()),
+        (710, 700)
+    );
+    assert_eq!(scheduler.count(&Filter::all()).unwrap(), 10);
+}
+
+/// A start deadline ends the task in time, whether or not anything could have run it.
+#[test]
+fn a_start_deadline_is_kept_even_in_a_paused_queue() {
+    let clock = clock();
+    let calls = Log::new();
+    let log = calls.clone();
+    let mut scheduler = Scheduler::in_memory()
+        .workers(1)
+        .handler_fn(move |Probe(n), _cx| {
+            log.push(n);
+            Ok(Outcome::done())
+        })
+        .stepped(&clock)
+        .unwrap();
+    scheduler.advance(S);
+    scheduler.pause("paused").unwrap();
+    let within = 30 * S;
+    let expired = [
+        scheduler
+            .schedule(probe(1).queue("paused").start_within(within))
+            .unwrap()
+            .id(),
+        scheduler
+            .schedule(probe(2).after(DAY).start_within(within))
+            .unwrap()
+            .id(),
+        scheduler
+            .schedule(NewTask::new(Other(3)).start_by(clock.now() + within))
+            .unwrap()
+            .id(),
+    ];
+    let started = scheduler
+        .schedule(probe(4).start_within(within))
+        .unwrap()
+        .id();
+    let due = clock.now() + within;
+    scheduler.advance(within);
+    for id in expired {
+        assert_eq!(state(&scheduler, id), TaskState::Pending, "not yet");
+    }
+    scheduler.advance(S);
+    for id in expired {
+        let task = task(&scheduler, id);
+        assert_eq!(
+            (task.state(), task.error()),
+            (TaskState::Failed, Some("expired"))
+        );
+        assert_eq!(
+            task.finished_at(),
+            Some(due + MICRO),
+            "at the first microsecond after it"
+        );
+        assert_eq!(scheduler.history(id).unwrap()[0].end(), AttemptEnd::Expired);
+    }
+    assert_eq!(state(&scheduler, started), TaskState::Completed);
+    assert_eq!(calls.take(), [4]);
+}
+
+/// P11: a copy made while tasks run is whole, and what ran is run again there.
+#[test]
+fn a_backup_can_be_opened_and_its_running_tasks_are_rescued() {
+    let (dir, path) = file();
+    let gate = Gate::default();
+    let _open = OpenOnDrop(gate.clone());
+    let at_gate = gate.clone();
+    let scheduler = Scheduler::builder(&path)
+        .workers(1)
+        .handler_fn(move |_: Probe, _cx| {
+            at_gate.pass();
+            Ok(Outcome::done())
+        })
+        .start()
+        .unwrap();
+    let running = scheduler.schedule(probe(1)).unwrap().id();
+    let pending = scheduler
+        .schedule(NewTask::new(Other(2)).tag("t"))
+        .unwrap()
+        .id();
+    gate.await_waiting(1);
+    let copy = dir.path().join("copy.db");
+    scheduler.backup(&copy).unwrap();
+    let after = scheduler.schedule(NewTask::new(Other(3))).unwrap().id();
+    let restored = Scheduler::builder(&copy)
+        .workers(1)
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .start()
+        .unwrap();
+    let rescued = end_of(&restored, running);
+    assert_eq!(
+        (rescued.state(), rescued.crashes()),
+        (TaskState::Completed, 1)
+    );
+    assert_eq!(task(&restored, pending).tags(), ["t"]);
+    assert!(
+        restored.get(after).unwrap().is_none(),
+        "it is the truth of one instant"
+    );
+    assert_eq!(
+        state(&scheduler, running),
+        TaskState::Running,
+        "the original goes on"
+    );
+    gate.open();
+    assert_eq!(end_of(&scheduler, running).crashes(), 0);
+}
+
+/// A backup ends although others write without a pause.
+#[test]
+fn a_backup_under_load_is_made() {
+    let (dir, path) = file();
+    let client = Client::builder(&path)
+        .durability(punctual::Durability::ProcessCrash)
+        .open()
+        .unwrap();
+    client
+        .schedule_many((0..5_000).map(|n| probe(n).metadata("k", "v".repeat(900))))
+        .unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let copy = dir.path().join("copy.db");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut n = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                n += 1;
+                client.schedule(probe(n)).unwrap();
+            }
+        });
+        let result = client.backup(&copy);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        result.unwrap();
+    });
+    let copied = Client::open(&copy).unwrap().count(&Filter::all()).unwrap();
+    assert!(copied >= 5_000);
+}
+
+#[test]
+fn a_second_client_sees_what_the_first_does() {
+    let (_dir, path) = file();
+    let one = Client::open(&path).unwrap();
+    let other = Client::open(&path).unwrap();
+    let id = one
+        .schedule(probe(1).queue("mail").after(DAY))
+        .unwrap()
+        .id();
+    assert_eq!(other.count(&Filter::new().queue("mail")).unwrap(), 1);
+    assert_eq!(
+        other.list(&Filter::new().kind("probe")).unwrap().tasks()[0].id(),
+        id
+    );
+    let bulk = other.cancel_all(&Filter::new().kind("probe")).unwrap();
+    assert_eq!(bulk.changed(), 1);
+    assert_eq!(state(&one, id), TaskState::Cancelled);
+}
+
+/// The end of a running attempt is kept when a handler schedules what comes next.
+#[test]
+fn a_handler_can_schedule_its_successor() {
+    let scheduler = Scheduler::in_memory()
+        .workers(2)
+        .handler_fn(|Probe(n), cx| {
+            if n > 0 {
+                cx.client().schedule(probe(n - 1))?;
+            }
+            Ok(Outcome::done())
+        })
+        .start()
+        .unwrap();
+    scheduler.schedule(probe(50)).unwrap();
+    let completed = Filter::new().state(TaskState::Completed);
+    eventually("all have run", || {
+        scheduler.count(&completed).unwrap() == 51
+    });
+    assert_eq!(scheduler.shutdown(LONG).unwrap().still_running(), 0);
+}

@@ -1,0 +1,149 @@
+//! P14: finished tasks are pruned by default; the file and its log stop growing when the load does.
+
+use std::path::Path;
+
+use punctual::{Durability, Failure, Filter, Outcome, Retention, Scheduler, TaskState};
+
+use crate::kit::{DAY, LONG, Probe, S, clock, file, probe, state};
+
+/// P14: after the default retention, and not before.
+#[test]
+fn finished_tasks_are_pruned_by_default() {
+    let clock = clock();
+    let mut scheduler = Scheduler::in_memory()
+        .handler_fn(|Probe(n), _cx| match n % 3 {
+            0 => Ok(Outcome::done()),
+            1 => Err(Failure::fatal("no")),
+            _ => Ok(Outcome::cancel("unwanted")),
+        })
+        .stepped(&clock)
+        .unwrap();
+    scheduler.schedule_many((0..3_000).map(probe)).unwrap();
+    let pending = scheduler.schedule(probe(0).after(100 * DAY)).unwrap().id();
+    assert_eq!(scheduler.drain(), 3_000);
+    let count = |state| scheduler.count(&Filter::new().state(state)).unwrap();
+    let counts = || {
+        [
+            TaskState::Completed,
+            TaskState::Failed,
+            TaskState::Cancelled,
+        ]
+        .map(count)
+    };
+    assert_eq!(counts(), [1_000; 3]);
+    scheduler.advance(DAY - S);
+    assert_eq!(scheduler.count(&Filter::all()).unwrap(), 3_001);
+    scheduler.advance(300 * S);
+    let count = |state| scheduler.count(&Filter::new().state(state)).unwrap();
+    assert_eq!(count(TaskState::Completed), 0, "after a day");
+    assert_eq!(count(TaskState::Failed), 1_000);
+    scheduler.advance(13 * DAY - 400 * S);
+    assert_eq!(scheduler.count(&Filter::all()).unwrap(), 2_001);
+    scheduler.advance(500 * S);
+    assert_eq!(
+        scheduler.count(&Filter::all()).unwrap(),
+        1,
+        "after fourteen"
+    );
+    assert_eq!(state(&scheduler, pending), TaskState::Pending);
+}
+
+/// P14: a retention of its own, and a prune by hand for another.
+#[test]
+fn retention_is_a_choice() {
+    let clock = clock();
+    let mut scheduler = Scheduler::in_memory()
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .retention(Retention::forever())
+        .stepped(&clock)
+        .unwrap();
+    scheduler.schedule_many((0..1_100).map(probe)).unwrap();
+    scheduler.drain();
+    scheduler.advance(400 * DAY);
+    assert_eq!(scheduler.count(&Filter::all()).unwrap(), 1_100);
+    let year = Retention::forever().completed(401 * DAY);
+    assert_eq!(scheduler.prune(&year).unwrap(), 0);
+    let month = Retention::forever().completed(30 * DAY);
+    assert_eq!(scheduler.prune(&month).unwrap(), 1_100);
+    assert_eq!(scheduler.count(&Filter::all()).unwrap(), 0);
+}
+
+/// P14: whoever finishes tasks pays for pruning: under load, without any idle time, nothing piles up.
+#[test]
+fn under_load_what_is_over_does_not_pile_up() {
+    let clock = clock();
+    let mut scheduler = Scheduler::in_memory()
+        .workers(4)
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .retention(Retention::default().completed(S))
+        .stepped(&clock)
+        .unwrap();
+    for round in 0..50 {
+        scheduler.schedule_many((0..100).map(probe)).unwrap();
+        // Maintenance has no part in this: it looks once a minute.
+        scheduler.drain();
+        clock.advance(S);
+        let stored = scheduler.count(&Filter::all()).unwrap();
+        assert!(stored <= 300, "{stored} in round {round}");
+    }
+}
+
+fn bytes(path: &Path, suffix: &str) -> u64 {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    std::fs::metadata(name).map_or(0, |metadata| metadata.len())
+}
+
+/// P14: the same load again and again does not make the file longer.
+#[test]
+fn the_file_stops_growing_when_the_load_does() {
+    let (_dir, path) = file();
+    let clock = clock();
+    let mut scheduler = Scheduler::builder(&path)
+        .workers(4)
+        .durability(Durability::ProcessCrash)
+        .handler_fn(|_: Big, _cx| Ok(Outcome::done()))
+        .retention(Retention::default().completed(S))
+        .stepped(&clock)
+        .unwrap();
+    let mut sizes = Vec::new();
+    for _ in 0..12 {
+        scheduler
+            .schedule_many((0..300).map(|_| Big("x".repeat(4_000))))
+            .unwrap();
+        scheduler.drain();
+        clock.advance(61 * S);
+        scheduler.drain();
+        sizes.push(bytes(&path, "") + bytes(&path, "-wal"));
+    }
+    let (early, late) = (sizes[5], sizes[11]);
+    assert!(late <= early + early / 10, "{sizes:?}");
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Big(String);
+
+impl punctual::Payload for Big {
+    const KIND: &'static str = "big";
+}
+
+/// P14: the log is checkpointed as it grows.
+#[test]
+fn the_log_does_not_grow_with_what_is_written() {
+    let (_dir, path) = file();
+    let scheduler = Scheduler::builder(&path)
+        .durability(Durability::ProcessCrash)
+        .start()
+        .unwrap();
+    let mut peak = 0;
+    for _ in 0..300 {
+        scheduler
+            .schedule_many((0..20).map(|_| Big("x".repeat(5_000))))
+            .unwrap();
+        peak = peak.max(scheduler.health().wal_bytes());
+    }
+    assert!(bytes(&path, "") > 20 << 20, "30 MB were written");
+    assert!(peak < 8 << 20, "the log was {peak} bytes long");
+    assert!(bytes(&path, "-wal") < 8 << 20);
+    let _ = scheduler.shutdown(LONG).unwrap();
+}

@@ -1,0 +1,189 @@
+//! Queues: fairness, caps, pauses, and several instances on one file.
+
+use std::collections::HashMap;
+
+use punctual::{Client, NewTask, Outcome, Scheduler, TaskState};
+
+use crate::kit::{
+    DAY, Gate, LONG, Log, MS, OpenOnDrop, Probe, S, clock, end_of, eventually, file, probe, state,
+};
+
+/// A queue with a long backlog does not starve another: they take turns by starts.
+#[test]
+fn a_long_queue_does_not_starve_a_short_one() {
+    let starts = Log::new();
+    let log = starts.clone();
+    let mut scheduler = Scheduler::in_memory()
+        .workers(2)
+        .handler_fn(move |_: Probe, cx| {
+            log.push(cx.queue().to_owned());
+            Ok(Outcome::done())
+        })
+        .stepped(&clock())
+        .unwrap();
+    scheduler
+        .schedule_many((0..5_000).map(|n| probe(n).queue("long").priority(0)))
+        .unwrap();
+    // The long one has had all the workers for a while.
+    for _ in 0..300 {
+        scheduler.step();
+    }
+    starts.take();
+    scheduler
+        .schedule_many((0..20).map(|n| probe(n).queue("short").priority(9)))
+        .unwrap();
+    for _ in 0..600 {
+        scheduler.step();
+    }
+    let starts = starts.take();
+    let last = starts.iter().rposition(|queue| queue == "short").unwrap();
+    let count = starts.iter().filter(|queue| *queue == "short").count();
+    assert_eq!(count, 20);
+    // What was claimed ahead comes first; from then on every other start is the short queue's.
+    assert!(
+        last < 300,
+        "the short queue was through after {last} starts"
+    );
+}
+
+/// A cap holds however many workers are free, and the other queues get them.
+#[test]
+fn a_cap_is_never_exceeded() {
+    let (capped, free) = (Gate::default(), Gate::default());
+    let _open = (OpenOnDrop(capped.clone()), OpenOnDrop(free.clone()));
+    let (at_capped, at_free) = (capped.clone(), free.clone());
+    let scheduler = Scheduler::in_memory()
+        .workers(6)
+        .queue("capped", 2)
+        .handler_fn(move |_: Probe, cx| {
+            match cx.queue() {
+                "capped" => at_capped.pass(),
+                _ => at_free.pass(),
+            }
+            Ok(Outcome::done())
+        })
+        .start()
+        .unwrap();
+    let ids: Vec<_> = (0..30)
+        .map(|n| scheduler.schedule(probe(n).queue("capped")).unwrap().id())
+        .collect();
+    capped.await_waiting(2);
+    scheduler.schedule_many((0..4).map(probe)).unwrap();
+    free.await_waiting(4);
+    assert_eq!(capped.most(), 2);
+    assert_eq!(scheduler.health().busy(), 6);
+    free.open();
+    capped.open();
+    for id in ids {
+        assert_eq!(end_of(&scheduler, id).state(), TaskState::Completed);
+    }
+    assert!(capped.most() <= 2, "{} at once", capped.most());
+}
+
+/// A scheduler that was given some queues leaves the others to others.
+#[test]
+fn only_the_queues_that_were_named_are_run() {
+    let mut scheduler = Scheduler::in_memory()
+        .queue("mine", 3)
+        .only_queues()
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .stepped(&clock())
+        .unwrap();
+    let mine = scheduler.schedule(probe(1).queue("mine")).unwrap().id();
+    let other = scheduler.schedule(probe(2)).unwrap().id();
+    scheduler.advance(DAY / 2);
+    assert_eq!(state(&scheduler, mine), TaskState::Completed);
+    assert_eq!(state(&scheduler, other), TaskState::Pending);
+}
+
+/// A paused queue starts nothing, other queues go on, and the pause survives a restart.
+#[test]
+fn a_pause_holds_until_it_is_lifted_even_over_a_restart() {
+    let (_dir, path) = file();
+    let clock = clock();
+    let open = || {
+        Scheduler::builder(&path)
+            .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+            .stepped(&clock)
+            .unwrap()
+    };
+    let mut scheduler = open();
+    scheduler.pause("mail").unwrap();
+    let paused = scheduler.schedule(probe(1).queue("mail")).unwrap().id();
+    let other = scheduler.schedule(probe(2)).unwrap().id();
+    scheduler.advance(100 * S);
+    assert_eq!(state(&scheduler, paused), TaskState::Pending);
+    assert_eq!(state(&scheduler, other), TaskState::Completed);
+    assert_eq!(scheduler.health().paused_queues(), ["mail"]);
+    drop(scheduler);
+    let mut scheduler = open();
+    assert_eq!(scheduler.health().paused_queues(), ["mail"]);
+    assert_eq!(scheduler.advance(100 * S), 0);
+    scheduler.resume("mail").unwrap();
+    assert_eq!(scheduler.drain(), 1);
+    assert!(scheduler.health().paused_queues().is_empty());
+}
+
+/// What was claimed and not started when its queue was paused is given back and costs nothing.
+#[test]
+fn a_pause_gives_back_what_waits_for_a_worker() {
+    let mut scheduler = Scheduler::in_memory()
+        .workers(4)
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .stepped(&clock())
+        .unwrap();
+    let ids: Vec<_> = (0..4)
+        .map(|n| scheduler.schedule(probe(n)).unwrap().id())
+        .collect();
+    assert!(scheduler.step());
+    assert_eq!(state(&scheduler, ids[3]), TaskState::Running);
+    scheduler.pause("default").unwrap();
+    assert_eq!(scheduler.drain(), 0);
+    for id in &ids[1..] {
+        let task = scheduler.get(*id).unwrap().unwrap();
+        assert_eq!((task.state(), task.attempt()), (TaskState::Pending, 0));
+        assert_eq!(task.started_at(), None);
+    }
+    scheduler.resume("default").unwrap();
+    assert_eq!(scheduler.drain(), 3);
+}
+
+/// P7: several instances on one file share the work and never run a task twice.
+#[test]
+fn instances_on_one_file_share_the_work() {
+    let (_dir, path) = file();
+    let runs: Log<(usize, u32)> = Log::new();
+    let start = |instance: usize| {
+        let log = runs.clone();
+        Scheduler::builder(&path)
+            .workers(2)
+            .handler_fn(move |Probe(n), _cx| {
+                log.push((instance, n));
+                std::thread::park_timeout(MS);
+                Ok(Outcome::done())
+            })
+            .start()
+            .unwrap()
+    };
+    let schedulers: Vec<Scheduler> = (0..3).map(start).collect();
+    let client = Client::open(&path).unwrap();
+    let ids: Vec<_> = client
+        .schedule_many((0..600).map(|n| NewTask::new(Probe(n))))
+        .unwrap();
+    for scheduled in ids {
+        assert_eq!(
+            end_of(&client, scheduled.id()).state(),
+            TaskState::Completed
+        );
+    }
+    eventually("every run is noted", || runs.len() >= 600);
+    for scheduler in &schedulers {
+        assert_eq!(scheduler.shutdown(LONG).unwrap().still_running(), 0);
+    }
+    let mut counts: HashMap<u32, usize> = HashMap::new();
+    for (_, n) in runs.take() {
+        *counts.entry(n).or_default() += 1;
+    }
+    assert_eq!(counts.len(), 600);
+    assert!(counts.values().all(|count| *count == 1), "each once");
+}

@@ -1,0 +1,222 @@
+//! The shape of the sources: floors, sizes, one door for time and threads, SQL in the store alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The longest a file may be, its tests not counted.
+const MAX_LINES: usize = 700;
+
+struct Source {
+    /// From `src`, with slashes.
+    name: String,
+    /// Without the tests at its end.
+    code: String,
+}
+
+fn sources() -> Vec<Source> {
+    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, files);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&root, &mut files);
+    files.sort();
+    let named: Vec<(String, String)> = files
+        .iter()
+        .map(|path| {
+            let name = path.strip_prefix(&root).unwrap().to_str().unwrap();
+            (name.replace('\\', "/"), fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    let tests = test_modules(&named);
+    named
+        .into_iter()
+        .filter(|(name, _)| !tests.iter().any(|test| name.starts_with(test)))
+        .map(|(name, text)| {
+            // An inline module of tests is the last thing of its file.
+            let code = text.split("mod tests {").next().unwrap();
+            Source {
+                code: code.to_owned(),
+                name,
+            }
+        })
+        .collect()
+}
+
+/// The files and folders of modules that are compiled for tests alone.
+fn test_modules(files: &[(String, String)]) -> Vec<String> {
+    let mut modules = Vec::new();
+    for (name, text) in files {
+        let folder = match name.strip_suffix("mod.rs") {
+            Some(folder) => folder.to_owned(),
+            None if name == "lib.rs" => String::new(),
+            None => format!("{}/", name.strip_suffix(".rs").unwrap()),
+        };
+        let lines: Vec<&str> = text.lines().collect();
+        for pair in lines.windows(2) {
+            let for_tests = pair[0].starts_with("#[cfg(")
+                && pair[0].contains("test")
+                && !pair[0].contains("feature = \"testing\")]")
+                || pair[0].starts_with("#[cfg(all(test");
+            let module = pair[1]
+                .trim_start_matches("pub(crate) ")
+                .strip_prefix("mod ");
+            if let (true, Some(module)) = (for_tests, module.and_then(|m| m.strip_suffix(';'))) {
+                modules.push(format!("{folder}{module}.rs"));
+                modules.push(format!("{folder}{module}/"));
+            }
+        }
+    }
+    modules
+}
+
+/// Lines that are no comment.
+fn lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
+    source
+        .code
+        .lines()
+        .enumerate()
+        .map(|(number, line)| (number + 1, line))
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+/// The floor of a module, by the first part of its path; `None`: beside the house.
+fn floor(module: &str) -> Option<u32> {
+    Some(match module {
+        "error" | "id" | "time" | "wake" | "thread" => 0,
+        "model" => 1,
+        "store" => 2,
+        "client" | "handler" => 3,
+        "runtime" => 4,
+        "scheduler" | "lib" => 5,
+        "testing" => return None,
+        other => panic!("src/{other} has no floor: give it one in tests/it/tidy.rs"),
+    })
+}
+
+fn module(name: &str) -> &str {
+    name.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+fn problems(mut check: impl FnMut(&Source, &mut Vec<String>)) {
+    let sources = sources();
+    assert!(sources.len() > 40, "the sources are found");
+    let mut found = Vec::new();
+    for source in &sources {
+        check(source, &mut found);
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn a_module_imports_no_higher_floor() {
+    problems(|source, found| {
+        let own = module(&source.name);
+        for (number, line) in lines(source) {
+            for path in line.split("crate::").skip(1) {
+                let target: String = path
+                    .chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect();
+                // A name of the crate's root, in a link of the documentation.
+                if target.is_empty() || target.starts_with(char::is_uppercase) {
+                    continue;
+                }
+                let upward = match (floor(own), floor(&target)) {
+                    (Some(own), Some(target)) => target > own,
+                    // Everybody's tests may import it, and who makes one for them.
+                    (Some(_), None) => own != "scheduler",
+                    (None, _) => false,
+                };
+                if upward {
+                    found.push(format!(
+                        "src/{}:{number} imports {target}: {line}",
+                        source.name
+                    ));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn no_file_is_too_long() {
+    problems(|source, found| {
+        let count = source.code.lines().count();
+        if count > MAX_LINES {
+            found.push(format!(
+                "src/{} has {count} lines, more than {MAX_LINES}",
+                source.name
+            ));
+        }
+    });
+}
+
+#[test]
+fn time_and_threads_have_one_door_each() {
+    let doors = [
+        ("Instant::now", "time.rs"),
+        ("SystemTime::now", "time.rs"),
+        ("Utc::now", "time.rs"),
+        ("thread::sleep", "time.rs"),
+        ("thread::spawn", "thread.rs"),
+        ("thread::Builder", "thread.rs"),
+    ];
+    problems(|source, found| {
+        for (number, line) in lines(source) {
+            for (call, door) in doors {
+                if line.contains(call) && source.name != door {
+                    found.push(format!("src/{}:{number} has {call}: {line}", source.name));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn sql_is_in_the_store_alone() {
+    let words = [
+        "SELECT ",
+        "INSERT INTO",
+        "UPDATE punctual",
+        "DELETE FROM",
+        "PRAGMA ",
+        "punctual_task",
+        "BEGIN IMMEDIATE",
+    ];
+    problems(|source, found| {
+        if module(&source.name) == "store" {
+            return;
+        }
+        for (number, line) in lines(source) {
+            for word in words {
+                if line.contains(word) {
+                    found.push(format!("src/{}:{number} has SQL: {line}", source.name));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn nothing_is_left_to_be_done() {
+    let marks = ["TO", "FIX", "XXX"].map(|mark| match mark {
+        "TO" => "TODO".to_owned(),
+        "FIX" => "FIXME".to_owned(),
+        mark => mark.to_owned(),
+    });
+    problems(|source, found| {
+        for (index, line) in source.code.lines().enumerate() {
+            if marks.iter().any(|mark| line.contains(mark.as_str())) {
+                found.push(format!("src/{}:{}: {line}", source.name, index + 1));
+            }
+        }
+    });
+}
