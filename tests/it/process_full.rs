@@ -1,0 +1,150 @@
+//! A process that may not write any further for a while, as on a full disk: the limit on the size of its files is set
+//! from outside, and taken away again.
+
+use std::process::Command;
+
+use punctual::{Client, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskId, TaskState};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::process_kit::{Line, PATIENCE, Part, Place, Process};
+
+#[derive(Serialize, Deserialize)]
+struct Padded(String);
+
+impl Payload for Padded {
+    const KIND: &'static str = "padded";
+}
+
+fn id(number: u128) -> TaskId {
+    Uuid::from_u128(number).into()
+}
+
+#[test]
+#[ignore = "a child process that may not write"]
+fn child() {
+    let Some(part) = Part::played() else { return };
+    let scheduler = Scheduler::builder(&part.file)
+        .workers(2)
+        .handler_fn(|_: Padded, _: &TaskContext| Ok(Outcome::done()))
+        .start()
+        .expect("to open the file");
+    part.say(&Line::Opened);
+    for number in 1.. {
+        part.next_order();
+        part.say(&Line::Scheduling {
+            first: number,
+            count: 1,
+        });
+        // Some are larger than all that SQLite keeps in memory of a transaction.
+        let pad = "x".repeat(if number % 10 == 0 { 1 << 19 } else { 500 });
+        match scheduler.schedule(NewTask::new(Padded(pad)).id(id(number))) {
+            Ok(_) => part.say(&Line::Scheduled {
+                first: number,
+                count: 1,
+            }),
+            Err(error) => part.note(format!("{:?}", error.kind())),
+        }
+    }
+}
+
+/// Bounds how long the files of a process may get; `None`: as long as those of this one.
+fn limit_files(process: &Process, bytes: Option<u64>) {
+    let own = getrlimit(Resource::Fsize);
+    let limit = Rlimit {
+        current: bytes.or(own.current),
+        maximum: own.maximum,
+    };
+    let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
+    prlimit(pid, Resource::Fsize, limit).expect("to limit the child");
+}
+
+/// The child, and how it fared with its calls.
+struct Caller {
+    process: Process,
+    acknowledged: Vec<u128>,
+    refusals: Vec<String>,
+}
+
+impl Caller {
+    /// Has it schedule a task, and returns whether that was acknowledged.
+    fn call(&mut self) -> bool {
+        self.process.order("schedule");
+        match (self.process.line(), self.process.line()) {
+            (Line::Scheduling { .. }, Line::Scheduled { first, .. }) => {
+                self.acknowledged.push(first);
+                true
+            }
+            (Line::Scheduling { .. }, Line::Note(kind)) => {
+                self.refusals.push(kind);
+                false
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// P12, P1: while nothing can be written every call says so, and what was acknowledged stays; once there is room again
+/// everything goes on by itself.
+#[test]
+fn a_process_that_cannot_write_for_a_while_goes_on_when_it_can() {
+    let place = Place::new();
+    // A process is killed when it writes beyond the limit, unless it ignores the signal.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
+    command.arg(std::env::current_exe().expect("the path of this binary"));
+    let process = Process::start_as(command, "process_full::child", &place.file(), &[]);
+    process.read_until(|line| *line == Line::Opened);
+    let mut caller = Caller {
+        process,
+        acknowledged: Vec::new(),
+        refusals: Vec::new(),
+    };
+    for round in 1..=3 {
+        for _ in 0..15 {
+            assert!(caller.call(), "{:?}", caller.refusals);
+        }
+        limit_files(&caller.process, Some(place.log_bytes() + 10_000));
+        let refused = caller.refusals.len();
+        for _ in 0..40 {
+            caller.call();
+        }
+        let refusals = caller.refusals.split_off(refused);
+        eprintln!("full: round {round}: {refusals:?}");
+        assert!(
+            refusals.len() >= 10,
+            "the limit does not bite: {refusals:?}"
+        );
+        let honest = ["Full", "Storage", "Unknown"];
+        assert!(
+            refusals.iter().all(|kind| honest.contains(&kind.as_str())),
+            "{refusals:?}"
+        );
+        limit_files(&caller.process, None);
+        assert!(
+            (0..10).any(|_| caller.call()),
+            "there is room again, and it still cannot write: {:?}",
+            caller.refusals
+        );
+    }
+    let client = Client::open(place.file()).expect("to open the file");
+    for &number in &caller.acknowledged {
+        let ended = client
+            .wait(id(number), PATIENCE)
+            .expect("P1: it was acknowledged");
+        let ended = ended.unwrap_or_else(|| panic!("{number} is not run any more"));
+        assert_eq!(ended.state(), TaskState::Completed);
+        assert_eq!(
+            ended.task().attempt(),
+            1,
+            "its end could not be settled, and was then"
+        );
+    }
+    caller.process.kill();
+    let integrity: String = place
+        .look()
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .expect("to check the file");
+    assert_eq!(integrity, "ok");
+}
