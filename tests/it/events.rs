@@ -1,6 +1,7 @@
 //! Events: told after the commit, in order, lossy and counted; and waiting for the end of a task.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use punctual::{
     Client, Edit, ErrorKind, EventKind, Failure, Outcome, RetryPolicy, Scheduler, TaskId, TaskState,
@@ -33,7 +34,7 @@ fn every_step_of_a_task_is_told_in_order() {
     let events = scheduler.events();
     let ids: Vec<TaskId> = (0..6)
         .map(|n| {
-            let delay = if n == 5 { DAY } else { 0 * S };
+            let delay = if n == 5 { DAY } else { Duration::ZERO };
             scheduler.schedule(probe(n).after(delay)).unwrap().id()
         })
         .collect();
@@ -137,12 +138,12 @@ fn an_event_never_tells_what_is_not_stored() {
 fn a_wait_ends_with_its_task_or_its_time() {
     let scheduler = Scheduler::in_memory()
         .workers(1)
-        .handler_fn(|Probe(n), _cx| Ok(Outcome::with(&(n * 2))?))
+        .handler_fn(|Probe(n), _cx| Outcome::with(&(n * 2)))
         .start()
         .unwrap();
     let later = scheduler.schedule(probe(1).after(DAY)).unwrap().id();
     assert!(scheduler.wait(later, 10 * MS).unwrap().is_none());
-    assert!(scheduler.wait(later, 0 * S).unwrap().is_none());
+    assert!(scheduler.wait(later, Duration::ZERO).unwrap().is_none());
     let results: Vec<u32> = std::thread::scope(|scope| {
         let waits: Vec<_> = (0..8)
             .map(|_| {
@@ -158,7 +159,7 @@ fn a_wait_ends_with_its_task_or_its_time() {
     });
     assert_eq!(results, [2; 8]);
     assert!(
-        scheduler.wait(later, 0 * S).unwrap().is_some(),
+        scheduler.wait(later, Duration::ZERO).unwrap().is_some(),
         "it has ended"
     );
     let error = scheduler.wait(TaskId::new(), LONG).unwrap_err();
@@ -189,7 +190,7 @@ fn a_wait_ends_by_a_cancel_a_deletion_and_another_process() {
     let gone = scheduler.schedule(probe(3).after(DAY)).unwrap().id();
     scheduler.cancel(gone).unwrap();
     scheduler.delete(gone).unwrap();
-    eventually("it is gone", || client.wait(gone, 0 * S).is_err());
+    eventually("it is gone", || client.wait(gone, Duration::ZERO).is_err());
 }
 
 fn scheduler_wait(path: &std::path::Path, id: TaskId) -> TaskState {

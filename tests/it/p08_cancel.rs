@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use punctual::testing::Stepper;
 use punctual::{
@@ -36,7 +37,7 @@ fn stepped(
 #[test]
 fn a_pending_task_is_cancelled_and_never_starts() {
     let (mut scheduler, calls) = stepped(1, || Ok(Outcome::done()));
-    for delay in [0 * S, 10 * S] {
+    for delay in [Duration::ZERO, 10 * S] {
         let id = scheduler.schedule(probe(1).after(delay)).unwrap().id();
         assert_eq!(scheduler.cancel(id).unwrap(), Cancel::Cancelled);
         assert_eq!(
