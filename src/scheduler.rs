@@ -463,6 +463,17 @@ impl Scheduler {
     /// # Errors
     ///
     /// None at present.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::Scheduler;
+    /// # use std::time::Duration;
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let shutdown = scheduler.shutdown(Duration::from_secs(30))?;
+    /// assert_eq!(shutdown.still_running(), 0);
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
     pub fn shutdown(&self, timeout: Duration) -> Result<Shutdown> {
         let control = &self.parts.control;
         self.parts.stop();

@@ -1,5 +1,6 @@
 //! Everything that can be done with tasks, but for running them.
 
+mod change;
 pub(crate) mod submit;
 mod write;
 
@@ -8,21 +9,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-
 use crate::client::submit::Submit;
 use crate::client::write::Write;
 use crate::error::Result;
 #[cfg(doc)]
 use crate::error::{Error, ErrorKind};
 use crate::id::TaskId;
-use crate::model::answer::{Bulk, Cancel, Streamed};
+use crate::model::answer::Streamed;
 use crate::model::attempt::Attempt;
-use crate::model::edit::Edit;
 use crate::model::filter::{Filter, Page};
 use crate::model::health::Health;
 use crate::model::new_task::{NewTask, Scheduled};
-use crate::model::op::{Action, CHUNK, Op};
+use crate::model::op::{CHUNK, Op};
 use crate::model::query::{Query, Stats};
 use crate::model::retention::Retention;
 use crate::model::task::{Ended, Task};
@@ -153,6 +151,19 @@ impl Client {
     /// [`ErrorKind::Invalid`] if the task is not allowed, [`ErrorKind::Payload`] if its payload cannot be encoded or is
     /// too large; [`ErrorKind::Busy`], [`ErrorKind::Full`] or [`ErrorKind::Storage`] if nothing was stored;
     /// [`ErrorKind::Unknown`] if the disk failed during the commit. [`Error::task_id`] names the task.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Scheduler};
+    /// # use std::time::Duration;
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let task = NewTask::with_kind("remind", &7).after(Duration::from_secs(60));
+    /// let again = task.clone();
+    /// assert!(scheduler.schedule(task)?.is_new());
+    /// assert!(!scheduler.schedule(again)?.is_new(), "the same id is the same task");
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
     pub fn schedule(&self, task: impl Into<NewTask>) -> Result<Scheduled> {
         self.write(write::schedule(self.now(), task.into()))
     }
@@ -165,6 +176,16 @@ impl Client {
     /// # Errors
     ///
     /// As [`schedule`](Self::schedule); if one task is not allowed, none is stored, and [`Error::task_id`] names it.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Scheduler};
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let scheduled = scheduler.schedule_many((0..100).map(|n| NewTask::with_kind("count", &n)))?;
+    /// assert_eq!(scheduled.len(), 100);
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
     pub fn schedule_many<T: Into<NewTask>>(
         &self,
         tasks: impl IntoIterator<Item = T>,
@@ -180,6 +201,16 @@ impl Client {
     /// # Errors
     ///
     /// As [`schedule`](Self::schedule). The commits before the error stand.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Scheduler};
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let streamed = scheduler.schedule_stream((0..2_500).map(|n| NewTask::with_kind("count", &n)))?;
+    /// assert_eq!(streamed.new_count(), 2_500);
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
     pub fn schedule_stream<T: Into<NewTask>>(
         &self,
         tasks: impl IntoIterator<Item = T>,
@@ -250,6 +281,16 @@ impl Client {
     /// # Errors
     ///
     /// As [`list`](Self::list).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{Filter, NewTask, Scheduler};
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// scheduler.schedule(NewTask::with_kind("remind", &7).tag("birthday"))?;
+    /// assert_eq!(scheduler.count(&Filter::new().tag("birthday").unfinished())?, 1);
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
     pub fn count(&self, filter: &Filter) -> Result<u64> {
         filter.check()?;
         let (mut total, mut after) = (0, None);
@@ -270,6 +311,20 @@ impl Client {
     /// # Errors
     ///
     /// [`ErrorKind::Storage`] if the file cannot be read.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Scheduler, TaskState};
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// scheduler.schedule(NewTask::with_kind("remind", &7))?;
+    /// let stats = scheduler.stats()?;
+    /// for lane in stats.lanes() {
+    ///     println!("{} {}: {} pending", lane.queue(), lane.kind(), lane.count(TaskState::Pending));
+    /// }
+    /// assert_eq!(stats.total(), 1);
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
     pub fn stats(&self) -> Result<Stats> {
         Ok(self.store.read(Query::Stats { now: self.now() })?.stats())
     }
@@ -280,6 +335,26 @@ impl Client {
     /// # Errors
     ///
     /// [`ErrorKind::NotFound`] if there is no such task.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{AttemptEnd, Failure, NewTask, Payload, Scheduler};
+    /// # use serde::{Deserialize, Serialize};
+    /// # use std::time::Duration;
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Remind;
+    /// # impl Payload for Remind { const KIND: &'static str = "remind"; }
+    /// let scheduler = Scheduler::in_memory()
+    ///     .handler_fn(|_: Remind, _cx| Err(Failure::fatal("nobody there")))
+    ///     .start()?;
+    /// let task = scheduler.schedule(Remind)?.id();
+    /// scheduler.wait(task, Duration::from_secs(10))?;
+    /// let history = scheduler.history(task)?;
+    /// assert_eq!(history[0].end(), AttemptEnd::Failed);
+    /// assert_eq!(history[0].error(), Some("nobody there"));
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
     pub fn history(&self, id: impl Into<TaskId>) -> Result<Vec<Attempt>> {
         let id = id.into();
         let history = self
@@ -287,139 +362,6 @@ impl Client {
             .read(Query::History(id))
             .map_err(|error| error.with_task(id))?;
         history.history().ok_or_else(|| write::not_found(id))
-    }
-
-    /// Cancels a task.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`] if there is no such task; else as [`schedule`](Self::schedule).
-    pub fn cancel(&self, id: impl Into<TaskId>) -> Result<Cancel> {
-        self.write(write::cancel(id.into()))
-    }
-
-    /// Deletes a task that has ended, with its result and history.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it has not ended.
-    pub fn delete(&self, id: impl Into<TaskId>) -> Result<()> {
-        self.write(write::change(id.into(), Ok(Action::Delete)))
-    }
-
-    /// Makes a pending task due at another instant, rounded up to a microsecond.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`], [`ErrorKind::State`] if it is not pending, [`ErrorKind::Invalid`] outside the years 1970 to
-    /// 9999.
-    pub fn reschedule(&self, id: impl Into<TaskId>, at: DateTime<Utc>) -> Result<()> {
-        self.write(write::change(id.into(), write::reschedule(at)))
-    }
-
-    /// Makes a pending task due now.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it is not pending.
-    pub fn run_now(&self, id: impl Into<TaskId>) -> Result<()> {
-        self.write(write::change(id.into(), Ok(Action::RunNow)))
-    }
-
-    /// Makes a task that has ended pending again, due now, with all its attempts before it. Its history stays; its result
-    /// and a start deadline are gone.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it has not ended.
-    pub fn retry(&self, id: impl Into<TaskId>) -> Result<()> {
-        self.write(write::change(id.into(), Ok(Action::Retry)))
-    }
-
-    /// Changes a pending task.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`], [`ErrorKind::State`] if it is not pending, [`ErrorKind::Invalid`] if the change is not
-    /// allowed, [`ErrorKind::Payload`] if the new payload is of another kind or too large.
-    pub fn edit(&self, id: impl Into<TaskId>, edit: Edit) -> Result<()> {
-        self.write(write::change(id.into(), edit.prepare().map(Action::Edit)))
-    }
-
-    /// Cancels all matching tasks, in commits of up to 500.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Invalid`] if the filter has no condition ([`Filter::all`] says that all are meant) or a bad one; else
-    /// as [`schedule`](Self::schedule). The commits before the error stand; calling again is safe.
-    pub fn cancel_all(&self, filter: &Filter) -> Result<Bulk> {
-        self.change_all(filter, &Action::Cancel)
-    }
-
-    /// Deletes all matching tasks that have ended, in commits of up to 500.
-    ///
-    /// # Errors
-    ///
-    /// As [`cancel_all`](Self::cancel_all).
-    pub fn delete_all(&self, filter: &Filter) -> Result<Bulk> {
-        self.change_all(filter, &Action::Delete)
-    }
-
-    /// Makes all matching pending tasks due at another instant, in commits of up to 500.
-    ///
-    /// # Errors
-    ///
-    /// As [`cancel_all`](Self::cancel_all).
-    pub fn reschedule_all(&self, filter: &Filter, at: DateTime<Utc>) -> Result<Bulk> {
-        self.change_all(filter, &write::reschedule(at)?)
-    }
-
-    /// Makes all matching pending tasks due now, in commits of up to 500.
-    ///
-    /// # Errors
-    ///
-    /// As [`cancel_all`](Self::cancel_all).
-    pub fn run_now_all(&self, filter: &Filter) -> Result<Bulk> {
-        self.change_all(filter, &Action::RunNow)
-    }
-
-    /// Makes all matching tasks that have ended pending again, in commits of up to 500.
-    ///
-    /// # Errors
-    ///
-    /// As [`cancel_all`](Self::cancel_all).
-    pub fn retry_all(&self, filter: &Filter) -> Result<Bulk> {
-        self.change_all(filter, &Action::Retry)
-    }
-
-    /// Changes all matching pending tasks, in commits of up to 500. Tasks of another kind than a new payload's are left as
-    /// they are.
-    ///
-    /// # Errors
-    ///
-    /// As [`cancel_all`](Self::cancel_all).
-    pub fn edit_all(&self, filter: &Filter, edit: Edit) -> Result<Bulk> {
-        self.change_all(filter, &Action::Edit(edit.prepare()?))
-    }
-
-    fn change_all(&self, filter: &Filter, action: &Action) -> Result<Bulk> {
-        filter.check()?;
-        let mut bulk = Bulk::default();
-        let mut after = None;
-        loop {
-            let op = Op::ChangeMatching {
-                filter: Box::new(filter.clone()),
-                action: action.clone(),
-                after,
-            };
-            let changed = write::one(self.store.apply(self.now(), vec![op])?).changed_many();
-            bulk.matched += changed.matched as u64;
-            bulk.changed += changed.changed as u64;
-            match changed.next {
-                Some(next) => after = Some(next),
-                None => return Ok(bulk),
-            }
-        }
     }
 
     /// Waits until a task has ended, at most `timeout`; `None` if it has not by then.
@@ -502,6 +444,17 @@ impl Client {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] if the name is not allowed; else as [`schedule`](Self::schedule).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::Scheduler;
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// scheduler.pause("mail")?;
+    /// assert_eq!(scheduler.health().paused_queues(), ["mail"]);
+    /// scheduler.resume("mail")?;
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
     pub fn pause(&self, queue: &str) -> Result<()> {
         self.write(write::pause(queue, true))
     }
@@ -521,6 +474,18 @@ impl Client {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] if a span is over 1,000 years; else as [`schedule`](Self::schedule).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Retention, Scheduler};
+    /// # use std::time::Duration;
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let task = scheduler.schedule(NewTask::with_kind("remind", &7))?.id();
+    /// scheduler.cancel(task)?;
+    /// assert_eq!(scheduler.prune(&Retention::forever().cancelled(Duration::ZERO))?, 1);
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
     pub fn prune(&self, retention: &Retention) -> Result<u64> {
         retention.check()?;
         let mut pruned = 0;
@@ -545,6 +510,19 @@ impl Client {
     ///
     /// [`ErrorKind::Invalid`] if there is a file, or no folder, at `path`; [`ErrorKind::Full`] or [`ErrorKind::Storage`] if
     /// it cannot be written. Nothing is left at `path` then.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{Client, NewTask};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let client = Client::open(dir.path().join("app.db"))?;
+    /// let task = client.schedule(NewTask::with_kind("remind", &7))?.id();
+    /// # let copy = dir.path().join("copy.db");
+    /// client.backup(&copy)?;
+    /// assert!(Client::open(&copy)?.get(task)?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
         self.store.backup(path.as_ref())
     }

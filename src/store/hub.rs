@@ -207,6 +207,21 @@ impl Drop for Waiter<'_> {
 ///
 /// Bounded: while it is full, new events are lost and counted, so a slow reader never holds up the scheduler. Dropping it
 /// ends it. As an iterator it blocks, and ends when the scheduler does.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{NewTask, Scheduler};
+/// # use std::time::Duration;
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let events = scheduler.events();
+/// scheduler.schedule(NewTask::with_kind("remind", &7))?;
+/// while let Some(event) = events.next_within(Duration::from_millis(10)) {
+///     println!("{} {:?}", event.task(), event.kind());
+/// }
+/// assert_eq!(events.lost(), 0);
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Events {
     receiver: Receiver<Event>,

@@ -13,6 +13,14 @@ use crate::store::sqlite::fault;
 use crate::time::{Deadline, pause};
 
 /// How much an acknowledged call survives.
+///
+/// # Example
+///
+/// ```
+/// use punctual::{Durability, Scheduler};
+///
+/// let builder = Scheduler::builder("cache.db").durability(Durability::ProcessCrash);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
     /// A crash of the process and a loss of power: every acknowledged call has been synced to the disk. The default.
