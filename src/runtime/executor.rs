@@ -103,6 +103,9 @@ impl Executor {
     fn settlement(&self, claim: &Claim, end: End, retry: &RetryPolicy) -> Settlement {
         let (draw, now) = (fastrand::f64(), self.client.now());
         let decide = |end, retry: &RetryPolicy| settle(claim, end, retry, draw, now);
+        if !retry.is_custom() {
+            return decide(end, retry);
+        }
         let decided = catch_unwind(AssertUnwindSafe(|| decide(end.clone(), retry)));
         decided.unwrap_or_else(|_| {
             tracing::error!(kind = %claim.kind, "the retry policy panicked");
