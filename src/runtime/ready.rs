@@ -72,8 +72,10 @@ impl Ready {
         state.jobs.extend(jobs);
         let added = state.jobs.len() - before;
         drop(state);
-        for _ in 0..added.min(64) {
-            self.changed.notify_one();
+        if added > 8 {
+            self.changed.notify_all();
+        } else {
+            (0..added).for_each(|_| self.changed.notify_one());
         }
     }
 
@@ -171,5 +173,99 @@ impl Ready {
     pub(crate) fn close(&self) {
         lock(&self.state).closed = true;
         self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::context::TaskContext;
+    use crate::handler::{FnHandler, Handlers, Registry};
+    use crate::model::outcome::Outcome;
+    use crate::model::payload::Payload;
+    use crate::model::settle::tests::claim;
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Probe;
+
+    impl Payload for Probe {
+        const KIND: &'static str = "probe";
+    }
+
+    fn registry() -> Registry {
+        let mut handlers = Handlers::default();
+        handlers.add(FnHandler::new(|_: Probe, _: &TaskContext| {
+            Ok(Outcome::done())
+        }));
+        handlers.check().unwrap()
+    }
+
+    fn jobs(count: usize) -> impl Iterator<Item = Job> {
+        let entry = Arc::clone(registry().get("probe").unwrap());
+        (0..count).map(move |_| Job {
+            claim: claim(1, 0, 3),
+            entry: Arc::clone(&entry),
+            token: Arc::default(),
+            cost: Duration::from_millis(1),
+        })
+    }
+
+    #[test]
+    fn threads_beyond_what_is_wanted_end() {
+        let ready = Ready::new(1);
+        assert!(ready.add_thread());
+        assert!(!ready.add_thread(), "one is enough");
+        assert!(ready.add_spare(2) && !ready.add_spare(2), "up to the cap");
+        assert!(ready.add_thread());
+        assert_eq!((ready.wanted(), ready.spares()), (2, 1));
+        ready.push(jobs(1));
+        ready.drop_spare();
+        assert!(
+            ready.next().is_none(),
+            "the stuck one returned: one too many"
+        );
+        assert!(ready.next().is_some(), "and the other goes on");
+        ready.drop_spare();
+        assert_eq!(
+            ready.wanted(),
+            1,
+            "a stuck one that was not replaced takes nobody along"
+        );
+    }
+
+    #[test]
+    fn what_waits_can_be_taken_back_and_is_run_before_the_end() {
+        let ready = Ready::new(1);
+        ready.add_thread();
+        ready.push(jobs(3));
+        assert_eq!(ready.waiting().count, 3);
+        assert_eq!(ready.waiting().cost, Duration::from_millis(3));
+        let mut first = true;
+        assert_eq!(ready.withdraw(|_| std::mem::take(&mut first)).len(), 1);
+        ready.close();
+        assert!(ready.next().is_some() && ready.next().is_some());
+        assert!(ready.next().is_none());
+    }
+
+    #[test]
+    fn p3_many_tasks_wake_as_many_workers() {
+        let ready = Ready::new(100);
+        let (taken, all) = (Mutex::new(0), Condvar::new());
+        std::thread::scope(|scope| {
+            for _ in 0..100 {
+                assert!(ready.add_thread());
+                scope.spawn(|| {
+                    ready.next().unwrap();
+                    *lock(&taken) += 1;
+                    all.notify_all();
+                    // Nobody takes a second one until each has had its own.
+                    let taken = lock(&taken);
+                    let wait = Duration::from_secs(60);
+                    drop(all.wait_timeout_while(taken, wait, |taken| *taken < 100));
+                });
+            }
+            ready.push(jobs(100));
+        });
+        assert_eq!(*lock(&taken), 100);
     }
 }
