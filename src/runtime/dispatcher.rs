@@ -13,7 +13,7 @@ use crate::handler::token::StopReason;
 use crate::id::TaskId;
 use crate::model::op::{ClaimRequest, Lane, Op, Reply, Settled};
 use crate::model::retention::Retention;
-use crate::model::settle::{Claim, End, Settlement, settle};
+use crate::model::settle::{Claim, End, Fence, Settlement, settle};
 use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::{Finish, Finished};
 use crate::runtime::plan::{AHEAD, Costs, Load, Plan, Scope, plan, took_turns};
@@ -86,7 +86,7 @@ pub(crate) struct Dispatcher {
 
 #[derive(Debug)]
 struct Held {
-    seq: i64,
+    fence: Fence,
     queue: Arc<str>,
     suspect: bool,
 }
@@ -245,7 +245,7 @@ impl Dispatcher {
     ) -> Result<usize> {
         let mut ops = Vec::with_capacity(4);
         if self.in_doubt {
-            let held = self.held.values().map(|held| held.seq).collect();
+            let held = self.held.values().map(|held| held.fence.seq).collect();
             ops.push(Op::Disown { held });
         }
         if !finished.is_empty() {
@@ -309,8 +309,16 @@ impl Dispatcher {
                         .fetch_add(given_back, Ordering::Relaxed);
                 }
             }
-            self.held.remove(&finished.id);
-            self.attempts.remove(finished.id);
+            // A stale attempt does not take along a later one of its task.
+            let fence = finished.settlement.fence;
+            if self
+                .held
+                .get(&finished.id)
+                .is_some_and(|held| held.fence == fence)
+            {
+                self.held.remove(&finished.id);
+                self.attempts.remove(finished.id);
+            }
         }
         self.control.held.store(self.held.len(), Ordering::SeqCst);
     }
@@ -320,7 +328,7 @@ impl Dispatcher {
         took_turns(&mut self.turns, claims.iter().map(|claim| &claim.queue));
         for claim in claims {
             let held = Held {
-                seq: claim.fence.seq,
+                fence: claim.fence,
                 queue: Arc::clone(&claim.queue),
                 suspect: claim.crashes > 0,
             };
