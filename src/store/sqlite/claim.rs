@@ -38,6 +38,9 @@ const LAST_ERROR: &str = "
     SELECT error FROM punctual_attempt WHERE seq = :seq AND error IS NOT NULL
     ORDER BY claim_no DESC LIMIT 1";
 
+/// A claim of so many is cut short if another caller waits: the next one goes on after him.
+const ENOUGH: usize = 16;
+
 /// One claim carries at most this much of payloads, and one task more.
 const MAX_BYTES: usize = 4 << 20;
 
@@ -63,6 +66,7 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> rusqlite::Result
     let mut bytes = 0;
     while claims.len() < request.limit
         && bytes < MAX_BYTES
+        && !(claims.len() >= ENOUGH && tx.is_waited_for())
         && let Some(index) = open.pop_front()
     {
         let queue = &mut queues[index];

@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -108,6 +109,8 @@ struct Queue {
 /// The queue before the writer, and the writer.
 pub(super) struct Turn {
     queue: Mutex<Queue>,
+    /// How many requests wait, for an operation that can be short.
+    waiting: Arc<AtomicUsize>,
     space: Condvar,
     writer: Mutex<Writer>,
     wait: Duration,
@@ -125,6 +128,7 @@ impl Turn {
     pub(super) fn new(writer: Writer, wait: Duration) -> Self {
         Self {
             queue: Mutex::default(),
+            waiting: writer.waiting(),
             space: Condvar::new(),
             writer: Mutex::new(writer),
             wait,
@@ -176,6 +180,7 @@ impl Turn {
             ops,
             cell: Arc::clone(&cell),
         });
+        self.waiting.store(queue.requests.len(), Ordering::Relaxed);
         let leads = !std::mem::replace(&mut queue.leading, true);
         Ok((cell, leads))
     }
@@ -330,6 +335,9 @@ impl<'a> Reign<'a> {
             return None;
         }
         let batch = take_batch(&mut queue.requests);
+        self.turn
+            .waiting
+            .store(queue.requests.len(), Ordering::Relaxed);
         drop(queue);
         self.turn.space.notify_all();
         self.served += batch.iter().map(|request| request.ops.len()).sum::<usize>();

@@ -1,5 +1,6 @@
 //! One transaction while it runs: what its operations share, and what it will have done if it commits.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, params};
@@ -34,6 +35,8 @@ pub(super) struct Tx<'a> {
     pub(super) wants_events: bool,
     /// The number of this instance's last claim.
     pub(super) drawn: &'a mut i64,
+    /// How many requests wait for this transaction to end.
+    pub(super) waiting: &'a AtomicUsize,
     pub(super) done: &'a mut Done,
 }
 
@@ -70,6 +73,11 @@ pub(super) struct AttemptRow<'a> {
 }
 
 impl Tx<'_> {
+    /// Whether somebody waits for this transaction to end.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn lane_id(
         &mut self,
         queue: &str,

@@ -4,7 +4,7 @@
 //! disk, for one, rolls all of it back, and the next statement would commit alone. A batch that failed is rolled back
 //! whole, and each of its requests is run again in a transaction of its own, so that a culprit fails alone.
 
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ pub(super) struct Writer {
     data_version: i64,
     /// The number of this instance's last claim; gaps do not matter.
     drawn: i64,
+    /// How many requests wait for this one.
+    waiting: Arc<AtomicUsize>,
     checked: Stopwatch,
     /// The length at which the next checkpoint is tried: a reader can hold up the last one.
     checkpoint_at: i32,
@@ -102,11 +104,17 @@ impl Writer {
             syncs: true,
             data_version: 0,
             drawn: 0,
+            waiting: Arc::default(),
             checked: Stopwatch::start(),
             checkpoint_at: CHECKPOINT_PAGES,
         };
         writer.adopt(conn)?;
         Ok(writer)
+    }
+
+    /// Where to tell how many requests wait.
+    pub(super) fn waiting(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.waiting)
     }
 
     /// Takes a fresh connection into use.
@@ -248,6 +256,7 @@ impl Writer {
                 lanes: &self.shared.lanes,
                 wants_events,
                 drawn: &mut self.drawn,
+                waiting: &self.waiting,
                 done,
             };
             let mut answers = Vec::with_capacity(request.ops.len());
