@@ -15,6 +15,7 @@ use crate::time::Timestamp;
 
 on_every_backend!(
     p2_a_task_is_not_taken_a_microsecond_early,
+    p2_a_task_is_not_taken_early_along_with_one_that_is_due,
     p9_the_best_are_taken_first,
     p9_a_better_priority_that_is_not_due_does_not_hide_a_worse_one_that_is,
     p9_what_was_given_back_is_taken_before_worse_ones,
@@ -52,6 +53,13 @@ fn p2_a_task_is_not_taken_a_microsecond_early(kit: &mut Kit) {
     assert!(kit.claim(9).is_empty());
     kit.later(MICRO);
     assert_eq!(ids(&kit.claim(9)), [id]);
+}
+
+fn p2_a_task_is_not_taken_early_along_with_one_that_is_due(kit: &mut Kit) {
+    let (early, id) = (kit.insert(due(NOW + MICRO)), kit.insert(task()));
+    assert_eq!(ids(&kit.claim(9)), [id]);
+    kit.later(MICRO);
+    assert_eq!(ids(&kit.claim(9)), [early]);
 }
 
 fn p9_the_best_are_taken_first(kit: &mut Kit) {

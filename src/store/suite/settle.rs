@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::insert::rows;
 use super::{Kit, NOW, S, done, error, json, on_every_backend, on_files, returned, settled, task};
 use crate::model::attempt::AttemptEnd;
 use crate::model::limits::MAX_HISTORY;
@@ -32,7 +33,10 @@ on_every_backend!(
     the_end_of_a_task_is_told_to_those_who_wait,
     ends_of_one_transaction_are_answered_in_order,
 );
-on_files!(a_settled_task_leaves_no_row_that_is_running);
+on_files!(
+    a_settled_task_leaves_no_row_that_is_running,
+    p14_the_lines_of_a_history_are_bounded,
+);
 
 fn late(result: crate::model::outcome::TaskResult) -> End {
     End::Returned { result, late: true }
@@ -392,6 +396,16 @@ fn the_history_keeps_the_newest_attempts(kit: &mut Kit) {
         (12..=rounds + 1).collect::<Vec<_>>(),
         "the one that completed it is among them"
     );
+}
+
+fn p14_the_lines_of_a_history_are_bounded(kit: &mut Kit) {
+    kit.insert(task());
+    for _ in 0..MAX_HISTORY + 10 {
+        let claim = kit.claim_one();
+        kit.settle(&claim, returned(Ok(Outcome::snooze(S))));
+        kit.later(S);
+    }
+    assert_eq!(rows(kit, "attempt"), MAX_HISTORY as i64);
 }
 
 fn progress_is_kept_and_fenced(kit: &mut Kit) {
