@@ -1,6 +1,6 @@
 //! What the tests share: payloads, a clock, a log of calls, a gate that handlers wait at.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use punctual::testing::TestClock;
@@ -80,39 +80,49 @@ struct GateState {
 }
 
 impl Gate {
+    /// Waits while `holds`, and returns whether that came to an end. A test that failed elsewhere has not broken the gate.
+    fn wait_while<'a>(
+        &'a self,
+        state: MutexGuard<'a, GateState>,
+        holds: impl FnMut(&mut GateState) -> bool,
+    ) -> (MutexGuard<'a, GateState>, bool) {
+        let waited = self.0.1.wait_timeout_while(state, LONG, holds);
+        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        (state, !timeout.timed_out())
+    }
+
+    fn state(&self) -> MutexGuard<'_, GateState> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until the gate is open, deaf to everything else.
     pub fn pass(&self) {
-        let (state, changed) = &*self.0;
-        let mut state = state.lock().unwrap();
+        let mut state = self.state();
         state.waiting += 1;
         state.most = state.most.max(state.waiting);
-        changed.notify_all();
-        let (mut state, timeout) = changed
-            .wait_timeout_while(state, LONG, |state| !state.open)
-            .unwrap();
-        assert!(!timeout.timed_out(), "the gate was never opened");
+        self.0.1.notify_all();
+        let (mut state, opened) = self.wait_while(state, |state| !state.open);
         state.waiting -= 1;
+        drop(state);
+        assert!(opened, "the gate was never opened");
     }
 
     /// Waits until so many handlers are at the gate.
     pub fn await_waiting(&self, count: usize) {
-        let (state, changed) = &*self.0;
-        let state = state.lock().unwrap();
-        let (state, timeout) = changed
-            .wait_timeout_while(state, LONG, |state| state.waiting < count)
-            .unwrap();
-        assert!(!timeout.timed_out(), "{} of {count} came", state.waiting);
+        let (state, came) = self.wait_while(self.state(), |state| state.waiting < count);
+        let waiting = state.waiting;
+        drop(state);
+        assert!(came, "{waiting} of {count} came");
     }
 
     pub fn open(&self) {
-        let (state, changed) = &*self.0;
-        state.lock().unwrap().open = true;
-        changed.notify_all();
+        self.state().open = true;
+        self.0.1.notify_all();
     }
 
     /// How many waited at once, at most.
     pub fn most(&self) -> usize {
-        self.0.0.lock().unwrap().most
+        self.state().most
     }
 }
 

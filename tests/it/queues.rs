@@ -68,6 +68,10 @@ fn a_cap_is_never_exceeded() {
         .map(|n| scheduler.schedule(probe(n).queue("capped")).unwrap().id())
         .collect();
     capped.await_waiting(2);
+    eventually("the rest of the queue waits", || {
+        scheduler.stats().unwrap().count(TaskState::Pending) == 28
+    });
+    assert_eq!(capped.most(), 2);
     scheduler.schedule_many((0..4).map(probe)).unwrap();
     free.await_waiting(4);
     assert_eq!(capped.most(), 2);
