@@ -483,7 +483,6 @@ impl Scheduler {
         }
         let ended = control.is_ended();
         if ended {
-            self.parts.client.store.close(self.parts.client.now());
             // It was woken when the stop began, may have seen no end yet, and would sleep on.
             self.parts.maintenance_wake.notify();
             let deadline = Deadline::after(DROP_WAIT);

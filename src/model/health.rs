@@ -77,7 +77,8 @@ impl Health {
         self.spare
     }
 
-    /// Kinds that have pending tasks in the file and no handler here. They wait for a process that has one.
+    /// Kinds that have pending tasks in the file and no handler here. They wait for a process that has one. A kind whose
+    /// last task was cancelled a while ago may still be named.
     #[must_use]
     pub fn unknown_kinds(&self) -> &[String] {
         &self.unknown_kinds

@@ -393,7 +393,7 @@ impl Service for Dispatcher {
             Err(error) => return self.failed(&error, now),
         }
         if stopping && self.held.is_empty() {
-            return self.end();
+            return self.end(now);
         }
         let at_once = plan.claim.is_some().then_some(now);
         let waiting = self.ready.waiting();
@@ -409,8 +409,9 @@ impl Service for Dispatcher {
 }
 
 impl Dispatcher {
-    fn end(&self) -> Next {
+    fn end(&self, now: Timestamp) -> Next {
         self.ready.close();
+        self.client.store.close(now);
         self.control.over.store(true, Ordering::SeqCst);
         self.control.ended.notify();
         Next::Ended
@@ -442,7 +443,7 @@ impl Dispatcher {
         if self.client.store.condition().stopped.is_some() {
             self.give_up(now);
             if self.held.is_empty() && self.control.is_stopping() {
-                return self.end();
+                return self.end(now);
             }
         }
         Next::At(until)

@@ -197,3 +197,30 @@ fn scheduler_wait(path: &std::path::Path, id: TaskId) -> TaskState {
     let client = Client::open(path).unwrap();
     client.wait(id, LONG).unwrap().unwrap().state()
 }
+
+/// P12: a subscription ends with the scheduler, also when a handler outlived its shutdown.
+#[test]
+fn a_subscription_ends_when_the_last_handler_has_returned() {
+    let (release, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let scheduler = Scheduler::in_memory()
+        .handler_fn(move |_: Probe, _cx| {
+            let _ = wait.lock().unwrap().recv();
+            Ok(Outcome::done())
+        })
+        .start()
+        .unwrap();
+    let client = scheduler.client();
+    let events = scheduler.events();
+    let id = scheduler.schedule(Probe(1)).unwrap().id();
+    eventually("it runs", || scheduler.health().busy() == 1);
+    let shutdown = scheduler.shutdown(MS).unwrap();
+    assert_eq!(shutdown.still_running(), 1);
+    release.send(()).unwrap();
+    assert_eq!(
+        events.last().unwrap().task(),
+        id,
+        "and the iterator has ended"
+    );
+    drop(client);
+}

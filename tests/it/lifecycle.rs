@@ -329,3 +329,23 @@ fn a_handler_can_schedule_its_successor() {
     });
     assert_eq!(scheduler.shutdown(LONG).unwrap().still_running(), 0);
 }
+
+/// P12: a start deadline that another client gave is kept, also in a paused queue.
+#[test]
+fn a_start_deadline_from_another_client_is_kept_in_time() {
+    let (_dir, path) = file();
+    let clock = clock();
+    let mut scheduler = Scheduler::builder(&path)
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .stepped(&clock)
+        .unwrap();
+    scheduler.pause("default").unwrap();
+    scheduler.drain();
+    let other = punctual::Client::open(&path).unwrap();
+    let by = clock.now() + punctual::chrono::TimeDelta::seconds(5);
+    let id = other.schedule(probe(1).start_by(by)).unwrap().id();
+    // It learns of it within a second, and then wakes for it.
+    scheduler.advance(2 * S);
+    scheduler.advance(4 * S);
+    assert_eq!(task(&scheduler, id).state(), TaskState::Failed);
+}

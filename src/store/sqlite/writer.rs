@@ -70,6 +70,8 @@ pub(super) struct Writer {
     /// Whether the connection syncs at each commit now.
     syncs: bool,
     data_version: i64,
+    /// How often others had written when maintenance was last told.
+    told: u64,
     /// The number of this instance's last claim; gaps do not matter.
     drawn: i64,
     /// How many requests wait for this one.
@@ -103,6 +105,7 @@ impl Writer {
             instance: 0,
             syncs: true,
             data_version: 0,
+            told: 0,
             drawn: 0,
             waiting: Arc::default(),
             checked: Stopwatch::start(),
@@ -371,7 +374,14 @@ impl Writer {
         self.check()?;
         let conn = self.conn.as_ref().expect("checked");
         learn_foreign_writes(conn, &self.shared, &mut self.data_version)
-            .map_err(|error| fault::of("cannot look for changes", error))
+            .map_err(|error| fault::of("cannot look for changes", error))?;
+        let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
+        if writes != self.told {
+            self.told = writes;
+            // A start deadline may be among what was written.
+            self.shared.hub.expires(Timestamp::MIN);
+        }
+        Ok(())
     }
 
     /// A look at the file on the write connection, between two transactions.
