@@ -209,9 +209,12 @@ impl Dispatcher {
     fn load(&self) -> Load {
         let waiting = self.ready.waiting();
         let workers = self.ready.wanted();
+        let free = workers.saturating_sub(self.attempts.started() + waiting.count);
         let mut load = Load {
             workers,
-            free: workers.saturating_sub(self.attempts.started() + waiting.count),
+            free,
+            // All are at tasks that take longer: what is claimed ahead of them would only be given back again.
+            stalled: free == 0 && waiting.unmoved >= AHEAD,
             waiting: waiting.count,
             ahead: waiting.cost,
             ..Load::default()

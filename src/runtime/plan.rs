@@ -32,6 +32,8 @@ pub(crate) struct Load {
     pub(crate) suspect: bool,
     /// Workers without a task, and without one that waits for them.
     pub(crate) free: usize,
+    /// Whether no worker is free, and none has taken a task for as long as those claimed ahead may wait.
+    pub(crate) stalled: bool,
     /// All workers.
     pub(crate) workers: usize,
     /// Tasks that wait for a worker, and how long they will take one.
@@ -86,7 +88,7 @@ pub(crate) fn plan(
     let target = AHEAD * u32::try_from(load.workers).unwrap_or(u32::MAX);
     let budget = target.saturating_sub(load.ahead);
     // A claim has its price, so what waits is used up half before there is another.
-    let is_low = load.waiting <= MAX_CLAIM / 2 && load.ahead <= target / 2;
+    let is_low = !load.stalled && load.waiting <= MAX_CLAIM / 2 && load.ahead <= target / 2;
     let mut queues: Vec<(Arc<str>, QueueClaim)> = Vec::new();
     for lane in lanes {
         if lane.paused || !has_handler(&lane.kind) || (lane.suspect && load.suspect) {
@@ -302,6 +304,14 @@ mod tests {
             ..load(0)
         };
         assert!(claims(&full, &measured(10)).is_none(), "enough is waiting");
+        let stalled = Load {
+            stalled: true,
+            ..load(0)
+        };
+        assert!(
+            claims(&stalled, &measured(10)).is_none(),
+            "no worker comes for it"
+        );
         let capped = Scope {
             caps: [("a".into(), 9)].into(),
             ..Scope::default()

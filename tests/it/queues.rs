@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use punctual::{Client, NewTask, Outcome, Scheduler, TaskState};
+use punctual::{Client, EventKind, NewTask, Outcome, Scheduler, TaskState};
 
 use crate::kit::{
-    DAY, Gate, LONG, Log, MS, OpenOnDrop, Probe, S, clock, end_of, eventually, file, probe, state,
+    DAY, Gate, LONG, Log, MS, OpenOnDrop, Other, Probe, S, Watch, clock, end_of, eventually, file,
+    probe, state,
 };
 
 /// A queue with a long backlog does not starve another: they take turns by starts.
@@ -150,6 +151,42 @@ fn a_pause_gives_back_what_waits_for_a_worker() {
     }
     scheduler.resume("default").unwrap();
     assert_eq!(scheduler.drain(), 3);
+}
+
+/// What could be claimed ahead is left alone while all workers are busy for long: claiming it and giving it back over and
+/// over would cost a processor, and write without end.
+#[test]
+fn tasks_that_wait_for_busy_workers_cost_nothing() {
+    let gate = Gate::default();
+    let _open = OpenOnDrop(gate.clone());
+    let at_gate = gate.clone();
+    let scheduler = Scheduler::in_memory()
+        .workers(1)
+        .handler_fn(move |_: Probe, _cx| {
+            at_gate.pass();
+            Ok(Outcome::done())
+        })
+        .handler_fn(|_: Other, _cx| Ok(Outcome::done()))
+        .start()
+        .unwrap();
+    let quick = scheduler.schedule(Other(0)).unwrap().id();
+    end_of(&scheduler, quick);
+    scheduler.schedule(probe(1)).unwrap();
+    gate.await_waiting(1);
+    let events = scheduler.events_with_capacity(10_000);
+    let ids = scheduler.schedule_many((0..10).map(Other)).unwrap();
+    let watch = Watch::start();
+    while watch.elapsed() < 300 * MS {
+        std::thread::park_timeout(10 * MS);
+    }
+    let given_back = std::iter::from_fn(|| events.try_next())
+        .filter(|event| event.kind() == EventKind::GivenBack)
+        .count();
+    assert!(given_back <= 10, "given back {given_back} times");
+    gate.open();
+    for id in ids {
+        assert_eq!(end_of(&scheduler, id.id()).attempt(), 1);
+    }
 }
 
 /// P7: several instances on one file share the work and never run a task twice.
