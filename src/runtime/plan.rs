@@ -1,6 +1,6 @@
 //! What to claim next: pure, from what the lanes have due and what the workers have to do.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +90,7 @@ pub(crate) fn plan(
     // A claim has its price, so what waits is used up half before there is another.
     let is_low = !load.stalled && load.waiting <= MAX_CLAIM / 2 && load.ahead <= target / 2;
     let mut queues: Vec<(Arc<str>, QueueClaim)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for lane in lanes {
         if lane.paused || !has_handler(&lane.kind) || (lane.suspect && load.suspect) {
             continue;
@@ -113,15 +114,14 @@ pub(crate) fn plan(
             cost: if capped || lane.suspect { None } else { cost },
             suspect: lane.suspect,
         };
-        match queues.iter_mut().find(|(queue, _)| *queue == lane.queue) {
-            Some((_, queue)) => queue.lanes.push(claim),
-            None => queues.push((
-                Arc::clone(&lane.queue),
-                QueueClaim {
-                    lanes: vec![claim],
-                    limit: room,
-                },
-            )),
+        match places.get(&*lane.queue) {
+            Some(&place) => queues[place].1.lanes.push(claim),
+            None => {
+                places.insert(&lane.queue, queues.len());
+                let lanes = vec![claim];
+                let queue = QueueClaim { lanes, limit: room };
+                queues.push((Arc::clone(&lane.queue), queue));
+            }
         }
     }
     let affordable = |queue: &QueueClaim| {
@@ -152,30 +152,30 @@ fn room(scope: &Scope, load: &Load, queue: &Arc<str>) -> Option<usize> {
     }
 }
 
-/// Brings the queues into the order of their turns.
+/// Brings the queues into the order of their turns. There may be thousands: each is looked up, not searched for.
 fn in_turn(queues: Vec<(Arc<str>, QueueClaim)>, turns: &mut VecDeque<Arc<str>>) -> Vec<QueueClaim> {
+    let mut places: HashMap<Arc<str>, usize> = turns.iter().cloned().zip(0..).collect();
     for (queue, _) in &queues {
-        if !turns.contains(queue) {
+        places.entry(Arc::clone(queue)).or_insert_with(|| {
             turns.push_back(Arc::clone(queue));
-        }
+            turns.len() - 1
+        });
     }
     let mut queues = queues;
-    queues.sort_by_key(|(queue, _)| turns.iter().position(|each| each == queue));
+    queues.sort_by_cached_key(|(queue, _)| places.get(queue).copied());
     queues.into_iter().map(|(_, claim)| claim).collect()
 }
 
 /// The queues that got tasks have had their turn: in the order of their starts, they go to the end.
 pub(crate) fn took_turns<'a>(
     turns: &mut VecDeque<Arc<str>>,
-    claimed: impl Iterator<Item = &'a Arc<str>>,
+    claimed: impl DoubleEndedIterator<Item = &'a Arc<str>>,
 ) {
-    for queue in claimed {
-        if let Some(index) = turns.iter().position(|each| each == queue)
-            && let Some(turn) = turns.remove(index)
-        {
-            turns.push_back(turn);
-        }
-    }
+    let mut seen = HashSet::new();
+    let mut last_first: Vec<&Arc<str>> = claimed.rev().collect();
+    last_first.retain(|queue| seen.insert(*queue));
+    turns.retain(|queue| !seen.contains(queue));
+    turns.extend(last_first.into_iter().rev().cloned());
 }
 
 #[cfg(test)]
