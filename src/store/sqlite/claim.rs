@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, params};
 use crate::id::TaskId;
 use crate::model::event::EventKind;
 use crate::model::limits::MAX_PRIORITY;
-use crate::model::op::{ClaimRequest, Heads, Lane, LaneClaim, LaneId, QueueClaim};
+use crate::model::op::{CHUNK, ClaimRequest, Heads, Lane, LaneClaim, LaneId, QueueClaim};
 use crate::model::settle::{Claim, Fence, Payload};
 use crate::store::sqlite::insert::checksum;
 use crate::store::sqlite::prune::expire_one;
@@ -64,8 +64,10 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> rusqlite::Result
     // One from each queue in turn, until none has another.
     let mut open: VecDeque<usize> = (0..queues.len()).collect();
     let mut bytes = 0;
+    let mut expired = 0;
     while claims.len() < request.limit
         && bytes < MAX_BYTES
+        && expired < CHUNK
         && !(claims.len() >= ENOUGH && tx.is_waited_for())
         && let Some(index) = open.pop_front()
     {
@@ -83,8 +85,14 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> rusqlite::Result
             bytes += claim.payload.len();
             suspects &= !queue.lanes[best].claim.suspect;
             claims.push(claim);
+        } else {
+            expired += 1;
         }
         open.push_back(index);
+    }
+    if expired == CHUNK {
+        // The rest is for the next claim, after other writes have had their turn.
+        tx.done.news.due_at(tx.now);
     }
     for queue in &queues {
         for lane in &queue.lanes {

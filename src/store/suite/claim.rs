@@ -8,10 +8,11 @@ use super::{
 };
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
-use crate::model::op::{Action, Insert, Op, Settled, Started};
+use crate::model::op::{Action, CHUNK, Insert, Op, Settled, Started};
 use crate::model::settle::{Claim, End, Payload};
 use crate::model::task::TaskState;
 use crate::time::Timestamp;
+use crate::wake::Wake;
 
 on_every_backend!(
     p2_a_task_is_not_taken_a_microsecond_early,
@@ -31,6 +32,7 @@ on_every_backend!(
     a_paused_queue_is_left_alone,
     a_pause_in_the_same_transaction_counts,
     an_expired_task_ends_and_is_not_taken,
+    one_claim_ends_a_bounded_number_of_expired_tasks,
     a_task_is_taken_up_to_its_start_deadline,
     after_a_claim_the_next_due_time_is_known,
     a_stale_head_is_corrected_by_the_claim_that_finds_nothing,
@@ -306,6 +308,17 @@ fn an_expired_task_ends_and_is_not_taken(kit: &mut Kit) {
     assert_eq!(kit.task(late).attempt(), 0);
     assert_eq!(kit.ends(late), [AttemptEnd::Expired]);
     assert_eq!(kit.history(late)[0].started_at(), None);
+}
+
+fn one_claim_ends_a_bounded_number_of_expired_tasks(kit: &mut Kit) {
+    kit.insert_all((0..CHUNK + 1).map(|_| start_by(NOW + S)).collect());
+    let good = kit.insert(task());
+    kit.now = NOW + S + MICRO;
+    let runner = Wake::new();
+    kit.store().hub().set_runner(runner.clone());
+    assert!(kit.claim(1).is_empty(), "others may write in between");
+    assert!(runner.wait(Duration::ZERO), "and it is asked again at once");
+    assert_eq!(ids(&kit.claim(1)), [good]);
 }
 
 fn a_task_is_taken_up_to_its_start_deadline(kit: &mut Kit) {
