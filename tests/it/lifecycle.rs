@@ -10,6 +10,20 @@ use crate::kit::{
     probe, state, task,
 };
 
+/// Dropping a receipt does not call the write back, nor does dropping the last client right after it.
+#[test]
+fn what_was_submitted_is_stored_though_nobody_waits_for_it() {
+    let (_dir, path) = file();
+    for n in 0..20 {
+        let client = Client::open(&path).unwrap();
+        drop(client.submit().schedule(probe(n)));
+    }
+    let client = Client::open(&path).unwrap();
+    eventually("all are stored", || {
+        client.count(&Filter::all()).unwrap() == 20
+    });
+}
+
 /// P1, P4: what one process schedules, another finds and runs.
 #[test]
 fn a_task_outlives_the_client_that_scheduled_it() {

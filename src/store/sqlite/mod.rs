@@ -389,6 +389,7 @@ impl Drop for SqliteStore {
     /// The last user is gone: no handler runs any more. If nothing is held, nobody has to look after this instance.
     fn drop(&mut self) {
         let Some(ledger) = self.shared.ledger() else {
+        self.turn.finish();
             return;
         };
         let ended = self.turn.with_writer(|writer| {

@@ -164,6 +164,15 @@ impl Turn {
         look(&mut lock(&self.writer))
     }
 
+    /// Serves what is still queued, for a store that is dropped: the helper does not come for it any more. Nobody queues
+    /// anything by then; whoever leads meanwhile, the writer's lock keeps them apart.
+    pub(super) fn finish(&self) {
+        let deadline = Deadline::after(self.wait);
+        while !deadline.is_over() && !lock(&self.queue).requests.is_empty() {
+            self.lead();
+        }
+    }
+
     /// Queues a request. `true`: the turn was free and is the caller's to lead.
     fn enqueue(&self, now: Timestamp, ops: Vec<Op>, waited_for: bool) -> Result<(Arc<Cell>, bool)> {
         let cell = Arc::new(Cell {
