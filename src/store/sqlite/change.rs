@@ -10,6 +10,7 @@ use crate::model::task::TaskState;
 use crate::store::sqlite::filter::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::insert::{MAX_INLINE_BYTES, checksum};
 use crate::store::sqlite::prune::delete;
+use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{Tx, extra};
 use crate::time::Timestamp;
 
@@ -37,11 +38,11 @@ fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     let code: i64 = row.get(3)?;
     Ok(Found {
         seq: row.get(0)?,
-        id: TaskId::from_bytes(row.get(1)?),
+        id: row::id(row, 1)?,
         lane: LaneId(row.get(2)?),
         state: TaskState::from_code(code)
             .ok_or(rusqlite::Error::IntegralValueOutOfRange(3, code))?,
-        priority: row.get(4)?,
+        priority: row::priority(row, 4)?,
         instance: row.get(5)?,
         scheduled_at: row.get(6)?,
         extras: row.get(7)?,
@@ -78,20 +79,23 @@ pub(super) fn change_matching(
     let terms = Terms::new(tx.conn, filter)?;
     let mut statement = tx.conn.prepare_cached(FIND_MATCHING.sql(filter))?;
     let mut rows = terms.query(&mut statement, examine.window)?;
-    let mut tasks = Vec::new();
+    let (mut tasks, mut count, mut last) = (Vec::new(), 0, None);
     while let Some(row) = rows.next()? {
-        tasks.push(found(row)?);
+        count += 1;
+        let id = row::id(row, 1)?;
+        last = Some(id);
+        match found(row) {
+            Ok(task) => tasks.push(task),
+            // A damaged task does not shield the others.
+            Err(error) => tracing::warn!(task = %id, %error, "left out of a bulk call"),
+        }
     }
     for task in &tasks {
         changed.matched += 1;
         let answer = apply(tx, task, action)?;
         changed.changed += usize::from(matches!(answer, Changed::Applied | Changed::Requested));
     }
-    changed.next = if tasks.len() == CHUNK {
-        tasks.last().map(|task| task.id)
-    } else {
-        examine.last
-    };
+    changed.next = if count == CHUNK { last } else { examine.last };
     Ok(changed)
 }
 

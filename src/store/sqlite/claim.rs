@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use crate::id::TaskId;
 use crate::model::event::EventKind;
 use crate::model::limits::MAX_PRIORITY;
 use crate::model::op::{CHUNK, ClaimRequest, Heads, Lane, LaneClaim, LaneId, QueueClaim};
 use crate::model::settle::{Claim, Fence, Payload};
 use crate::store::sqlite::insert::checksum;
 use crate::store::sqlite::prune::expire_one;
+use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{Tx, extra};
 use crate::time::Timestamp;
 
@@ -28,7 +28,7 @@ pub(super) const CANDIDATES: &str = "
 /// had before: a row's number can come again once its task is deleted, and must not let an old fence or ledger in.
 pub(super) const TAKE: &str = "
     UPDATE punctual_task
-    SET state = 10, instance = :instance, claim_no = max(claim_no, :drawn) + 1, attempt = attempt + 1, started_at = :now
+    SET state = 10, instance = :instance, claim_no = max(min(claim_no, 1 << 62), :drawn) + 1, attempt = attempt + 1, started_at = :now
     WHERE seq = :seq AND state = 0 AND (expires_at IS NULL OR attempt > 0 OR expires_at >= :now)
     RETURNING id, scheduled_at, attempt, crashes, max_attempts, claim_no, extras, checksum, options, payload";
 
@@ -311,8 +311,7 @@ fn take_one(
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
-    let id_bytes: [u8; 16] = row.get(0)?;
-    let id = TaskId::from_bytes(id_bytes);
+    let id = row::id(row, 0)?;
     let extras: i64 = row.get(6)?;
     let expected: i64 = row.get(7)?;
     let options: Option<Vec<u8>> = row.get(8)?;
@@ -328,9 +327,9 @@ fn take_one(
         queue: lane.queue.clone(),
         priority,
         scheduled_at: Timestamp::from_micros(row.get(1)?),
-        attempt: row.get(2)?,
-        crashes: row.get(3)?,
-        max_attempts: row.get(4)?,
+        attempt: row::count(row, 2)?,
+        crashes: row::count(row, 3)?,
+        max_attempts: row::count(row, 4)?,
         options: crate::model::task::Options::default(),
         last_error: None,
         payload: Payload::Damaged("its payload is missing"),
@@ -347,7 +346,7 @@ fn take_one(
             .optional()?
     };
     if let Some(bytes) = payload {
-        claim.payload = if checksum(&id_bytes, &lane.kind, &bytes) == expected {
+        claim.payload = if checksum(id.as_bytes(), &lane.kind, &bytes) == expected {
             Payload::Whole(bytes)
         } else {
             Payload::Damaged("its payload does not match its checksum")

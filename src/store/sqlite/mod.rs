@@ -13,6 +13,7 @@ mod plans;
 mod prune;
 mod read;
 mod rescue;
+mod row;
 mod schema;
 mod settle;
 mod stats;
@@ -388,8 +389,8 @@ impl Store for SqliteStore {
 impl Drop for SqliteStore {
     /// The last user is gone: no handler runs any more. If nothing is held, nobody has to look after this instance.
     fn drop(&mut self) {
-        let Some(ledger) = self.shared.ledger() else {
         self.turn.finish();
+        let Some(ledger) = self.shared.ledger() else {
             return;
         };
         let ended = self.turn.with_writer(|writer| {

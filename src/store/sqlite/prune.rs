@@ -8,6 +8,7 @@ use crate::model::event::EventKind;
 use crate::model::op::LaneId;
 use crate::model::retention::Cutoffs;
 use crate::store::NextMaintenance;
+use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{AttemptRow, Tx, extra};
 use crate::time::Timestamp;
 
@@ -103,11 +104,11 @@ pub(super) fn expire(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
 
 /// Ends a task as failed, `expired`: its start deadline passed.
 pub(super) fn expire_one(tx: &mut Tx<'_>, seq: i64) -> rusqlite::Result<()> {
-    let found: Option<([u8; 16], i64, i64)> = tx
+    let found: Option<(TaskId, i64, i64)> = tx
         .conn
         .prepare_cached(EXPIRE)?
         .query_row(params![tx.now.micros(), seq], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            Ok((row::id(row, 0)?, row.get(1)?, row.get(2)?))
         })
         .optional()?;
     let Some((id, lane, claim_no)) = found else {
@@ -123,7 +124,6 @@ pub(super) fn expire_one(tx: &mut Tx<'_>, seq: i64) -> rusqlite::Result<()> {
         error: Some("expired"),
     };
     tx.add_attempt(line, tx.now)?;
-    let id = TaskId::from_bytes(id);
     tx.event(LaneId(lane), id, EventKind::Failed);
     tx.done.news.ended.push(id);
     Ok(())

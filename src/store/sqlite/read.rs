@@ -19,6 +19,7 @@ use crate::store::sqlite::filter::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::insert::checksum;
 use crate::store::sqlite::lanes::Lanes;
 use crate::store::sqlite::open::Opener;
+use crate::store::sqlite::row;
 use crate::store::sqlite::stats::stats;
 use crate::store::sqlite::tx::extra;
 use crate::time::Timestamp;
@@ -150,9 +151,8 @@ fn list(conn: &Connection, lanes: &Mutex<Lanes>, filter: &Filter) -> rusqlite::R
         let mut cut = None;
         while let Some(row) = rows.next()? {
             count += 1;
-            let stored = Stored::new(row)?;
-            let id = stored.task.id;
-            match stored.complete(conn, lanes) {
+            let id = row::id(row, 1)?;
+            match Stored::new(row).and_then(|stored| stored.complete(conn, lanes)) {
                 Ok(task) => {
                     bytes += task.payload.len() + task.result.as_ref().map_or(0, Vec::len);
                     page.tasks.push(task);
@@ -226,20 +226,20 @@ impl Stored {
             options: row.get(17)?,
             payload: row.get(18)?,
             task: Task {
-                id: TaskId::from_bytes(row.get(1)?),
+                id: row::id(row, 1)?,
                 kind: "".into(),
                 queue: "".into(),
                 partition: row.get(16)?,
-                priority: row.get(3)?,
+                priority: row::priority(row, 3)?,
                 state: state_of(row.get(4)?)?,
                 created_at: due(9)?,
                 scheduled_at: due(8)?,
                 expires_at: time(12)?,
                 started_at: time(10)?,
                 finished_at: time(11)?,
-                attempt: row.get(5)?,
-                crashes: row.get(6)?,
-                max_attempts: row.get(7)?,
+                attempt: row::count(row, 5)?,
+                crashes: row::count(row, 6)?,
+                max_attempts: row::count(row, 7)?,
                 cancel_requested: row.get(13)?,
                 options: Options::default(),
                 tags: Vec::new(),

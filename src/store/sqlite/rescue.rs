@@ -8,6 +8,7 @@ use crate::model::event::EventKind;
 use crate::model::op::{LaneId, Rescued, Started};
 use crate::model::settle::{Orphan, Rescue, rescue as decide};
 use crate::model::task::Options;
+use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{AttemptRow, Tx, extra};
 use crate::time::Timestamp;
 
@@ -84,11 +85,11 @@ fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Row
                 .unwrap_or_default();
             Ok(Row {
                 seq: row.get(0)?,
-                id: TaskId::from_bytes(row.get(1)?),
+                id: row::id(row, 1)?,
                 lane: LaneId(row.get(2)?),
-                priority: row.get(3)?,
+                priority: row::priority(row, 3)?,
                 attempt: row.get(4)?,
-                crashes: row.get(5)?,
+                crashes: row::count(row, 5)?,
                 claim_no: row.get(6)?,
                 scheduled_at: row.get(7)?,
                 started_at: row.get(8)?,
@@ -157,7 +158,7 @@ fn take_back(
         } else {
             row.attempt - 1
         },
-        row.crashes + u32::from(started),
+        row.crashes.saturating_add(u32::from(started)),
         state.is_final().then_some(tx.now.micros()),
         extras,
         row.seq,

@@ -7,6 +7,7 @@ use crate::model::attempt::AttemptEnd;
 use crate::model::event::EventKind;
 use crate::model::op::{LaneId, Settled};
 use crate::model::settle::{Change, Fence, Settlement};
+use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{AttemptRow, Tx, extra};
 use crate::time::Timestamp;
 
@@ -150,7 +151,7 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
         .query_row(params![seq, instance, claim_no], |row| {
             Ok(Held {
                 lane: LaneId(row.get(0)?),
-                priority: row.get(1)?,
+                priority: row::priority(row, 1)?,
                 attempt: row.get(2)?,
                 started_at: row.get(3)?,
                 scheduled_at: row.get(4)?,

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
+use crate::model::filter::Filter;
 use crate::model::op::{Action, CHUNK, Insert, Op, Settled, Started};
 use crate::model::settle::{Claim, End, Payload};
 use crate::model::task::TaskState;
@@ -41,6 +42,7 @@ on_every_backend!(
 on_files!(
     a_damaged_payload_comes_as_such_and_hurts_nobody_else,
     damaged_options_come_as_such,
+    p12_a_damaged_row_stops_no_claim_but_its_own,
     what_another_process_scheduled_is_taken,
     a_queue_that_another_process_paused_is_left_alone,
 );
@@ -444,6 +446,44 @@ fn damaged_options_come_as_such(kit: &mut Kit) {
         "UPDATE punctual_task SET options = CAST('{' AS BLOB) WHERE id = ?",
     );
     assert!(matches!(kit.claim_one().payload, Payload::Damaged(_)));
+}
+
+fn p12_a_damaged_row_stops_no_claim_but_its_own(_: &mut Kit) {
+    for damaged in [
+        "id = x'0102'",
+        "id = zeroblob(17)",
+        "attempt = -7",
+        "attempt = 1 << 40",
+        "crashes = 1 << 40",
+        "max_attempts = -1",
+        "claim_no = 9223372036854775807",
+        "priority = -1",
+        "priority = 77",
+        "state = 7",
+        "expires_at = 5, id = x'0102'",
+    ] {
+        let kit = &mut Kit::file();
+        let (bad, good) = (kit.insert(task()), kit.insert(task()));
+        let sql = format!("UPDATE punctual_task SET {damaged} WHERE id = ?");
+        damage(kit, bad, &sql);
+        let claims = kit.claim(9);
+        assert!(ids(&claims).contains(&good), "{damaged}");
+        for claim in &claims {
+            assert_eq!(kit.settle(claim, error()), Settled::Applied, "{damaged}");
+        }
+        kit.later(100 * S);
+        kit.claim(9);
+        kit.die();
+        while kit.store().recover(kit.now).unwrap().more {}
+        assert_eq!(kit.state(good), TaskState::Pending, "{damaged}");
+        let page = kit.list(&Filter::all());
+        assert!(
+            page.tasks().iter().any(|task| task.id() == good),
+            "{damaged}"
+        );
+        kit.change_matching(&Filter::all(), &Action::Cancel, None);
+        assert_eq!(kit.state(good), TaskState::Cancelled, "{damaged}");
+    }
 }
 
 fn what_another_process_scheduled_is_taken(kit: &mut Kit) {
