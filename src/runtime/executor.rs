@@ -77,7 +77,9 @@ impl Executor {
                     token,
                     client: self.client.clone(),
                 };
-                let end = call(&claim, &cx, |payload| entry.run(payload, &cx));
+                let run = || call(&claim, &cx, |payload| entry.run(payload, &cx));
+                let end = catch_unwind(AssertUnwindSafe(run))
+                    .unwrap_or_else(|panic| End::Panicked(panic_text(panic)));
                 let late = deadline.is_some_and(|deadline| deadline <= self.client.now());
                 let end = match end {
                     End::Returned { result, .. } => End::Returned { result, late },
@@ -128,28 +130,32 @@ fn call(
         tracing::info_span!("task", id = %claim.id, kind = %claim.kind, attempt = claim.attempt);
     let _entered = span.enter();
     tracing::debug!("started");
-    match catch_unwind(AssertUnwindSafe(|| run(payload))) {
-        Ok(Ok(result)) => {
-            match &result {
-                Ok(outcome) => tracing::debug!(?outcome, "returned"),
-                Err(failure) => {
-                    tracing::warn!(error = failure.text(), reason = ?cx.stop_reason(), "failed")
-                }
-            }
-            End::Returned {
-                result,
-                late: false,
-            }
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "cannot decode the payload");
-            End::Undecodable(error.to_string())
-        }
-        Err(panic) => {
-            let text = panic_text(panic);
-            tracing::error!(panic = text, "panicked");
-            End::Panicked(text)
-        }
+    let end = match catch_unwind(AssertUnwindSafe(|| run(payload))) {
+        Ok(Ok(result)) => End::Returned {
+            result,
+            late: false,
+        },
+        Ok(Err(error)) => End::Undecodable(error.to_string()),
+        Err(panic) => End::Panicked(panic_text(panic)),
+    };
+    // Whoever listens may panic too: the handler has ended as it has, all the same.
+    let _ = catch_unwind(AssertUnwindSafe(|| tell(&end, cx)));
+    end
+}
+
+fn tell(end: &End, cx: &TaskContext) {
+    match end {
+        End::Returned {
+            result: Ok(outcome),
+            ..
+        } => tracing::debug!(?outcome, "returned"),
+        End::Returned {
+            result: Err(failure),
+            ..
+        } => tracing::warn!(error = failure.text(), reason = ?cx.stop_reason(), "failed"),
+        End::Undecodable(error) => tracing::warn!(error, "cannot decode the payload"),
+        End::Panicked(text) => tracing::error!(panic = text, "panicked"),
+        End::Damaged(_) | End::Unstarted | End::CancelledUnstarted => {}
     }
 }
 

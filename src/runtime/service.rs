@@ -62,7 +62,10 @@ pub(crate) fn spawn(
                 Ok(Next::At(at)) => Some(at),
                 Ok(Next::Notified) => None,
                 Err(_) => {
-                    tracing::error!(service = %shown, "a service panicked; it goes on");
+                    // Whoever listens may be what panicked.
+                    let _ = catch_unwind(
+                        || tracing::error!(service = %shown, "a service panicked; it goes on"),
+                    );
                     Some(now + AFTER_PANIC)
                 }
             };

@@ -124,6 +124,56 @@ fn a_retry_policy_that_panics_does_not_end_the_worker() {
     assert_eq!(scheduler.shutdown(LONG).unwrap().still_running(), 0);
 }
 
+/// Panics at whatever a worker says.
+struct Touchy;
+
+impl tracing::Subscriber for Touchy {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().ends_with("executor")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        assert!(
+            *event.metadata().level() == tracing::Level::DEBUG,
+            "as it should"
+        );
+        assert!(
+            event.fields().all(|field| field.name() != "outcome"),
+            "as it should"
+        );
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// P12: whoever listens to what is logged cannot end a worker, or keep a task from ending as it did.
+#[test]
+fn a_listener_that_panics_does_not_end_the_worker() {
+    let mut scheduler = Scheduler::in_memory()
+        .workers(1)
+        .handler_fn(|Probe(n), _cx| match n {
+            0 => Ok(Outcome::done()),
+            _ => Err("no".into()),
+        })
+        .stepped(&clock())
+        .unwrap();
+    let good = scheduler.schedule(probe(0)).unwrap().id();
+    let bad = scheduler.schedule(probe(1).max_attempts(1)).unwrap().id();
+    tracing::subscriber::with_default(Touchy, || assert_eq!(scheduler.drain(), 2));
+    assert_eq!(state(&scheduler, good), TaskState::Completed);
+    assert_eq!(task(&scheduler, bad).error(), Some("no"));
+}
+
 /// P12: one task that cannot be decoded fails alone, says so without showing its payload, and is tried again.
 #[test]
 fn an_undecodable_payload_is_that_task_s_failure() {
