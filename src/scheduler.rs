@@ -344,6 +344,7 @@ impl Parts {
                     attempts: Arc::clone(&self.attempts),
                     ready: Arc::clone(&self.ready),
                     executor,
+                    dispatcher: self.dispatcher_wake.clone(),
                     max_threads: self.max_threads,
                 }),
                 Box::new(Pruner::new(self.client.clone(), self.retention)),

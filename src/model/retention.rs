@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 /// How long ended tasks stay readable before they are pruned, per final state.
 ///
 /// The default keeps completed tasks for 1 day, failed and cancelled ones for 14 days. [`Duration::ZERO`] prunes at
-/// the next opportunity. Pruning removes the payload, result, tags and history with the task.
+/// the next opportunity, perhaps before a [`wait`](crate::Client::wait) for the task has seen its end. Pruning removes the payload, result, tags and history with the task.
 ///
 /// # Example
 ///

@@ -129,9 +129,8 @@ impl Dispatcher {
 
     /// Asks the handlers of cancelled tasks to stop.
     fn pass_on_cancellations(&self, now: Timestamp) {
-        for id in self.client.store.hub().take_cancelled() {
-            self.attempts.raise(id, StopReason::Cancelled, now);
-        }
+        let hub = self.client.store.hub();
+        hub.pass_on_cancelled(|id| self.attempts.raise(id, StopReason::Cancelled, now));
     }
 
     /// Looks for what other processes did, once a second.

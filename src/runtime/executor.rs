@@ -48,7 +48,8 @@ impl Executor {
             token,
             ..
         } = job;
-        let unstarted = if token.reason().is_some() {
+        let cancelled = token.reason().is_some() || self.client.store.hub().is_cancelled(claim.id);
+        let unstarted = if cancelled {
             Some(End::CancelledUnstarted)
         } else {
             // Without this note a crash would look as if the task had not been started.

@@ -65,9 +65,24 @@ impl Hub {
         *lock(&self.maintenance) = Some(wake);
     }
 
-    /// Takes the tasks whose cancellation was asked for since the last call.
-    pub(crate) fn take_cancelled(&self) -> Vec<TaskId> {
-        std::mem::take(&mut lock(&self.cancelled))
+    /// Notes that the cancellation of tasks was asked for. Before their callers are answered, so that none of them that
+    /// waits for a worker is started after the answer.
+    pub(crate) fn cancel(&self, tasks: &[TaskId]) {
+        if !tasks.is_empty() {
+            lock(&self.cancelled).extend(tasks);
+        }
+    }
+
+    /// Whether the cancellation of a task was asked for, and not passed on yet.
+    pub(crate) fn is_cancelled(&self, task: TaskId) -> bool {
+        lock(&self.cancelled).contains(&task)
+    }
+
+    /// Has each noted cancellation passed on, and forgets them after that.
+    pub(crate) fn pass_on_cancelled(&self, mut pass_on: impl FnMut(TaskId)) {
+        let mut cancelled = lock(&self.cancelled);
+        cancelled.iter().for_each(|task| pass_on(*task));
+        cancelled.clear();
     }
 
     /// Whether anybody listens to events, so that nobody makes them in vain.
@@ -93,9 +108,6 @@ impl Hub {
 
     pub(crate) fn tell(&self, news: News) {
         let wake_now = news.queues || !news.cancelled.is_empty();
-        if !news.cancelled.is_empty() {
-            lock(&self.cancelled).extend(news.cancelled);
-        }
         if (wake_now || news.due.is_some())
             && let Some(wake) = &*lock(&self.runner)
         {

@@ -1,5 +1,8 @@
 //! What counts as an attempt.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use punctual::testing::TestClock;
 use punctual::{Cancel, Outcome, Payload, Scheduler, TaskState};
 use serde::{Deserialize, Serialize};
@@ -32,4 +35,29 @@ fn a_task_that_is_cancelled_before_it_starts_has_no_attempt() {
         (task(second).state(), task(second).attempt()),
         (TaskState::Cancelled, 0)
     );
+}
+
+/// P8: a task that waits for a worker when its cancel is answered is not started any more, however soon the worker comes.
+#[test]
+fn a_task_that_waits_for_a_worker_is_not_started_after_its_cancel_was_answered() {
+    let clock = TestClock::new("2026-03-01T09:00:00Z".parse().unwrap());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let mut scheduler = Scheduler::in_memory()
+        .workers(2)
+        .handler_fn(move |_: Probe, _| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            Ok(Outcome::done())
+        })
+        .stepped(&clock)
+        .unwrap();
+    scheduler.schedule(Probe).unwrap();
+    let second = scheduler.schedule(Probe).unwrap().id();
+    // Both are claimed, and one of them is run; the next step begins with the other.
+    assert!(scheduler.step());
+    assert_eq!(scheduler.cancel(second).unwrap(), Cancel::Requested);
+    assert!(scheduler.step());
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    let state = scheduler.get(second).unwrap().unwrap().state();
+    assert_eq!(state, TaskState::Cancelled);
 }

@@ -8,6 +8,7 @@ use crate::runtime::ready::Ready;
 use crate::runtime::service::{Next, Service};
 use crate::thread::Thread;
 use crate::time::Timestamp;
+use crate::wake::Wake;
 
 /// The watch over deadlines.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Deadlines {
     pub(crate) ready: Arc<Ready>,
     /// What a spare thread works with; `None` when stepped by hand.
     pub(crate) executor: Option<Executor>,
+    /// There is a worker to claim for.
+    pub(crate) dispatcher: Wake,
     /// Workers and spare threads together are never more than this.
     pub(crate) max_threads: usize,
 }
@@ -29,6 +32,7 @@ impl Deadlines {
                 return;
             }
             tracing::warn!("a handler is stuck: a spare thread takes its place");
+            self.dispatcher.notify();
             let Some(executor) = self.executor.clone() else {
                 continue;
             };

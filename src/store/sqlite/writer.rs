@@ -325,6 +325,7 @@ impl Writer {
                 ledger.end(*fence);
             }
         }
+        self.shared.hub.cancel(&done.news.cancelled);
         for (request, replies) in batch.into_iter().zip(replies) {
             request.answer(Ok(replies));
         }
