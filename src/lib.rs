@@ -131,6 +131,7 @@ mod model;
 mod runtime;
 mod scheduler;
 mod store;
+mod tell;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod thread;

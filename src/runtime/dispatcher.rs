@@ -19,6 +19,7 @@ use crate::runtime::finish::{Finish, Finished};
 use crate::runtime::plan::{AHEAD, Costs, Load, Plan, Scope, plan, took_turns};
 use crate::runtime::ready::{Job, Ready};
 use crate::runtime::service::{Next, Service};
+use crate::tell::tell;
 use crate::time::{MAX_PARK, Timestamp};
 use crate::wake::Wake;
 
@@ -141,7 +142,7 @@ impl Dispatcher {
         if due {
             self.refreshed_at = Some(now);
             if let Err(error) = self.client.store.refresh() {
-                tracing::warn!(%error, "cannot look for changes");
+                tell!(warn, %error, "cannot look for changes");
             }
         }
     }
@@ -295,7 +296,7 @@ impl Dispatcher {
         let Some(answers) = answers else { return };
         for (finished, answer) in finished.into_iter().zip(answers) {
             if *answer == Settled::Stale {
-                tracing::warn!(task = %finished.id, "the result of a stale attempt was dropped");
+                tell!(warn, task = %finished.id, "the result of a stale attempt was dropped");
             }
             match finished.ran {
                 Some(took) => {
@@ -438,7 +439,7 @@ impl Dispatcher {
 
     /// Leaves the store alone for a while. What ended is kept until it can be settled.
     fn failed(&mut self, error: &Error, now: Timestamp) -> Next {
-        tracing::warn!(%error, "cannot settle and claim; trying again");
+        tell!(warn, %error, "cannot settle and claim; trying again");
         let until = now + self.backoff.mul_f64(0.5 + fastrand::f64());
         self.rest_until = Some(until);
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);

@@ -11,6 +11,7 @@ use crate::model::settle::{Claim, End, Payload, Settlement, deadline, settle};
 use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::{Finish, Finished};
 use crate::runtime::ready::{Job, Ready};
+use crate::tell::tell;
 use crate::time::Stopwatch;
 
 /// What every worker shares.
@@ -54,7 +55,7 @@ impl Executor {
         } else {
             // Without this note a crash would look as if the task had not been started.
             self.client.store.begin(claim.fence).err().map(|error| {
-                tracing::warn!(task = %claim.id, %error, "cannot note the start");
+                tell!(warn, task = %claim.id, %error, "cannot note the start");
                 End::Unstarted
             })
         };
@@ -111,7 +112,7 @@ impl Executor {
         }
         let decided = catch_unwind(AssertUnwindSafe(|| decide(end.clone(), retry)));
         decided.unwrap_or_else(|_| {
-            tracing::error!(kind = %claim.kind, "the retry policy panicked");
+            tell!(error, kind = %claim.kind, "the retry policy panicked");
             decide(end, &RetryPolicy::default())
         })
     }
@@ -130,7 +131,7 @@ fn call(
     let span =
         tracing::info_span!("task", id = %claim.id, kind = %claim.kind, attempt = claim.attempt);
     let _entered = span.enter();
-    tracing::debug!("started");
+    tell!(debug, "started");
     let end = match catch_unwind(AssertUnwindSafe(|| run(payload))) {
         Ok(Ok(result)) => End::Returned {
             result,
@@ -139,8 +140,7 @@ fn call(
         Ok(Err(error)) => End::Undecodable(error.to_string()),
         Err(panic) => End::Panicked(panic_text(panic)),
     };
-    // Whoever listens may panic too: the handler has ended as it has, all the same.
-    let _ = catch_unwind(AssertUnwindSafe(|| tell(&end, cx)));
+    tell(&end, cx);
     end
 }
 
@@ -149,13 +149,13 @@ fn tell(end: &End, cx: &TaskContext) {
         End::Returned {
             result: Ok(outcome),
             ..
-        } => tracing::debug!(?outcome, "returned"),
+        } => tell!(debug, ?outcome, "returned"),
         End::Returned {
             result: Err(failure),
             ..
-        } => tracing::warn!(error = failure.text(), reason = ?cx.stop_reason(), "failed"),
-        End::Undecodable(error) => tracing::warn!(error, "cannot decode the payload"),
-        End::Panicked(text) => tracing::error!(panic = text, "panicked"),
+        } => tell!(warn, error = failure.text(), reason = ?cx.stop_reason(), "failed"),
+        End::Undecodable(error) => tell!(warn, error, "cannot decode the payload"),
+        End::Panicked(text) => tell!(error, panic = text, "panicked"),
         End::Damaged(_) | End::Unstarted | End::CancelledUnstarted => {}
     }
 }
@@ -168,7 +168,7 @@ fn panic_text(panic: Box<dyn Any + Send>) -> String {
         _ => "panicked".to_owned(),
     };
     if catch_unwind(AssertUnwindSafe(|| drop(panic))).is_err() {
-        tracing::error!("the payload of a panic panicked when it was dropped");
+        tell!(error, "the payload of a panic panicked when it was dropped");
     }
     text
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::tell::tell;
 use crate::thread::Thread;
 use crate::time::{Clock, Timestamp};
 use crate::wake::Wake;
@@ -62,10 +63,7 @@ pub(crate) fn spawn(
                 Ok(Next::At(at)) => Some(at),
                 Ok(Next::Notified) => None,
                 Err(_) => {
-                    // Whoever listens may be what panicked.
-                    let _ = catch_unwind(
-                        || tracing::error!(service = %shown, "a service panicked; it goes on"),
-                    );
+                    tell!(error, service = %shown, "a service panicked; it goes on");
                     Some(now + AFTER_PANIC)
                 }
             };

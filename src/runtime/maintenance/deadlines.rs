@@ -6,6 +6,7 @@ use crate::runtime::attempts::Attempts;
 use crate::runtime::executor::Executor;
 use crate::runtime::ready::Ready;
 use crate::runtime::service::{Next, Service};
+use crate::tell::tell;
 use crate::thread::Thread;
 use crate::time::Timestamp;
 use crate::wake::Wake;
@@ -28,10 +29,13 @@ impl Deadlines {
     fn replace(&self, stuck: usize) {
         for _ in 0..stuck {
             if !self.ready.add_spare(self.max_threads) {
-                tracing::error!("a handler is stuck, and there is no thread to replace it");
+                tell!(
+                    error,
+                    "a handler is stuck, and there is no thread to replace it"
+                );
                 return;
             }
-            tracing::warn!("a handler is stuck: a spare thread takes its place");
+            tell!(warn, "a handler is stuck: a spare thread takes its place");
             self.dispatcher.notify();
             let Some(executor) = self.executor.clone() else {
                 continue;
@@ -40,7 +44,7 @@ impl Deadlines {
                 && let Err(error) = Thread::spawn("punctual-spare", move || executor.work())
             {
                 self.ready.remove_thread();
-                tracing::error!(%error, "cannot replace a stuck handler");
+                tell!(error, %error, "cannot replace a stuck handler");
             }
         }
     }

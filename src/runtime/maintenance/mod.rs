@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::runtime::dispatcher::Control;
 use crate::runtime::service::{AFTER_PANIC, Next, Service};
+use crate::tell::tell;
 use crate::time::Timestamp;
 
 /// All of them, in turn. Each knows for itself whether something is due.
@@ -37,7 +38,7 @@ impl Service for Maintenance {
             .fold(Next::Notified, |next, service| {
                 let own = catch_unwind(AssertUnwindSafe(|| service.run_once(now)));
                 next.or(own.unwrap_or_else(|_| {
-                    tracing::error!("maintenance panicked; it goes on");
+                    tell!(error, "maintenance panicked; it goes on");
                     Next::At(now + AFTER_PANIC)
                 }))
             })

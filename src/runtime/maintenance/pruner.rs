@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::model::op::{CHUNK, Op};
 use crate::model::retention::Retention;
 use crate::runtime::service::{Next, Service};
+use crate::tell::tell;
 use crate::time::Timestamp;
 
 /// How often it looks for tasks that have ended: nobody waits for their removal.
@@ -71,7 +72,7 @@ impl Service for Pruner {
             return Next::at(self.planned);
         }
         self.planned = self.work(now).unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot prune; trying again");
+            tell!(warn, %error, "cannot prune; trying again");
             Some(now + AFTER_ERROR)
         });
         let look = now + LOOK_EVERY;

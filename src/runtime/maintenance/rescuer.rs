@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::runtime::service::{Next, Service};
+use crate::tell::tell;
 use crate::time::Timestamp;
 
 /// How often it looks whether another process has died.
@@ -47,7 +48,8 @@ impl Service for Rescuer {
         match self.client.store.recover(now) {
             Ok(rescued) => {
                 if rescued.crashed + rescued.given_back > 0 {
-                    tracing::info!(
+                    tell!(
+                        info,
                         crashed = rescued.crashed,
                         given_back = rescued.given_back,
                         "took back tasks of a dead process"
@@ -61,7 +63,7 @@ impl Service for Rescuer {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot take back tasks of dead processes; trying again")
+                tell!(warn, %error, "cannot take back tasks of dead processes; trying again")
             }
         }
         self.planned()

@@ -12,6 +12,7 @@ use crate::store::sqlite::insert::{MAX_INLINE_BYTES, checksum};
 use crate::store::sqlite::prune::delete;
 use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{Tx, extra};
+use crate::tell::tell;
 use crate::time::Timestamp;
 
 pub(super) const FIND: &str = "
@@ -87,7 +88,7 @@ pub(super) fn change_matching(
         match found(row) {
             Ok(task) => tasks.push(task),
             // A damaged task does not shield the others.
-            Err(error) => tracing::warn!(task = %id, %error, "left out of a bulk call"),
+            Err(error) => tell!(warn, task = %id, %error, "left out of a bulk call"),
         }
     }
     for task in &tasks {

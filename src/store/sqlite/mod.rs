@@ -40,6 +40,7 @@ use crate::store::sqlite::read::Readers;
 use crate::store::sqlite::turn::Turn;
 use crate::store::sqlite::writer::{Shared, Writer};
 use crate::store::{Condition, Hub, NextMaintenance, Settings, Store, Ticket};
+use crate::tell::tell;
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -210,7 +211,7 @@ impl SqliteStore {
             let same_boot = other.boot_id == self.boot_id;
             match DeadLedger::take(path, &other.name, inode, same_boot) {
                 Some(ledger) if !dead.contains_key(&other.id) => {
-                    tracing::info!(instance = %other.name, "an instance has died");
+                    tell!(info, instance = %other.name, "an instance has died");
                     dead.insert(other.id, ledger);
                     false
                 }

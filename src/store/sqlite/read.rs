@@ -22,6 +22,7 @@ use crate::store::sqlite::open::Opener;
 use crate::store::sqlite::row;
 use crate::store::sqlite::stats::stats;
 use crate::store::sqlite::tx::extra;
+use crate::tell::tell;
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -158,7 +159,7 @@ fn list(conn: &Connection, lanes: &Mutex<Lanes>, filter: &Filter) -> rusqlite::R
                     page.tasks.push(task);
                 }
                 // One damaged task does not hide the others; `get` says what is wrong with it.
-                Err(error) => tracing::warn!(task = %id, %error, "left out of a list"),
+                Err(error) => tell!(warn, task = %id, %error, "left out of a list"),
             }
             if count == limit || bytes >= MAX_PAGE_BYTES {
                 cut = Some(id);

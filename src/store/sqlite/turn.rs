@@ -23,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
 use crate::store::Pending;
 use crate::store::sqlite::writer::Writer;
+use crate::tell::tell;
 use crate::thread::Thread;
 use crate::time::{Deadline, Stopwatch, Timestamp};
 use crate::wake::{Wake, lock};
@@ -56,7 +57,7 @@ impl Request {
         if let Some(waker) = waker
             && catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err()
         {
-            tracing::error!("the waker of a receipt panicked");
+            tell!(error, "the waker of a receipt panicked");
         }
     }
 
@@ -294,7 +295,7 @@ impl Turn {
                 let notified = woken.wait(Duration::from_secs(1));
                 let Some(turn) = turn.upgrade() else { return };
                 if notified && catch_unwind(AssertUnwindSafe(|| turn.lead())).is_err() {
-                    tracing::error!("a write panicked; the others go on");
+                    tell!(error, "a write panicked; the others go on");
                 }
             }
         })?;

@@ -20,6 +20,7 @@ use crate::store::sqlite::turn::Request;
 use crate::store::sqlite::tx::{Done, Tx};
 use crate::store::sqlite::{change, claim, fault, insert, prune, rescue, settle};
 use crate::store::{Condition, Hub};
+use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
 
@@ -192,14 +193,14 @@ impl Writer {
     }
 
     fn stop(&self, error: &Error) {
-        tracing::error!(%error, "the store has stopped");
+        tell!(error, %error, "the store has stopped");
         lock(&self.shared.stopped).get_or_insert_with(|| error.clone());
     }
 
     fn note(&mut self, batch: &[Request], error: &Error) {
         let now = batch.first().map_or(Timestamp::MIN, |request| request.now);
         *lock(&self.shared.last_error) = Some((now, error.clone()));
-        tracing::warn!(%error, "a write failed");
+        tell!(warn, %error, "a write failed");
         if fault::stops(error.kind()) {
             self.stop(error);
         }
@@ -303,7 +304,7 @@ impl Writer {
             && !conn.is_autocommit()
             && let Err(error) = run_sql(conn, "ROLLBACK")
         {
-            tracing::warn!(%error, "cannot roll back");
+            tell!(warn, %error, "cannot roll back");
             self.give_up_connection();
         }
     }
@@ -359,7 +360,7 @@ impl Writer {
             Ok(_) => self.checkpoint_at = CHECKPOINT_PAGES,
             Err(error) => {
                 self.checkpoint_at = pages + CHECKPOINT_PAGES;
-                tracing::warn!(%error, "cannot checkpoint");
+                tell!(warn, %error, "cannot checkpoint");
                 if fault::poisons(&error) {
                     self.give_up_connection();
                 }

@@ -1,0 +1,46 @@
+//! What the crate logs goes to the program's own subscriber. If that panics, the crate goes on.
+
+/// Logs at a level: `tell!(warn, %error, "cannot settle")`.
+macro_rules! tell {
+    ($level:ident, $($what:tt)+) => {{
+        let log = || tracing::$level!($($what)+);
+        // There is nobody left to tell of it.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(log));
+    }};
+}
+pub(crate) use tell;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    static EVENTS: AtomicUsize = AtomicUsize::new(0);
+
+    struct Panics;
+
+    impl Subscriber for Panics {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {
+            EVENTS.fetch_add(1, Ordering::SeqCst);
+            panic!("a subscriber that panics");
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn p12_a_subscriber_that_panics_ends_nothing() {
+        tracing::subscriber::with_default(Panics, || tell!(warn, cause = "none", "told"));
+        assert_eq!(EVENTS.load(Ordering::SeqCst), 1);
+    }
+}
