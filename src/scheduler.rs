@@ -41,6 +41,20 @@ const STOP_WAIT: Duration = Duration::from_millis(100);
 /// How a [`Scheduler`] is made: where its tasks are, what runs them and how.
 ///
 /// Every mistake is reported by [`start`](Self::start), before anything is created.
+///
+/// # Example
+///
+/// ```
+/// use punctual::{Retention, Scheduler};
+/// use std::time::Duration;
+///
+/// let scheduler = Scheduler::in_memory()
+///     .workers(8)
+///     .queue("reports", 2)
+///     .retention(Retention::default().completed(Duration::from_secs(3600)))
+///     .start()?;
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Builder {

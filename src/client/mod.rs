@@ -65,6 +65,20 @@ pub struct Client {
 }
 
 /// Opens a [`Client`] with other settings than the default ones. Made by [`Client::builder`].
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{Client, Durability};
+/// # use std::time::Duration;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("app.db");
+/// let client = Client::builder(&path)
+///     .durability(Durability::ProcessCrash)
+///     .busy_timeout(Duration::from_secs(1))
+///     .open()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ClientBuilder {

@@ -7,6 +7,21 @@ use crate::time::Deadline;
 use crate::wake::lock;
 
 /// Why a handler is asked to stop.
+///
+/// # Example
+///
+/// ```
+/// use punctual::{Outcome, StopReason, TaskContext, TaskResult};
+///
+/// fn stop(cx: &TaskContext) -> TaskResult {
+///     match cx.stop_reason() {
+///         // Not tried again: somebody does not want it any more.
+///         Some(StopReason::Cancelled) => Ok(Outcome::cancel("as asked")),
+///         Some(_) => Err("to be continued".into()),
+///         None => Ok(Outcome::done()),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopReason {

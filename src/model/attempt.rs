@@ -65,6 +65,17 @@ impl AttemptEnd {
 /// One attempt of a task: when it ran, where, and how it ended.
 ///
 /// Made by [`Client::history`](crate::Client::history).
+///
+/// # Example
+///
+/// ```
+/// use punctual::{Attempt, AttemptEnd};
+///
+/// fn crashes(history: &[Attempt]) -> usize {
+///     history.iter().filter(|attempt| attempt.end() == AttemptEnd::Crashed).count()
+/// }
+/// # assert_eq!(crashes(&[]), 0);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Attempt {
     pub(crate) number: u32,

@@ -47,6 +47,16 @@ pub enum EventKind {
 ///
 /// Made by [`Client::events`](crate::Client::events). An event is told after its commit, so it never lies about what is
 /// stored; it is told to subscribers in the process that made the change.
+///
+/// # Example
+///
+/// ```
+/// use punctual::{Event, EventKind};
+///
+/// fn alarms(event: &Event) -> bool {
+///     event.kind() == EventKind::Failed && event.queue() == "billing"
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Event {
     pub(crate) task: TaskId,

@@ -235,6 +235,19 @@ impl Filter {
 /// A place in a list, to go on from. It stays valid whatever happens to the tasks.
 ///
 /// As text it fits into a URL.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{Cursor, Filter, NewTask, Scheduler};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// scheduler.schedule_many((0..3).map(|n| NewTask::with_kind("remind", &n)))?;
+/// let page = scheduler.list(&Filter::all().limit(2))?;
+/// let in_url = page.next().expect("there is more").to_string();
+/// let cursor: Cursor = in_url.parse()?;
+/// assert_eq!(scheduler.list(&Filter::all().after(cursor))?.tasks().len(), 1);
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cursor(pub(crate) TaskId);
 

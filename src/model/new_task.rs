@@ -318,6 +318,18 @@ impl fmt::Debug for NewTask {
 }
 
 /// What [`schedule`](crate::Client::schedule) answers.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{NewTask, Scheduled, Scheduler};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let task = NewTask::with_kind("remind", &7);
+/// let id = task.task_id();
+/// assert_eq!(scheduler.schedule(task.clone())?, Scheduled::New(id));
+/// assert_eq!(scheduler.schedule(task)?, Scheduled::Existing(id));
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheduled {
     /// The task was stored.

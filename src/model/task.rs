@@ -108,6 +108,19 @@ impl Options {
 }
 
 /// A stored task, as it was when it was read.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{NewTask, Scheduler};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let id = scheduler.schedule(NewTask::with_kind("remind", &7).queue("mail").tag("welcome"))?.id();
+/// let task = scheduler.get(id)?.expect("it was stored");
+/// assert_eq!((task.kind(), task.queue(), task.attempt()), ("remind", "mail", 0));
+/// assert_eq!(task.payload::<u64>()?, 7);
+/// assert_eq!(task.tags(), ["welcome"]);
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Task {
     pub(crate) id: TaskId,
