@@ -207,11 +207,8 @@ fn sql_is_in_the_store_alone() {
 
 #[test]
 fn nothing_is_left_to_be_done() {
-    let marks = ["TO", "FIX", "XXX"].map(|mark| match mark {
-        "TO" => "TODO".to_owned(),
-        "FIX" => "FIXME".to_owned(),
-        mark => mark.to_owned(),
-    });
+    // Put together, so that this line is not found.
+    let marks = [["TO", "DO"], ["FIX", "ME"], ["XX", "X"]].map(|parts| parts.concat());
     problems(|source, found| {
         for (index, line) in source.code.lines().enumerate() {
             if marks.iter().any(|mark| line.contains(mark.as_str())) {

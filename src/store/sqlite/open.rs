@@ -212,8 +212,8 @@ fn check_file_system(path: &Path) -> Result<()> {
     let Ok(stat) = rustix::fs::statfs(folder) else {
         return Ok(());
     };
-    #[allow(clippy::unnecessary_cast, reason = "its type differs between targets")]
-    match network_file_system(stat.f_type as u64) {
+    // Its type differs between targets; every one of them fits.
+    match network_file_system(i128::from(stat.f_type)) {
         None => Ok(()),
         Some(name) => Err(Error::new(
             ErrorKind::Unsupported,
@@ -227,7 +227,7 @@ fn check_file_system(path: &Path) -> Result<()> {
 
 /// The name of a file system of that magic number (statfs(2)), if other machines can share it.
 #[cfg(target_os = "linux")]
-fn network_file_system(magic: u64) -> Option<&'static str> {
+fn network_file_system(magic: i128) -> Option<&'static str> {
     Some(match magic & 0xffff_ffff {
         0x6969 => "NFS",
         0x517b => "SMB",
