@@ -266,6 +266,8 @@ fn harden(conn: &Connection) -> Result<()> {
     conn.set_prepared_statement_cache_capacity(128);
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)
         .and_then(|_| conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true))
+        // A plan depends on the statement alone: else one that might use a partial index is prepared anew for each value.
+        .and_then(|_| conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true))
         .map_err(|error| fault::of("cannot configure the connection", error))?;
     set(conn, "trusted_schema", "0", "0")?;
     set(conn, "cell_size_check", "1", "1")?;

@@ -9,7 +9,7 @@ use crate::id::TaskId;
 use crate::model::filter::Filter;
 use crate::model::op::{ClaimRequest, Insert, LaneClaim, Op, QueueClaim, Reply};
 use crate::model::task::Options;
-use crate::store::sqlite::claim::{CANDIDATES, TAKE};
+use crate::store::sqlite::claim::{CANDIDATES, READ, TAKE, TAKE_HANDFUL};
 use crate::store::sqlite::filter::{LANES, LAST_EXAMINED, LAST_EXAMINED_BACKWARDS, Matching};
 use crate::store::sqlite::lanes::HEAD;
 use crate::store::sqlite::prune::{EXPIRED_RETENTION, NEXT_EXPIRY, OLDEST_ENDED, OVERDUE};
@@ -24,6 +24,18 @@ fn schema() -> Connection {
     let conn = open::memory().unwrap();
     schema::migrate(&conn).unwrap();
     conn
+}
+
+/// A statement that might use a partial index would else be, for each value that is bound to it.
+#[test]
+fn p13_no_statement_is_prepared_anew_for_each_value() {
+    let conn = schema();
+    let mut statement = conn.prepare(EXPIRED_RETENTION).unwrap();
+    for state in [20, 30, 40, 20] {
+        let mut rows = statement.query((state, NOW.micros(), 2)).unwrap();
+        assert!(rows.next().unwrap().is_none());
+    }
+    assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
 }
 
 /// The lines of the plan that touch a table, in their order.
@@ -66,7 +78,9 @@ fn p13_every_statement_finds_its_rows_by_an_index() {
             "priority=? AND (scheduled_at,rowid)>(?,?))",
         ),
         ("head", HEAD, due),
+        ("read", READ, row),
         ("take", TAKE, row),
+        ("take a handful", TAKE_HANDFUL, row),
         ("complete", settle::COMPLETE, row),
         ("held", settle::HELD, row),
         ("release", settle::RELEASE, row),
@@ -220,7 +234,7 @@ impl Kit {
         let steps = |reset: bool| -> i32 {
             self.store.turn.with_writer(|writer| {
                 let conn = writer.connection();
-                [CANDIDATES, TAKE]
+                [CANDIDATES, READ, TAKE, TAKE_HANDFUL]
                     .into_iter()
                     .map(|sql| {
                         let statement = conn.prepare_cached(sql).unwrap();

@@ -1,7 +1,7 @@
 //! Recording how attempts ended. Every statement is fenced: a runner whose claim was taken over changes nothing, and
 //! learns it from the row count.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{CachedStatement, OptionalExtension, params};
 
 use crate::model::attempt::AttemptEnd;
 use crate::model::event::EventKind;
@@ -40,24 +40,24 @@ pub(super) fn settle(
     tx: &mut Tx<'_>,
     settlements: &[Settlement],
 ) -> rusqlite::Result<Vec<Settled>> {
-    settlements
-        .iter()
-        .map(|settlement| settle_one(tx, settlement))
-        .collect()
-}
-
-fn settle_one(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
-    let settled = match settlement.change(false) {
-        Change::Completed(result) => complete(tx, settlement, result.as_deref())?,
-        _ => end_or_release(tx, settlement)?,
-    };
-    // A stale claim is as good as settled: its place in the ledger is free either way.
-    tx.done.settled.push(settlement.fence);
-    Ok(settled)
+    let mut completes = tx.conn.prepare_cached(COMPLETE)?;
+    let mut answers = Vec::with_capacity(settlements.len());
+    for settlement in settlements {
+        answers.push(match settlement.change(false) {
+            Change::Completed(result) => {
+                complete(tx, &mut completes, settlement, result.as_deref())?
+            }
+            _ => end_or_release(tx, settlement)?,
+        });
+        // A stale claim is as good as settled: its place in the ledger is free either way.
+        tx.done.settled.push(settlement.fence);
+    }
+    Ok(answers)
 }
 
 fn complete(
     tx: &mut Tx<'_>,
+    completes: &mut CachedStatement<'_>,
     settlement: &Settlement,
     result: Option<&[u8]>,
 ) -> rusqlite::Result<Settled> {
@@ -73,7 +73,7 @@ fn complete(
     if settlement.record.is_some() {
         extras |= extra::ATTEMPTS;
     }
-    let changed = tx.conn.prepare_cached(COMPLETE)?.execute(params![
+    let changed = completes.execute(params![
         settlement.finished_at.micros(),
         extras,
         seq,

@@ -78,6 +78,13 @@ impl Tx<'_> {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
+    /// The number of a claim of a row that had `last` before: one that neither the task nor this instance has had. A row's
+    /// number can come again once its task is deleted, and must not let an old fence or ledger in.
+    pub(super) fn draw(&mut self, last: i64) -> i64 {
+        *self.drawn = last.min(1 << 62).max(*self.drawn) + 1;
+        *self.drawn
+    }
+
     pub(super) fn lane_id(
         &mut self,
         queue: &str,
