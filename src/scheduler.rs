@@ -258,12 +258,12 @@ impl Builder {
         Ok(Parts {
             client,
             registry,
-            scope: Arc::new(scope),
             retention: self.retention,
             workers: self.workers,
             max_threads: self.workers + max_spares,
             ready: Arc::new(Ready::new(self.workers)),
-            attempts: Arc::new(Attempts::new(maintenance_wake.clone())),
+            attempts: Arc::new(Attempts::new(maintenance_wake.clone(), scope.caps.keys())),
+            scope: Arc::new(scope),
             finish: Arc::new(Finish::new(dispatcher_wake.clone())),
             control: Arc::default(),
             dispatcher_wake,
@@ -330,6 +330,7 @@ impl Parts {
     pub(crate) fn executor(&self) -> Executor {
         Executor {
             client: self.client.clone(),
+            registry: Arc::clone(&self.registry),
             ready: Arc::clone(&self.ready),
             attempts: Arc::clone(&self.attempts),
             finish: Arc::clone(&self.finish),

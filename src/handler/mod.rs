@@ -6,7 +6,6 @@ pub(crate) mod token;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -122,7 +121,7 @@ impl fmt::Debug for Entry {
 /// All handlers of a scheduler, by kind.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    entries: BTreeMap<&'static str, Arc<Entry>>,
+    entries: BTreeMap<&'static str, Entry>,
 }
 
 /// Handlers as they were given, checked when the scheduler starts.
@@ -186,18 +185,19 @@ impl Handlers {
             entry.retry.check()?;
             entry.timeout.map_or(Ok(()), check_timeout)?;
         }
-        Ok(Registry {
-            entries: entries
-                .into_iter()
-                .map(|(kind, entry)| (kind, Arc::new(entry)))
-                .collect(),
-        })
+        Ok(Registry { entries })
     }
 }
 
 impl Registry {
-    pub(crate) fn get(&self, kind: &str) -> Option<&Arc<Entry>> {
+    pub(crate) fn get(&self, kind: &str) -> Option<&Entry> {
         self.entries.get(kind)
+    }
+
+    /// The handler of a task that was claimed for it.
+    pub(crate) fn claimed(&self, kind: &str) -> &Entry {
+        self.get(kind)
+            .expect("only kinds with a handler are claimed")
     }
 }
 

@@ -139,6 +139,11 @@ impl Settlement {
         self.change == Change::GivenBack
     }
 
+    /// Whether the task is done, so that nothing follows from it but its end.
+    pub(crate) fn is_completion(&self) -> bool {
+        matches!(self.change, Change::Completed(_))
+    }
+
     /// Whether the handler was not called.
     pub(crate) fn is_unstarted(&self) -> bool {
         self.record.is_none() && !matches!(self.change, Change::Completed(_))

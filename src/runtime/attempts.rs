@@ -1,4 +1,4 @@
-//! What runs here: every claimed task of this scheduler, the signal to stop it, and when it should have ended.
+//! What this scheduler holds: every claimed task until it is settled, the signal to stop it, and when it should have ended.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::handler::token::{StopReason, Token};
 use crate::id::TaskId;
+use crate::model::settle::{Claim, Fence};
 use crate::time::Timestamp;
 use crate::wake::{Wake, lock};
 
@@ -20,15 +21,27 @@ pub(crate) struct Attempts {
     watch: Wake,
 }
 
+/// Where a claimed task is kept until it is settled: by number, so that nobody has to search for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place(usize);
+
 #[derive(Debug, Default)]
 struct State {
-    all: HashMap<TaskId, Attempt>,
+    places: Vec<Option<Attempt>>,
+    free: Vec<usize>,
+    /// How many are held of each queue that has a cap.
+    capped: HashMap<Arc<str>, usize>,
+    suspects: usize,
     started: usize,
     stuck: usize,
 }
 
 #[derive(Debug)]
 struct Attempt {
+    id: TaskId,
+    fence: Fence,
+    queue: Arc<str>,
+    suspect: bool,
     token: Arc<Token>,
     started: bool,
     /// When its token is to be raised.
@@ -47,32 +60,44 @@ pub(crate) struct Looked {
 }
 
 impl Attempts {
-    pub(crate) fn new(watch: Wake) -> Self {
+    /// `capped`: the queues whose tasks are counted.
+    pub(crate) fn new<'a>(watch: Wake, capped: impl Iterator<Item = &'a Arc<str>>) -> Self {
+        let state = State {
+            capped: capped.map(|queue| (Arc::clone(queue), 0)).collect(),
+            ..State::default()
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             watch,
         }
     }
 
-    /// A task was claimed.
-    pub(crate) fn add(&self, id: TaskId) -> Arc<Token> {
-        let token = Arc::new(Token::default());
-        let attempt = Attempt {
-            token: Arc::clone(&token),
-            started: false,
-            deadline: None,
-            stuck_at: None,
-            stuck: false,
-        };
-        lock(&self.state).all.insert(id, attempt);
-        token
+    /// Tasks were claimed: `each` is told the place and the token of each.
+    pub(crate) fn add(&self, claims: Vec<Claim>, mut each: impl FnMut(Claim, Place, Arc<Token>)) {
+        let mut state = lock(&self.state);
+        for claim in claims {
+            let token = Arc::new(Token::default());
+            let attempt = Attempt {
+                id: claim.id,
+                fence: claim.fence,
+                queue: Arc::clone(&claim.queue),
+                suspect: claim.crashes > 0,
+                token: Arc::clone(&token),
+                started: false,
+                deadline: None,
+                stuck_at: None,
+                stuck: false,
+            };
+            let place = state.add(attempt);
+            each(claim, place, token);
+        }
     }
 
     /// Its handler is about to be called.
-    pub(crate) fn start(&self, id: TaskId, deadline: Option<Timestamp>) {
+    pub(crate) fn start(&self, place: Place, deadline: Option<Timestamp>) {
         let mut state = lock(&self.state);
         state.started += 1;
-        if let Some(attempt) = state.all.get_mut(&id) {
+        if let Some(attempt) = &mut state.places[place.0] {
             attempt.started = true;
             attempt.deadline = deadline;
             attempt.stuck_at = deadline.map(|at| at + STUCK_AFTER);
@@ -84,10 +109,10 @@ impl Attempts {
     }
 
     /// Its handler has returned. Returns whether it had been stuck, and so replaced.
-    pub(crate) fn end(&self, id: TaskId) -> bool {
+    pub(crate) fn end(&self, place: Place) -> bool {
         let mut state = lock(&self.state);
         state.started -= 1;
-        let Some(attempt) = state.all.get_mut(&id) else {
+        let Some(attempt) = &mut state.places[place.0] else {
             return false;
         };
         attempt.deadline = None;
@@ -97,18 +122,31 @@ impl Attempts {
         stuck
     }
 
-    /// It was settled, or given back.
-    pub(crate) fn remove(&self, id: TaskId) {
-        lock(&self.state).all.remove(&id);
+    /// They were settled, or given back.
+    pub(crate) fn remove(&self, places: impl IntoIterator<Item = Place>) {
+        let mut state = lock(&self.state);
+        for place in places {
+            state.remove(place);
+        }
+    }
+
+    /// Nothing can be settled any more.
+    pub(crate) fn clear(&self) {
+        let mut state = lock(&self.state);
+        for place in 0..state.places.len() {
+            state.remove(Place(place));
+        }
     }
 
     /// Asks a handler to stop.
     pub(crate) fn raise(&self, id: TaskId, reason: StopReason, now: Timestamp) {
         let mut state = lock(&self.state);
-        if let Some(attempt) = state.all.get_mut(&id) {
-            attempt.token.raise(reason);
-            if attempt.started {
-                attempt.stuck_at.get_or_insert(now + STUCK_AFTER);
+        for attempt in state.places.iter_mut().flatten() {
+            if attempt.id == id {
+                attempt.token.raise(reason);
+                if attempt.started {
+                    attempt.stuck_at.get_or_insert(now + STUCK_AFTER);
+                }
             }
         }
         drop(state);
@@ -116,7 +154,7 @@ impl Attempts {
     }
 
     pub(crate) fn raise_all(&self, reason: StopReason) {
-        for attempt in lock(&self.state).all.values() {
+        for attempt in lock(&self.state).places.iter().flatten() {
             attempt.token.raise(reason);
         }
     }
@@ -128,7 +166,7 @@ impl Attempts {
             next: None,
             newly_stuck: 0,
         };
-        for attempt in state.all.values_mut() {
+        for attempt in state.places.iter_mut().flatten() {
             if attempt.deadline.is_some_and(|at| at <= now) {
                 attempt.token.raise(StopReason::DeadlinePassed);
                 attempt.deadline = None;
@@ -145,6 +183,29 @@ impl Attempts {
         looked
     }
 
+    /// What is claimed and not settled.
+    pub(crate) fn held(&self) -> Held {
+        let state = lock(&self.state);
+        Held {
+            capped: state.capped.clone(),
+            has_suspect: state.suspects > 0,
+            started: state.started,
+        }
+    }
+
+    /// How many tasks are claimed and not settled.
+    pub(crate) fn count(&self) -> usize {
+        let state = lock(&self.state);
+        state.places.len() - state.free.len()
+    }
+
+    /// The rows of the claimed tasks.
+    pub(crate) fn rows(&self) -> Vec<i64> {
+        let state = lock(&self.state);
+        let held = state.places.iter().flatten();
+        held.map(|attempt| attempt.fence.seq).collect()
+    }
+
     /// How many handlers run.
     pub(crate) fn started(&self) -> usize {
         lock(&self.state).started
@@ -156,24 +217,74 @@ impl Attempts {
     }
 }
 
+/// What a scheduler holds.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Per queue that has a cap.
+    pub(crate) capped: HashMap<Arc<str>, usize>,
+    /// Whether one of them has crashed a process before.
+    pub(crate) has_suspect: bool,
+    /// How many handlers run.
+    pub(crate) started: usize,
+}
+
+impl State {
+    fn add(&mut self, attempt: Attempt) -> Place {
+        self.suspects += usize::from(attempt.suspect);
+        self.count(&attempt.queue, |count| count + 1);
+        match self.free.pop() {
+            Some(place) => {
+                self.places[place] = Some(attempt);
+                Place(place)
+            }
+            None => {
+                self.places.push(Some(attempt));
+                Place(self.places.len() - 1)
+            }
+        }
+    }
+
+    fn remove(&mut self, place: Place) {
+        if let Some(attempt) = self.places[place.0].take() {
+            self.suspects -= usize::from(attempt.suspect);
+            self.count(&attempt.queue, |count| count - 1);
+            self.free.push(place.0);
+        }
+    }
+
+    fn count(&mut self, queue: &Arc<str>, change: impl FnOnce(usize) -> usize) {
+        if !self.capped.is_empty()
+            && let Some(count) = self.capped.get_mut(queue)
+        {
+            *count = change(*count);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::settle::tests::claim;
 
     const S: Duration = Duration::from_secs(1);
 
-    fn attempts() -> (Attempts, TaskId, Arc<Token>) {
-        let attempts = Attempts::new(Wake::new());
-        let id = TaskId::new();
-        let token = attempts.add(id);
-        (attempts, id, token)
+    fn add(attempts: &Attempts, claim: Claim) -> (Place, Arc<Token>) {
+        let mut added = None;
+        attempts.add(vec![claim], |_, place, token| added = Some((place, token)));
+        added.unwrap()
+    }
+
+    fn attempts() -> (Attempts, Place, Arc<Token>) {
+        let attempts = Attempts::new(Wake::new(), std::iter::empty());
+        let (place, token) = add(&attempts, claim(1, 0, 3));
+        (attempts, place, token)
     }
 
     #[test]
     fn a_deadline_raises_the_token_and_a_while_later_the_handler_is_stuck() {
-        let (attempts, id, token) = attempts();
+        let (attempts, place, token) = attempts();
         let due = Timestamp::MIN + S;
-        attempts.start(id, Some(due));
+        attempts.start(place, Some(due));
         assert_eq!(attempts.look(Timestamp::MIN).next, Some(due));
         assert_eq!(token.reason(), None);
         assert_eq!(attempts.look(due).next, Some(due + STUCK_AFTER));
@@ -186,14 +297,17 @@ mod tests {
             "counted once"
         );
         assert_eq!((attempts.started(), attempts.stuck()), (1, 1));
-        assert!(attempts.end(id), "it had been replaced");
+        assert!(attempts.end(place), "it had been replaced");
         assert_eq!((attempts.started(), attempts.stuck()), (0, 0));
     }
 
     #[test]
     fn a_cancelled_handler_that_does_not_return_is_stuck_too() {
-        let (attempts, id, token) = attempts();
-        attempts.start(id, None);
+        let (attempts, _, _) = attempts();
+        let claim = claim(1, 0, 3);
+        let id = claim.id;
+        let (place, token) = add(&attempts, claim);
+        attempts.start(place, None);
         attempts.raise(id, StopReason::Cancelled, Timestamp::MIN);
         assert_eq!(token.reason(), Some(StopReason::Cancelled));
         assert_eq!(attempts.look(Timestamp::MIN + STUCK_AFTER).newly_stuck, 1);
@@ -201,11 +315,34 @@ mod tests {
 
     #[test]
     fn what_has_ended_is_not_looked_at() {
-        let (attempts, id, _token) = attempts();
-        attempts.start(id, Some(Timestamp::MIN + S));
-        assert!(!attempts.end(id));
+        let (attempts, place, _token) = attempts();
+        attempts.start(place, Some(Timestamp::MIN + S));
+        assert!(!attempts.end(place));
         assert_eq!(attempts.look(Timestamp::MAX).next, None);
-        attempts.remove(id);
-        assert!(lock(&attempts.state).all.is_empty());
+        attempts.remove([place]);
+        assert_eq!(attempts.count(), 0);
+    }
+
+    #[test]
+    fn a_place_is_used_again_and_what_is_held_is_counted() {
+        let capped: Arc<str> = "capped".into();
+        let attempts = Attempts::new(Wake::new(), [&capped].into_iter());
+        let mut suspect = claim(1, 1, 3);
+        suspect.queue = Arc::clone(&capped);
+        let (first, _) = add(&attempts, suspect);
+        let (second, _) = add(&attempts, claim(1, 0, 3));
+        let held = attempts.held();
+        assert_eq!((attempts.count(), held.capped["capped"]), (2, 1));
+        assert!(held.has_suspect);
+        attempts.remove([first]);
+        let held = attempts.held();
+        assert_eq!((attempts.count(), held.capped["capped"]), (1, 0));
+        assert!(!held.has_suspect);
+        assert_eq!(add(&attempts, claim(1, 0, 3)).0, first);
+        attempts.remove([first, first, second]);
+        assert_eq!(attempts.count(), 0, "and removing twice counts once");
+        add(&attempts, claim(1, 0, 3));
+        attempts.clear();
+        assert_eq!(attempts.count(), 0);
     }
 }

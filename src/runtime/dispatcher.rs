@@ -10,11 +10,10 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::Registry;
 use crate::handler::token::StopReason;
-use crate::id::TaskId;
 use crate::model::op::{ClaimRequest, Lane, Op, Reply, Settled};
 use crate::model::retention::Retention;
-use crate::model::settle::{Claim, End, Fence, Settlement, settle};
-use crate::runtime::attempts::Attempts;
+use crate::model::settle::{Claim, End, Settlement, settle};
+use crate::runtime::attempts::{Attempts, Place};
 use crate::runtime::finish::{Finish, Finished};
 use crate::runtime::plan::{AHEAD, Costs, Load, Plan, Scope, plan, took_turns};
 use crate::runtime::ready::{Job, Ready};
@@ -26,6 +25,10 @@ use crate::wake::Wake;
 /// How long after an error of the store it is asked again, at first and at most.
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// How long a completion may wait to be settled together with others while the workers have tasks waiting.
+const GATHER: Duration = Duration::from_millis(2);
+/// From how many waiting tasks on.
+const GATHER_FROM: usize = 8;
 /// How long nothing is claimed after a start that could not be noted.
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 /// Each settled task pays for the removal of two that are over, up to this.
@@ -69,8 +72,6 @@ pub(crate) struct Dispatcher {
     attempts: Arc<Attempts>,
     finish: Arc<Finish>,
     control: Arc<Control>,
-    /// Every claim that is not settled.
-    held: HashMap<TaskId, Held>,
     /// Ends that the store did not take yet.
     unsettled: Vec<Finished>,
     costs: Costs,
@@ -83,13 +84,6 @@ pub(crate) struct Dispatcher {
     refreshed_at: Option<Timestamp>,
     /// A commit's outcome is not known: it may have claimed tasks that are not held here.
     in_doubt: bool,
-}
-
-#[derive(Debug)]
-struct Held {
-    fence: Fence,
-    queue: Arc<str>,
-    suspect: bool,
 }
 
 impl Dispatcher {
@@ -116,7 +110,6 @@ impl Dispatcher {
             attempts,
             finish,
             control,
-            held: HashMap::new(),
             unsettled: Vec::new(),
             costs: Costs::default(),
             turns: VecDeque::new(),
@@ -154,7 +147,9 @@ impl Dispatcher {
         if waiting.count == 0 {
             return Vec::new();
         }
-        let all = self.control.is_stopping() || waiting.unmoved >= AHEAD;
+        // A worker between two tasks comes for the next one as soon as it gets the processor.
+        let busy = self.attempts.started() >= self.ready.wanted();
+        let all = self.control.is_stopping() || busy && waiting.unmoved >= AHEAD;
         let best = self.best_due(lanes, now);
         let jobs = self.ready.withdraw(|claim| {
             let overtaken = |best: &Option<(u8, Timestamp)>| {
@@ -197,9 +192,10 @@ impl Dispatcher {
         } else {
             End::Unstarted
         };
-        let settlement = settle(&job.claim, end, &job.entry.retry, 0.5, now);
+        let entry = self.registry.claimed(&job.claim.kind);
+        let settlement = settle(&job.claim, end, &entry.retry, 0.5, now);
         Finished {
-            id: job.claim.id,
+            place: job.place,
             kind: job.claim.kind,
             settlement,
             ran: None,
@@ -209,21 +205,18 @@ impl Dispatcher {
     fn load(&self) -> Load {
         let waiting = self.ready.waiting();
         let workers = self.ready.wanted();
-        let free = workers.saturating_sub(self.attempts.started() + waiting.count);
-        let mut load = Load {
+        let held = self.attempts.held();
+        let free = workers.saturating_sub(held.started + waiting.count);
+        Load {
+            held: held.capped,
+            suspect: held.has_suspect,
             workers,
             free,
             // All are at tasks that take longer: what is claimed ahead of them would only be given back again.
-            stalled: free == 0 && waiting.unmoved >= AHEAD,
+            stalled: held.started >= workers && waiting.unmoved >= AHEAD,
             waiting: waiting.count,
             ahead: waiting.cost,
-            ..Load::default()
-        };
-        for held in self.held.values() {
-            *load.held.entry(Arc::clone(&held.queue)).or_default() += 1;
-            load.suspect |= held.suspect;
         }
-        load
     }
 
     fn plan(&mut self, lanes: &[Lane], now: Timestamp) -> Plan {
@@ -248,16 +241,15 @@ impl Dispatcher {
     ) -> Result<usize> {
         let mut ops = Vec::with_capacity(4);
         if self.in_doubt {
-            let held = self.held.values().map(|held| held.fence.seq).collect();
+            let held = self.attempts.rows();
             ops.push(Op::Disown { held });
         }
-        if !finished.is_empty() {
-            let settlements: Vec<Settlement> = finished
-                .iter()
-                .map(|finished| finished.settlement.clone())
-                .collect();
+        let (ended, settlements): (Vec<Ended>, Vec<Settlement>) =
+            finished.into_iter().map(Ended::split).unzip();
+        let settlements = Arc::new(settlements);
+        if !ended.is_empty() {
             let limit = (2 * settlements.len()).min(MAX_PRUNE);
-            ops.push(Op::Settle(settlements));
+            ops.push(Op::Settle(Arc::clone(&settlements)));
             ops.push(Op::Prune {
                 cutoffs: self.retention.cutoffs(now),
                 limit,
@@ -270,7 +262,7 @@ impl Dispatcher {
         match self.client.store.apply(now, ops) {
             Ok(replies) => {
                 self.in_doubt = false;
-                self.settled(finished, &replies);
+                self.settled(&ended, &settlements, &replies);
                 let mut count = 0;
                 for reply in replies {
                     if let Reply::Claimed(claims) = reply {
@@ -281,74 +273,108 @@ impl Dispatcher {
                 Ok(count)
             }
             Err(error) => {
-                self.unsettled = finished;
+                let settlements = Arc::unwrap_or_clone(settlements);
+                self.unsettled = ended
+                    .into_iter()
+                    .zip(settlements)
+                    .map(Ended::join)
+                    .collect();
                 self.in_doubt |= error.kind() == ErrorKind::Unknown;
                 Err(error)
             }
         }
     }
 
-    fn settled(&mut self, finished: Vec<Finished>, replies: &[Reply]) {
+    fn settled(&mut self, ended: &[Ended], settlements: &[Settlement], replies: &[Reply]) {
         let answers = replies.iter().find_map(|reply| match reply {
             Reply::Settled(answers) => Some(answers),
             _ => None,
         });
         let Some(answers) = answers else { return };
-        for (finished, answer) in finished.into_iter().zip(answers) {
+        let stopping = self.control.is_stopping();
+        for ((ended, settlement), answer) in ended.iter().zip(settlements).zip(answers) {
             if *answer == Settled::Stale {
-                tell!(warn, task = %finished.id, "the result of a stale attempt was dropped");
+                tell!(warn, task = %settlement.id, "the result of a stale attempt was dropped");
             }
-            match finished.ran {
-                Some(took) => {
-                    self.costs.saw(&finished.kind, took);
-                    let counts = usize::from(self.control.is_stopping());
-                    self.control.finished.fetch_add(counts, Ordering::Relaxed);
-                }
-                None => {
-                    let stopping = self.control.is_stopping();
-                    let given_back = usize::from(stopping && finished.settlement.gives_back());
-                    self.control
-                        .given_back
-                        .fetch_add(given_back, Ordering::Relaxed);
-                }
+            if let Some(took) = ended.ran {
+                self.costs.saw(&ended.kind, took);
             }
-            // A stale attempt does not take along a later one of its task.
-            let fence = finished.settlement.fence;
-            if self
-                .held
-                .get(&finished.id)
-                .is_some_and(|held| held.fence == fence)
-            {
-                self.held.remove(&finished.id);
-                self.attempts.remove(finished.id);
+            if stopping {
+                let counter = match ended.ran {
+                    Some(_) => &self.control.finished,
+                    None => &self.control.given_back,
+                };
+                let counts = ended.ran.is_some() || settlement.gives_back();
+                counter.fetch_add(usize::from(counts), Ordering::Relaxed);
             }
         }
-        self.control.held.store(self.held.len(), Ordering::SeqCst);
+        self.attempts.remove(ended.iter().map(|ended| ended.place));
+        self.tell_held();
+    }
+
+    /// While the workers have enough to do, completions are settled with the next claim, in one transaction for many; when
+    /// that is at the latest. Not if anybody waits for one: a caller, or the next task of a queue with a cap.
+    fn gather(&self, waiting: usize, now: Timestamp) -> Option<Timestamp> {
+        let gathers = waiting >= GATHER_FROM
+            && self.scope.caps.is_empty()
+            && !self.control.is_stopping()
+            && !self.client.store.hub().has_waiters();
+        let count = if gathers { waiting / 2 } else { 1 };
+        match (self.finish.wake_for(count), gathers) {
+            (true, _) => Some(now),
+            (false, true) => Some(now + GATHER),
+            (false, false) => None,
+        }
+    }
+
+    fn tell_held(&self) {
+        let held = self.attempts.count();
+        self.control.held.store(held, Ordering::SeqCst);
     }
 
     fn claimed(&mut self, claims: Vec<Claim>) {
         let mut jobs = Vec::with_capacity(claims.len());
         took_turns(&mut self.turns, claims.iter().map(|claim| &claim.queue));
-        for claim in claims {
-            let held = Held {
-                fence: claim.fence,
-                queue: Arc::clone(&claim.queue),
-                suspect: claim.crashes > 0,
-            };
-            self.held.insert(claim.id, held);
-            let entry = self
-                .registry
-                .get(&claim.kind)
-                .expect("only kinds with a handler are claimed");
+        let costs = &self.costs;
+        self.attempts.add(claims, |claim, place, token| {
             jobs.push(Job {
-                entry: Arc::clone(entry),
-                token: self.attempts.add(claim.id),
-                cost: self.costs.of(&claim.kind).unwrap_or(AHEAD),
+                cost: costs.of(&claim.kind).unwrap_or(AHEAD),
                 claim,
+                place,
+                token,
             });
-        }
-        self.control.held.store(self.held.len(), Ordering::SeqCst);
+        });
+        self.tell_held();
         self.ready.push(jobs);
+    }
+}
+
+/// What is kept of an attempt while the store has its settlement.
+struct Ended {
+    place: Place,
+    kind: Arc<str>,
+    ran: Option<Duration>,
+}
+
+impl Ended {
+    fn split(finished: Finished) -> (Self, Settlement) {
+        let Finished {
+            place,
+            kind,
+            settlement,
+            ran,
+        } = finished;
+        (Self { place, kind, ran }, settlement)
+    }
+
+    fn join((ended, settlement): (Self, Settlement)) -> Finished {
+        let Self { place, kind, ran } = ended;
+        Finished {
+            place,
+            kind,
+            settlement,
+            ran,
+        }
     }
 }
 
@@ -395,15 +421,16 @@ impl Service for Dispatcher {
             }
             Err(error) => return self.failed(&error, now),
         }
-        if stopping && self.held.is_empty() {
+        if stopping && self.attempts.count() == 0 {
             return self.end(now);
         }
         let at_once = plan.claim.is_some().then_some(now);
         let waiting = self.ready.waiting();
         // If no worker takes one within the budget, they are given back.
         let withdraw = (waiting.count > 0).then(|| now + AHEAD.saturating_sub(waiting.unmoved));
+        let settle = self.gather(waiting.count, now);
         Next::at(
-            [at_once, plan.next, refused_until, withdraw]
+            [at_once, plan.next, refused_until, withdraw, settle]
                 .into_iter()
                 .flatten()
                 .min(),
@@ -423,18 +450,14 @@ impl Dispatcher {
     /// Nothing can be settled any more: starts nothing, and once no handler runs leaves what it holds to whoever opens the
     /// file next.
     fn give_up(&mut self, now: Timestamp) {
-        for job in self.ready.withdraw(|_| true) {
-            self.held.remove(&job.claim.id);
-            self.attempts.remove(job.claim.id);
-        }
+        let withdrawn = self.ready.withdraw(|_| true);
+        self.attempts.remove(withdrawn.iter().map(|job| job.place));
         if self.attempts.started() == 0 {
             self.unsettled.clear();
-            for id in std::mem::take(&mut self.held).into_keys() {
-                self.attempts.remove(id);
-            }
+            self.attempts.clear();
             self.client.store.close(now);
         }
-        self.control.held.store(self.held.len(), Ordering::SeqCst);
+        self.tell_held();
     }
 
     /// Leaves the store alone for a while. What ended is kept until it can be settled.
@@ -445,7 +468,7 @@ impl Dispatcher {
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
         if self.client.store.condition().stopped.is_some() {
             self.give_up(now);
-            if self.held.is_empty() && self.control.is_stopping() {
+            if self.attempts.count() == 0 && self.control.is_stopping() {
                 return self.end(now);
             }
         }

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::client::Client;
+use crate::handler::Registry;
 use crate::handler::context::TaskContext;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Claim, End, Payload, Settlement, deadline, settle};
@@ -18,6 +19,7 @@ use crate::time::Stopwatch;
 #[derive(Debug, Clone)]
 pub(crate) struct Executor {
     pub(crate) client: Client,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) ready: Arc<Ready>,
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) finish: Arc<Finish>,
@@ -45,10 +47,11 @@ impl Executor {
     fn run(&self, job: Job) {
         let Job {
             claim,
-            entry,
+            place,
             token,
             ..
         } = job;
+        let entry = self.registry.claimed(&claim.kind);
         let cancelled = token.reason().is_some() || self.client.store.hub().is_cancelled(claim.id);
         let unstarted = if cancelled {
             Some(End::CancelledUnstarted)
@@ -64,7 +67,7 @@ impl Executor {
             None => {
                 let now = self.client.now();
                 let deadline = deadline(&claim, entry.timeout, now);
-                self.attempts.start(claim.id, deadline);
+                self.attempts.start(place, deadline);
                 let watch = Stopwatch::start();
                 let cx = TaskContext {
                     id: claim.id,
@@ -87,7 +90,7 @@ impl Executor {
                     End::Returned { result, .. } => End::Returned { result, late },
                     end => end,
                 };
-                if self.attempts.end(claim.id) {
+                if self.attempts.end(place) {
                     // It was taken for stuck, and perhaps replaced.
                     self.ready.drop_spare();
                 }
@@ -96,7 +99,7 @@ impl Executor {
         };
         let settlement = self.settlement(&claim, end, &entry.retry);
         self.finish.push(Finished {
-            id: claim.id,
+            place,
             kind: claim.kind,
             settlement,
             ran,

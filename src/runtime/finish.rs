@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::id::TaskId;
 use crate::model::settle::Settlement;
+use crate::runtime::attempts::Place;
 use crate::wake::{Wake, lock};
 
 /// An attempt that has ended.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    pub(crate) id: TaskId,
+    pub(crate) place: Place,
     pub(crate) kind: Arc<str>,
     pub(crate) settlement: Settlement,
     /// How long the handler ran; `None` if it was not called.
@@ -20,24 +20,48 @@ pub(crate) struct Finished {
 /// Attempts that have ended and are not settled yet.
 #[derive(Debug)]
 pub(crate) struct Finish {
-    finished: Mutex<Vec<Finished>>,
+    state: Mutex<State>,
     dispatcher: Wake,
+}
+
+#[derive(Debug)]
+struct State {
+    finished: Vec<Finished>,
+    /// How many completions wake the dispatcher; any other end does at once.
+    wakes: usize,
 }
 
 impl Finish {
     pub(crate) fn new(dispatcher: Wake) -> Self {
         Self {
-            finished: Mutex::default(),
+            state: Mutex::new(State {
+                finished: Vec::new(),
+                wakes: 1,
+            }),
             dispatcher,
         }
     }
 
     pub(crate) fn push(&self, finished: Finished) {
-        lock(&self.finished).push(finished);
-        self.dispatcher.notify();
+        let mut state = lock(&self.state);
+        let can_wait = finished.settlement.is_completion();
+        state.finished.push(finished);
+        let wakes = !can_wait || state.finished.len() >= state.wakes;
+        drop(state);
+        if wakes {
+            self.dispatcher.notify();
+        }
     }
 
     pub(crate) fn take(&self) -> Vec<Finished> {
-        std::mem::take(&mut lock(&self.finished))
+        std::mem::take(&mut lock(&self.state).finished)
+    }
+
+    /// Has so many completions come together before the dispatcher is woken for them. Returns whether there are as many
+    /// already.
+    pub(crate) fn wake_for(&self, count: usize) -> bool {
+        let mut state = lock(&self.state);
+        state.wakes = count;
+        state.finished.len() >= count
     }
 }

@@ -12,7 +12,7 @@ pub(crate) const AHEAD: Duration = Duration::from_millis(5);
 /// A task that takes longer is never claimed ahead of the workers.
 const MAX_AHEAD_COST: Duration = Duration::from_millis(1);
 /// The most tasks in one claim.
-const MAX_CLAIM: usize = 128;
+const MAX_CLAIM: usize = 512;
 
 /// What of the file this scheduler runs.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(crate) struct Scope {
 /// What the scheduler holds now.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
-    /// Claimed and not settled, per queue.
+    /// Claimed and not settled, per queue that has a cap.
     pub(crate) held: HashMap<Arc<str>, usize>,
     /// Whether one of them has crashed a process before.
     pub(crate) suspect: bool,
@@ -173,6 +173,7 @@ pub(crate) fn took_turns<'a>(
 ) {
     let mut seen = HashSet::new();
     let mut last_first: Vec<&Arc<str>> = claimed.rev().collect();
+    last_first.dedup();
     last_first.retain(|queue| seen.insert(*queue));
     turns.retain(|queue| !seen.contains(queue));
     turns.extend(last_first.into_iter().rev().cloned());

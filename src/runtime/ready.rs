@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::handler::Entry;
 use crate::handler::token::Token;
 use crate::model::settle::Claim;
+use crate::runtime::attempts::Place;
 use crate::time::{MAX_PARK, Stopwatch};
 use crate::wake::lock;
 
@@ -14,7 +14,7 @@ use crate::wake::lock;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) claim: Claim,
-    pub(crate) entry: Arc<Entry>,
+    pub(crate) place: Place,
     pub(crate) token: Arc<Token>,
     /// How long it will take, as far as is known.
     pub(crate) cost: Duration,
@@ -39,6 +39,8 @@ pub(crate) struct Ready {
 #[derive(Debug)]
 struct State {
     jobs: VecDeque<Job>,
+    /// How long they will take a worker, all together.
+    cost: Duration,
     /// When a worker last took one, or the first came.
     moved: Stopwatch,
     /// How many threads there should be: the workers, and a spare one for each that is stuck.
@@ -53,6 +55,7 @@ impl Ready {
         Self {
             state: Mutex::new(State {
                 jobs: VecDeque::new(),
+                cost: Duration::ZERO,
                 moved: Stopwatch::start(),
                 wanted: workers,
                 spares: 0,
@@ -69,7 +72,10 @@ impl Ready {
         if before == 0 {
             state.moved = Stopwatch::start();
         }
-        state.jobs.extend(jobs);
+        for job in jobs {
+            state.cost += job.cost;
+            state.jobs.push_back(job);
+        }
         let added = state.jobs.len() - before;
         drop(state);
         if added > 8 {
@@ -82,9 +88,7 @@ impl Ready {
     /// The next task, without waiting.
     #[cfg(feature = "testing")]
     pub(crate) fn try_next(&self) -> Option<Job> {
-        let mut state = lock(&self.state);
-        state.moved = Stopwatch::start();
-        state.jobs.pop_front()
+        lock(&self.state).pop()
     }
 
     /// Waits for the next task; `None` when the thread is one too many, or everything is over. Only for a thread that was
@@ -96,8 +100,7 @@ impl Ready {
                 state.threads -= 1;
                 return None;
             }
-            if let Some(job) = state.jobs.pop_front() {
-                state.moved = Stopwatch::start();
+            if let Some(job) = state.pop() {
                 return Some(job);
             }
             state = self
@@ -115,6 +118,7 @@ impl Ready {
             .into_iter()
             .partition::<VecDeque<_>, _>(|job| which(&job.claim));
         state.jobs = stays;
+        state.cost = state.jobs.iter().map(|job| job.cost).sum();
         back.into()
     }
 
@@ -122,7 +126,7 @@ impl Ready {
         let state = lock(&self.state);
         Waiting {
             count: state.jobs.len(),
-            cost: state.jobs.iter().map(|job| job.cost).sum(),
+            cost: state.cost,
             unmoved: state.moved.elapsed(),
         }
     }
@@ -176,38 +180,36 @@ impl Ready {
     }
 }
 
+impl State {
+    fn pop(&mut self) -> Option<Job> {
+        let job = self.jobs.pop_front()?;
+        self.cost = self.cost.saturating_sub(job.cost);
+        self.moved = Stopwatch::start();
+        Some(job)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handler::context::TaskContext;
-    use crate::handler::{FnHandler, Handlers, Registry};
-    use crate::model::outcome::Outcome;
-    use crate::model::payload::Payload;
     use crate::model::settle::tests::claim;
+    use crate::runtime::attempts::Attempts;
+    use crate::wake::Wake;
 
-    #[derive(serde::Serialize, serde::Deserialize)]
-    struct Probe;
-
-    impl Payload for Probe {
-        const KIND: &'static str = "probe";
-    }
-
-    fn registry() -> Registry {
-        let mut handlers = Handlers::default();
-        handlers.add(FnHandler::new(|_: Probe, _: &TaskContext| {
-            Ok(Outcome::done())
-        }));
-        handlers.check().unwrap()
-    }
-
-    fn jobs(count: usize) -> impl Iterator<Item = Job> {
-        let entry = Arc::clone(registry().get("probe").unwrap());
-        (0..count).map(move |_| Job {
-            claim: claim(1, 0, 3),
-            entry: Arc::clone(&entry),
-            token: Arc::default(),
-            cost: Duration::from_millis(1),
-        })
+    fn jobs(count: usize) -> Vec<Job> {
+        let attempts = Attempts::new(Wake::new(), std::iter::empty());
+        let claims = (0..count).map(|_| claim(1, 0, 3)).collect();
+        let mut jobs = Vec::new();
+        attempts.add(claims, |claim, place, token| {
+            let cost = Duration::from_millis(1);
+            jobs.push(Job {
+                claim,
+                place,
+                token,
+                cost,
+            });
+        });
+        jobs
     }
 
     #[test]

@@ -85,6 +85,11 @@ impl Hub {
         cancelled.clear();
     }
 
+    /// Whether anybody waits for the end of a task.
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.waiter_count.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether anybody listens to events, so that nobody makes them in vain.
     pub(crate) fn wants_events(&self) -> bool {
         self.subscriber_count.load(Ordering::Relaxed) > 0

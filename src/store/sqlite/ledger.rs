@@ -4,6 +4,7 @@
 //! involved, and a process that is stopped or slow is alive. What the file lists was started: before a handler is called
 //! its claim is written there, with a plain write that a crash of the process does not undo.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -29,9 +30,11 @@ pub(super) struct Ledger {
 
 #[derive(Debug, Default)]
 struct Cells {
-    /// The started claims, each in the cell of its index.
-    started: Vec<Option<(i64, i64)>>,
+    /// The cells of the started claims, by row and claim number.
+    started: HashMap<(i64, i64), usize>,
     free: Vec<usize>,
+    /// How many cells the file has.
+    count: usize,
 }
 
 /// Where the lock files of a database are.
@@ -99,29 +102,27 @@ impl Ledger {
     pub(super) fn begin(&self, fence: Fence) -> Result<()> {
         let index = {
             let mut cells = lock(&self.cells);
-            let index = cells.free.pop().unwrap_or(cells.started.len());
-            if index == cells.started.len() {
-                cells.started.push(None);
-            }
-            cells.started[index] = Some((fence.seq, fence.claim_no));
+            let index = cells.free.pop().unwrap_or(cells.count);
+            cells.count = cells.count.max(index + 1);
+            cells.started.insert((fence.seq, fence.claim_no), index);
             index
         };
         let mut cell = [0; CELL];
         cell[..8].copy_from_slice(&fence.seq.to_le_bytes());
         cell[8..].copy_from_slice(&fence.claim_no.to_le_bytes());
         self.write(&cell, (index * CELL) as u64).map_err(|error| {
-            self.end(fence);
+            self.end(&[fence]);
             failed("write", &self.path, error)
         })
     }
 
-    /// Frees the cell of a settled claim. What it says need not be erased: it names a claim that no row has any more.
-    pub(super) fn end(&self, fence: Fence) {
+    /// Frees the cells of settled claims. What they say need not be erased: it names claims that no row has any more.
+    pub(super) fn end(&self, fences: &[Fence]) {
         let mut cells = lock(&self.cells);
-        let claim = Some((fence.seq, fence.claim_no));
-        if let Some(index) = cells.started.iter().position(|&cell| cell == claim) {
-            cells.started[index] = None;
-            cells.free.push(index);
+        for fence in fences {
+            if let Some(index) = cells.started.remove(&(fence.seq, fence.claim_no)) {
+                cells.free.push(index);
+            }
         }
     }
 
@@ -327,7 +328,7 @@ mod tests {
         for seq in 1..=3 {
             ledger.begin(fence(seq)).unwrap();
         }
-        ledger.end(fence(2));
+        ledger.end(&[fence(2)]);
         ledger.begin(fence(4)).unwrap();
         let inode = ledger.inode();
         drop(ledger);

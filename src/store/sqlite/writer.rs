@@ -322,9 +322,7 @@ impl Writer {
         if !done.settled.is_empty()
             && let Some(ledger) = self.shared.ledger()
         {
-            for fence in &done.settled {
-                ledger.end(*fence);
-            }
+            ledger.end(&done.settled);
         }
         self.shared.hub.cancel(&done.news.cancelled);
         for (request, replies) in batch.into_iter().zip(replies) {

@@ -456,12 +456,12 @@ fn ends_of_one_transaction_are_answered_in_order(kit: &mut Kit) {
     kit.insert_all(vec![task(), task(), task()]);
     let claims = kit.claim(3);
     kit.settle(&claims[1], done());
-    let all = claims
+    let all: Vec<_> = claims
         .iter()
         .map(|claim| kit.ended(claim, done()))
         .collect();
     assert_eq!(
-        settled(kit.apply(Op::Settle(all))),
+        settled(kit.apply(Op::Settle(all.into()))),
         [Settled::Applied, Settled::Stale, Settled::Applied]
     );
     for claim in claims {
