@@ -1,0 +1,196 @@
+//! W7: what a scheduler with nothing to do costs, beside a bare process that wakes once a second.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use punctual::{NewTask, Outcome, Scheduler, TaskState};
+
+use crate::child::{Running, Task};
+use crate::report::Row;
+use crate::work::Work;
+use crate::{Result, Run};
+
+const TASKS: u64 = 1_000;
+const WORKERS: usize = 2;
+/// How long a process may take to come to rest.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// The most processor time beyond the bare process's, and the most memory.
+const MAX_CPU_MS: f64 = 5.0;
+const MAX_RESIDENT_MIB: f64 = 20.0;
+
+pub(crate) fn run(run: &mut Run) -> Result<()> {
+    let seconds = if run.is_small { 2 } else { 20 };
+    let path = run.folder.join("idle.db");
+    let task = |part| Task {
+        part,
+        file: &path,
+        span: Duration::from_secs(seconds),
+        count: TASKS,
+    };
+    // Side by side: neither does anything.
+    let mut ours = Running::start(task("idle"))?;
+    let mut bare = Running::start(task("bare"))?;
+    let ours: Cost = ours.line()?.parse()?;
+    let bare: Cost = bare.line()?.parse()?;
+    let beyond = ours.cpu_ms - bare.cpu_ms;
+    run.report.row(&Row {
+        workload: "W7",
+        setting: "cpu-ms".into(),
+        value: beyond,
+        unit: "ms",
+        limit: bare.cpu_ms,
+        target: Some(format!("at most {MAX_CPU_MS} beyond bare")),
+        met: Some(beyond <= MAX_CPU_MS),
+        note: Some(format!(
+            "FULL, {TASKS} tasks due in an hour, {WORKERS} workers, {seconds} s; no read, no write"
+        )),
+        ..Row::default()
+    });
+    run.report.row(&Row {
+        workload: "W7",
+        setting: "resident-mib".into(),
+        value: ours.resident_mib,
+        unit: "MiB",
+        limit: bare.resident_mib,
+        target: Some(format!("under {MAX_RESIDENT_MIB}")),
+        met: Some(ours.resident_mib < MAX_RESIDENT_MIB),
+        ..Row::default()
+    });
+    Ok(())
+}
+
+/// What a process took while it was idle.
+struct Cost {
+    cpu_ms: f64,
+    resident_mib: f64,
+}
+
+impl std::str::FromStr for Cost {
+    type Err = Box<dyn std::error::Error>;
+
+    fn from_str(line: &str) -> Result<Self> {
+        let (cpu, resident) = line.split_once(' ').ok_or("two numbers are expected")?;
+        Ok(Self {
+            cpu_ms: cpu.parse()?,
+            resident_mib: resident.parse()?,
+        })
+    }
+}
+
+impl Cost {
+    /// Tells the parent.
+    fn tell(cpu: Duration) -> Result<()> {
+        println!("{} {}", cpu.as_secs_f64() * 1e3, resident_mib()?);
+        Ok(())
+    }
+}
+
+/// The child that has a scheduler.
+///
+/// # Errors
+///
+/// If the scheduler read or wrote anything while it was idle, or lost a task.
+pub(crate) fn scheduler(task: Task<'_>) -> Result<()> {
+    let scheduler = Scheduler::builder(task.file)
+        .workers(WORKERS)
+        .handler_fn(|_: Work, _cx| Ok(Outcome::done()))
+        .start()?;
+    let hour = Duration::from_secs(3600);
+    scheduler
+        .schedule_stream((0..task.count).map(|n| NewTask::new(Work::numbered(n)).after(hour)))?;
+    std::thread::sleep(SETTLE);
+    // To look is to read: that much is seen in a span in which nothing else happens.
+    let (first, before) = (Traces::of(task.file)?, Traces::of(task.file)?);
+    let from = processor_time()?;
+    std::thread::sleep(task.span);
+    let cpu = processor_time()? - from;
+    let (looking, idle) = (before.since(&first), Traces::of(task.file)?.since(&before));
+    if idle != looking {
+        return Err(format!("touched a file while idle: {idle:?}, by looking {looking:?}").into());
+    }
+    let pending = scheduler.stats()?.count(TaskState::Pending);
+    if pending != task.count {
+        return Err(format!("{pending} of {} tasks are pending", task.count).into());
+    }
+    Cost::tell(cpu)
+}
+
+/// The child that does nothing, once a second.
+pub(crate) fn bare(task: Task<'_>) -> Result<()> {
+    std::thread::sleep(SETTLE);
+    let from = processor_time()?;
+    for _ in 0..task.span.as_secs() {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Cost::tell(processor_time()? - from)
+}
+
+fn processor_time() -> Result<Duration> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::time::{ClockId, clock_gettime};
+        Ok(Duration::try_from(clock_gettime(ClockId::ProcessCPUTime))?)
+    }
+    #[cfg(not(target_os = "linux"))]
+    Err("measured on Linux only".into())
+}
+
+fn resident_mib() -> Result<f64> {
+    Ok(numbered(&fs::read_to_string("/proc/self/status")?, "VmRSS:")? as f64 / 1024.0)
+}
+
+/// The number after a name at the beginning of a line.
+fn numbered(text: &str, name: &str) -> Result<u64> {
+    let number = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .and_then(|rest| rest.split_whitespace().next())
+        .ok_or_else(|| format!("there is no {name}"))?;
+    Ok(number.parse()?)
+}
+
+/// What this process and the file have seen of reads and writes.
+struct Traces {
+    read_calls: u64,
+    written: u64,
+    sent_to_disk: u64,
+    log_bytes: u64,
+    log_changed_at: SystemTime,
+}
+
+/// What came to pass between two looks.
+#[derive(Debug, PartialEq, Eq)]
+struct Traffic {
+    read_calls: u64,
+    written: u64,
+    sent_to_disk: u64,
+    log_changed: bool,
+}
+
+impl Traces {
+    fn of(database: &Path) -> Result<Self> {
+        let io = fs::read_to_string("/proc/self/io")?;
+        let mut log = database.as_os_str().to_owned();
+        log.push("-wal");
+        let log = fs::metadata(log)?;
+        Ok(Self {
+            read_calls: numbered(&io, "syscr:")?,
+            written: numbered(&io, "wchar:")?,
+            sent_to_disk: numbered(&io, "write_bytes:")?,
+            log_bytes: log.len(),
+            log_changed_at: log.modified()?,
+        })
+    }
+
+    fn since(&self, before: &Self) -> Traffic {
+        Traffic {
+            read_calls: self.read_calls - before.read_calls,
+            written: self.written - before.written,
+            sent_to_disk: self.sent_to_disk - before.sent_to_disk,
+            log_changed: self.log_bytes != before.log_bytes
+                || self.log_changed_at != before.log_changed_at,
+        }
+    }
+}

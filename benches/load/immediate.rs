@@ -1,0 +1,205 @@
+//! W8: from the call that schedules an immediate task to the start of its handler, in files of several mixes, beside a bare
+//! insert and claim in a file of the same mix. The two take turns, task by task.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use punctual::rusqlite::Connection;
+use punctual::{Outcome, Retention, Scheduler, TaskState};
+
+use crate::mix::{self, Mix};
+use crate::quantile::{median, quantile};
+use crate::report::Row;
+use crate::work::Work;
+use crate::{Result, Run, bare};
+
+const WORKERS: usize = 2;
+/// How many of each, and how many before them that do not count.
+const TASKS: usize = 400;
+const WARM_UP: usize = 50;
+/// Between two, so that the workers sleep.
+const PAUSE: Duration = Duration::from_millis(1);
+/// After this long a task is taken for lost.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The most beyond the limit, in milliseconds.
+const MAX_BEYOND: f64 = 0.15;
+/// The most that ten times the tasks may cost.
+const MAX_GROWTH: f64 = 1.5;
+
+pub(crate) fn run(run: &mut Run) -> Result<()> {
+    let count = if run.is_small { 2_000 } else { 1_000_000 };
+    measure(run, Mix::Empty, 0)?;
+    for mix in Mix::FILLED {
+        let value = measure(run, mix, count)?;
+        if run.is_large {
+            let large = measure(run, mix, 10 * count)?;
+            let growth = large / value;
+            run.report.row(&Row {
+                workload: "W8",
+                setting: format!("FULL, {} over {count} {mix}", 10 * count),
+                value: growth,
+                unit: "times",
+                limit: MAX_GROWTH,
+                target: Some(format!("at most {MAX_GROWTH}")),
+                met: Some(growth <= MAX_GROWTH),
+                ..Row::default()
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Prints the row of one file, and returns the median of ours in milliseconds.
+fn measure(run: &mut Run, mix: Mix, count: u64) -> Result<f64> {
+    // With it the files go, before the next are made.
+    let dir = tempfile::tempdir_in(&run.folder)?;
+    let (path, bare_path) = (dir.path().join("ours.db"), dir.path().join("bare.db"));
+    mix::fill(&path, mix, count)?;
+    mix::fill_bare(&bare_path, mix, count)?;
+    let ours = Ours::start(&path)?;
+    let conn = bare::open(
+        &bare_path,
+        punctual::Durability::PowerLoss,
+        bare::Ids::Unique,
+    )?;
+    let mut limit = Limit::new(&conn)?;
+
+    let tasks = if run.is_small { 20 } else { TASKS };
+    let (mut values, mut calls, mut limits) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..WARM_UP + tasks {
+        std::thread::sleep(PAUSE);
+        let (value, call) = ours.once(number as u64)?;
+        std::thread::sleep(PAUSE);
+        let bare = limit.once(number as u64)?;
+        if number >= WARM_UP {
+            values.push(value);
+            calls.push(call);
+            limits.push(bare);
+        }
+    }
+    ours.end(mix, count, WARM_UP + tasks)?;
+    let (value, limit) = (median(&values), median(&limits));
+    let setting = match mix {
+        Mix::Empty => format!("FULL, {mix}"),
+        _ => format!("FULL, {count} {mix}"),
+    };
+    run.report.row(&Row {
+        workload: "W8",
+        setting,
+        value,
+        unit: "ms",
+        limit,
+        target: Some(format!("at most bare + {MAX_BEYOND}")),
+        met: Some(value <= limit + MAX_BEYOND),
+        note: Some(format!(
+            "{:+.3}, of it after the commit's answer {:+.3}; p95 {:.3}, bare {:.3}",
+            value - limit,
+            value - median(&calls),
+            quantile(&values, 0.95),
+            quantile(&limits, 0.95)
+        )),
+        ..Row::default()
+    });
+    Ok(value)
+}
+
+/// A scheduler that tells when a handler starts.
+struct Ours {
+    scheduler: Scheduler,
+    starts: Receiver<(u64, Instant)>,
+}
+
+impl Ours {
+    fn start(path: &std::path::Path) -> Result<Self> {
+        let (sender, starts) = channel();
+        let scheduler = Scheduler::builder(path)
+            .workers(WORKERS)
+            .retention(Retention::forever())
+            .handler_fn(move |work: Work, _cx| {
+                let at = Instant::now();
+                // Nobody listens any more when the measurement has failed.
+                let _ = sender.send((work.number, at));
+                Ok(Outcome::done())
+            })
+            .start()?;
+        Ok(Self { scheduler, starts })
+    }
+
+    /// The milliseconds from the call to the start, and to the end of the call.
+    fn once(&self, number: u64) -> Result<(f64, f64)> {
+        let called = Instant::now();
+        self.scheduler.schedule(Work::numbered(number))?;
+        let call = called.elapsed();
+        let (started, at) = self.starts.recv_timeout(PATIENCE)?;
+        if started != number {
+            return Err(format!("{started} started, not {number}").into());
+        }
+        Ok((millis(at - called), millis(call)))
+    }
+
+    /// # Errors
+    ///
+    /// If a task was lost, or one ran that should not have.
+    fn end(self, mix: Mix, count: u64, ran: usize) -> Result<()> {
+        let _ = self.scheduler.shutdown(PATIENCE)?;
+        let stats = self.scheduler.stats()?;
+        let completed = ran as u64 + if mix == Mix::Completed { count } else { 0 };
+        let found = (stats.count(TaskState::Completed), stats.total());
+        if found != (completed, ran as u64 + count) {
+            return Err(format!("{mix}: {found:?} are completed and stored").into());
+        }
+        Ok(())
+    }
+}
+
+/// What takes up a stored task.
+const CLAIM: &str = "
+    UPDATE task SET state = 1, owner = 1, attempt = attempt + 1
+    WHERE seq = (SELECT seq FROM task WHERE state = 0 AND due <= ?1 ORDER BY due, seq LIMIT 1)
+    RETURNING seq, id, kind, payload, attempt";
+
+const COMPLETE: &str = "UPDATE task SET state = 2 WHERE seq = ?1";
+
+/// The bare insert, synced, and the bare claim, which need not be: on one connection, because what another one writes
+/// costs a connection its cache, and that is more than the pragma.
+struct Limit<'a> {
+    conn: &'a Connection,
+    insert: punctual::rusqlite::Statement<'a>,
+    claim: punctual::rusqlite::Statement<'a>,
+    complete: punctual::rusqlite::Statement<'a>,
+}
+
+impl<'a> Limit<'a> {
+    fn new(conn: &'a Connection) -> Result<Self> {
+        Ok(Self {
+            conn,
+            insert: conn.prepare(bare::INSERT)?,
+            claim: conn.prepare(CLAIM)?,
+            complete: conn.prepare(COMPLETE)?,
+        })
+    }
+
+    /// The milliseconds from the call to the claim's end.
+    fn once(&mut self, number: u64) -> Result<f64> {
+        let called = Instant::now();
+        let payload = serde_json::to_vec(&Work::numbered(number))?;
+        bare::New::now(&payload).insert(&mut self.insert)?;
+        self.conn.execute_batch("PRAGMA synchronous = NORMAL")?;
+        let (seq, claimed): (i64, Vec<u8>) = self
+            .claim
+            .query_row([bare::now()], |row| Ok((row.get(0)?, row.get(3)?)))?;
+        let work: Work = serde_json::from_slice(&claimed)?;
+        let elapsed = called.elapsed();
+        if work.number != number {
+            return Err(format!("the limit claimed {}, not {number}", work.number).into());
+        }
+        self.complete.execute([seq])?;
+        self.conn.execute_batch("PRAGMA synchronous = FULL")?;
+        Ok(millis(elapsed))
+    }
+}
+
+fn millis(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}
