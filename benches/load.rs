@@ -1,0 +1,102 @@
+//! The whole-system workloads, each beside the least that bare rusqlite needs for the same work:
+//! `cargo bench --bench load -- [W1 W2 ..] [--json] [--small]`.
+//!
+//! Ours and the limit take turns in slices of one process, on real files at the same durability, so that a machine whose
+//! mood changes changes both: what counts is the ratio, pair by pair. `docs/benchmarks.md` says what each workload is.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what takes how long is the question here"
+)]
+
+#[path = "load/bare.rs"]
+mod bare;
+#[path = "load/both.rs"]
+mod both;
+#[path = "load/child.rs"]
+mod child;
+#[path = "load/drain.rs"]
+mod drain;
+#[path = "load/group.rs"]
+mod group;
+#[path = "load/idle.rs"]
+mod idle;
+#[path = "load/immediate.rs"]
+mod immediate;
+#[path = "load/insert.rs"]
+mod insert;
+#[path = "load/lateness.rs"]
+mod lateness;
+#[path = "load/mix.rs"]
+mod mix;
+#[path = "load/ours.rs"]
+mod ours;
+#[path = "load/pairs.rs"]
+mod pairs;
+#[path = "load/payload.rs"]
+mod payload;
+#[path = "load/quantile.rs"]
+mod quantile;
+#[path = "load/recovery.rs"]
+mod recovery;
+#[path = "load/report.rs"]
+mod report;
+#[path = "load/work.rs"]
+mod work;
+
+use report::Report;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// What was asked for on the command line.
+struct Run {
+    /// A fresh folder on a real disk.
+    folder: std::path::PathBuf,
+    /// Once, at the smallest size, to see that everything works; times mean nothing then.
+    is_small: bool,
+    /// Ten million tasks as well, where a file holds many: ten minutes more.
+    is_large: bool,
+    report: Report,
+}
+
+fn main() -> Result<()> {
+    if let Some(played) = child::play() {
+        return played;
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let given = |name: &str| arguments.iter().any(|each| each == name);
+    // `cargo bench -- --test` runs every bench once, at its smallest.
+    let is_small = given("--small") || given("--test");
+    let dir = tempfile::tempdir_in(
+        option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, Into::into),
+    )?;
+    let mut run = Run {
+        folder: dir.path().to_owned(),
+        is_small,
+        is_large: given("--large"),
+        report: Report::new(given("--json")),
+    };
+    type Workload = fn(&mut Run) -> Result<()>;
+    let workloads: &[(&str, Workload)] = &[
+        ("W1", insert::w1),
+        ("W2", insert::w2),
+        ("W3", insert::w3),
+        ("W4", drain::w4),
+        ("W5", both::w5),
+        ("W5b", both::w5b),
+        ("W6", lateness::spaced),
+        ("W6b", lateness::busy),
+        ("W7", idle::run),
+        ("W8", immediate::run),
+        ("W9", payload::w9),
+        ("W10", recovery::run),
+    ];
+    let names = arguments.iter().any(|each| each.starts_with('W'));
+    for (name, workload) in workloads {
+        if !names || given(name) {
+            workload(&mut run)?;
+        }
+    }
+    run.report.end();
+    Ok(())
+}
