@@ -1,6 +1,7 @@
 //! Files that hold many tasks which an immediate one must not have to pass.
 
 use std::fmt;
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,6 +67,17 @@ const COMPLETE: &str = "
 ///
 /// If they are not all there then.
 pub(crate) fn fill(path: &Path, mix: Mix, count: u64) -> Result<()> {
+    store(path, mix, count)?;
+    sync(path)
+}
+
+/// What was written goes to the disk now: else it would go with the commits that are measured. Only while nobody here has
+/// the file open, whose locks would be lost.
+fn sync(path: &Path) -> Result<()> {
+    Ok(File::open(path)?.sync_all()?)
+}
+
+fn store(path: &Path, mix: Mix, count: u64) -> Result<()> {
     let client = Client::open(path)?;
     if mix == Mix::Paused {
         client.pause("paused")?;
@@ -138,5 +150,7 @@ pub(crate) fn fill_bare(path: &Path, mix: Mix, count: u64) -> Result<()> {
         }
         conn.execute_batch("COMMIT")?;
     }
-    Ok(())
+    drop(insert);
+    conn.close().map_err(|(_, error)| error)?;
+    sync(path)
 }
