@@ -74,9 +74,11 @@ impl Running {
         }
     }
 
-    /// Ends it as `kill -9` does.
+    /// Ends it as `kill -9` does, and returns when it is dead.
     pub(crate) fn kill(&mut self) -> Result<()> {
-        Ok(self.child.kill()?)
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 }
 

@@ -120,8 +120,8 @@ fn while_open(path: &Path, part: &str, count: u64) -> Result<(f64, f64)> {
         |row| row.get(0),
     )?;
     let mut longest = Duration::ZERO;
-    child.kill()?;
     let killed = Instant::now();
+    child.kill()?;
     let mut probes = 0;
     while is_held.query_row([dead], |row| row.get(0))? {
         let called = Instant::now();
