@@ -178,7 +178,10 @@ impl Stepper {
     fn turn(&mut self) -> Next {
         let now = Clock::now(&self.clock);
         let maintenance = self.maintenance.run_once(now);
-        self.dispatcher.run_once(now).or(maintenance)
+        let next = self.dispatcher.run_once(now).or(maintenance);
+        // Nothing happens between two steps: not even the claim that comes along with what becomes due.
+        self.parts.client.store.hub().standing().withdraw();
+        next
     }
 
     /// Runs one claimed or due task and settles it. Returns whether there was one.

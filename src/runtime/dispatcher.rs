@@ -219,6 +219,16 @@ impl Dispatcher {
         }
     }
 
+    /// Withdraws the standing claim, and takes what came of it. Returns whether a transaction is at it just now.
+    fn take_granted(&mut self) -> bool {
+        let came = self.client.store.hub().standing().withdraw();
+        self.in_doubt |= came.in_doubt;
+        if !came.claims.is_empty() {
+            self.claimed(came.claims);
+        }
+        came.in_flight
+    }
+
     fn plan(&mut self, lanes: &[Lane], now: Timestamp) -> Plan {
         let load = self.load();
         plan(
@@ -381,6 +391,7 @@ impl Ended {
 impl Service for Dispatcher {
     fn run_once(&mut self, now: Timestamp) -> Next {
         self.pass_on_cancellations(now);
+        let in_flight = self.take_granted();
         if let Some(until) = later(self.rest_until, now) {
             return Next::At(until);
         }
@@ -398,7 +409,8 @@ impl Service for Dispatcher {
         let lanes = self.client.store.lanes();
         finished.append(&mut self.withdraw(&lanes, now));
         let refused_until = later(self.refused_until, now);
-        let may_claim = !stopping && refused_until.is_none();
+        // What a standing claim takes just now is not known yet: nothing is claimed beside it.
+        let may_claim = !stopping && refused_until.is_none() && !in_flight;
         let mut plan = if may_claim {
             self.plan(&lanes, now)
         } else {
@@ -418,10 +430,13 @@ impl Service for Dispatcher {
                     // Nothing could be claimed: asking again would not help.
                     plan.claim = None;
                 }
+                if let Some(standing) = plan.standing.take() {
+                    self.client.store.hub().standing().leave(standing);
+                }
             }
             Err(error) => return self.failed(&error, now),
         }
-        if stopping && self.attempts.count() == 0 {
+        if stopping && !in_flight && self.attempts.count() == 0 {
             return self.end(now);
         }
         let at_once = plan.claim.is_some().then_some(now);

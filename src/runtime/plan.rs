@@ -13,6 +13,8 @@ pub(crate) const AHEAD: Duration = Duration::from_millis(5);
 const MAX_AHEAD_COST: Duration = Duration::from_millis(1);
 /// The most tasks in one claim.
 const MAX_CLAIM: usize = 512;
+/// With more lanes than this no claim is left with the store: every call that makes something due would look at all.
+const MAX_STANDING_LANES: usize = 64;
 
 /// What of the file this scheduler runs.
 #[derive(Debug, Default)]
@@ -72,6 +74,8 @@ pub(crate) struct Plan {
     pub(crate) claim: Option<ClaimRequest>,
     /// When the next task is due that may be claimed then.
     pub(crate) next: Option<Timestamp>,
+    /// What to claim if something becomes due before that: a task for each free worker.
+    pub(crate) standing: Option<ClaimRequest>,
 }
 
 /// Plans the next claim. `turns` is the order in which the queues take turns; it learns new ones.
@@ -89,8 +93,7 @@ pub(crate) fn plan(
     let budget = target.saturating_sub(load.ahead);
     // A claim has its price, so what waits is used up half before there is another.
     let is_low = !load.stalled && load.waiting <= MAX_CLAIM / 2 && load.ahead <= target / 2;
-    let mut queues: Vec<(Arc<str>, QueueClaim)> = Vec::new();
-    let mut places: HashMap<&str, usize> = HashMap::new();
+    let (mut queues, mut standing) = (Queues::default(), Queues::default());
     for lane in lanes {
         if lane.paused || !has_handler(&lane.kind) || (lane.suspect && load.suspect) {
             continue;
@@ -98,13 +101,8 @@ pub(crate) fn plan(
         let Some(room) = room(scope, load, &lane.queue) else {
             continue;
         };
-        let Some(at) = lane.next_at() else { continue };
         if room == 0 {
             // The end of one of its tasks will wake us.
-            continue;
-        }
-        if at > now {
-            plan.next = plan.next.into_iter().chain([at]).min();
             continue;
         }
         let capped = scope.caps.contains_key(&lane.queue);
@@ -114,16 +112,15 @@ pub(crate) fn plan(
             cost: if capped || lane.suspect { None } else { cost },
             suspect: lane.suspect,
         };
-        match places.get(&*lane.queue) {
-            Some(&place) => queues[place].1.lanes.push(claim),
-            None => {
-                places.insert(&lane.queue, queues.len());
-                let lanes = vec![claim];
-                let queue = QueueClaim { lanes, limit: room };
-                queues.push((Arc::clone(&lane.queue), queue));
-            }
+        if load.free > 0 && lanes.len() <= MAX_STANDING_LANES {
+            standing.add(&lane.queue, claim, room);
+        }
+        match lane.next_at() {
+            Some(at) if at <= now => queues.add(&lane.queue, claim, room),
+            at => plan.next = plan.next.into_iter().chain(at).min(),
         }
     }
+    let queues = queues.list;
     let affordable = |queue: &QueueClaim| {
         queue
             .lanes
@@ -139,8 +136,35 @@ pub(crate) fn plan(
             budget,
             limit,
         });
+    } else if !standing.list.is_empty() {
+        plan.standing = Some(ClaimRequest {
+            queues: in_turn(standing.list, turns),
+            free: load.free,
+            budget: Duration::ZERO,
+            limit: load.free,
+        });
     }
     plan
+}
+
+/// Lanes to claim from, by queue, in the order in which they came.
+#[derive(Default)]
+struct Queues<'a> {
+    list: Vec<(Arc<str>, QueueClaim)>,
+    places: HashMap<&'a str, usize>,
+}
+
+impl<'a> Queues<'a> {
+    fn add(&mut self, queue: &'a Arc<str>, lane: LaneClaim, limit: usize) {
+        if let Some(&place) = self.places.get(&**queue) {
+            self.list[place].1.lanes.push(lane);
+            return;
+        }
+        self.places.insert(queue, self.list.len());
+        let lanes = vec![lane];
+        let claim = QueueClaim { lanes, limit };
+        self.list.push((Arc::clone(queue), claim));
+    }
 }
 
 /// How many more tasks of a queue may run here; `None`: none ever.

@@ -114,12 +114,21 @@ impl Ready {
     /// Takes back what no worker has taken and `which` chooses.
     pub(crate) fn withdraw(&self, mut which: impl FnMut(&Claim) -> bool) -> Vec<Job> {
         let mut state = lock(&self.state);
-        let (back, stays) = std::mem::take(&mut state.jobs)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|job| which(&job.claim));
-        state.jobs = stays;
+        let Some(first) = state.jobs.iter().position(|job| which(&job.claim)) else {
+            return Vec::new();
+        };
+        // None before the first; it is not asked for twice.
+        let mut rest = state.jobs.split_off(first);
+        let mut back = Vec::from_iter(rest.pop_front());
+        for job in rest {
+            if which(&job.claim) {
+                back.push(job);
+            } else {
+                state.jobs.push_back(job);
+            }
+        }
         state.cost = state.jobs.iter().map(|job| job.cost).sum();
-        back.into()
+        back
     }
 
     pub(crate) fn waiting(&self) -> Waiting {

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::id::TaskId;
 use crate::model::event::Event;
+use crate::store::standing::Standing;
 use crate::time::Timestamp;
 use crate::wake::{Wake, lock};
 
@@ -39,6 +40,7 @@ impl News {
 pub(crate) struct Hub {
     runner: Mutex<Option<Wake>>,
     cancelled: Mutex<Vec<TaskId>>,
+    standing: Arc<Standing>,
     maintenance: Mutex<Option<Wake>>,
     expiry: Mutex<Option<Timestamp>>,
     waiters: Mutex<HashMap<TaskId, Vec<Wake>>>,
@@ -57,7 +59,13 @@ struct Subscriber {
 impl Hub {
     /// The dispatcher's wake: it is notified of everything that may be for it.
     pub(crate) fn set_runner(&self, wake: Wake) {
+        self.standing.set_runner(wake.clone());
         *lock(&self.runner) = Some(wake);
+    }
+
+    /// The claim that the runner leaves with the store.
+    pub(crate) fn standing(&self) -> &Arc<Standing> {
+        &self.standing
     }
 
     /// The wake of maintenance: it is notified of earlier start deadlines.

@@ -7,6 +7,8 @@
 //! - `now` is always an argument; a store has no clock.
 //! - A write by a runner is fenced: if the claim was taken over it changes nothing and answers `Stale`.
 //! - Whatever a commit makes due, cancels or ends is told to the [`Hub`] after it.
+//! - A claim sees what its transaction does: claims come last. A [standing claim](standing) is made by the transaction that
+//!   makes something due.
 //! - A claim survives its process: [`Store::recover`] finds what dead instances held. How a store knows that one is dead
 //!   is its own affair.
 //! - An error says that nothing was stored, unless its kind is `Unknown`.
@@ -15,6 +17,7 @@
 pub(crate) mod faulty;
 pub(crate) mod hub;
 mod sqlite;
+pub(crate) mod standing;
 #[cfg(test)]
 mod suite;
 mod ticket;

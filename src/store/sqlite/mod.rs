@@ -1,6 +1,7 @@
 //! The SQLite store: one write connection taken in turns, a pool of readers, a lock file that is the proof of life.
 
 mod change;
+mod checkpoint;
 mod claim;
 mod fault;
 mod filter;

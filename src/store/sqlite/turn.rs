@@ -2,7 +2,9 @@
 //!
 //! Whoever finds the turn free leads: on its own thread it takes what has queued, runs it in one transaction, commits,
 //! hands out the replies, and goes on until the queue is empty. So a lone caller pays no thread switch, and many share one
-//! sync. A follower sleeps until its reply or its turn: a leader that has served enough hands the turn on.
+//! sync. A follower sleeps until its reply or its turn: a leader that has served enough hands the turn on. What the
+//! scheduler writes of its own accord nobody serves in a transaction of its own: it shares the next caller's, or its thread
+//! is invited to lead, if that comes sooner.
 //!
 //! Invariants:
 //! 1. While `leading` is set exactly one thread leads, or has been told to; nobody else touches the writer.
@@ -96,6 +98,8 @@ enum Stage {
     Queued,
     /// The turn was handed to the thread that waits.
     Lead,
+    /// The turn was free, and may be still.
+    Invited,
     Done(Result<Vec<Reply>>),
     /// The answer was taken, or nobody wants it.
     Taken,
@@ -228,6 +232,16 @@ impl Turn {
                     state = lock(&cell.state);
                     continue;
                 }
+                Stage::Invited => {
+                    state.stage = Stage::Queued;
+                    drop(state);
+                    // Whoever leads by now will come upon our request.
+                    if !std::mem::replace(&mut lock(&self.queue).leading, true) {
+                        self.lead();
+                    }
+                    state = lock(&cell.state);
+                    continue;
+                }
                 other => state.stage = other,
             }
             let remaining = deadline.remaining();
@@ -265,12 +279,17 @@ impl Turn {
             return false;
         };
         let mut state = lock(&cell.state);
-        if !matches!(state.stage, Stage::Queued) {
+        if !matches!(state.stage, Stage::Queued | Stage::Invited) {
             return false;
         }
         state.stage = Stage::Taken;
         drop(state);
         queue.requests.remove(index);
+        if !queue.leading {
+            // It may have been the one that was invited.
+            queue.leading = true;
+            self.hand_on(&mut queue);
+        }
         true
     }
 
@@ -338,8 +357,11 @@ impl<'a> Reign<'a> {
     /// The next batch; `None` once the turn is given up.
     fn next(&mut self) -> Option<Vec<Request>> {
         let mut queue = lock(&self.turn.queue);
-        let done = self.served >= MAX_REIGN_OPS || self.since.elapsed() >= MAX_REIGN;
-        if queue.requests.is_empty() || (done && self.served > 0) {
+        let is_over = self.served > 0
+            && (self.served >= MAX_REIGN_OPS
+                || self.since.elapsed() >= MAX_REIGN
+                || !queue.requests.iter().any(Request::is_durable));
+        if queue.requests.is_empty() || is_over {
             self.over = true;
             self.turn.hand_on(&mut queue);
             return None;
@@ -380,10 +402,17 @@ fn take_batch(requests: &mut VecDeque<Request>) -> Vec<Request> {
 impl Turn {
     /// Gives the turn to the first caller who can take it, or sets it free.
     fn hand_on(&self, queue: &mut Queue) {
+        // A caller who comes before the one who is invited wakes takes the turn, and his request along.
+        let invites = !queue.requests.iter().any(Request::is_durable);
         for request in &queue.requests {
             let mut state = lock(&request.cell.state);
-            if state.waited_for && matches!(state.stage, Stage::Queued) {
-                state.stage = Stage::Lead;
+            if state.waited_for && matches!(state.stage, Stage::Queued | Stage::Invited) {
+                if invites {
+                    state.stage = Stage::Invited;
+                    queue.leading = false;
+                } else {
+                    state.stage = Stage::Lead;
+                }
                 drop(state);
                 request.cell.changed.notify_one();
                 return;

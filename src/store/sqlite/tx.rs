@@ -9,9 +9,10 @@ use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::event::{Event, EventKind};
 use crate::model::op::{Lane, LaneId};
-use crate::model::settle::{Fence, Record};
+use crate::model::settle::{Claim, Fence, Record};
 use crate::store::hub::News;
 use crate::store::sqlite::lanes::{Lanes, Learnt, lane_id};
+use crate::store::standing::Taken;
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -49,6 +50,17 @@ pub(super) struct Done {
     pub(super) settled: Vec<Fence>,
     /// The earliest start deadline that maintenance may not know of.
     pub(super) expires: Option<Timestamp>,
+    /// The standing claim, and what it claimed.
+    pub(super) standing: Option<(Taken, Vec<Claim>)>,
+}
+
+impl Done {
+    /// The transaction has certainly not committed.
+    pub(super) fn undo_standing(&mut self) {
+        if let Some((standing, _)) = self.standing.take() {
+            standing.end(Vec::new());
+        }
+    }
 }
 
 const ADD_ATTEMPT: &str = "

@@ -12,6 +12,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
+use crate::store::sqlite::checkpoint::Checkpoints;
 use crate::store::sqlite::lanes::Lanes;
 use crate::store::sqlite::ledger::Ledger;
 use crate::store::sqlite::open::identity::{self, Identity};
@@ -24,8 +25,6 @@ use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
 
-/// The log is checkpointed when it is longer than this, in pages: 4 MiB.
-const CHECKPOINT_PAGES: i32 = 1024;
 /// How often the path is looked at, to notice that the file is another.
 const IDENTITY_CHECK: Duration = Duration::from_secs(1);
 
@@ -78,8 +77,7 @@ pub(super) struct Writer {
     /// How many requests wait for this one.
     waiting: Arc<AtomicUsize>,
     checked: Stopwatch,
-    /// The length at which the next checkpoint is tried: a reader can hold up the last one.
-    checkpoint_at: i32,
+    checkpoints: Checkpoints,
 }
 
 #[derive(Debug)]
@@ -95,6 +93,7 @@ impl Writer {
         shared: Arc<Shared>,
         durability: Durability,
     ) -> Result<Self> {
+        let checkpoints = Checkpoints::new(Arc::clone(&shared.wal_pages), opener.clone());
         let file = opener
             .map(|opener| identity::at(&opener.path).map(|identity| File { opener, identity }))
             .transpose()?;
@@ -110,7 +109,7 @@ impl Writer {
             drawn: 0,
             waiting: Arc::default(),
             checked: Stopwatch::start(),
-            checkpoint_at: CHECKPOINT_PAGES,
+            checkpoints,
         };
         writer.adopt(conn)?;
         Ok(writer)
@@ -158,20 +157,39 @@ impl Writer {
             }
             return;
         }
-        match self.transact(&batch) {
-            Ok((replies, done)) => self.publish(batch, replies, done),
-            Err(error) if batch.len() > 1 && runs_again(error.kind()) => {
+        self.run_with(batch, true);
+    }
+
+    /// `stands`: whether a standing claim may come along.
+    fn run_with(&mut self, batch: Vec<Request>, stands: bool) {
+        let mut done = Done::default();
+        match self.transact(&batch, stands, &mut done) {
+            Ok(replies) => self.publish(batch, replies, done),
+            Err(error)
+                if runs_again(error.kind()) && (batch.len() > 1 || done.standing.is_some()) =>
+            {
                 // One of them failed, or the storage did: let each find out for itself.
+                done.undo_standing();
                 for request in batch {
-                    self.run(vec![request]);
+                    self.run_alone(request);
                 }
             }
             Err(error) => {
+                if error.kind() != ErrorKind::Unknown {
+                    done.undo_standing();
+                }
                 self.note(&batch, &error);
                 for request in batch {
                     request.answer(Err(error.clone()));
                 }
             }
+        }
+    }
+
+    fn run_alone(&mut self, request: Request) {
+        match self.check() {
+            Ok(()) => self.run_with(vec![request], false),
+            Err(error) => request.answer(Err(error)),
         }
     }
 
@@ -207,16 +225,17 @@ impl Writer {
     }
 
     /// One transaction with everything in it, or nothing.
-    fn transact(&mut self, batch: &[Request]) -> Result<(Vec<Vec<Reply>>, Done)> {
+    fn transact(
+        &mut self,
+        batch: &[Request],
+        stands: bool,
+        done: &mut Done,
+    ) -> Result<Vec<Vec<Reply>>> {
         let syncs =
             self.durability == Durability::PowerLoss && batch.iter().any(Request::is_durable);
         self.set_sync(syncs)?;
-        let mut done = Done::default();
-        let outcome = self.attempt(batch, &mut done);
-        match outcome {
-            Ok(replies) => Ok((replies, done)),
-            Err(failure) => Err(self.clean_up(failure)),
-        }
+        self.attempt(batch, stands, done)
+            .map_err(|failure| self.clean_up(failure))
     }
 
     /// FULL only for what was promised: it has to be set outside the transaction.
@@ -240,6 +259,7 @@ impl Writer {
     fn attempt(
         &mut self,
         batch: &[Request],
+        stands: bool,
         done: &mut Done,
     ) -> std::result::Result<Vec<Vec<Reply>>, Failure> {
         let conn = self.conn.as_ref().expect("checked");
@@ -250,29 +270,48 @@ impl Writer {
             learn_foreign_writes(conn, &self.shared, &mut self.data_version)
                 .map_err(|error| Failure::at("begin a transaction", error))?;
         }
-        let wants_events = self.shared.hub.wants_events();
+        let hub = &self.shared.hub;
+        let mut tx = Tx {
+            conn,
+            now: Timestamp::MIN,
+            instance: self.instance,
+            lanes: &self.shared.lanes,
+            wants_events: hub.wants_events(),
+            drawn: &mut self.drawn,
+            waiting: &self.waiting,
+            done,
+        };
         let mut replies = Vec::with_capacity(batch.len());
-        for request in batch {
-            let mut tx = Tx {
-                conn,
-                now: request.now,
-                instance: self.instance,
-                lanes: &self.shared.lanes,
-                wants_events,
-                drawn: &mut self.drawn,
-                waiting: &self.waiting,
-                done,
-            };
+        // Claims come last, and see what the others did.
+        let mut claims = Vec::new();
+        for (index, request) in batch.iter().enumerate() {
+            tx.now = request.now;
             let mut answers = Vec::with_capacity(request.ops.len());
             for op in &request.ops {
-                let reply = apply(&mut tx, op).map_err(|error| Failure::at(what(op), error))?;
-                if conn.is_autocommit() {
-                    // Rolled back under us: a further statement would commit alone.
-                    return Err(Failure::Void);
+                if matches!(op, Op::Claim(_)) {
+                    claims.push((index, answers.len(), op));
+                    answers.push(Reply::Claimed(Vec::new()));
+                } else {
+                    answers.push(checked(&mut tx, what(op), |tx| apply(tx, op))?);
                 }
-                answers.push(reply);
             }
             replies.push(answers);
+        }
+        let last = batch.iter().map(|request| request.now).max();
+        tx.now = last.unwrap_or(tx.now);
+        for (request, index, op) in claims {
+            replies[request][index] = checked(&mut tx, what(op), |tx| apply(tx, op))?;
+        }
+        if stands
+            && tx.done.news.due.is_some_and(|due| due <= tx.now)
+            && let Some(taken) = hub.standing().take()
+        {
+            let claims = checked(&mut tx, "claim", |tx| claim::claim(tx, taken.request()));
+            let (claims, failure) = claims.map_or_else(|f| (Vec::new(), Some(f)), |c| (c, None));
+            tx.done.standing = Some((taken, claims));
+            if let Some(failure) = failure {
+                return Err(failure);
+            }
         }
         run_sql(conn, "COMMIT").map_err(Failure::Commit)?;
         Ok(replies)
@@ -319,6 +358,9 @@ impl Writer {
     /// After COMMIT: first the caches learn, then the callers are answered, then everybody else is told.
     fn publish(&mut self, batch: Vec<Request>, replies: Vec<Vec<Reply>>, done: Done) {
         lock(&self.shared.lanes).learn(done.learnt);
+        if let Some((standing, claims)) = done.standing {
+            standing.end(claims);
+        }
         if !done.settled.is_empty()
             && let Some(ledger) = self.shared.ledger()
         {
@@ -335,33 +377,12 @@ impl Writer {
         self.checkpoint();
     }
 
-    /// Moves the log into the file once it is long, so that the next commit starts it anew. Callers have their answers by
-    /// then. Never TRUNCATE: the log's blocks are used again.
     fn checkpoint(&mut self) {
-        let pages = self.shared.wal_pages.load(Ordering::Relaxed);
-        if pages < CHECKPOINT_PAGES {
-            self.checkpoint_at = CHECKPOINT_PAGES;
-            return;
-        }
-        if pages < self.checkpoint_at {
-            return;
-        }
         let Some(conn) = &self.conn else { return };
-        let moved = conn
-            .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")
-            .and_then(|mut statement| {
-                statement.query_row([], |row| Ok((row.get::<_, i32>(1)?, row.get::<_, i32>(2)?)))
-            });
-        match moved {
-            // A reader still needs what is left, so the log grows on; try again when it is worth it.
-            Ok((length, moved)) if moved < length => self.checkpoint_at = pages + CHECKPOINT_PAGES,
-            Ok(_) => self.checkpoint_at = CHECKPOINT_PAGES,
-            Err(error) => {
-                self.checkpoint_at = pages + CHECKPOINT_PAGES;
-                tell!(warn, %error, "cannot checkpoint");
-                if fault::poisons(&error) {
-                    self.give_up_connection();
-                }
+        if let Err(error) = self.checkpoints.after_commit(conn) {
+            tell!(warn, %error, "cannot checkpoint");
+            if fault::poisons(&error) {
+                self.give_up_connection();
             }
         }
     }
@@ -453,6 +474,20 @@ fn what(op: &Op) -> &'static str {
         Op::Disown { .. } => "give back",
         Op::Rescue { .. } => "rescue",
     }
+}
+
+/// Runs something in a transaction, and looks whether the transaction is still the same.
+fn checked<T>(
+    tx: &mut Tx<'_>,
+    what: &'static str,
+    run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<T>,
+) -> std::result::Result<T, Failure> {
+    let answer = run(tx).map_err(|error| Failure::at(what, error))?;
+    if tx.conn.is_autocommit() {
+        // Rolled back under us: a further statement would commit alone.
+        return Err(Failure::Void);
+    }
+    Ok(answer)
 }
 
 fn apply(tx: &mut Tx<'_>, op: &Op) -> rusqlite::Result<Reply> {

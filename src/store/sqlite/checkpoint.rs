@@ -1,0 +1,200 @@
+//! Checkpoints: the log is moved into the file once it is long, so that the next commit starts it anew.
+//!
+//! A helper thread does the bulk on a connection of its own, beside the commits that go on meanwhile; alone it would never
+//! catch up with a busy writer, so the writer moves the few pages that are left, between two transactions. Always PASSIVE,
+//! never TRUNCATE: nobody waits for a reader, and the log's blocks are used again.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::error::Result;
+use crate::store::sqlite::open::Opener;
+use crate::tell::tell;
+use crate::thread::Thread;
+use crate::time::Deadline;
+use crate::wake::{Wake, lock};
+
+/// The log is checkpointed when it is longer than this, in pages: 4 MiB.
+const LONG: i32 = 1024;
+/// So many pages the writer moves itself.
+const FEW: i32 = 256;
+/// So much longer may the log get while the helper works.
+const TOO_LONG: i32 = 4 * LONG;
+/// How long a store that is dropped waits for the helper: for one checkpoint.
+const JOIN_WAIT: Duration = Duration::from_secs(5);
+const IDLE_WAIT: Duration = Duration::from_secs(3600);
+
+/// The checkpoints of one write connection.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    /// The length of the log as of the last commit, in pages.
+    pages: Arc<AtomicI32>,
+    /// The length at which the next checkpoint is tried: a reader can hold up the last one.
+    at: i32,
+    helper: Option<Helper>,
+}
+
+impl Checkpoints {
+    /// `opener`: how the helper opens a connection; `None` in memory, where there is no log.
+    pub(super) fn new(pages: Arc<AtomicI32>, opener: Option<Opener>) -> Self {
+        Self {
+            pages,
+            at: LONG,
+            helper: opener.map(Helper::new),
+        }
+    }
+
+    /// Looks at the log after a commit, whose callers have their answers by then.
+    pub(super) fn after_commit(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        let pages = self.pages.load(Ordering::Relaxed);
+        if pages < LONG {
+            self.at = LONG;
+            return Ok(());
+        }
+        if pages < self.at {
+            return Ok(());
+        }
+        let Some(helper) = &mut self.helper else {
+            return Ok(());
+        };
+        match helper.progress() {
+            Progress::Idle { moved } if pages - moved <= FEW => {}
+            Progress::Idle { .. } if pages < TOO_LONG && helper.start() => return Ok(()),
+            Progress::Working if pages < TOO_LONG => return Ok(()),
+            // It cannot keep up, or cannot be had.
+            Progress::Idle { .. } | Progress::Working => {}
+        }
+        helper.forget();
+        let Some((length, moved)) = checkpoint(conn)? else {
+            // The helper is at it.
+            return Ok(());
+        };
+        // A reader still needs what is left, so the log grows on; try again when it is worth it.
+        self.at = if moved < length { pages + LONG } else { LONG };
+        Ok(())
+    }
+}
+
+/// Moves what no reader needs, and tells how long the log is and how much of it is moved; `None`: another checkpoint is
+/// going on.
+fn checkpoint(conn: &Connection) -> rusqlite::Result<Option<(i32, i32)>> {
+    let (busy, length, moved): (bool, i32, i32) = conn
+        .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    Ok((!busy).then_some((length, moved)))
+}
+
+enum Progress {
+    /// `moved`: how much of the log the last pass has moved.
+    Idle {
+        moved: i32,
+    },
+    Working,
+}
+
+/// The thread that checkpoints beside the writer.
+#[derive(Debug)]
+struct Helper {
+    shared: Arc<Shared>,
+    /// Started when it is first needed.
+    thread: Option<Thread>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    opener: Opener,
+    wake: Wake,
+    works: AtomicBool,
+    moved: AtomicI32,
+    over: AtomicBool,
+    /// Opened when it is first needed; given up after an error.
+    conn: Mutex<Option<Connection>>,
+}
+
+impl Helper {
+    fn new(opener: Opener) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                opener,
+                wake: Wake::new(),
+                works: AtomicBool::new(false),
+                moved: AtomicI32::new(0),
+                over: AtomicBool::new(false),
+                conn: Mutex::new(None),
+            }),
+            thread: None,
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        if self.shared.works.load(Ordering::Acquire) {
+            return Progress::Working;
+        }
+        Progress::Idle {
+            moved: self.shared.moved.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Has it make a pass. `false`: there is no thread to be had.
+    fn start(&mut self) -> bool {
+        if self.thread.is_none() {
+            let shared = Arc::clone(&self.shared);
+            match Thread::spawn("punctual-log", move || shared.work()) {
+                Ok(thread) => self.thread = Some(thread),
+                Err(error) => {
+                    tell!(warn, %error, "cannot checkpoint beside the writer");
+                    return false;
+                }
+            }
+        }
+        self.shared.works.store(true, Ordering::Release);
+        self.shared.wake.notify();
+        true
+    }
+
+    /// The log is about to start anew: what was moved of it counts no more.
+    fn forget(&self) {
+        self.shared.moved.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        while !self.over.load(Ordering::Acquire) {
+            if self.works.load(Ordering::Acquire) {
+                let moved = self.pass().unwrap_or_else(|error| {
+                    tell!(warn, %error, "cannot checkpoint beside the writer");
+                    *lock(&self.conn) = None;
+                    0
+                });
+                self.moved.store(moved, Ordering::Relaxed);
+                self.works.store(false, Ordering::Release);
+            }
+            self.wake.wait(IDLE_WAIT);
+        }
+    }
+
+    fn pass(&self) -> Result<i32> {
+        let mut conn = lock(&self.conn);
+        let conn = match &mut *conn {
+            Some(conn) => conn,
+            none => none.insert(self.opener.writer()?),
+        };
+        let moved = checkpoint(conn)
+            .map_err(|error| crate::store::sqlite::fault::of("cannot checkpoint", error))?;
+        Ok(moved.map_or(0, |(_, moved)| moved))
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Release);
+        self.shared.wake.notify();
+        if let Some(thread) = self.thread.take() {
+            thread.join(Deadline::after(JOIN_WAIT));
+        }
+    }
+}

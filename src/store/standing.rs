@@ -1,0 +1,192 @@
+//! The standing claim: what the runner would claim if something became due now.
+//!
+//! It is left with the store, which makes it in the very transaction that makes something due: a task that finds a free
+//! worker costs no transaction of its own, and its start no wait for one. Each is taken once, by whoever commits next.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::model::op::ClaimRequest;
+use crate::model::settle::Claim;
+use crate::wake::{Wake, lock};
+
+/// A claim left with the store, and what came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    state: Mutex<State>,
+    /// Whether there is one to take, without the lock.
+    stands: AtomicBool,
+    /// Whose it is, to be told what came of it.
+    runner: OnceLock<Wake>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    request: Option<ClaimRequest>,
+    /// A transaction is at it.
+    in_flight: bool,
+    /// The runner waits for the end of that.
+    awaited: bool,
+    came: Came,
+}
+
+/// What came of standing claims since the runner last asked.
+#[derive(Debug, Default)]
+pub(crate) struct Came {
+    pub(crate) claims: Vec<Claim>,
+    /// A transaction is at one: what it claims comes later, with a notification.
+    pub(crate) in_flight: bool,
+    /// A commit with one is not known to have been stored.
+    pub(crate) in_doubt: bool,
+}
+
+impl Standing {
+    pub(super) fn set_runner(&self, wake: Wake) {
+        // A store has one runner, for as long as it is open.
+        let _ = self.runner.set(wake);
+    }
+
+    /// Leaves a claim. Only after [`withdraw`](Self::withdraw), and if none was in flight then.
+    pub(crate) fn leave(&self, request: ClaimRequest) {
+        lock(&self.state).request = Some(request);
+        self.stands.store(true, Ordering::Release);
+    }
+
+    /// Takes it back, and what came of it.
+    pub(crate) fn withdraw(&self) -> Came {
+        let mut state = lock(&self.state);
+        self.stands.store(false, Ordering::Release);
+        state.request = None;
+        state.awaited = state.in_flight;
+        Came {
+            in_flight: state.in_flight,
+            ..std::mem::take(&mut state.came)
+        }
+    }
+
+    /// Takes it for a transaction. What is not [ended](Taken::end) counts as in doubt.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Taken> {
+        if !self.stands.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut state = lock(&self.state);
+        self.stands.store(false, Ordering::Release);
+        let request = state.request.take()?;
+        state.in_flight = true;
+        Some(Taken {
+            standing: Arc::clone(self),
+            request,
+            ended: false,
+        })
+    }
+}
+
+/// A standing claim in the hands of a transaction.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    standing: Arc<Standing>,
+    request: ClaimRequest,
+    ended: bool,
+}
+
+impl Taken {
+    pub(crate) fn request(&self) -> &ClaimRequest {
+        &self.request
+    }
+
+    /// The transaction has committed, with these claims, or certainly has not.
+    pub(crate) fn end(mut self, claims: Vec<Claim>) {
+        self.ended = true;
+        self.tell(claims, false);
+    }
+
+    fn tell(&self, claims: Vec<Claim>, in_doubt: bool) {
+        let tells = {
+            let mut state = lock(&self.standing.state);
+            state.in_flight = false;
+            let tells = in_doubt || state.awaited || !claims.is_empty();
+            state.awaited = false;
+            state.came.in_doubt |= in_doubt;
+            state.came.claims.extend(claims);
+            tells
+        };
+        if tells && let Some(wake) = self.standing.runner.get() {
+            wake.notify();
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.tell(Vec::new(), true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::settle::tests::claim;
+    use std::time::Duration;
+
+    fn standing() -> (Arc<Standing>, Wake) {
+        let (standing, wake) = (Arc::<Standing>::default(), Wake::new());
+        standing.set_runner(wake.clone());
+        (standing, wake)
+    }
+
+    fn request() -> ClaimRequest {
+        ClaimRequest {
+            queues: Vec::new(),
+            free: 1,
+            budget: Duration::ZERO,
+            limit: 1,
+        }
+    }
+
+    #[test]
+    fn a_standing_claim_is_taken_once_and_what_it_claims_is_told() {
+        let (standing, wake) = standing();
+        assert!(standing.take().is_none());
+        standing.leave(request());
+        let taken = standing.take().unwrap();
+        assert!(standing.take().is_none());
+        taken.end(vec![claim(1, 0, 3)]);
+        assert!(wake.wait(Duration::ZERO));
+        let came = standing.withdraw();
+        assert_eq!(came.claims.len(), 1);
+        assert!(!came.in_flight && !came.in_doubt);
+        assert!(standing.withdraw().claims.is_empty(), "it is told once");
+    }
+
+    #[test]
+    fn one_that_was_withdrawn_is_not_taken() {
+        let (standing, _) = standing();
+        standing.leave(request());
+        assert!(!standing.withdraw().in_flight);
+        assert!(standing.take().is_none());
+    }
+
+    #[test]
+    fn whoever_withdraws_one_in_flight_is_told_when_it_is_over() {
+        let (standing, wake) = standing();
+        standing.leave(request());
+        let taken = standing.take().unwrap();
+        assert!(standing.withdraw().in_flight);
+        assert!(!wake.wait(Duration::ZERO));
+        taken.end(Vec::new());
+        assert!(wake.wait(Duration::ZERO), "although it claimed nothing");
+        assert!(!standing.withdraw().in_flight);
+    }
+
+    #[test]
+    fn p4_one_whose_commit_is_not_known_is_in_doubt() {
+        let (standing, wake) = standing();
+        standing.leave(request());
+        drop(standing.take());
+        assert!(wake.wait(Duration::ZERO));
+        assert!(standing.withdraw().in_doubt);
+        assert!(!standing.withdraw().in_doubt);
+    }
+}
