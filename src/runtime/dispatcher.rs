@@ -219,6 +219,13 @@ impl Dispatcher {
         }
     }
 
+    /// Leaves a standing claim with the store.
+    fn leave(&self, plan: &mut Plan) {
+        if let Some(standing) = plan.standing.take() {
+            self.client.store.hub().standing().leave(standing);
+        }
+    }
+
     /// Withdraws the standing claim, and takes what came of it. Returns whether a transaction is at it just now.
     fn take_granted(&mut self) -> bool {
         let came = self.client.store.hub().standing().withdraw();
@@ -416,11 +423,16 @@ impl Service for Dispatcher {
         } else {
             Plan::default()
         };
+        if plan.claim.is_none() {
+            // Callers need not wait for what is settled meanwhile.
+            self.leave(&mut plan);
+        }
         let settles = !finished.is_empty();
         match self.transact(now, finished, plan.claim.take()) {
             Ok(claimed) => {
                 self.rest_until = None;
                 self.backoff = FIRST_BACKOFF;
+                let in_flight = self.take_granted();
                 if may_claim {
                     // Only now it is known what is due next.
                     let lanes = self.client.store.lanes();
@@ -430,8 +442,8 @@ impl Service for Dispatcher {
                     // Nothing could be claimed: asking again would not help.
                     plan.claim = None;
                 }
-                if let Some(standing) = plan.standing.take() {
-                    self.client.store.hub().standing().leave(standing);
+                if !in_flight {
+                    self.leave(&mut plan);
                 }
             }
             Err(error) => return self.failed(&error, now),

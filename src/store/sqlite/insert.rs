@@ -4,18 +4,19 @@ use rusqlite::params;
 
 use crate::model::event::EventKind;
 use crate::model::new_task::Scheduled;
-use crate::model::op::Insert;
-use crate::model::task::Options;
+use crate::model::op::{ClaimRequest, Insert, LaneClaim, LaneId};
+use crate::model::settle::{Claim, Fence, Payload};
+use crate::model::task::{Options, TaskState};
 use crate::store::sqlite::tx::{Tx, extra};
 
 /// A payload up to this is kept in the task's row: a larger one would be rewritten with every change of state.
 pub(super) const MAX_INLINE_BYTES: usize = 1024;
 
 const INSERT: &str = "
-    INSERT INTO punctual_task (id, lane, priority, state, attempt, crashes, max_attempts, claim_no,
-        scheduled_at, created_at, expires_at, extras, checksum, partition, options, payload)
-    VALUES (:id, :lane, :priority, 0, 0, 0, :max_attempts, 0,
-        :scheduled_at, :created_at, :expires_at, :extras, :checksum, :partition, :options, :payload)
+    INSERT INTO punctual_task (id, lane, priority, state, attempt, crashes, max_attempts, claim_no, instance,
+        scheduled_at, created_at, started_at, expires_at, extras, checksum, partition, options, payload)
+    VALUES (:id, :lane, :priority, :state, :attempt, 0, :max_attempts, :claim_no, :instance,
+        :scheduled_at, :created_at, :started_at, :expires_at, :extras, :checksum, :partition, :options, :payload)
     ON CONFLICT (id) DO NOTHING";
 
 const INSERT_PAYLOAD: &str = "INSERT INTO punctual_payload (seq, payload) VALUES (:seq, :payload)";
@@ -37,11 +38,97 @@ pub(super) fn encode_options(options: &Options) -> Option<Vec<u8>> {
 }
 
 pub(super) fn insert(tx: &mut Tx<'_>, tasks: &[Insert]) -> rusqlite::Result<Vec<Scheduled>> {
-    tasks.iter().map(|task| insert_one(tx, task)).collect()
+    let mut answers = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let lane = tx.lane_id(&task.queue, &task.kind, false)?;
+        answers.push(match write(tx, lane, task, None)? {
+            Some(_) => {
+                tx.pending(lane, task.priority, task.scheduled_at);
+                if let Some(at) = task.expires_at {
+                    tx.expires(at);
+                }
+                Scheduled::New(task.id)
+            }
+            None => Scheduled::Existing(task.id),
+        });
+    }
+    Ok(answers)
 }
 
-fn insert_one(tx: &mut Tx<'_>, task: &Insert) -> rusqlite::Result<Scheduled> {
-    let lane = tx.lane_id(&task.queue, &task.kind, false)?;
+/// Stores a task that is due as claimed already, by one write of its row, if a worker waits for one and it is the best of
+/// its queue; `None`: it is not, and nothing was done.
+pub(super) fn insert_claimed(
+    tx: &mut Tx<'_>,
+    task: &Insert,
+    standing: &ClaimRequest,
+) -> rusqlite::Result<Option<(Scheduled, Option<Claim>)>> {
+    let id = tx.lane_id(&task.queue, &task.kind, false)?;
+    let Some(lane) = tx.lane(id) else {
+        return Ok(None);
+    };
+    if !is_next(tx, task, id, standing) {
+        return Ok(None);
+    }
+    let claim_no = tx.draw(0);
+    let Some(seq) = write(tx, id, task, Some(claim_no))? else {
+        return Ok(Some((Scheduled::Existing(task.id), None)));
+    };
+    tx.event(id, task.id, EventKind::Claimed);
+    let claim = Claim {
+        fence: Fence {
+            seq,
+            instance: tx.instance,
+            claim_no,
+        },
+        id: task.id,
+        kind: lane.kind,
+        queue: lane.queue,
+        priority: task.priority,
+        scheduled_at: task.scheduled_at,
+        attempt: 1,
+        crashes: 0,
+        max_attempts: task.max_attempts,
+        options: task.options.clone(),
+        last_error: None,
+        payload: Payload::Whole(task.payload.clone()),
+    };
+    Ok(Some((Scheduled::New(task.id), Some(claim))))
+}
+
+/// Whether a claim would take this task next, were it stored: it may be taken, and nothing due in its queue is better.
+fn is_next(tx: &Tx<'_>, task: &Insert, lane: LaneId, standing: &ClaimRequest) -> bool {
+    let may_start = task.scheduled_at <= tx.now && task.expires_at.is_none_or(|at| at >= tx.now);
+    let takes = |claim: &LaneClaim| claim.lane == lane && !claim.suspect;
+    let queue = standing
+        .queues
+        .iter()
+        .find(|queue| queue.lanes.iter().any(takes));
+    let Some(queue) = queue.filter(|queue| may_start && queue.limit > 0 && standing.free > 0)
+    else {
+        return false;
+    };
+    let place = (task.priority, task.scheduled_at);
+    queue.lanes.iter().all(|claim| {
+        let Some(mut lane) = tx.lane(claim.lane) else {
+            return false;
+        };
+        tx.done.learnt.apply_to(&mut lane);
+        let better = (0..)
+            .zip(&lane.heads)
+            .filter_map(|(priority, head)| head.map(|at| (priority, at)))
+            // What is stored already comes first of two that are alike.
+            .any(|(priority, at)| at <= tx.now && (priority, at) <= place);
+        !lane.paused && !better
+    })
+}
+
+/// Writes the rows of a task, as pending or as started under a claim's number; `None`: its id is stored already.
+fn write(
+    tx: &mut Tx<'_>,
+    lane: LaneId,
+    task: &Insert,
+    claim_no: Option<i64>,
+) -> rusqlite::Result<Option<i64>> {
     let inline = task.payload.len() <= MAX_INLINE_BYTES;
     let mut extras = 0;
     if !inline {
@@ -51,13 +138,23 @@ fn insert_one(tx: &mut Tx<'_>, task: &Insert) -> rusqlite::Result<Scheduled> {
         extras |= extra::TAGS;
     }
     let id = task.id.as_bytes();
-    let added = tx.conn.prepare_cached(INSERT)?.execute(params![
+    let state = claim_no.map_or(TaskState::Pending, |_| TaskState::Running);
+    let statement = match &mut tx.insert {
+        Some(statement) => statement,
+        none => none.insert(tx.conn.prepare_cached(INSERT)?),
+    };
+    let added = statement.execute(params![
         id,
         lane.0,
         task.priority,
+        state.code(),
+        i64::from(claim_no.is_some()),
         task.max_attempts,
+        claim_no.unwrap_or(0),
+        claim_no.map(|_| tx.instance),
         task.scheduled_at.micros(),
         task.created_at.micros(),
+        claim_no.map(|_| tx.now.micros()),
         task.expires_at.map(|at| at.micros()),
         extras,
         checksum(id, &task.kind, &task.payload),
@@ -66,25 +163,19 @@ fn insert_one(tx: &mut Tx<'_>, task: &Insert) -> rusqlite::Result<Scheduled> {
         inline.then_some(&task.payload),
     ])?;
     if added == 0 {
-        return Ok(Scheduled::Existing(task.id));
+        return Ok(None);
     }
-    if extras != 0 {
-        let seq = tx.conn.last_insert_rowid();
-        if !inline {
-            tx.conn
-                .prepare_cached(INSERT_PAYLOAD)?
-                .execute(params![seq, task.payload])?;
-        }
-        for tag in &task.tags {
-            tx.conn
-                .prepare_cached(INSERT_TAG)?
-                .execute(params![seq, tag])?;
-        }
+    let seq = tx.conn.last_insert_rowid();
+    if !inline {
+        tx.conn
+            .prepare_cached(INSERT_PAYLOAD)?
+            .execute(params![seq, task.payload])?;
     }
-    tx.pending(lane, task.priority, task.scheduled_at);
-    if let Some(at) = task.expires_at {
-        tx.expires(at);
+    for tag in &task.tags {
+        tx.conn
+            .prepare_cached(INSERT_TAG)?
+            .execute(params![seq, tag])?;
     }
     tx.event(lane, task.id, EventKind::Scheduled);
-    Ok(Scheduled::New(task.id))
+    Ok(Some(seq))
 }

@@ -27,7 +27,7 @@ use crate::store::Pending;
 use crate::store::sqlite::writer::Writer;
 use crate::tell::tell;
 use crate::thread::Thread;
-use crate::time::{Deadline, Stopwatch, Timestamp};
+use crate::time::{Deadline, MAX_PARK, Stopwatch, Timestamp};
 use crate::wake::{Wake, lock};
 
 /// How much a leader serves before it hands the turn on.
@@ -35,6 +35,8 @@ const MAX_REIGN_OPS: usize = 256;
 const MAX_REIGN: Duration = Duration::from_millis(5);
 /// How many requests may wait.
 const MAX_QUEUED: usize = 4096;
+/// How long what only settles waits for a caller's transaction to share.
+const PATIENCE: Duration = Duration::from_micros(500);
 
 /// Operations of one call: one transaction, with what else is there.
 pub(super) struct Request {
@@ -83,6 +85,8 @@ impl Drop for Request {
 struct Cell {
     state: Mutex<CellState>,
     changed: Condvar,
+    /// Its thread looks by itself whether the turn is free, after [`PATIENCE`].
+    is_patient: bool,
 }
 
 #[derive(Debug)]
@@ -180,6 +184,8 @@ impl Turn {
 
     /// Queues a request. `true`: the turn was free and is the caller's to lead.
     fn enqueue(&self, now: Timestamp, ops: Vec<Op>, waited_for: bool) -> Result<(Arc<Cell>, bool)> {
+        // Nobody minds if it waits a little: nothing starts with it.
+        let is_patient = |op: &Op| matches!(op, Op::Settle(_) | Op::Prune { .. });
         let cell = Arc::new(Cell {
             state: Mutex::new(CellState {
                 stage: Stage::Queued,
@@ -187,6 +193,7 @@ impl Turn {
                 waited_for,
             }),
             changed: Condvar::new(),
+            is_patient: ops.iter().all(is_patient),
         });
         let mut queue = self.room()?;
         queue.requests.push_back(Request {
@@ -221,6 +228,7 @@ impl Turn {
 
     fn wait_for(&self, cell: &Arc<Cell>) -> Result<Vec<Reply>> {
         let deadline = Deadline::after(self.wait);
+        let patience = if cell.is_patient { PATIENCE } else { MAX_PARK };
         let mut state = lock(&cell.state);
         loop {
             match std::mem::replace(&mut state.stage, Stage::Taken) {
@@ -262,9 +270,13 @@ impl Turn {
             }
             state = cell
                 .changed
-                .wait_timeout(state, remaining)
+                .wait_timeout(state, remaining.min(patience))
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+            if patience == PATIENCE && matches!(state.stage, Stage::Queued) {
+                // No caller came whose transaction it could share.
+                state.stage = Stage::Invited;
+            }
         }
     }
 
@@ -341,6 +353,8 @@ struct Reign<'a> {
     turn: &'a Turn,
     since: Stopwatch,
     served: usize,
+    /// How many requests the last batch had.
+    last: usize,
     over: bool,
 }
 
@@ -350,6 +364,7 @@ impl<'a> Reign<'a> {
             turn,
             since: Stopwatch::start(),
             served: 0,
+            last: 0,
             over: false,
         }
     }
@@ -357,6 +372,12 @@ impl<'a> Reign<'a> {
     /// The next batch; `None` once the turn is given up.
     fn next(&mut self) -> Option<Vec<Request>> {
         let mut queue = lock(&self.turn.queue);
+        if (1..self.last).contains(&queue.requests.len()) {
+            // Those who were just answered may be about to come again, and can share the next transaction.
+            drop(queue);
+            std::thread::yield_now();
+            queue = lock(&self.turn.queue);
+        }
         let is_over = self.served > 0
             && (self.served >= MAX_REIGN_OPS
                 || self.since.elapsed() >= MAX_REIGN
@@ -367,6 +388,7 @@ impl<'a> Reign<'a> {
             return None;
         }
         let batch = take_batch(&mut queue.requests);
+        self.last = batch.len();
         self.turn
             .waiting
             .store(queue.requests.len(), Ordering::Relaxed);
@@ -402,27 +424,31 @@ fn take_batch(requests: &mut VecDeque<Request>) -> Vec<Request> {
 impl Turn {
     /// Gives the turn to the first caller who can take it, or sets it free.
     fn hand_on(&self, queue: &mut Queue) {
-        // A caller who comes before the one who is invited wakes takes the turn, and his request along.
-        let invites = !queue.requests.iter().any(Request::is_durable);
-        for request in &queue.requests {
-            let mut state = lock(&request.cell.state);
-            if state.waited_for && matches!(state.stage, Stage::Queued | Stage::Invited) {
-                if invites {
-                    state.stage = Stage::Invited;
-                    queue.leading = false;
-                } else {
-                    state.stage = Stage::Lead;
-                }
-                drop(state);
-                request.cell.changed.notify_one();
-                return;
-            }
+        let waits = |request: &&Request| {
+            let state = lock(&request.cell.state);
+            state.waited_for && matches!(state.stage, Stage::Queued | Stage::Invited)
+        };
+        let tell = |request: &Request, stage: Stage| {
+            lock(&request.cell.state).stage = stage;
+            request.cell.changed.notify_one();
+        };
+        let callers = queue.requests.iter().filter(|each| each.is_durable());
+        if let Some(next) = callers.clone().find(waits) {
+            return tell(next, Stage::Lead);
         }
-        if queue.requests.is_empty() {
-            queue.leading = false;
-        } else if let Some(helper) = &*lock(&self.helper) {
-            // Only submitted requests are left.
-            helper.wake.notify();
+        if callers.count() > 0 {
+            // Only submitted ones.
+            if let Some(helper) = &*lock(&self.helper) {
+                helper.wake.notify();
+            }
+            return;
+        }
+        // A caller who comes before the one who is invited wakes takes the turn, and his request along. The patient ones
+        // look for themselves.
+        queue.leading = false;
+        let mut own = queue.requests.iter().filter(|each| !each.cell.is_patient);
+        if let Some(next) = own.find(waits) {
+            tell(next, Stage::Invited);
         }
     }
 }

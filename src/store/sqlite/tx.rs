@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rusqlite::{Connection, params};
+use rusqlite::{CachedStatement, Connection, params};
 
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
@@ -26,7 +26,6 @@ pub(super) mod extra {
 }
 
 /// What an operation runs in.
-#[derive(Debug)]
 pub(super) struct Tx<'a> {
     pub(super) conn: &'a Connection,
     pub(super) now: Timestamp,
@@ -39,6 +38,8 @@ pub(super) struct Tx<'a> {
     /// How many requests wait for this transaction to end.
     pub(super) waiting: &'a AtomicUsize,
     pub(super) done: &'a mut Done,
+    /// Looked up once for all the inserts of a transaction.
+    pub(super) insert: Option<CachedStatement<'a>>,
 }
 
 /// What a transaction did, to be told once it has committed.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::op::{Op, Reply};
+use crate::model::new_task::Scheduled;
+use crate::model::op::{Insert, Op, Reply};
 use crate::store::sqlite::checkpoint::Checkpoints;
 use crate::store::sqlite::lanes::Lanes;
 use crate::store::sqlite::ledger::Ledger;
@@ -20,6 +21,7 @@ use crate::store::sqlite::open::{Durability, Opener};
 use crate::store::sqlite::turn::Request;
 use crate::store::sqlite::tx::{Done, Tx};
 use crate::store::sqlite::{change, claim, fault, insert, prune, rescue, settle};
+use crate::store::standing::Taken;
 use crate::store::{Condition, Hub};
 use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
@@ -280,38 +282,45 @@ impl Writer {
             drawn: &mut self.drawn,
             waiting: &self.waiting,
             done,
+            insert: None,
         };
-        let mut replies = Vec::with_capacity(batch.len());
-        // Claims come last, and see what the others did.
+        let mut replies = vec![Vec::new(); batch.len()];
+        let last = batch.iter().map(|request| request.now).max();
+        let latest = last.unwrap_or(Timestamp::MIN);
+        // A lone insert comes after what the scheduler itself does, and claims come last: they see what the others did.
+        let lone = lone_insert(batch);
+        let order = (0..batch.len()).filter(|index| lone != Some(*index));
         let mut claims = Vec::new();
-        for (index, request) in batch.iter().enumerate() {
+        for index in order.chain(lone) {
+            let request = &batch[index];
             tx.now = request.now;
-            let mut answers = Vec::with_capacity(request.ops.len());
             for op in &request.ops {
+                if lone == Some(index)
+                    && stands
+                    && let Op::Insert(tasks) = op
+                    && let Some(taken) = hub.standing().take()
+                {
+                    tx.now = latest;
+                    let stored = stand_in(&mut tx, &tasks[0], taken)?;
+                    if let Some(stored) = stored {
+                        replies[index].push(Reply::Inserted(vec![stored]));
+                        continue;
+                    }
+                }
                 if matches!(op, Op::Claim(_)) {
-                    claims.push((index, answers.len(), op));
-                    answers.push(Reply::Claimed(Vec::new()));
+                    claims.push((index, replies[index].len(), op));
+                    replies[index].push(Reply::Claimed(Vec::new()));
                 } else {
-                    answers.push(checked(&mut tx, what(op), |tx| apply(tx, op))?);
+                    replies[index].push(checked(&mut tx, what(op), |tx| apply(tx, op))?);
                 }
             }
-            replies.push(answers);
         }
-        let last = batch.iter().map(|request| request.now).max();
-        tx.now = last.unwrap_or(tx.now);
+        tx.now = latest;
         for (request, index, op) in claims {
             replies[request][index] = checked(&mut tx, what(op), |tx| apply(tx, op))?;
         }
-        if stands
-            && tx.done.news.due.is_some_and(|due| due <= tx.now)
-            && let Some(taken) = hub.standing().take()
-        {
-            let claims = checked(&mut tx, "claim", |tx| claim::claim(tx, taken.request()));
-            let (claims, failure) = claims.map_or_else(|f| (Vec::new(), Some(f)), |c| (c, None));
-            tx.done.standing = Some((taken, claims));
-            if let Some(failure) = failure {
-                return Err(failure);
-            }
+        if stands && tx.done.news.due.is_some_and(|due| due <= tx.now) {
+            claim_standing(&mut tx, hub)?;
         }
         run_sql(conn, "COMMIT").map_err(Failure::Commit)?;
         Ok(replies)
@@ -474,6 +483,52 @@ fn what(op: &Op) -> &'static str {
         Op::Disown { .. } => "give back",
         Op::Rescue { .. } => "rescue",
     }
+}
+
+/// The request that is the only one of a caller, and stores one task: whatever else becomes due is known before it.
+fn lone_insert(batch: &[Request]) -> Option<usize> {
+    let mut callers = (0..).zip(batch).filter(|(_, each)| each.is_durable());
+    let (index, request) = callers.next()?;
+    let is_alone = callers.next().is_none();
+    let inserts = matches!(&request.ops[..], [Op::Insert(tasks)] if tasks.len() == 1);
+    (is_alone && inserts).then_some(index)
+}
+
+/// Stores a task as claimed by the standing claim, if that would take it next; `None`: nothing was done.
+fn stand_in(
+    tx: &mut Tx<'_>,
+    task: &Insert,
+    taken: Taken,
+) -> std::result::Result<Option<Scheduled>, Failure> {
+    let stored = checked(tx, "schedule", |tx| {
+        insert::insert_claimed(tx, task, taken.request())
+    });
+    let (stored, claims, failure) = match stored {
+        Ok(Some((stored, claim))) => (Some(stored), Vec::from_iter(claim), None),
+        Ok(None) => (None, Vec::new(), None),
+        Err(failure) => (None, Vec::new(), Some(failure)),
+    };
+    tx.done.standing = Some((taken, claims));
+    failure.map_or(Ok(stored), Err)
+}
+
+/// Makes the standing claim, unless it was made already.
+fn claim_standing(tx: &mut Tx<'_>, hub: &Hub) -> std::result::Result<(), Failure> {
+    let taken = match tx.done.standing.take() {
+        Some((taken, claims)) if claims.is_empty() => taken,
+        Some(made) => {
+            tx.done.standing = Some(made);
+            return Ok(());
+        }
+        None => match hub.standing().take() {
+            Some(taken) => taken,
+            None => return Ok(()),
+        },
+    };
+    let claims = checked(tx, "claim", |tx| claim::claim(tx, taken.request()));
+    let (claims, failure) = claims.map_or_else(|f| (Vec::new(), Some(f)), |c| (c, None));
+    tx.done.standing = Some((taken, claims));
+    failure.map_or(Ok(()), Err)
 }
 
 /// Runs something in a transaction, and looks whether the transaction is still the same.
