@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use punctual::{NewTask, Outcome, Scheduler, TaskState};
 
 use crate::child::{Running, Task};
+use crate::quantile::{listed, median};
 use crate::report::Row;
 use crate::work::Work;
 use crate::{Result, Run};
@@ -21,41 +22,54 @@ const MAX_CPU_MS: f64 = 5.0;
 const MAX_RESIDENT_MIB: f64 = 20.0;
 
 pub(crate) fn run(run: &mut Run) -> Result<()> {
-    let seconds = if run.is_small { 2 } else { 20 };
-    let path = run.folder.join("idle.db");
-    let task = |part| Task {
-        part,
-        file: &path,
-        span: Duration::from_secs(seconds),
-        count: TASKS,
-    };
-    // Side by side: neither does anything.
-    let mut ours = Running::start(task("idle"))?;
-    let mut bare = Running::start(task("bare"))?;
-    let ours: Cost = ours.line()?.parse()?;
-    let bare: Cost = bare.line()?.parse()?;
-    let beyond = ours.cpu_ms - bare.cpu_ms;
+    let (rounds, seconds) = if run.is_small { (1, 2) } else { (3, 20) };
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let dir = tempfile::tempdir_in(&run.folder)?;
+        let path = dir.path().join("idle.db");
+        let task = |part| Task {
+            part,
+            file: &path,
+            span: Duration::from_secs(seconds),
+            count: TASKS,
+        };
+        // Side by side: neither does anything.
+        let children = (Running::start(task("idle"))?, Running::start(task("bare"))?);
+        let (mut with, mut without) = children;
+        ours.push(with.line()?.parse()?);
+        bare.push(without.line()?.parse()?);
+    }
+    let beyond: Vec<f64> = ours
+        .iter()
+        .zip(&bare)
+        .map(|(ours, bare): (&Cost, &Cost)| ours.cpu_ms - bare.cpu_ms)
+        .collect();
+    let over =
+        |of: &[Cost], what: fn(&Cost) -> f64| median(&of.iter().map(what).collect::<Vec<_>>());
+    let cpu_ms = median(&beyond);
+    let resident_mib = over(&ours, |cost| cost.resident_mib);
     run.report.row(&Row {
         workload: "W7",
         setting: "cpu-ms".into(),
-        value: beyond,
+        value: cpu_ms,
         unit: "ms",
-        limit: bare.cpu_ms,
+        limit: over(&bare, |cost| cost.cpu_ms),
         target: Some(format!("at most {MAX_CPU_MS} beyond bare")),
-        met: Some(beyond <= MAX_CPU_MS),
+        met: Some(cpu_ms <= MAX_CPU_MS),
         note: Some(format!(
-            "FULL, {TASKS} tasks due in an hour, {WORKERS} workers, {seconds} s; no read, no write"
+            "FULL, {TASKS} tasks due in an hour, {WORKERS} workers, {seconds} s; no read, no write; rounds {}",
+            listed(&beyond)
         )),
         ..Row::default()
     });
     run.report.row(&Row {
         workload: "W7",
         setting: "resident-mib".into(),
-        value: ours.resident_mib,
+        value: resident_mib,
         unit: "MiB",
-        limit: bare.resident_mib,
+        limit: over(&bare, |cost| cost.resident_mib),
         target: Some(format!("under {MAX_RESIDENT_MIB}")),
-        met: Some(ours.resident_mib < MAX_RESIDENT_MIB),
+        met: Some(resident_mib < MAX_RESIDENT_MIB),
         ..Row::default()
     });
     Ok(())

@@ -8,7 +8,7 @@ use punctual::chrono::DateTime;
 use punctual::{NewTask, Outcome, Scheduler, TaskState};
 
 use crate::bare::now;
-use crate::quantile::{median, quantile};
+use crate::quantile::{listed, median, quantile};
 use crate::report::Row;
 use crate::work::Work;
 use crate::{Result, Run};
@@ -85,11 +85,6 @@ pub(crate) fn busy(run: &mut Run) -> Result<()> {
         ..Row::default()
     });
     Ok(())
-}
-
-fn listed(values: &[f64]) -> String {
-    let each: Vec<String> = values.iter().map(|value| format!("{value:.3}")).collect();
-    each.join(" ")
 }
 
 /// How late each task started, and each of the waits between them ended, in milliseconds.

@@ -17,3 +17,9 @@ pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
 pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
+
+/// For a note: each, to the thousandth.
+pub(crate) fn listed(values: &[f64]) -> String {
+    let each: Vec<String> = values.iter().map(|value| format!("{value:.3}")).collect();
+    each.join(" ")
+}
