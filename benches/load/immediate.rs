@@ -37,7 +37,7 @@ pub(crate) fn run(run: &mut Run) -> Result<()> {
             let growth = large / value;
             run.report.row(&Row {
                 workload: "W8",
-                setting: format!("FULL, {} over {count} {mix}", 10 * count),
+                setting: format!("FULL, ten times {mix}"),
                 value: growth,
                 unit: "times",
                 limit: large_limit / limit,
