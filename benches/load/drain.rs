@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use punctual::rusqlite::Connection;
 use punctual::{Durability, Payload};
+use punctual::rusqlite::Connection;
 
-use crate::bare::{self, Ids};
+use crate::bare::{self, Drain, Ids};
 use crate::ours::{self, Make, Note, View};
 use crate::pairs::{Slice, Subject};
 use crate::{Result, Run, insert};
@@ -14,6 +14,7 @@ use crate::{Result, Run, insert};
 pub(crate) struct Backlog {
     folder: PathBuf,
     tasks: u64,
+    drain: Drain,
 }
 
 impl Backlog {
@@ -26,6 +27,7 @@ impl Backlog {
         Ok(Self {
             folder: folder.to_owned(),
             tasks,
+            drain: Drain::of(payload.len()),
         })
     }
 
@@ -51,7 +53,7 @@ impl Backlog {
             Ids::Unchecked => "lean.db",
         };
         let path = ours::copy(&self.folder.join(name), dir.path())?;
-        let slice = Slice::of(self.tasks, || bare::drain(&path, ids))?;
+        let slice = Slice::of(self.tasks, || self.drain.run(&path, ids))?;
         bare::check(&Connection::open(&path)?, bare::COMPLETED, self.tasks)?;
         Ok(slice)
     }
