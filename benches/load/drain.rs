@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use punctual::{Durability, Payload};
 use punctual::rusqlite::Connection;
+use punctual::{Durability, Payload};
 
 use crate::bare::{self, Drain, Ids};
 use crate::ours::{self, Make, Note, View};
