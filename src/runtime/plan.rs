@@ -11,8 +11,10 @@ use crate::time::Timestamp;
 pub(crate) const AHEAD: Duration = Duration::from_millis(5);
 /// A task that takes longer is never claimed ahead of the workers.
 const MAX_AHEAD_COST: Duration = Duration::from_millis(1);
-/// The most tasks in one claim.
-const MAX_CLAIM: usize = 512;
+/// The most tasks in one claim: more share a transaction for little gain, and others wait for it.
+const MAX_CLAIM: usize = 256;
+/// The most tasks that wait for a worker: the workers should not run out of the quickest while a transaction claims more.
+pub(crate) const MAX_WAITING: usize = 1024;
 /// With more lanes than this no claim is left with the store: every call that makes something due would look at all.
 const MAX_STANDING_LANES: usize = 64;
 
@@ -92,7 +94,7 @@ pub(crate) fn plan(
     let target = AHEAD * u32::try_from(load.workers).unwrap_or(u32::MAX);
     let budget = target.saturating_sub(load.ahead);
     // A claim has its price, so what waits is used up half before there is another.
-    let is_low = !load.stalled && load.waiting <= MAX_CLAIM / 2 && load.ahead <= target / 2;
+    let is_low = !load.stalled && load.waiting <= MAX_WAITING / 2 && load.ahead <= target / 2;
     let (mut queues, mut standing) = (Queues::default(), Queues::default());
     for lane in lanes {
         if lane.paused || !has_handler(&lane.kind) || (lane.suspect && load.suspect) {
@@ -128,7 +130,7 @@ pub(crate) fn plan(
             .any(|lane| lane.cost.is_some_and(|cost| cost <= budget))
     };
     let worth_it = load.free > 0 || is_low && queues.iter().any(|(_, queue)| affordable(queue));
-    let limit = MAX_CLAIM.saturating_sub(load.waiting);
+    let limit = MAX_CLAIM.min(MAX_WAITING.saturating_sub(load.waiting));
     if !queues.is_empty() && worth_it && limit > 0 {
         plan.claim = Some(ClaimRequest {
             queues: in_turn(queues, turns),

@@ -7,8 +7,11 @@ use std::time::Duration;
 use crate::handler::token::Token;
 use crate::model::settle::Claim;
 use crate::runtime::attempts::Place;
-use crate::time::{MAX_PARK, Stopwatch};
+use crate::time::Stopwatch;
 use crate::wake::lock;
+
+/// How long an idle worker waits: it is woken for each task.
+const IDLE_WAIT: Duration = Duration::from_secs(60);
 
 /// A claimed task on its way to a worker.
 #[derive(Debug)]
@@ -105,7 +108,7 @@ impl Ready {
             }
             state = self
                 .changed
-                .wait_timeout(state, MAX_PARK)
+                .wait_timeout(state, IDLE_WAIT)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }

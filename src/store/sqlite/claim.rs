@@ -34,15 +34,17 @@ pub(super) const READ: &str = "
 /// times as much as the two.
 pub(super) const TAKE: &str = "
     UPDATE punctual_task
-    SET state = 10, instance = :instance, claim_no = :claim_no, attempt = attempt + 1, started_at = :now
+    SET state = 10, instance = :instance, claim_no = :claim_no, attempt = attempt + 1, started_at = :now,
+        room = substr(room, :taken + 1)
     WHERE seq = :seq AND state = 0";
 
 /// Takes [`HANDFUL`] of them: a third less work than one by one. OR FAIL: if it fails the transaction is rolled back, so it
 /// needs no journal of its own.
 pub(super) const TAKE_HANDFUL: &str = "
     UPDATE OR FAIL punctual_task
-    SET state = 10, instance = ?1, claim_no = ?2, attempt = attempt + 1, started_at = ?3
-    WHERE state = 0 AND seq IN (?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+    SET state = 10, instance = ?1, claim_no = ?2, attempt = attempt + 1, started_at = ?3,
+        room = substr(room, ?4 + 1)
+    WHERE state = 0 AND seq IN (?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
 
 const HANDFUL: usize = 16;
 
@@ -408,18 +410,20 @@ fn take(tx: &mut Tx<'_>, claims: &mut [Claim]) -> rusqlite::Result<()> {
         claim.fence.claim_no = claim_no;
     }
     let (instance, now) = (tx.instance, tx.now.micros());
+    let bytes = row::claim_bytes(instance, claim_no) as i64;
     let mut handfuls = claims.chunks_exact(HANDFUL);
     if handfuls.len() > 0 {
         let mut statement = tx.conn.prepare_cached(TAKE_HANDFUL)?;
         for handful in &mut handfuls {
             let seqs = handful.iter().map(|claim| claim.fence.seq);
-            let bound = [instance, claim_no, now].into_iter().chain(seqs);
+            let bound = [instance, claim_no, now, bytes].into_iter().chain(seqs);
             check(statement.execute(params_from_iter(bound))?, HANDFUL)?;
         }
     }
     let mut statement = tx.conn.prepare_cached(TAKE)?;
     for claim in handfuls.remainder() {
-        let taken = statement.execute(params![instance, claim_no, now, claim.fence.seq])?;
+        let seq = claim.fence.seq;
+        let taken = statement.execute(params![instance, claim_no, now, bytes, seq])?;
         check(taken, 1)?;
     }
     Ok(())

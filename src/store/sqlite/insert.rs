@@ -7,6 +7,7 @@ use crate::model::new_task::Scheduled;
 use crate::model::op::{ClaimRequest, Insert, LaneClaim, LaneId};
 use crate::model::settle::{Claim, Fence, Payload};
 use crate::model::task::{Options, TaskState};
+use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{Tx, extra};
 
 /// A payload up to this is kept in the task's row: a larger one would be rewritten with every change of state.
@@ -14,9 +15,9 @@ pub(super) const MAX_INLINE_BYTES: usize = 1024;
 
 const INSERT: &str = "
     INSERT INTO punctual_task (id, lane, priority, state, attempt, crashes, max_attempts, claim_no, instance,
-        scheduled_at, created_at, started_at, expires_at, extras, checksum, partition, options, payload)
+        scheduled_at, created_at, started_at, expires_at, room, extras, checksum, partition, options, payload)
     VALUES (:id, :lane, :priority, :state, :attempt, 0, :max_attempts, :claim_no, :instance,
-        :scheduled_at, :created_at, :started_at, :expires_at, :extras, :checksum, :partition, :options, :payload)
+        :scheduled_at, :created_at, :started_at, :expires_at, :room, :extras, :checksum, :partition, :options, :payload)
     ON CONFLICT (id) DO NOTHING";
 
 const INSERT_PAYLOAD: &str = "INSERT INTO punctual_payload (seq, payload) VALUES (:seq, :payload)";
@@ -156,6 +157,7 @@ fn write(
         task.created_at.micros(),
         claim_no.map(|_| tx.now.micros()),
         task.expires_at.map(|at| at.micros()),
+        row::room(claim_no.map_or(0, |number| row::claim_bytes(tx.instance, number))),
         extras,
         checksum(id, &task.kind, &task.payload),
         task.partition,

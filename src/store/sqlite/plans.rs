@@ -8,6 +8,9 @@ use rusqlite::{Connection, StatementStatus};
 use crate::id::TaskId;
 use crate::model::filter::Filter;
 use crate::model::op::{ClaimRequest, Insert, LaneClaim, Op, QueueClaim, Reply};
+use crate::model::outcome::Outcome;
+use crate::model::retry::RetryPolicy;
+use crate::model::settle::{Claim, End, settle};
 use crate::model::task::Options;
 use crate::store::sqlite::claim::{CANDIDATES, READ, TAKE, TAKE_HANDFUL};
 use crate::store::sqlite::filter::{LANES, LAST_EXAMINED, LAST_EXAMINED_BACKWARDS, Matching};
@@ -254,6 +257,10 @@ impl Kit {
     }
 
     fn take(&self, free: usize) -> usize {
+        self.claims(free).len()
+    }
+
+    fn claims(&self, free: usize) -> Vec<Claim> {
         let lanes = self
             .store
             .lanes()
@@ -280,7 +287,7 @@ impl Kit {
             .unwrap()
             .remove(0)
         {
-            Reply::Claimed(claims) => claims.len(),
+            Reply::Claimed(claims) => claims,
             other => panic!("{other:?}"),
         }
     }
@@ -418,4 +425,33 @@ fn p13_a_list_by_ids_visits_those_alone() {
         statement.get_status(StatementStatus::VmStep)
     });
     assert!(steps < 1_000, "{steps}");
+}
+
+/// A row that grew would not fit its page any more, and each page be split.
+#[test]
+fn p13_a_row_that_is_claimed_and_completed_keeps_its_length() {
+    let kit = Kit::new();
+    kit.insert(1_000, |_| task("known", "default", 5, NOW));
+    let pages = || -> i64 {
+        let sql = "SELECT count(*) FROM dbstat WHERE name = 'punctual_task'";
+        let count = |conn: &Connection| conn.query_row(sql, [], |row| row.get(0));
+        kit.store.with_reader(count).unwrap()
+    };
+    let before = pages();
+    for _ in 0..10 {
+        let claims = kit.claims(100);
+        assert_eq!(claims.len(), 100);
+        let policy = RetryPolicy::default();
+        let done = |claim: &Claim| {
+            let result = Ok(Outcome::done());
+            let end = End::Returned {
+                result,
+                late: false,
+            };
+            settle(claim, end, &policy, 0.5, NOW)
+        };
+        let all: Vec<_> = claims.iter().map(done).collect();
+        kit.store.apply(NOW, vec![Op::Settle(all.into())]).unwrap();
+    }
+    assert_eq!(pages(), before);
 }

@@ -26,6 +26,9 @@ const TAKE_BACK: &str = "
 
 const END_INSTANCE: &str = "UPDATE punctual_instance SET ended_at = :now WHERE id = :id";
 
+/// A slice of so many is cut short if somebody waits.
+const ENOUGH: usize = 64;
+
 struct Row {
     seq: i64,
     id: TaskId,
@@ -52,7 +55,12 @@ pub(super) fn rescue(
         more: rows.len() == limit,
         ..Rescued::default()
     };
-    for row in &rows {
+    for (done, row) in rows.iter().enumerate() {
+        if done >= ENOUGH && tx.is_waited_for() {
+            // The next slice goes on after whoever waits.
+            rescued.more = true;
+            break;
+        }
         let orphan = Orphan {
             crashes: row.crashes,
             max_crashes: row.max_crashes,

