@@ -35,7 +35,8 @@ pub(crate) struct Claim {
     pub(crate) attempt: u32,
     pub(crate) crashes: u32,
     pub(crate) max_attempts: u32,
-    pub(crate) options: Options,
+    /// `None`: the default ones, as most have.
+    pub(crate) options: Option<Box<Options>>,
     /// The text of the newest error, if there was an attempt before this one.
     pub(crate) last_error: Option<String>,
     pub(crate) payload: Payload,
@@ -232,12 +233,10 @@ fn after_failure(
     let delay = match failure.retry {
         Retry::Never => return Change::Failed,
         Retry::After(delay) => delay,
-        Retry::ByPolicy => claim
-            .options
-            .retry
-            .as_ref()
-            .unwrap_or(retry)
-            .jittered(tries, draw),
+        Retry::ByPolicy => {
+            let own = claim.options.as_ref().and_then(|own| own.retry.as_ref());
+            own.unwrap_or(retry).jittered(tries, draw)
+        }
     };
     Change::Pending {
         at: now + delay,
@@ -298,11 +297,8 @@ pub(crate) fn deadline(
     handler: Option<Duration>,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    claim
-        .options
-        .timeout
-        .or(handler)
-        .map(|timeout| now + timeout)
+    let own = claim.options.as_ref().and_then(|own| own.timeout);
+    own.or(handler).map(|timeout| now + timeout)
 }
 
 #[cfg(test)]
@@ -328,7 +324,7 @@ pub(crate) mod tests {
             attempt,
             crashes,
             max_attempts,
-            options: Options::default(),
+            options: None,
             last_error: None,
             payload: Payload::Whole(b"null".to_vec()),
         }
@@ -483,7 +479,10 @@ pub(crate) mod tests {
     #[test]
     fn the_task_s_own_policy_wins_over_the_handler_s() {
         let mut claim = claim(1, 0, 3);
-        claim.options.retry = Some(RetryPolicy::fixed(S));
+        claim.options = Some(Box::new(Options {
+            retry: Some(RetryPolicy::fixed(S)),
+            ..Options::default()
+        }));
         let handler = RetryPolicy::fixed(9 * S);
         let settlement = settle(&claim, returned(Err("no".into())), &handler, 0.5, NOW);
         assert_eq!(settlement.change(false), &pending(1, 1));

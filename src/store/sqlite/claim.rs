@@ -3,8 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, Statement, params, params_from_iter};
+use rusqlite::{OptionalExtension, Row, params, params_from_iter};
 
+use crate::id::TaskId;
 use crate::model::event::EventKind;
 use crate::model::limits::MAX_PRIORITY;
 use crate::model::op::{CHUNK, ClaimRequest, Heads, Lane, LaneClaim, LaneId, QueueClaim};
@@ -15,20 +16,16 @@ use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{Tx, extra};
 use crate::time::Timestamp;
 
-/// The next pending tasks of a lane and priority. Without an upper bound on the time: the first that is not due tells when
-/// to wake. `seq` is the row's number, which ends every entry of the index; SQLite seeks by it only if the comparison has a
-/// collation, and else passes over all of the same instant.
+/// The next pending tasks of a lane and priority, and whether their start deadline has passed. Without an upper bound on
+/// the time: the first that is not due tells when to wake. `seq` is the row's number, which ends every entry of the index;
+/// SQLite seeks by it only if the comparison has a collation, and else passes over all of the same instant.
 pub(super) const CANDIDATES: &str = "
-    SELECT scheduled_at, seq FROM punctual_task INDEXED BY punctual_task_due
+    SELECT scheduled_at, seq, id, attempt, crashes, max_attempts, claim_no, extras, checksum, options, payload,
+        expires_at IS NOT NULL AND attempt = 0 AND expires_at < :now
+    FROM punctual_task INDEXED BY punctual_task_due
     WHERE state = 0 AND lane = :lane AND priority = :priority
         AND (scheduled_at, seq) > (:scheduled_at, :seq COLLATE BINARY)
     ORDER BY scheduled_at, seq LIMIT :limit";
-
-/// A task that is about to be taken, and whether its start deadline has passed.
-pub(super) const READ: &str = "
-    SELECT id, scheduled_at, attempt, crashes, max_attempts, claim_no, extras, checksum, options, payload,
-        expires_at IS NOT NULL AND attempt = 0 AND expires_at < :now
-    FROM punctual_task WHERE seq = :seq AND state = 0";
 
 /// Takes a row that was read in this transaction. No RETURNING: that would keep a journal of the statement, and cost three
 /// times as much as the two.
@@ -70,7 +67,6 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> rusqlite::Result
             Some(lane)
         }));
     }
-    let mut reader = tx.conn.prepare_cached(READ)?;
     let mut claims = Vec::new();
     let mut budget = Budget {
         free: request.free,
@@ -97,7 +93,7 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> rusqlite::Result
             // What is better must not be overtaken, so nothing more comes from this queue.
             continue;
         }
-        if let Some(claim) = queue.read(tx, &mut reader, best)? {
+        if let Some(claim) = queue.read(tx, best)? {
             budget.spend(&queue.lanes[best].claim);
             bytes += claim.payload.len();
             suspects &= !queue.lanes[best].claim.suspect;
@@ -179,12 +175,13 @@ impl QueueCursor {
         if self.left == 0 {
             return Ok(None);
         }
-        let chunk = self
-            .left
-            .min(room)
-            .min(256)
-            .div_ceil(self.lanes.len().max(1))
-            + 1;
+        let (room, lanes) = (self.left.min(room).min(256), self.lanes.len());
+        // One more than its share tells when the next is due; of very many lanes only the first of each is read.
+        let chunk = if lanes > room {
+            1
+        } else {
+            room.div_ceil(lanes.max(1)) + 1
+        };
         let mut best = None;
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             if lane.claim.suspect && !suspects {
@@ -199,25 +196,20 @@ impl QueueCursor {
         Ok(best.map(|(_, index)| index))
     }
 
-    /// Reads the best task of a lane, which is to be taken; `None` if it turned out to have expired.
-    fn read(
-        &mut self,
-        tx: &mut Tx<'_>,
-        reader: &mut Statement<'_>,
-        index: usize,
-    ) -> rusqlite::Result<Option<Claim>> {
+    /// The best task of a lane, which is to be taken; `None` if it turned out to have expired.
+    fn read(&mut self, tx: &mut Tx<'_>, index: usize) -> rusqlite::Result<Option<Claim>> {
         let lane = &mut self.lanes[index];
-        let (_, seq) = lane
+        let candidate = lane
             .buffer
             .pop_front()
             .expect("only a lane that has one is the best");
-        let claim = read(tx, reader, &lane.lane, lane.priority, seq)?;
-        if claim.is_none() {
-            expire_one(tx, seq)?;
+        if candidate.expired {
+            expire_one(tx, candidate.seq)?;
             return Ok(None);
         }
         self.left -= 1;
-        Ok(claim)
+        let claim = candidate.claim(tx, &lane.lane, lane.priority)?;
+        Ok(Some(claim))
     }
 }
 
@@ -227,8 +219,8 @@ struct LaneCursor {
     lane: Lane,
     heads: Heads,
     priority: u8,
-    /// Due tasks that were read and not taken: due time and row.
-    buffer: VecDeque<(Timestamp, i64)>,
+    /// Due tasks that were read and not taken.
+    buffer: VecDeque<Candidate>,
     /// Where to read on in this priority.
     last: (i64, i64),
     /// Whether this priority has no further due task, and then when the next is due.
@@ -260,8 +252,8 @@ impl LaneCursor {
         chunk: usize,
     ) -> rusqlite::Result<Option<(u8, Timestamp, i64)>> {
         loop {
-            if let Some(&(at, seq)) = self.buffer.front() {
-                return Ok(Some((self.priority, at, seq)));
+            if let Some(best) = self.buffer.front() {
+                return Ok(Some((self.priority, best.at, best.seq)));
             }
             if self.priority > MAX_PRIORITY {
                 return Ok(None);
@@ -284,6 +276,7 @@ impl LaneCursor {
     fn read(&mut self, tx: &Tx<'_>, chunk: usize) -> rusqlite::Result<()> {
         let mut statement = tx.conn.prepare_cached(CANDIDATES)?;
         let mut rows = statement.query(params![
+            tx.now.micros(),
             self.lane.id.0,
             self.priority,
             self.last.0,
@@ -293,13 +286,14 @@ impl LaneCursor {
         let mut count = 0;
         while let Some(row) = rows.next()? {
             count += 1;
-            let (at, seq) = (Timestamp::from_micros(row.get(0)?), row.get(1)?);
+            let at = Timestamp::from_micros(row.get(0)?);
             if at > tx.now {
                 self.exhausted = Some(Some(at));
                 return Ok(());
             }
-            self.last = (at.micros(), seq);
-            self.buffer.push_back((at, seq));
+            let candidate = Candidate::read(row, at)?;
+            self.last = (at.micros(), candidate.seq);
+            self.buffer.push_back(candidate);
         }
         if count < chunk {
             self.exhausted = Some(None);
@@ -314,7 +308,7 @@ impl LaneCursor {
         }
         if self.priority <= MAX_PRIORITY && self.last != START {
             let next = match (self.buffer.front(), self.exhausted) {
-                (Some(&(at, _)), _) => Some(at),
+                (Some(best), _) => Some(best.at),
                 (None, Some(next)) => next,
                 (None, None) => Some(Timestamp::from_micros(self.last.0)),
             };
@@ -323,81 +317,98 @@ impl LaneCursor {
     }
 }
 
-/// Reads a task that is to be taken, under the number of its last claim; `None` if its start deadline has passed.
-fn read(
-    tx: &mut Tx<'_>,
-    reader: &mut Statement<'_>,
-    lane: &Lane,
-    priority: u8,
+/// A due task as it was read.
+struct Candidate {
+    at: Timestamp,
     seq: i64,
-) -> rusqlite::Result<Option<Claim>> {
-    let mut rows = reader.query(params![tx.now.micros(), seq])?;
-    let Some(row) = rows.next()? else {
-        return Ok(None);
-    };
-    if row.get(10)? {
-        return Ok(None);
+    id: TaskId,
+    attempt: u32,
+    crashes: u32,
+    max_attempts: u32,
+    /// Of its last claim.
+    claim_no: i64,
+    extras: i64,
+    checksum: i64,
+    options: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    /// Its start deadline has passed.
+    expired: bool,
+}
+
+impl Candidate {
+    fn read(row: &Row<'_>, at: Timestamp) -> rusqlite::Result<Self> {
+        Ok(Self {
+            at,
+            seq: row.get(1)?,
+            id: row::id(row, 2)?,
+            attempt: row::count(row, 3)?,
+            crashes: row::count(row, 4)?,
+            max_attempts: row::count(row, 5)?,
+            claim_no: row.get(6)?,
+            extras: row.get(7)?,
+            checksum: row.get(8)?,
+            options: row.get(9)?,
+            payload: row.get(10)?,
+            expired: row.get(11)?,
+        })
     }
-    let id = row::id(row, 0)?;
-    let extras: i64 = row.get(6)?;
-    let expected: i64 = row.get(7)?;
-    let options: Option<Vec<u8>> = row.get(8)?;
-    let inline: Option<Vec<u8>> = row.get(9)?;
-    let mut claim = Claim {
-        fence: Fence {
-            seq,
-            instance: tx.instance,
-            claim_no: row.get(5)?,
-        },
-        id,
-        kind: lane.kind.clone(),
-        queue: lane.queue.clone(),
-        priority,
-        scheduled_at: Timestamp::from_micros(row.get(1)?),
-        attempt: row::count(row, 2)?.saturating_add(1),
-        crashes: row::count(row, 3)?,
-        max_attempts: row::count(row, 4)?,
-        options: crate::model::task::Options::default(),
-        last_error: None,
-        payload: Payload::Damaged("its payload is missing"),
-    };
-    let payload = if extras & extra::PAYLOAD == 0 {
-        inline
-    } else {
-        tx.conn
-            .prepare_cached(PAYLOAD)?
-            .query_row([seq], |row| row.get(0))
-            .optional()?
-    };
-    if let Some(bytes) = payload {
-        claim.payload = if checksum(id.as_bytes(), &lane.kind, &bytes) == expected {
-            Payload::Whole(bytes)
+
+    /// The claim of it, still under the number of its last one.
+    fn claim(self, tx: &mut Tx<'_>, lane: &Lane, priority: u8) -> rusqlite::Result<Claim> {
+        let seq = self.seq;
+        let payload = if self.extras & extra::PAYLOAD == 0 {
+            self.payload
         } else {
-            Payload::Damaged("its payload does not match its checksum")
+            tx.conn
+                .prepare_cached(PAYLOAD)?
+                .query_row([seq], |row| row.get(0))
+                .optional()?
         };
-    }
-    if let Some(options) = options {
-        match serde_json::from_slice(&options) {
-            Ok(options) => claim.options = options,
-            Err(_) => claim.payload = Payload::Damaged("its options cannot be decoded"),
+        let mut payload = match payload {
+            Some(bytes) if checksum(self.id.as_bytes(), &lane.kind, &bytes) == self.checksum => {
+                Payload::Whole(bytes)
+            }
+            Some(_) => Payload::Damaged("its payload does not match its checksum"),
+            None => Payload::Damaged("its payload is missing"),
+        };
+        let mut options = None;
+        if let Some(bytes) = self.options {
+            match serde_json::from_slice(&bytes) {
+                Ok(decoded) => options = Some(Box::new(decoded)),
+                Err(_) => payload = Payload::Damaged("its options cannot be decoded"),
+            }
         }
+        let mut last_error = None;
+        if self.extras & extra::ATTEMPTS != 0 {
+            last_error = tx
+                .conn
+                .prepare_cached(LAST_ERROR)?
+                .query_row([seq], |row| row.get(0))
+                .optional()?;
+        }
+        if tx.wants_events {
+            let (queue, kind) = (lane.queue.clone(), lane.kind.clone());
+            tx.event_named(queue, kind, self.id, EventKind::Claimed);
+        }
+        Ok(Claim {
+            fence: Fence {
+                seq,
+                instance: tx.instance,
+                claim_no: self.claim_no,
+            },
+            id: self.id,
+            kind: lane.kind.clone(),
+            queue: lane.queue.clone(),
+            priority,
+            scheduled_at: self.at,
+            attempt: self.attempt.saturating_add(1),
+            crashes: self.crashes,
+            max_attempts: self.max_attempts,
+            options,
+            last_error,
+            payload,
+        })
     }
-    if extras & extra::ATTEMPTS != 0 {
-        claim.last_error = tx
-            .conn
-            .prepare_cached(LAST_ERROR)?
-            .query_row([seq], |row| row.get(0))
-            .optional()?;
-    }
-    if tx.wants_events {
-        tx.event_named(
-            lane.queue.clone(),
-            lane.kind.clone(),
-            id,
-            EventKind::Claimed,
-        );
-    }
-    Ok(Some(claim))
 }
 
 /// Takes the tasks that were read, all under one number: it tells apart the claims of a row, not the rows of a claim.

@@ -89,7 +89,7 @@ pub(super) fn insert_claimed(
         attempt: 1,
         crashes: 0,
         max_attempts: task.max_attempts,
-        options: task.options.clone(),
+        options: (!task.options.is_default()).then(|| Box::new(task.options.clone())),
         last_error: None,
         payload: Payload::Whole(task.payload.clone()),
     };

@@ -12,7 +12,7 @@ use crate::model::outcome::Outcome;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Claim, End, settle};
 use crate::model::task::Options;
-use crate::store::sqlite::claim::{CANDIDATES, READ, TAKE, TAKE_HANDFUL};
+use crate::store::sqlite::claim::{CANDIDATES, TAKE, TAKE_HANDFUL};
 use crate::store::sqlite::filter::{LANES, LAST_EXAMINED, LAST_EXAMINED_BACKWARDS, Matching};
 use crate::store::sqlite::lanes::HEAD;
 use crate::store::sqlite::prune::{EXPIRED_RETENTION, NEXT_EXPIRY, OLDEST_ENDED, OVERDUE};
@@ -81,10 +81,10 @@ fn p13_every_statement_finds_its_rows_by_an_index() {
             "priority=? AND (scheduled_at,rowid)>(?,?))",
         ),
         ("head", HEAD, due),
-        ("read", READ, row),
         ("take", TAKE, row),
         ("take a handful", TAKE_HANDFUL, row),
         ("complete", settle::COMPLETE, row),
+        ("complete a handful", settle::COMPLETE_HANDFUL, row),
         ("held", settle::HELD, row),
         ("release", settle::RELEASE, row),
         ("end", settle::END, row),
@@ -237,7 +237,7 @@ impl Kit {
         let steps = |reset: bool| -> i32 {
             self.store.turn.with_writer(|writer| {
                 let conn = writer.connection();
-                [CANDIDATES, READ, TAKE, TAKE_HANDFUL]
+                [CANDIDATES, TAKE, TAKE_HANDFUL]
                     .into_iter()
                     .map(|sql| {
                         let statement = conn.prepare_cached(sql).unwrap();

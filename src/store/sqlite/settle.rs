@@ -1,7 +1,7 @@
 //! Recording how attempts ended. Every statement is fenced: a runner whose claim was taken over changes nothing, and
 //! learns it from the row count.
 
-use rusqlite::{CachedStatement, OptionalExtension, params};
+use rusqlite::{CachedStatement, OptionalExtension, params, params_from_iter};
 
 use crate::model::attempt::AttemptEnd;
 use crate::model::event::EventKind;
@@ -14,6 +14,22 @@ use crate::time::Timestamp;
 pub(super) const COMPLETE: &str = "
     UPDATE punctual_task SET state = 20, finished_at = :now, extras = extras | :extras, room = substr(room, :taken + 1)
     WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
+
+/// Completes [`HANDFUL`] tasks that leave nothing but their end: a sixth less work than one by one. OR FAIL: if it fails
+/// the transaction is rolled back, so it needs no journal of its own.
+pub(super) const COMPLETE_HANDFUL: &str = "
+    UPDATE OR FAIL punctual_task SET state = 20, finished_at = ended.column3, room = substr(room, ?2 + 1)
+    FROM (VALUES (?3, ?4, ?5), (?6, ?7, ?8), (?9, ?10, ?11), (?12, ?13, ?14), (?15, ?16, ?17), (?18, ?19, ?20),
+        (?21, ?22, ?23), (?24, ?25, ?26), (?27, ?28, ?29), (?30, ?31, ?32), (?33, ?34, ?35), (?36, ?37, ?38),
+        (?39, ?40, ?41), (?42, ?43, ?44), (?45, ?46, ?47), (?48, ?49, ?50)) AS ended
+    WHERE seq = ended.column1 AND instance = ?1 AND claim_no = ended.column2 AND state = 10";
+
+const HANDFUL: usize = 16;
+
+/// Whether a row is as the completion of this attempt left it.
+const IS_COMPLETED: &str = "
+    SELECT 1 FROM punctual_task
+    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 20 AND finished_at = :finished_at";
 
 const KEEP_RESULT: &str =
     "INSERT OR REPLACE INTO punctual_result (seq, result) VALUES (:seq, :result)";
@@ -42,17 +58,72 @@ pub(super) fn settle(
 ) -> rusqlite::Result<Vec<Settled>> {
     let mut completes = tx.conn.prepare_cached(COMPLETE)?;
     let mut answers = Vec::with_capacity(settlements.len());
-    for settlement in settlements {
+    let mut rest = settlements;
+    while let Some(settlement) = rest.first() {
+        if let Some((handful, after)) = rest.split_at_checked(HANDFUL)
+            && !tx.wants_events
+            && handful.iter().all(|each| is_plain(each, tx.instance))
+        {
+            complete_handful(tx, handful, &mut answers)?;
+            rest = after;
+            continue;
+        }
         answers.push(match settlement.change(false) {
             Change::Completed(result) => {
                 complete(tx, &mut completes, settlement, result.as_deref())?
             }
             _ => end_or_release(tx, settlement)?,
         });
-        // A stale claim is as good as settled: its place in the ledger is free either way.
-        tx.done.settled.push(settlement.fence);
+        rest = &rest[1..];
     }
+    // A stale claim is as good as settled: its place in the ledger is free either way.
+    let fences = settlements.iter().map(|settlement| settlement.fence);
+    tx.done.settled.extend(fences);
     Ok(answers)
+}
+
+/// Whether an attempt of this instance leaves nothing but the completion of its task.
+fn is_plain(settlement: &Settlement, instance: i64) -> bool {
+    settlement.record.is_none()
+        && settlement.fence.instance == instance
+        && *settlement.change(false) == Change::Completed(None)
+}
+
+fn complete_handful(
+    tx: &mut Tx<'_>,
+    handful: &[Settlement],
+    answers: &mut Vec<Settled>,
+) -> rusqlite::Result<()> {
+    let instance = tx.instance;
+    let bytes = row::completion_bytes(false) as i64;
+    let ends = handful.iter().flat_map(|each| {
+        let Fence { seq, claim_no, .. } = each.fence;
+        [seq, claim_no, each.finished_at.micros()]
+    });
+    let bound = [instance, bytes].into_iter().chain(ends);
+    let changed = tx
+        .conn
+        .prepare_cached(COMPLETE_HANDFUL)?
+        .execute(params_from_iter(bound))?;
+    for each in handful {
+        // Some are stale if not all were changed: which, their rows tell.
+        let applied = changed == HANDFUL
+            || tx.conn.prepare_cached(IS_COMPLETED)?.exists(params![
+                each.fence.seq,
+                each.fence.instance,
+                each.fence.claim_no,
+                each.finished_at.micros()
+            ])?;
+        if applied {
+            tx.done.news.ended.push(each.id);
+        }
+        answers.push(if applied {
+            Settled::Applied
+        } else {
+            Settled::Stale
+        });
+    }
+    Ok(())
 }
 
 fn complete(

@@ -19,6 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -48,15 +49,17 @@ pub(super) struct Request {
 impl Request {
     /// Answers it; the first answer counts.
     pub(super) fn answer(&self, answer: Result<Vec<Reply>>) {
-        let waker = {
+        let (thread, waker) = {
             let mut state = lock(&self.cell.state);
             if matches!(state.stage, Stage::Done(_) | Stage::Taken) {
                 return;
             }
             state.stage = Stage::Done(answer);
-            state.waker.take()
+            (state.thread.take(), state.waker.take())
         };
-        self.cell.changed.notify_one();
+        if let Some(thread) = thread {
+            thread.unpark();
+        }
         // The waker is the caller's, the thread that of whoever leads.
         if let Some(waker) = waker
             && catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err()
@@ -84,7 +87,6 @@ impl Drop for Request {
 #[derive(Debug)]
 struct Cell {
     state: Mutex<CellState>,
-    changed: Condvar,
     /// Its thread looks by itself whether the turn is free, after [`PATIENCE`].
     is_patient: bool,
 }
@@ -93,8 +95,8 @@ struct Cell {
 struct CellState {
     stage: Stage,
     waker: Option<Waker>,
-    /// Whether a thread sleeps on it that can lead.
-    waited_for: bool,
+    /// Who is parked for it, and can lead.
+    thread: Option<thread::Thread>,
 }
 
 #[derive(Debug)]
@@ -147,7 +149,7 @@ impl Turn {
 
     /// Applies operations and waits for their commit.
     pub(super) fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>> {
-        let (cell, leads) = self.enqueue(now, ops, true)?;
+        let (cell, leads) = self.enqueue(now, ops, Some(thread::current()))?;
         if leads {
             self.lead();
         }
@@ -157,7 +159,7 @@ impl Turn {
     /// Queues operations for the helper thread, or whoever leads before it.
     pub(super) fn submit(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted> {
         let helper = self.helper()?;
-        let (cell, leads) = self.enqueue(now, ops, false)?;
+        let (cell, leads) = self.enqueue(now, ops, None)?;
         if leads {
             // `leading` is set on its behalf.
             helper.notify();
@@ -183,16 +185,20 @@ impl Turn {
     }
 
     /// Queues a request. `true`: the turn was free and is the caller's to lead.
-    fn enqueue(&self, now: Timestamp, ops: Vec<Op>, waited_for: bool) -> Result<(Arc<Cell>, bool)> {
+    fn enqueue(
+        &self,
+        now: Timestamp,
+        ops: Vec<Op>,
+        thread: Option<thread::Thread>,
+    ) -> Result<(Arc<Cell>, bool)> {
         // Nobody minds if it waits a little: nothing starts with it.
         let is_patient = |op: &Op| matches!(op, Op::Settle(_) | Op::Prune { .. });
         let cell = Arc::new(Cell {
             state: Mutex::new(CellState {
                 stage: Stage::Queued,
                 waker: None,
-                waited_for,
+                thread,
             }),
-            changed: Condvar::new(),
             is_patient: ops.iter().all(is_patient),
         });
         let mut queue = self.room()?;
@@ -226,6 +232,7 @@ impl Turn {
         }
     }
 
+    /// Parks until the request of the calling thread is answered, and leads if it is its turn. Its cell knows the thread.
     fn wait_for(&self, cell: &Arc<Cell>) -> Result<Vec<Reply>> {
         let deadline = Deadline::after(self.wait);
         let patience = if cell.is_patient { PATIENCE } else { MAX_PARK };
@@ -261,18 +268,15 @@ impl Turn {
                 // It is in a transaction, or the turn is coming to us: both are bounded.
                 state = lock(&cell.state);
                 if matches!(state.stage, Stage::Queued) {
-                    state = cell
-                        .changed
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    drop(state);
+                    thread::park_timeout(MAX_PARK);
+                    state = lock(&cell.state);
                 }
                 continue;
             }
-            state = cell
-                .changed
-                .wait_timeout(state, remaining.min(patience))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            drop(state);
+            thread::park_timeout(remaining.min(patience));
+            state = lock(&cell.state);
             if patience == PATIENCE && matches!(state.stage, Stage::Queued) {
                 // No caller came whose transaction it could share.
                 state.stage = Stage::Invited;
@@ -426,11 +430,14 @@ impl Turn {
     fn hand_on(&self, queue: &mut Queue) {
         let waits = |request: &&Request| {
             let state = lock(&request.cell.state);
-            state.waited_for && matches!(state.stage, Stage::Queued | Stage::Invited)
+            state.thread.is_some() && matches!(state.stage, Stage::Queued | Stage::Invited)
         };
         let tell = |request: &Request, stage: Stage| {
-            lock(&request.cell.state).stage = stage;
-            request.cell.changed.notify_one();
+            let mut state = lock(&request.cell.state);
+            state.stage = stage;
+            if let Some(thread) = &state.thread {
+                thread.unpark();
+            }
         };
         let callers = queue.requests.iter().filter(|each| each.is_durable());
         if let Some(next) = callers.clone().find(waits) {
@@ -461,7 +468,7 @@ pub(super) struct Submitted {
 
 impl Pending for Submitted {
     fn wait(self: Box<Self>) -> Result<Vec<Reply>> {
-        lock(&self.cell.state).waited_for = true;
+        lock(&self.cell.state).thread = Some(thread::current());
         self.turn.wait_for(&self.cell)
     }
 

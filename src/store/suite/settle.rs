@@ -32,6 +32,7 @@ on_every_backend!(
     a_retry_wakes_the_runner_in_time,
     the_end_of_a_task_is_told_to_those_who_wait,
     ends_of_one_transaction_are_answered_in_order,
+    p7_the_stale_among_many_completions_change_nothing,
 );
 on_files!(
     a_settled_task_leaves_no_row_that_is_running,
@@ -467,6 +468,36 @@ fn ends_of_one_transaction_are_answered_in_order(kit: &mut Kit) {
     for claim in claims {
         assert_eq!(kit.state(claim.id), TaskState::Completed);
     }
+}
+
+/// Completions of many are recorded by statements for many.
+fn p7_the_stale_among_many_completions_change_nothing(kit: &mut Kit) {
+    kit.insert_all((0..40).map(|_| task()).collect());
+    let claims = kit.claim(40);
+    let retried = &claims[3];
+    kit.settle(retried, error());
+    kit.later(60 * S);
+    let again = kit.claim_one();
+    assert_eq!(again.id, retried.id);
+    kit.settle(&claims[20], done());
+    let mut all: Vec<_> = claims
+        .iter()
+        .map(|claim| kit.ended(claim, done()))
+        .collect();
+    // As it is told again after a commit whose outcome was not known.
+    all[20].finished_at = all[20].finished_at + S;
+    let answers = settled(kit.apply(Op::Settle(all.into())));
+    for (index, (claim, answer)) in claims.iter().zip(answers).enumerate() {
+        let stale = [3, 20].contains(&index);
+        assert_eq!(answer == Settled::Stale, stale, "{index}");
+        let state = kit.state(claim.id);
+        if index == 3 {
+            assert_eq!(state, TaskState::Running, "it is the later attempt's");
+        } else {
+            assert_eq!(state, TaskState::Completed, "{index}");
+        }
+    }
+    assert_eq!(kit.settle(&again, done()), Settled::Applied);
 }
 
 fn a_settled_task_leaves_no_row_that_is_running(kit: &mut Kit) {
