@@ -19,12 +19,13 @@ use crate::model::payload::Payload;
 use crate::model::retention::Retention;
 use crate::model::retry::RetryPolicy;
 use crate::runtime::attempts::Attempts;
-use crate::runtime::dispatcher::{Control, Dispatcher};
+use crate::runtime::control::Control;
+use crate::runtime::dispatcher::Dispatcher;
 use crate::runtime::executor::Executor;
 use crate::runtime::finish::Finish;
 use crate::runtime::maintenance::{Deadlines, Maintenance, Pruner, Rescuer};
 use crate::runtime::plan::Scope;
-use crate::runtime::ready::Ready;
+use crate::runtime::ready::{Intake, Ready};
 use crate::runtime::service::spawn;
 use crate::store::{self, Durability, Settings, Store};
 use crate::thread::Thread;
@@ -255,17 +256,25 @@ impl Builder {
         let store = &client.store;
         store.hub().set_runner(dispatcher_wake.clone());
         store.hub().set_maintenance(maintenance_wake.clone());
+        let ready = Arc::new(Ready::new(self.workers));
+        let attempts = Arc::new(Attempts::new(maintenance_wake.clone(), scope.caps.keys()));
+        let control = Arc::<Control>::default();
+        store.hub().standing().set_workers(Arc::new(Intake {
+            attempts: Arc::clone(&attempts),
+            ready: Arc::clone(&ready),
+            control: Arc::clone(&control),
+        }));
         Ok(Parts {
             client,
             registry,
             retention: self.retention,
             workers: self.workers,
             max_threads: self.workers + max_spares,
-            ready: Arc::new(Ready::new(self.workers)),
-            attempts: Arc::new(Attempts::new(maintenance_wake.clone(), scope.caps.keys())),
+            ready,
+            attempts,
             scope: Arc::new(scope),
             finish: Arc::new(Finish::new(dispatcher_wake.clone())),
-            control: Arc::default(),
+            control,
             dispatcher_wake,
             maintenance_wake,
         })
@@ -509,7 +518,7 @@ impl Scheduler {
         Ok(Shutdown {
             finished: control.finished.load(Ordering::SeqCst),
             given_back: control.given_back.load(Ordering::SeqCst),
-            still_running: control.held.load(Ordering::SeqCst),
+            still_running: self.parts.attempts.count(),
         })
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::client::Client;
@@ -14,13 +14,14 @@ use crate::model::op::{ClaimRequest, Lane, Op, Reply, Settled};
 use crate::model::retention::Retention;
 use crate::model::settle::{Claim, End, Settlement, settle};
 use crate::runtime::attempts::{Attempts, Place};
+use crate::runtime::control::Control;
 use crate::runtime::finish::{Finish, Finished};
 use crate::runtime::plan::{AHEAD, Costs, Load, Plan, Scope, plan, took_turns};
 use crate::runtime::ready::{Job, Ready};
 use crate::runtime::service::{Next, Service};
+use crate::store::Ticket;
 use crate::tell::tell;
-use crate::time::{MAX_PARK, Timestamp};
-use crate::wake::Wake;
+use crate::time::{MAX_PARK, Stopwatch, Timestamp};
 
 /// How long after an error of the store it is asked again, at first and at most.
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
@@ -31,35 +32,11 @@ const GATHER: Duration = Duration::from_millis(2);
 const GATHER_FROM: usize = 8;
 /// How long nothing is claimed after a start that could not be noted.
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
-/// Each settled task pays for the removal of two that are over, up to this.
+/// Each settled task pays for the removal of two that are over, up to this, and for many at once.
 const MAX_PRUNE: usize = 500;
-
-/// What a scheduler tells its dispatcher, and hears from it.
-#[derive(Debug, Default)]
-pub(crate) struct Control {
-    /// Nothing is claimed any more; what waits is given back.
-    pub(crate) stopping: AtomicBool,
-    /// Tasks that are claimed and not settled.
-    pub(crate) held: AtomicUsize,
-    /// Attempts that ended, and tasks that were given back, since the stop began.
-    pub(crate) finished: AtomicUsize,
-    pub(crate) given_back: AtomicUsize,
-    /// The dispatcher has seen the stop, and nothing is held any more.
-    over: AtomicBool,
-    /// Notified when it is over.
-    pub(crate) ended: Wake,
-}
-
-impl Control {
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
-    }
-
-    /// Whether nothing runs any more, and nothing will.
-    pub(crate) fn is_ended(&self) -> bool {
-        self.over.load(Ordering::SeqCst)
-    }
-}
+const PRUNE_FROM: usize = 32;
+/// How long settlements may wait for somebody else's transaction to share.
+const PATIENCE: Duration = Duration::from_micros(500);
 
 /// The dispatcher.
 #[derive(Debug)]
@@ -82,6 +59,10 @@ pub(crate) struct Dispatcher {
     /// A start could not be noted: until when nothing is claimed.
     refused_until: Option<Timestamp>,
     refreshed_at: Option<Timestamp>,
+    /// Settlements that share somebody else's transaction, as soon as there is one.
+    deferred: Option<Deferred>,
+    /// How many tasks were settled since something was pruned.
+    unpruned: usize,
     /// A commit's outcome is not known: it may have claimed tasks that are not held here.
     in_doubt: bool,
 }
@@ -117,6 +98,8 @@ impl Dispatcher {
             backoff: FIRST_BACKOFF,
             refused_until: None,
             refreshed_at: None,
+            deferred: None,
+            unpruned: 0,
             in_doubt: false,
         }
     }
@@ -257,6 +240,12 @@ impl Dispatcher {
         claim: Option<ClaimRequest>,
     ) -> Result<usize> {
         let mut ops = Vec::with_capacity(4);
+        // What waits for an answer, or for a place in a queue with a cap, should not wait for a stranger.
+        let defers = claim.is_none()
+            && !self.in_doubt
+            && self.deferred.is_none()
+            && self.scope.caps.is_empty()
+            && !self.control.is_stopping();
         if self.in_doubt {
             let held = self.attempts.rows();
             ops.push(Op::Disown { held });
@@ -265,18 +254,53 @@ impl Dispatcher {
             finished.into_iter().map(Ended::split).unzip();
         let settlements = Arc::new(settlements);
         if !ended.is_empty() {
-            let limit = (2 * settlements.len()).min(MAX_PRUNE);
             ops.push(Op::Settle(Arc::clone(&settlements)));
-            ops.push(Op::Prune {
-                cutoffs: self.retention.cutoffs(now),
-                limit,
-            });
+            self.unpruned += ended.len();
+            if self.unpruned >= PRUNE_FROM {
+                let limit = (2 * std::mem::take(&mut self.unpruned)).min(MAX_PRUNE);
+                let cutoffs = self.retention.cutoffs(now);
+                ops.push(Op::Prune { cutoffs, limit });
+            }
         }
         ops.extend(claim.map(Op::Claim));
         if ops.is_empty() {
             return Ok(0);
         }
-        match self.client.store.apply(now, ops) {
+        if !defers {
+            let answer = self.client.store.apply(now, ops);
+            return self.answered(ended, settlements, answer);
+        }
+        let deferred = Deferred {
+            ticket: self.client.store.defer(now, ops),
+            ended,
+            settlements,
+            since: Stopwatch::start(),
+        };
+        self.collect(deferred)
+    }
+
+    /// Takes the answer to deferred settlements if it has come, or if it is time to see to it.
+    fn collect(&mut self, mut deferred: Deferred) -> Result<usize> {
+        let answer = match deferred.ticket.try_take() {
+            Some(answer) => answer,
+            None if deferred.since.elapsed() >= PATIENCE || self.control.is_stopping() => {
+                deferred.ticket.wait()
+            }
+            None => {
+                self.deferred = Some(deferred);
+                return Ok(0);
+            }
+        };
+        self.answered(deferred.ended, deferred.settlements, answer)
+    }
+
+    fn answered(
+        &mut self,
+        ended: Vec<Ended>,
+        settlements: Arc<Vec<Settlement>>,
+        answer: Result<Vec<Reply>>,
+    ) -> Result<usize> {
+        match answer {
             Ok(replies) => {
                 self.in_doubt = false;
                 self.settled(&ended, &settlements, &replies);
@@ -291,11 +315,8 @@ impl Dispatcher {
             }
             Err(error) => {
                 let settlements = Arc::unwrap_or_clone(settlements);
-                self.unsettled = ended
-                    .into_iter()
-                    .zip(settlements)
-                    .map(Ended::join)
-                    .collect();
+                let unsettled = ended.into_iter().zip(settlements).map(Ended::join);
+                self.unsettled.extend(unsettled);
                 self.in_doubt |= error.kind() == ErrorKind::Unknown;
                 Err(error)
             }
@@ -326,7 +347,6 @@ impl Dispatcher {
             }
         }
         self.attempts.remove(ended.iter().map(|ended| ended.place));
-        self.tell_held();
     }
 
     /// While the workers have enough to do, completions are settled with the next claim, in one transaction for many; when
@@ -336,17 +356,17 @@ impl Dispatcher {
             && self.scope.caps.is_empty()
             && !self.control.is_stopping()
             && !self.client.store.hub().has_waiters();
+        if self.deferred.is_some() {
+            // They come with the next ones.
+            self.finish.wake_for(usize::MAX);
+            return None;
+        }
         let count = if gathers { waiting / 2 } else { 1 };
         match (self.finish.wake_for(count), gathers) {
             (true, _) => Some(now),
             (false, true) => Some(now + GATHER),
             (false, false) => None,
         }
-    }
-
-    fn tell_held(&self) {
-        let held = self.attempts.count();
-        self.control.held.store(held, Ordering::SeqCst);
     }
 
     fn claimed(&mut self, claims: Vec<Claim>) {
@@ -361,12 +381,21 @@ impl Dispatcher {
                 token,
             });
         });
-        self.tell_held();
         self.ready.push(jobs);
     }
 }
 
+/// Settlements on their way.
+#[derive(Debug)]
+struct Deferred {
+    ticket: Ticket,
+    ended: Vec<Ended>,
+    settlements: Arc<Vec<Settlement>>,
+    since: Stopwatch,
+}
+
 /// What is kept of an attempt while the store has its settlement.
+#[derive(Debug)]
 struct Ended {
     place: Place,
     kind: Arc<str>,
@@ -405,8 +434,15 @@ impl Service for Dispatcher {
         self.refresh(now);
         // Looked at before anything is claimed: what is claimed after it is seen in `held`.
         let stopping = self.control.is_stopping();
+        if let Some(deferred) = self.deferred.take()
+            && let Err(error) = self.collect(deferred)
+        {
+            return self.failed(&error, now);
+        }
         let mut finished = std::mem::take(&mut self.unsettled);
-        finished.extend(self.finish.take());
+        if self.deferred.is_none() {
+            finished.extend(self.finish.take());
+        }
         if finished
             .iter()
             .any(|each| each.ran.is_none() && each.settlement.gives_back())
@@ -456,8 +492,9 @@ impl Service for Dispatcher {
         // If no worker takes one within the budget, they are given back.
         let withdraw = (waiting.count > 0).then(|| now + AHEAD.saturating_sub(waiting.unmoved));
         let settle = self.gather(waiting.count, now);
+        let collect = self.deferred.as_ref().map(|_| now + PATIENCE);
         Next::at(
-            [at_once, plan.next, refused_until, withdraw, settle]
+            [at_once, plan.next, refused_until, withdraw, settle, collect]
                 .into_iter()
                 .flatten()
                 .min(),
@@ -469,8 +506,7 @@ impl Dispatcher {
     fn end(&self, now: Timestamp) -> Next {
         self.ready.close();
         self.client.store.close(now);
-        self.control.over.store(true, Ordering::SeqCst);
-        self.control.ended.notify();
+        self.control.end();
         Next::Ended
     }
 
@@ -484,7 +520,6 @@ impl Dispatcher {
             self.attempts.clear();
             self.client.store.close(now);
         }
-        self.tell_held();
     }
 
     /// Leaves the store alone for a while. What ended is kept until it can be settled.

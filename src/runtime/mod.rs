@@ -2,6 +2,7 @@
 //! test steps the same code by hand, on one thread, under a clock of its own.
 
 pub(crate) mod attempts;
+pub(crate) mod control;
 pub(crate) mod dispatcher;
 pub(crate) mod executor;
 #[cfg(all(test, feature = "testing"))]

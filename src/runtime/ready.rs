@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::handler::token::Token;
 use crate::model::settle::Claim;
-use crate::runtime::attempts::Place;
+use crate::runtime::attempts::{Attempts, Place};
+use crate::runtime::control::Control;
+use crate::store::standing::Workers;
 use crate::time::Stopwatch;
 use crate::wake::lock;
 
@@ -21,6 +23,36 @@ pub(crate) struct Job {
     pub(crate) token: Arc<Token>,
     /// How long it will take, as far as is known.
     pub(crate) cost: Duration,
+}
+
+/// Brings claims that came along with a caller's commit to the workers.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    pub(crate) attempts: Arc<Attempts>,
+    pub(crate) ready: Arc<Ready>,
+    pub(crate) control: Arc<Control>,
+}
+
+impl Workers for Intake {
+    fn take(&self, claims: Vec<Claim>) -> Vec<Claim> {
+        if self.control.is_stopping() {
+            // Nothing new starts: the dispatcher gives them back.
+            return claims;
+        }
+        let mut jobs = Vec::with_capacity(claims.len());
+        self.attempts.add(claims, |claim, place, token| {
+            // A worker waits for it.
+            let cost = Duration::ZERO;
+            jobs.push(Job {
+                claim,
+                place,
+                token,
+                cost,
+            });
+        });
+        self.ready.push(jobs);
+        Vec::new()
+    }
 }
 
 /// What waits for a worker.

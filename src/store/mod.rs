@@ -69,6 +69,10 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Like [`apply`](Self::apply), on a thread of the store.
     fn submit(&self, now: Timestamp, ops: Vec<Op>) -> Ticket;
 
+    /// Like [`apply`](Self::apply), but if another transaction is going on it shares the next one and nobody waits for that:
+    /// not before somebody waits for the ticket is it certain to be applied.
+    fn defer(&self, now: Timestamp, ops: Vec<Op>) -> Ticket;
+
     /// Reads, without waiting for a writer.
     fn read(&self, query: Query) -> Result<Answer>;
 

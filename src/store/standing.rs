@@ -3,10 +3,11 @@
 //! It is left with the store, which makes it in the very transaction that makes something due: a task that finds a free
 //! worker costs no transaction of its own, and its start no wait for one. Each is taken once, by whoever commits next.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::model::op::ClaimRequest;
+use crate::model::op::{ClaimRequest, QueueClaim};
 use crate::model::settle::Claim;
 use crate::wake::{Wake, lock};
 
@@ -18,6 +19,14 @@ pub(crate) struct Standing {
     stands: AtomicBool,
     /// Whose it is, to be told what came of it.
     runner: OnceLock<Wake>,
+    /// Where the claims go.
+    workers: OnceLock<Arc<dyn Workers>>,
+}
+
+/// Those who wait for what a standing claim takes.
+pub(crate) trait Workers: Send + Sync + fmt::Debug {
+    /// Takes claims for workers that are free; what it returns is left to the runner.
+    fn take(&self, claims: Vec<Claim>) -> Vec<Claim>;
 }
 
 #[derive(Debug, Default)]
@@ -30,7 +39,7 @@ struct State {
     came: Came,
 }
 
-/// What came of standing claims since the runner last asked.
+/// What the runner has to know of standing claims since the runner last asked.
 #[derive(Debug, Default)]
 pub(crate) struct Came {
     pub(crate) claims: Vec<Claim>,
@@ -44,6 +53,11 @@ impl Standing {
     pub(super) fn set_runner(&self, wake: Wake) {
         // A store has one runner, for as long as it is open.
         let _ = self.runner.set(wake);
+    }
+
+    pub(crate) fn set_workers(&self, workers: Arc<dyn Workers>) {
+        // Likewise.
+        let _ = self.workers.set(workers);
     }
 
     /// Leaves a claim. Only after [`withdraw`](Self::withdraw), and if none was in flight then.
@@ -90,6 +104,24 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
+    /// What still stands after these claims; nothing where more than the free workers is to be counted.
+    fn rest(&mut self, claims: &[Claim]) -> Option<ClaimRequest> {
+        let counted = |queue: &QueueClaim| queue.limit != usize::MAX;
+        let free = self.request.free.checked_sub(claims.len())?;
+        if free == 0
+            || self.request.queues.iter().any(counted)
+            || claims.iter().any(|claim| claim.crashes > 0)
+        {
+            return None;
+        }
+        Some(ClaimRequest {
+            queues: std::mem::take(&mut self.request.queues),
+            limit: free,
+            free,
+            ..self.request
+        })
+    }
+
     pub(crate) fn request(&self) -> &ClaimRequest {
         &self.request
     }
@@ -100,10 +132,22 @@ impl Taken {
         self.tell(claims, false);
     }
 
-    fn tell(&self, claims: Vec<Claim>, in_doubt: bool) {
+    fn tell(&mut self, claims: Vec<Claim>, in_doubt: bool) {
+        let rest = self.rest(&claims).filter(|_| !in_doubt);
+        // Before it counts as over: by then the workers have them.
+        let claims = match self.standing.workers.get() {
+            Some(workers) if !claims.is_empty() => workers.take(claims),
+            _ => claims,
+        };
         let tells = {
             let mut state = lock(&self.standing.state);
             state.in_flight = false;
+            if !state.awaited && claims.is_empty() {
+                self.standing
+                    .stands
+                    .store(rest.is_some(), Ordering::Release);
+                state.request = rest;
+            }
             let tells = in_doubt || state.awaited || !claims.is_empty();
             state.awaited = false;
             state.came.in_doubt |= in_doubt;
@@ -158,6 +202,40 @@ mod tests {
         assert_eq!(came.claims.len(), 1);
         assert!(!came.in_flight && !came.in_doubt);
         assert!(standing.withdraw().claims.is_empty(), "it is told once");
+    }
+
+    #[derive(Debug)]
+    struct Taker;
+
+    impl Workers for Taker {
+        fn take(&self, mut claims: Vec<Claim>) -> Vec<Claim> {
+            claims.split_off(claims.len().min(2))
+        }
+    }
+
+    #[test]
+    fn free_workers_take_claims_and_the_rest_goes_on_standing() {
+        let (standing, wake) = standing();
+        standing.set_workers(Arc::new(Taker));
+        let leave = |free| {
+            standing.leave(ClaimRequest {
+                free,
+                limit: free,
+                ..request()
+            });
+            standing.take().unwrap()
+        };
+        leave(2).end(vec![claim(1, 0, 3)]);
+        assert!(!wake.wait(Duration::ZERO), "nothing to do for the runner");
+        let taken = standing.take().unwrap();
+        assert_eq!((taken.request().free, taken.request().limit), (1, 1));
+        taken.end(vec![claim(1, 0, 3)]);
+        assert!(standing.take().is_none(), "no worker is free");
+        leave(2).end(vec![claim(1, 1, 3)]);
+        assert!(standing.take().is_none(), "a suspect runs alone");
+        leave(9).end((0..3).map(|_| claim(1, 0, 3)).collect());
+        assert!(wake.wait(Duration::ZERO), "one was not taken");
+        assert_eq!(standing.withdraw().claims.len(), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The claim to an answer that will come when a transaction has committed.
 
 use std::fmt;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use crate::error::Result;
 use crate::model::op::Reply;
@@ -30,6 +30,14 @@ impl Ticket {
         match self {
             Self::Ready(answer) => answer.expect("an answer is taken once"),
             Self::Pending(pending) => pending.wait(),
+        }
+    }
+
+    /// The answer, if it is there.
+    pub(crate) fn try_take(&mut self) -> Option<Result<Vec<Reply>>> {
+        match self.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
         }
     }
 

@@ -11,7 +11,7 @@ pub(crate) use rescuer::Rescuer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::runtime::dispatcher::Control;
+use crate::runtime::control::Control;
 use crate::runtime::service::{AFTER_PANIC, Next, Service};
 use crate::tell::tell;
 use crate::time::Timestamp;

@@ -38,7 +38,7 @@ use crate::store::sqlite::lanes::Lanes;
 use crate::store::sqlite::ledger::{DeadLedger, Ledger};
 use crate::store::sqlite::open::Opener;
 use crate::store::sqlite::read::Readers;
-use crate::store::sqlite::turn::Turn;
+use crate::store::sqlite::turn::{Submitted, Turn};
 use crate::store::sqlite::writer::{Shared, Writer};
 use crate::store::{Condition, Hub, NextMaintenance, Settings, Store, Ticket};
 use crate::tell::tell;
@@ -300,16 +300,24 @@ fn proof_of_life(path: Option<&Path>) -> Result<(String, Option<Ledger>)> {
     ))
 }
 
+fn ticket(submitted: Result<Submitted>) -> Ticket {
+    match submitted {
+        Ok(submitted) => Ticket::Pending(Box::new(submitted)),
+        Err(error) => Ticket::ready(Err(error)),
+    }
+}
+
 impl Store for SqliteStore {
     fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>> {
         self.turn.apply(now, ops)
     }
 
     fn submit(&self, now: Timestamp, ops: Vec<Op>) -> Ticket {
-        match self.turn.submit(now, ops) {
-            Ok(submitted) => Ticket::Pending(Box::new(submitted)),
-            Err(error) => Ticket::ready(Err(error)),
-        }
+        ticket(self.turn.submit(now, ops))
+    }
+
+    fn defer(&self, now: Timestamp, ops: Vec<Op>) -> Ticket {
+        ticket(self.turn.defer(now, ops))
     }
 
     fn read(&self, query: Query) -> Result<Answer> {

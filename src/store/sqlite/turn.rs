@@ -123,6 +123,8 @@ pub(super) struct Turn {
     /// How many requests wait, for an operation that can be short.
     waiting: Arc<AtomicUsize>,
     space: Condvar,
+    /// How many callers wait for room in the queue.
+    crowd: AtomicUsize,
     writer: Mutex<Writer>,
     wait: Duration,
     helper: Mutex<Option<Helper>>,
@@ -141,6 +143,7 @@ impl Turn {
             queue: Mutex::default(),
             waiting: writer.waiting(),
             space: Condvar::new(),
+            crowd: AtomicUsize::new(0),
             writer: Mutex::new(writer),
             wait,
             helper: Mutex::new(None),
@@ -163,6 +166,18 @@ impl Turn {
         if leads {
             // `leading` is set on its behalf.
             helper.notify();
+        }
+        Ok(Submitted {
+            turn: Arc::clone(self),
+            cell,
+        })
+    }
+
+    /// Leads for operations if the turn is free; else they wait for whoever leads next.
+    pub(super) fn defer(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted> {
+        let (cell, leads) = self.enqueue(now, ops, None)?;
+        if leads {
+            self.lead();
         }
         Ok(Submitted {
             turn: Arc::clone(self),
@@ -224,11 +239,13 @@ impl Turn {
             if remaining.is_zero() {
                 return Err(busy("the queue of writes is full"));
             }
+            self.crowd.fetch_add(1, Ordering::SeqCst);
             queue = self
                 .space
                 .wait_timeout(queue, remaining)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+            self.crowd.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -397,7 +414,9 @@ impl<'a> Reign<'a> {
             .waiting
             .store(queue.requests.len(), Ordering::Relaxed);
         drop(queue);
-        self.turn.space.notify_all();
+        if self.turn.crowd.load(Ordering::SeqCst) > 0 {
+            self.turn.space.notify_all();
+        }
         self.served += batch.iter().map(|request| request.ops.len()).sum::<usize>();
         Some(batch)
     }
@@ -468,7 +487,14 @@ pub(super) struct Submitted {
 
 impl Pending for Submitted {
     fn wait(self: Box<Self>) -> Result<Vec<Reply>> {
-        lock(&self.cell.state).thread = Some(thread::current());
+        {
+            let mut state = lock(&self.cell.state);
+            state.thread = Some(thread::current());
+            if self.cell.is_patient && matches!(state.stage, Stage::Queued) {
+                // It has been patient for long enough.
+                state.stage = Stage::Invited;
+            }
+        }
         self.turn.wait_for(&self.cell)
     }
 
