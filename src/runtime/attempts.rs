@@ -33,6 +33,8 @@ struct State {
     capped: HashMap<Arc<str>, usize>,
     suspects: usize,
     started: usize,
+    /// How many handlers have returned so far.
+    ended: u64,
     stuck: usize,
 }
 
@@ -108,18 +110,19 @@ impl Attempts {
         }
     }
 
-    /// Its handler has returned. Returns whether it had been stuck, and so replaced.
-    pub(crate) fn end(&self, place: Place) -> bool {
+    /// Its handler has returned: which one that is, in the order of their ends, and whether it had been stuck, and so
+    /// replaced.
+    pub(crate) fn end(&self, place: Place) -> (u64, bool) {
         let mut state = lock(&self.state);
         state.started -= 1;
-        let Some(attempt) = &mut state.places[place.0] else {
-            return false;
-        };
-        attempt.deadline = None;
-        attempt.stuck_at = None;
-        let stuck = std::mem::take(&mut attempt.stuck);
+        state.ended += 1;
+        let stuck = state.places[place.0].as_mut().is_some_and(|attempt| {
+            attempt.deadline = None;
+            attempt.stuck_at = None;
+            std::mem::take(&mut attempt.stuck)
+        });
         state.stuck -= usize::from(stuck);
-        stuck
+        (state.ended, stuck)
     }
 
     /// They were settled, or given back.
@@ -190,6 +193,7 @@ impl Attempts {
             capped: state.capped.clone(),
             has_suspect: state.suspects > 0,
             started: state.started,
+            ended: state.ended,
         }
     }
 
@@ -226,6 +230,8 @@ pub(crate) struct Held {
     pub(crate) has_suspect: bool,
     /// How many handlers run.
     pub(crate) started: usize,
+    /// How many have returned so far.
+    pub(crate) ended: u64,
 }
 
 impl State {
@@ -297,7 +303,7 @@ mod tests {
             "counted once"
         );
         assert_eq!((attempts.started(), attempts.stuck()), (1, 1));
-        assert!(attempts.end(place), "it had been replaced");
+        assert_eq!(attempts.end(place), (1, true), "it had been replaced");
         assert_eq!((attempts.started(), attempts.stuck()), (0, 0));
     }
 
@@ -317,7 +323,7 @@ mod tests {
     fn what_has_ended_is_not_looked_at() {
         let (attempts, place, _token) = attempts();
         attempts.start(place, Some(Timestamp::MIN + S));
-        assert!(!attempts.end(place));
+        assert_eq!(attempts.end(place), (1, false));
         assert_eq!(attempts.look(Timestamp::MAX).next, None);
         attempts.remove([place]);
         assert_eq!(attempts.count(), 0);

@@ -26,17 +26,17 @@ use crate::time::{MAX_PARK, Stopwatch, Timestamp};
 /// How long after an error of the store it is asked again, at first and at most.
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
-/// How long a completion may wait to be settled together with others while the workers have tasks waiting.
+/// How long a completion may wait to be settled together with others, and in a caller's transaction, while the workers have
+/// tasks waiting or callers write all the time.
 const GATHER: Duration = Duration::from_millis(2);
-/// From how many waiting tasks on.
+/// From how many waiting tasks on, and how many completions are enough beside callers.
 const GATHER_FROM: usize = 8;
+const GATHERED: usize = 16;
 /// How long nothing is claimed after a start that could not be noted.
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 /// Each settled task pays for the removal of two that are over, up to this, and for many at once.
 const MAX_PRUNE: usize = 500;
 const PRUNE_FROM: usize = 32;
-/// How long settlements may wait for somebody else's transaction to share.
-const PATIENCE: Duration = Duration::from_micros(500);
 
 /// The dispatcher.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub(crate) struct Dispatcher {
     refreshed_at: Option<Timestamp>,
     /// Settlements that share somebody else's transaction, as soon as there is one.
     deferred: Option<Deferred>,
+    /// Callers write all the time: settlements find the turn taken.
+    crowded: bool,
     /// How many tasks were settled since something was pruned.
     unpruned: usize,
     /// A commit's outcome is not known: it may have claimed tasks that are not held here.
@@ -99,6 +101,7 @@ impl Dispatcher {
             refused_until: None,
             refreshed_at: None,
             deferred: None,
+            crowded: false,
             unpruned: 0,
             in_doubt: false,
         }
@@ -189,12 +192,14 @@ impl Dispatcher {
         let waiting = self.ready.waiting();
         let workers = self.ready.wanted();
         let held = self.attempts.held();
-        let free = workers.saturating_sub(held.started + waiting.count);
+        let taken = held.started + waiting.count;
         Load {
             held: held.capped,
             suspect: held.has_suspect,
             workers,
-            free,
+            free: workers.saturating_sub(taken),
+            overbooked: taken > workers,
+            ended: held.ended,
             // All are at tasks that take longer: what is claimed ahead of them would only be given back again.
             stalled: held.started >= workers && waiting.unmoved >= AHEAD,
             waiting: waiting.count,
@@ -204,8 +209,8 @@ impl Dispatcher {
 
     /// Leaves a standing claim with the store.
     fn leave(&self, plan: &mut Plan) {
-        if let Some(standing) = plan.standing.take() {
-            self.client.store.hub().standing().leave(standing);
+        if let Some((standing, ended)) = plan.standing.take() {
+            self.client.store.hub().standing().leave(standing, ended);
         }
     }
 
@@ -283,10 +288,11 @@ impl Dispatcher {
     fn collect(&mut self, mut deferred: Deferred) -> Result<usize> {
         let answer = match deferred.ticket.try_take() {
             Some(answer) => answer,
-            None if deferred.since.elapsed() >= PATIENCE || self.control.is_stopping() => {
+            None if deferred.since.elapsed() >= GATHER || self.control.is_stopping() => {
                 deferred.ticket.wait()
             }
             None => {
+                self.crowded = true;
                 self.deferred = Some(deferred);
                 return Ok(0);
             }
@@ -349,23 +355,27 @@ impl Dispatcher {
         self.attempts.remove(ended.iter().map(|ended| ended.place));
     }
 
-    /// While the workers have enough to do, completions are settled with the next claim, in one transaction for many; when
+    /// While the workers have enough to do, or callers keep the store busy, completions are settled many at a time; when
     /// that is at the latest. Not if anybody waits for one: a caller, or the next task of a queue with a cap.
     fn gather(&self, waiting: usize, now: Timestamp) -> Option<Timestamp> {
-        let gathers = waiting >= GATHER_FROM
-            && self.scope.caps.is_empty()
+        let can_wait = self.scope.caps.is_empty()
             && !self.control.is_stopping()
             && !self.client.store.hub().has_waiters();
-        if self.deferred.is_some() {
+        let enough = if self.deferred.is_some() {
             // They come with the next ones.
-            self.finish.wake_for(usize::MAX);
-            return None;
-        }
-        let count = if gathers { waiting / 2 } else { 1 };
-        match (self.finish.wake_for(count), gathers) {
-            (true, _) => Some(now),
-            (false, true) => Some(now + GATHER),
-            (false, false) => None,
+            usize::MAX
+        } else if !can_wait {
+            1
+        } else if waiting >= GATHER_FROM {
+            waiting / 2
+        } else if self.crowded {
+            GATHERED
+        } else {
+            1
+        };
+        match self.finish.wake_for(enough) {
+            true => Some(now),
+            false => (enough > 1).then(|| now + GATHER),
         }
     }
 
@@ -464,6 +474,8 @@ impl Service for Dispatcher {
             self.leave(&mut plan);
         }
         let settles = !finished.is_empty();
+        // Until it is seen to be so again.
+        self.crowded &= settles || self.deferred.is_some();
         match self.transact(now, finished, plan.claim.take()) {
             Ok(claimed) => {
                 self.rest_until = None;
@@ -492,7 +504,7 @@ impl Service for Dispatcher {
         // If no worker takes one within the budget, they are given back.
         let withdraw = (waiting.count > 0).then(|| now + AHEAD.saturating_sub(waiting.unmoved));
         let settle = self.gather(waiting.count, now);
-        let collect = self.deferred.as_ref().map(|_| now + PATIENCE);
+        let collect = self.deferred.as_ref().map(|_| now + GATHER);
         Next::at(
             [at_once, plan.next, refused_until, withdraw, settle, collect]
                 .into_iter()

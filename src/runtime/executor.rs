@@ -62,6 +62,7 @@ impl Executor {
                 End::Unstarted
             })
         };
+        let mut freed = None;
         let (end, ran) = match unstarted {
             Some(end) => (end, None),
             None => {
@@ -90,10 +91,12 @@ impl Executor {
                     End::Returned { result, .. } => End::Returned { result, late },
                     end => end,
                 };
-                if self.attempts.end(place) {
+                let (ended, stuck) = self.attempts.end(place);
+                if stuck {
                     // It was taken for stuck, and perhaps replaced.
                     self.ready.drop_spare();
                 }
+                freed = Some(ended);
                 (end, Some(watch.elapsed()))
             }
         };
@@ -104,6 +107,9 @@ impl Executor {
             settlement,
             ran,
         });
+        if let Some(ended) = freed {
+            self.client.store.hub().standing().freed(ended);
+        }
     }
 
     /// What to record. A retry policy may be the user's code: if it panics, the default one decides.

@@ -36,6 +36,10 @@ pub(crate) struct Load {
     pub(crate) suspect: bool,
     /// Workers without a task, and without one that waits for them.
     pub(crate) free: usize,
+    /// Whether more tasks are claimed than there are workers.
+    pub(crate) overbooked: bool,
+    /// How many attempts had ended by then.
+    pub(crate) ended: u64,
     /// Whether no worker is free, and none has taken a task for as long as those claimed ahead may wait.
     pub(crate) stalled: bool,
     /// All workers.
@@ -76,8 +80,9 @@ pub(crate) struct Plan {
     pub(crate) claim: Option<ClaimRequest>,
     /// When the next task is due that may be claimed then.
     pub(crate) next: Option<Timestamp>,
-    /// What to claim if something becomes due before that: a task for each free worker.
-    pub(crate) standing: Option<ClaimRequest>,
+    /// What to claim if something becomes due before that: a task for each worker that was free when so many attempts had
+    /// ended, or is by then.
+    pub(crate) standing: Option<(ClaimRequest, u64)>,
 }
 
 /// Plans the next claim. `turns` is the order in which the queues take turns; it learns new ones.
@@ -114,7 +119,7 @@ pub(crate) fn plan(
             cost: if capped || lane.suspect { None } else { cost },
             suspect: lane.suspect,
         };
-        if load.free > 0 && lanes.len() <= MAX_STANDING_LANES {
+        if !load.overbooked && lanes.len() <= MAX_STANDING_LANES {
             standing.add(&lane.queue, claim, room);
         }
         match lane.next_at() {
@@ -139,12 +144,13 @@ pub(crate) fn plan(
             limit,
         });
     } else if !standing.list.is_empty() {
-        plan.standing = Some(ClaimRequest {
+        let request = ClaimRequest {
             queues: in_turn(standing.list, turns),
             free: load.free,
             budget: Duration::ZERO,
             limit: load.free,
-        });
+        };
+        plan.standing = Some((request, load.ended));
     }
     plan
 }

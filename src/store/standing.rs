@@ -32,8 +32,12 @@ pub(crate) trait Workers: Send + Sync + fmt::Debug {
 #[derive(Debug, Default)]
 struct State {
     request: Option<ClaimRequest>,
+    /// How many attempts had ended when it was left.
+    ended: u64,
     /// A transaction is at it.
     in_flight: bool,
+    /// Workers that became free meanwhile.
+    freed: usize,
     /// The runner waits for the end of that.
     awaited: bool,
     came: Came,
@@ -49,6 +53,24 @@ pub(crate) struct Came {
     pub(crate) in_doubt: bool,
 }
 
+impl State {
+    /// One for no worker is kept for the next that becomes free, and not taken.
+    fn stand(&mut self, stands: &AtomicBool, request: Option<ClaimRequest>) {
+        let is_for_some = request.as_ref().is_some_and(|request| request.free > 0);
+        stands.store(is_for_some, Ordering::Release);
+        self.request = request;
+    }
+}
+
+/// The same claim for more workers.
+fn more(request: ClaimRequest, freed: usize) -> ClaimRequest {
+    ClaimRequest {
+        free: request.free + freed,
+        limit: request.limit + freed,
+        ..request
+    }
+}
+
 impl Standing {
     pub(super) fn set_runner(&self, wake: Wake) {
         // A store has one runner, for as long as it is open.
@@ -60,17 +82,33 @@ impl Standing {
         let _ = self.workers.set(workers);
     }
 
-    /// Leaves a claim. Only after [`withdraw`](Self::withdraw), and if none was in flight then.
-    pub(crate) fn leave(&self, request: ClaimRequest) {
-        lock(&self.state).request = Some(request);
-        self.stands.store(true, Ordering::Release);
+    /// Leaves a claim for the workers that were free when `ended` attempts had ended. Only after
+    /// [`withdraw`](Self::withdraw), and if none was in flight then.
+    pub(crate) fn leave(&self, request: ClaimRequest, ended: u64) {
+        let mut state = lock(&self.state);
+        state.ended = ended;
+        state.stand(&self.stands, Some(request));
+    }
+
+    /// The attempt has ended that is the `ended`th to do so: there is one more free worker, if there is a claim at all.
+    pub(crate) fn freed(&self, ended: u64) {
+        let mut state = lock(&self.state);
+        if ended <= state.ended {
+            // Whoever left it knew.
+            return;
+        }
+        if state.in_flight {
+            state.freed += 1;
+        } else if let Some(request) = state.request.take() {
+            let request = more(request, 1);
+            state.stand(&self.stands, Some(request));
+        }
     }
 
     /// Takes it back, and what came of it.
     pub(crate) fn withdraw(&self) -> Came {
         let mut state = lock(&self.state);
-        self.stands.store(false, Ordering::Release);
-        state.request = None;
+        state.stand(&self.stands, None);
         state.awaited = state.in_flight;
         Came {
             in_flight: state.in_flight,
@@ -85,8 +123,9 @@ impl Standing {
         }
         let mut state = lock(&self.state);
         self.stands.store(false, Ordering::Release);
-        let request = state.request.take()?;
+        let request = state.request.take().filter(|request| request.free > 0)?;
         state.in_flight = true;
+        state.freed = 0;
         Some(Taken {
             standing: Arc::clone(self),
             request,
@@ -108,10 +147,7 @@ impl Taken {
     fn rest(&mut self, claims: &[Claim]) -> Option<ClaimRequest> {
         let counted = |queue: &QueueClaim| queue.limit != usize::MAX;
         let free = self.request.free.checked_sub(claims.len())?;
-        if free == 0
-            || self.request.queues.iter().any(counted)
-            || claims.iter().any(|claim| claim.crashes > 0)
-        {
+        if self.request.queues.iter().any(counted) || claims.iter().any(|claim| claim.crashes > 0) {
             return None;
         }
         Some(ClaimRequest {
@@ -143,10 +179,8 @@ impl Taken {
             let mut state = lock(&self.standing.state);
             state.in_flight = false;
             if !state.awaited && claims.is_empty() {
-                self.standing
-                    .stands
-                    .store(rest.is_some(), Ordering::Release);
-                state.request = rest;
+                let rest = rest.map(|rest| more(rest, state.freed));
+                state.stand(&self.standing.stands, rest);
             }
             let tells = in_doubt || state.awaited || !claims.is_empty();
             state.awaited = false;
@@ -193,7 +227,7 @@ mod tests {
     fn a_standing_claim_is_taken_once_and_what_it_claims_is_told() {
         let (standing, wake) = standing();
         assert!(standing.take().is_none());
-        standing.leave(request());
+        standing.leave(request(), 0);
         let taken = standing.take().unwrap();
         assert!(standing.take().is_none());
         taken.end(vec![claim(1, 0, 3)]);
@@ -218,11 +252,15 @@ mod tests {
         let (standing, wake) = standing();
         standing.set_workers(Arc::new(Taker));
         let leave = |free| {
-            standing.leave(ClaimRequest {
-                free,
-                limit: free,
-                ..request()
-            });
+            let limit = free;
+            standing.leave(
+                ClaimRequest {
+                    free,
+                    limit,
+                    ..request()
+                },
+                7,
+            );
             standing.take().unwrap()
         };
         leave(2).end(vec![claim(1, 0, 3)]);
@@ -231,6 +269,17 @@ mod tests {
         assert_eq!((taken.request().free, taken.request().limit), (1, 1));
         taken.end(vec![claim(1, 0, 3)]);
         assert!(standing.take().is_none(), "no worker is free");
+        standing.freed(7);
+        assert!(standing.take().is_none(), "that was known when it was left");
+        standing.freed(8);
+        let taken = standing.take().unwrap();
+        standing.freed(9);
+        assert_eq!(taken.request().free, 1);
+        taken.end(vec![claim(1, 0, 3)]);
+        let taken = standing.take().unwrap();
+        assert_eq!(taken.request().free, 1, "who became free meanwhile");
+        drop(taken);
+        assert!(wake.wait(Duration::ZERO));
         leave(2).end(vec![claim(1, 1, 3)]);
         assert!(standing.take().is_none(), "a suspect runs alone");
         leave(9).end((0..3).map(|_| claim(1, 0, 3)).collect());
@@ -241,7 +290,7 @@ mod tests {
     #[test]
     fn one_that_was_withdrawn_is_not_taken() {
         let (standing, _) = standing();
-        standing.leave(request());
+        standing.leave(request(), 0);
         assert!(!standing.withdraw().in_flight);
         assert!(standing.take().is_none());
     }
@@ -249,7 +298,7 @@ mod tests {
     #[test]
     fn whoever_withdraws_one_in_flight_is_told_when_it_is_over() {
         let (standing, wake) = standing();
-        standing.leave(request());
+        standing.leave(request(), 0);
         let taken = standing.take().unwrap();
         assert!(standing.withdraw().in_flight);
         assert!(!wake.wait(Duration::ZERO));
@@ -261,7 +310,7 @@ mod tests {
     #[test]
     fn p4_one_whose_commit_is_not_known_is_in_doubt() {
         let (standing, wake) = standing();
-        standing.leave(request());
+        standing.leave(request(), 0);
         drop(standing.take());
         assert!(wake.wait(Duration::ZERO));
         assert!(standing.withdraw().in_doubt);
