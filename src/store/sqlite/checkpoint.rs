@@ -21,8 +21,6 @@ use crate::wake::{Wake, lock};
 const LONG: i32 = 1024;
 /// So many pages the writer moves itself.
 const FEW: i32 = 256;
-/// So much longer may the log get while the helper works.
-const TOO_LONG: i32 = 4 * LONG;
 /// How long a store that is dropped waits for the helper: for one checkpoint.
 const JOIN_WAIT: Duration = Duration::from_secs(5);
 const IDLE_WAIT: Duration = Duration::from_secs(3600);
@@ -61,15 +59,17 @@ impl Checkpoints {
             return Ok(());
         };
         match helper.progress() {
-            Progress::Idle { moved } if pages - moved <= FEW => {}
-            Progress::Idle { .. } if pages < TOO_LONG && helper.start() => return Ok(()),
-            Progress::Working if pages < TOO_LONG => return Ok(()),
-            // It cannot keep up, or cannot be had.
-            Progress::Idle { .. } | Progress::Working => {}
+            Progress::Working => return Ok(()),
+            Progress::Idle { moved } => {
+                let left = pages - moved;
+                if left > FEW && helper.gains(left) && helper.start() {
+                    return Ok(());
+                }
+            }
         }
         helper.forget();
         let Some((length, moved)) = checkpoint(conn)? else {
-            // The helper is at it.
+            // Somebody else is at it.
             return Ok(());
         };
         // A reader still needs what is left, so the log grows on; try again when it is worth it.
@@ -101,6 +101,8 @@ struct Helper {
     shared: Arc<Shared>,
     /// Started when it is first needed.
     thread: Option<Thread>,
+    /// How much of the log was left before its last pass; 0 if there was none.
+    left: i32,
 }
 
 #[derive(Debug)]
@@ -126,7 +128,15 @@ impl Helper {
                 conn: Mutex::new(None),
             }),
             thread: None,
+            left: 0,
         }
+    }
+
+    /// Whether it is worth another pass: if the writer wrote more than half as much as the last one moved, the helper does
+    /// not catch up, and the writer has to do it.
+    fn gains(&mut self, left: i32) -> bool {
+        let before = std::mem::replace(&mut self.left, left);
+        before == 0 || left <= before / 2
     }
 
     fn progress(&self) -> Progress {
@@ -156,7 +166,8 @@ impl Helper {
     }
 
     /// The log is about to start anew: what was moved of it counts no more.
-    fn forget(&self) {
+    fn forget(&mut self) {
+        self.left = 0;
         self.shared.moved.store(0, Ordering::Relaxed);
     }
 }

@@ -329,7 +329,9 @@ impl Store for SqliteStore {
     }
 
     fn refresh(&self) -> Result<()> {
-        self.turn.with_writer(Writer::refresh)
+        // Whoever leads looks first of all, and a wait for him would have no bound: a leader comes after the other.
+        let refreshed = self.turn.with_idle_writer(Writer::refresh);
+        refreshed.unwrap_or(Ok(()))
     }
 
     fn begin(&self, fence: Fence) -> Result<()> {

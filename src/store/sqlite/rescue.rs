@@ -27,7 +27,7 @@ const TAKE_BACK: &str = "
 const END_INSTANCE: &str = "UPDATE punctual_instance SET ended_at = :now WHERE id = :id";
 
 /// A slice of so many is cut short if somebody waits.
-const ENOUGH: usize = 64;
+const ENOUGH: usize = 192;
 
 struct Row {
     seq: i64,

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -188,6 +188,15 @@ impl Turn {
     /// Runs `look` on the writer while nobody leads.
     pub(super) fn with_writer<T>(&self, look: impl FnOnce(&mut Writer) -> T) -> T {
         look(&mut lock(&self.writer))
+    }
+
+    /// Runs `look` on the writer, unless somebody leads just now.
+    pub(super) fn with_idle_writer<T>(&self, look: impl FnOnce(&mut Writer) -> T) -> Option<T> {
+        match self.writer.try_lock() {
+            Ok(mut writer) => Some(look(&mut writer)),
+            Err(TryLockError::Poisoned(writer)) => Some(look(&mut writer.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Serves what is still queued, for a store that is dropped: the helper does not come for it any more. Nobody queues

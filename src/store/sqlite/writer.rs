@@ -383,6 +383,7 @@ impl Writer {
             self.shared.hub.expires(at);
         }
         self.shared.hub.tell(done.news);
+        self.tell_foreign_writes();
         self.checkpoint();
     }
 
@@ -405,13 +406,18 @@ impl Writer {
         let conn = self.conn.as_ref().expect("checked");
         learn_foreign_writes(conn, &self.shared, &mut self.data_version)
             .map_err(|error| fault::of("cannot look for changes", error))?;
+        self.tell_foreign_writes();
+        Ok(())
+    }
+
+    /// Tells maintenance, once for each time that another connection was seen to have written.
+    fn tell_foreign_writes(&mut self) {
         let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
         if writes != self.told {
             self.told = writes;
             // A start deadline may be among what was written.
             self.shared.hub.expires(Timestamp::MIN);
         }
-        Ok(())
     }
 
     /// A look at the file on the write connection, between two transactions.

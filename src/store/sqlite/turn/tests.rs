@@ -456,3 +456,15 @@ fn a_lone_caller_leads_on_its_own_thread() {
         "no thread was needed"
     );
 }
+
+/// A thread that wrote back to back kept the dispatcher's look, and so its claims, waiting for as long as it wrote.
+#[test]
+fn p12_a_look_for_changes_does_not_wait_for_who_leads() {
+    let kit = kit();
+    kit.store.turn.with_writer(|_| {
+        std::thread::scope(|scope| {
+            let look = scope.spawn(|| kit.store.refresh());
+            look.join().unwrap().unwrap();
+        });
+    });
+}
