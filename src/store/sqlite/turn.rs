@@ -34,6 +34,8 @@ use crate::wake::{Wake, lock};
 /// How much a leader serves before it hands the turn on.
 const MAX_REIGN_OPS: usize = 256;
 const MAX_REIGN: Duration = Duration::from_millis(5);
+/// How often a leader lets others run who may come to share his next transaction.
+const YIELDS: usize = 2;
 /// How many requests may wait.
 const MAX_QUEUED: usize = 4096;
 /// How long what only settles waits for a caller's transaction to share.
@@ -47,14 +49,15 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Answers it; the first answer counts.
-    pub(super) fn answer(&self, answer: Result<Vec<Reply>>) {
+    /// Answers it; the first answer counts. What was asked goes back with the answer: to free it is not a leader's work.
+    pub(super) fn answer(&mut self, answer: Result<Vec<Reply>>) {
         let (thread, waker) = {
             let mut state = lock(&self.cell.state);
             if matches!(state.stage, Stage::Done(_) | Stage::Taken) {
                 return;
             }
             state.stage = Stage::Done(answer);
+            state.spent = std::mem::take(&mut self.ops);
             (state.thread.take(), state.waker.take())
         };
         if let Some(thread) = thread {
@@ -94,6 +97,8 @@ struct Cell {
 #[derive(Debug)]
 struct CellState {
     stage: Stage,
+    /// What was asked, once it is answered.
+    spent: Vec<Op>,
     waker: Option<Waker>,
     /// Who is parked for it, and can lead.
     thread: Option<thread::Thread>,
@@ -115,6 +120,8 @@ enum Stage {
 struct Queue {
     requests: VecDeque<Request>,
     leading: bool,
+    /// How many the last batch had.
+    last: usize,
 }
 
 /// The queue before the writer, and the writer.
@@ -220,6 +227,7 @@ impl Turn {
         let cell = Arc::new(Cell {
             state: Mutex::new(CellState {
                 stage: Stage::Queued,
+                spent: Vec::new(),
                 waker: None,
                 thread,
             }),
@@ -383,8 +391,6 @@ struct Reign<'a> {
     turn: &'a Turn,
     since: Stopwatch,
     served: usize,
-    /// How many requests the last batch had.
-    last: usize,
     over: bool,
 }
 
@@ -394,7 +400,6 @@ impl<'a> Reign<'a> {
             turn,
             since: Stopwatch::start(),
             served: 0,
-            last: 0,
             over: false,
         }
     }
@@ -402,7 +407,10 @@ impl<'a> Reign<'a> {
     /// The next batch; `None` once the turn is given up.
     fn next(&mut self) -> Option<Vec<Request>> {
         let mut queue = lock(&self.turn.queue);
-        if (1..self.last).contains(&queue.requests.len()) {
+        for _ in 0..YIELDS {
+            if !(1..queue.last).contains(&queue.requests.len()) {
+                break;
+            }
             // Those who were just answered may be about to come again, and can share the next transaction.
             drop(queue);
             std::thread::yield_now();
@@ -418,7 +426,7 @@ impl<'a> Reign<'a> {
             return None;
         }
         let batch = take_batch(&mut queue.requests);
-        self.last = batch.len();
+        queue.last = batch.len();
         self.turn
             .waiting
             .store(queue.requests.len(), Ordering::Relaxed);

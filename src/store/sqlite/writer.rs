@@ -154,7 +154,7 @@ impl Writer {
     /// Runs the requests in one transaction and answers each.
     pub(super) fn run(&mut self, batch: Vec<Request>) {
         if let Err(error) = self.check() {
-            for request in batch {
+            for mut request in batch {
                 request.answer(Err(error.clone()));
             }
             return;
@@ -181,14 +181,14 @@ impl Writer {
                     done.undo_standing();
                 }
                 self.note(&batch, &error);
-                for request in batch {
+                for mut request in batch {
                     request.answer(Err(error.clone()));
                 }
             }
         }
     }
 
-    fn run_alone(&mut self, request: Request) {
+    fn run_alone(&mut self, mut request: Request) {
         match self.check() {
             Ok(()) => self.run_with(vec![request], false),
             Err(error) => request.answer(Err(error)),
@@ -376,7 +376,7 @@ impl Writer {
             ledger.end(&done.settled);
         }
         self.shared.hub.cancel(&done.news.cancelled);
-        for (request, replies) in batch.into_iter().zip(replies) {
+        for (mut request, replies) in batch.into_iter().zip(replies) {
             request.answer(Ok(replies));
         }
         if let Some(at) = done.expires {
