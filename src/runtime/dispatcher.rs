@@ -255,12 +255,10 @@ impl Dispatcher {
             let held = self.attempts.rows();
             ops.push(Op::Disown { held });
         }
-        let (ended, settlements): (Vec<Ended>, Vec<Settlement>) =
-            finished.into_iter().map(Ended::split).unzip();
-        let settlements = Arc::new(settlements);
-        if !ended.is_empty() {
-            ops.push(Op::Settle(Arc::clone(&settlements)));
-            self.unpruned += ended.len();
+        let batch = Batch::new(finished, self.control.is_stopping());
+        if !batch.ended.is_empty() {
+            ops.push(Op::Settle(Arc::clone(&batch.settlements)));
+            self.unpruned += batch.ended.len();
             if self.unpruned >= PRUNE_FROM {
                 let limit = (2 * std::mem::take(&mut self.unpruned)).min(MAX_PRUNE);
                 let cutoffs = self.retention.cutoffs(now);
@@ -273,12 +271,11 @@ impl Dispatcher {
         }
         if !defers {
             let answer = self.client.store.apply(now, ops);
-            return self.answered(ended, settlements, answer);
+            return self.answered(batch, answer);
         }
         let deferred = Deferred {
             ticket: self.client.store.defer(now, ops),
-            ended,
-            settlements,
+            batch,
             since: Stopwatch::start(),
         };
         self.collect(deferred)
@@ -297,19 +294,14 @@ impl Dispatcher {
                 return Ok(0);
             }
         };
-        self.answered(deferred.ended, deferred.settlements, answer)
+        self.answered(deferred.batch, answer)
     }
 
-    fn answered(
-        &mut self,
-        ended: Vec<Ended>,
-        settlements: Arc<Vec<Settlement>>,
-        answer: Result<Vec<Reply>>,
-    ) -> Result<usize> {
+    fn answered(&mut self, batch: Batch, answer: Result<Vec<Reply>>) -> Result<usize> {
         match answer {
             Ok(replies) => {
                 self.in_doubt = false;
-                self.settled(&ended, &settlements, &replies);
+                self.settled(&batch, &replies);
                 let mut count = 0;
                 for reply in replies {
                     if let Reply::Claimed(claims) = reply {
@@ -320,30 +312,28 @@ impl Dispatcher {
                 Ok(count)
             }
             Err(error) => {
-                let settlements = Arc::unwrap_or_clone(settlements);
-                let unsettled = ended.into_iter().zip(settlements).map(Ended::join);
-                self.unsettled.extend(unsettled);
+                self.unsettled.extend(batch.into_finished());
                 self.in_doubt |= error.kind() == ErrorKind::Unknown;
                 Err(error)
             }
         }
     }
 
-    fn settled(&mut self, ended: &[Ended], settlements: &[Settlement], replies: &[Reply]) {
+    fn settled(&mut self, batch: &Batch, replies: &[Reply]) {
         let answers = replies.iter().find_map(|reply| match reply {
             Reply::Settled(answers) => Some(answers),
             _ => None,
         });
         let Some(answers) = answers else { return };
-        let stopping = self.control.is_stopping();
-        for ((ended, settlement), answer) in ended.iter().zip(settlements).zip(answers) {
+        let ends = batch.ended.iter().zip(&*batch.settlements);
+        for ((ended, settlement), answer) in ends.zip(answers) {
             if *answer == Settled::Stale {
                 tell!(warn, task = %settlement.id, "the result of a stale attempt was dropped");
             }
             if let Some(took) = ended.ran {
                 self.costs.saw(&ended.kind, took);
             }
-            if stopping {
+            if batch.while_stopping {
                 let counter = match ended.ran {
                     Some(_) => &self.control.finished,
                     None => &self.control.given_back,
@@ -352,7 +342,8 @@ impl Dispatcher {
                 counter.fetch_add(usize::from(counts), Ordering::Relaxed);
             }
         }
-        self.attempts.remove(ended.iter().map(|ended| ended.place));
+        let places = batch.ended.iter().map(|ended| ended.place);
+        self.attempts.remove(places);
     }
 
     /// While the workers have enough to do, or callers keep the store busy, completions are settled many at a time; when
@@ -399,12 +390,36 @@ impl Dispatcher {
 #[derive(Debug)]
 struct Deferred {
     ticket: Ticket,
-    ended: Vec<Ended>,
-    settlements: Arc<Vec<Settlement>>,
+    batch: Batch,
     since: Stopwatch,
 }
 
-/// What is kept of an attempt while the store has its settlement.
+/// Attempts that have ended, and their settlements, which the store has meanwhile.
+#[derive(Debug)]
+struct Batch {
+    ended: Vec<Ended>,
+    settlements: Arc<Vec<Settlement>>,
+    /// They are counted for the shutdown.
+    while_stopping: bool,
+}
+
+impl Batch {
+    fn new(finished: Vec<Finished>, while_stopping: bool) -> Self {
+        let (ended, settlements): (_, Vec<_>) = finished.into_iter().map(Ended::split).unzip();
+        Self {
+            ended,
+            settlements: Arc::new(settlements),
+            while_stopping,
+        }
+    }
+
+    fn into_finished(self) -> impl Iterator<Item = Finished> {
+        let settlements = Arc::unwrap_or_clone(self.settlements);
+        self.ended.into_iter().zip(settlements).map(Ended::join)
+    }
+}
+
+/// What is kept of an attempt beside its settlement.
 #[derive(Debug)]
 struct Ended {
     place: Place,
@@ -441,6 +456,10 @@ impl Service for Dispatcher {
         if let Some(until) = later(self.rest_until, now) {
             return Next::At(until);
         }
+        if self.in_doubt && in_flight {
+            // What that takes must not be given back with what is in doubt. Its end notifies.
+            return Next::Notified;
+        }
         self.refresh(now);
         // Looked at before anything is claimed: what is claimed after it is seen in `held`.
         let stopping = self.control.is_stopping();
@@ -469,7 +488,7 @@ impl Service for Dispatcher {
         } else {
             Plan::default()
         };
-        if plan.claim.is_none() {
+        if plan.claim.is_none() && !self.in_doubt {
             // Callers need not wait for what is settled meanwhile.
             self.leave(&mut plan);
         }

@@ -120,7 +120,7 @@ enum Stage {
 struct Queue {
     requests: VecDeque<Request>,
     leading: bool,
-    /// How many the last batch had.
+    /// How many callers the last batch had.
     last: usize,
 }
 
@@ -408,7 +408,7 @@ impl<'a> Reign<'a> {
     fn next(&mut self) -> Option<Vec<Request>> {
         let mut queue = lock(&self.turn.queue);
         for _ in 0..YIELDS {
-            if !(1..queue.last).contains(&queue.requests.len()) {
+            if !(1..queue.last).contains(&callers(&queue.requests)) {
                 break;
             }
             // Those who were just answered may be about to come again, and can share the next transaction.
@@ -426,7 +426,7 @@ impl<'a> Reign<'a> {
             return None;
         }
         let batch = take_batch(&mut queue.requests);
-        queue.last = batch.len();
+        queue.last = callers(&batch);
         self.turn
             .waiting
             .store(queue.requests.len(), Ordering::Relaxed);
@@ -445,6 +445,14 @@ impl Drop for Reign<'_> {
             self.turn.hand_on(&mut lock(&self.turn.queue));
         }
     }
+}
+
+/// How many of these are not the scheduler's own.
+fn callers<'a>(requests: impl IntoIterator<Item = &'a Request>) -> usize {
+    requests
+        .into_iter()
+        .filter(|each| each.is_durable())
+        .count()
 }
 
 /// The requests that share the next transaction. Whether it is synced is decided when it closes, by what is in it.
@@ -475,11 +483,11 @@ impl Turn {
                 thread.unpark();
             }
         };
-        let callers = queue.requests.iter().filter(|each| each.is_durable());
-        if let Some(next) = callers.clone().find(waits) {
+        let mut durable = queue.requests.iter().filter(|each| each.is_durable());
+        if let Some(next) = durable.find(waits) {
             return tell(next, Stage::Lead);
         }
-        if callers.count() > 0 {
+        if callers(&queue.requests) > 0 {
             // Only submitted ones.
             if let Some(helper) = &*lock(&self.helper) {
                 helper.wake.notify();

@@ -11,6 +11,7 @@ mod prune;
 mod read;
 mod rescue;
 mod settle;
+mod standing;
 
 use std::path::PathBuf;
 use std::sync::Arc;
