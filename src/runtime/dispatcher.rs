@@ -215,13 +215,34 @@ impl Dispatcher {
     }
 
     /// Withdraws the standing claim, and takes what came of it. Returns whether a transaction is at it just now.
-    fn take_granted(&mut self) -> bool {
+    fn take_granted(&mut self, now: Timestamp) -> bool {
         let came = self.client.store.hub().standing().withdraw();
         self.in_doubt |= came.in_doubt;
-        if !came.claims.is_empty() {
+        if self.control.is_stopping() {
+            self.refuse(came.claims, now);
+        } else if !came.claims.is_empty() {
             self.claimed(came.claims);
         }
         came.in_flight
+    }
+
+    /// Gives claims back that no worker is to see.
+    fn refuse(&mut self, claims: Vec<Claim>, now: Timestamp) {
+        let mut jobs = Vec::new();
+        self.attempts.add(claims, |claim, place, token| {
+            let cost = Duration::ZERO;
+            jobs.push(Job {
+                claim,
+                place,
+                token,
+                cost,
+            });
+        });
+        let refused: Vec<_> = jobs
+            .into_iter()
+            .map(|job| self.give_back(job, now))
+            .collect();
+        self.unsettled.extend(refused);
     }
 
     fn plan(&mut self, lanes: &[Lane], now: Timestamp) -> Plan {
@@ -451,8 +472,9 @@ impl Ended {
 
 impl Service for Dispatcher {
     fn run_once(&mut self, now: Timestamp) -> Next {
+        // First: the cancellation of one that came along is for it, too.
+        let in_flight = self.take_granted(now);
         self.pass_on_cancellations(now);
-        let in_flight = self.take_granted();
         if let Some(until) = later(self.rest_until, now) {
             return Next::At(until);
         }
@@ -499,7 +521,7 @@ impl Service for Dispatcher {
             Ok(claimed) => {
                 self.rest_until = None;
                 self.backoff = FIRST_BACKOFF;
-                let in_flight = self.take_granted();
+                let in_flight = self.take_granted(now);
                 if may_claim {
                     // Only now it is known what is due next.
                     let lanes = self.client.store.lanes();
@@ -518,7 +540,7 @@ impl Service for Dispatcher {
         if stopping && !in_flight && self.attempts.count() == 0 {
             return self.end(now);
         }
-        let at_once = plan.claim.is_some().then_some(now);
+        let at_once = (plan.claim.is_some() || !self.unsettled.is_empty()).then_some(now);
         let waiting = self.ready.waiting();
         // If no worker takes one within the budget, they are given back.
         let withdraw = (waiting.count > 0).then(|| now + AHEAD.saturating_sub(waiting.unmoved));
@@ -589,6 +611,39 @@ mod tests {
 
     impl Payload for Probe {
         const KIND: &'static str = "probe";
+    }
+
+    /// P8: it was stored as claimed, and neither it nor its cancellation had come to the dispatcher when the stop began.
+    #[test]
+    fn p8_what_came_along_is_not_started_after_its_cancellation_or_the_stop() {
+        for stops in [false, true] {
+            let clock = TestClock::new("2026-03-01T09:00:00Z".parse().unwrap());
+            let parts = Scheduler::in_memory()
+                .clock(clock.clone())
+                .handler_fn(|_: Probe, _| Ok(Outcome::done()))
+                .build()
+                .unwrap();
+            let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
+            let now = Clock::now(&clock);
+            parts.client.schedule(NewTask::new(Probe)).unwrap();
+            while executor.run_one() || dispatcher.run_once(now) == Next::At(now) {}
+            dispatcher.run_once(now);
+            if stops {
+                parts.stop();
+            }
+            let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
+            let state = || parts.client.get(id).unwrap().unwrap().state();
+            assert_eq!(state(), crate::TaskState::Running);
+            let answer = parts.client.cancel(id).unwrap();
+            assert_eq!(answer, crate::Cancel::Requested);
+            for _ in 0..3 {
+                dispatcher.run_once(now);
+                executor.run_one();
+            }
+            assert_eq!(state(), crate::TaskState::Cancelled, "{stops}");
+            let task = parts.client.get(id).unwrap().unwrap();
+            assert_eq!(task.attempt(), 0, "{stops}");
+        }
     }
 
     /// It is asked once, like by its thread: nothing else will wake it before the instant that it names.
