@@ -170,6 +170,9 @@ pub(crate) struct ClaimRequest {
     pub(crate) budget: Duration,
     /// The most tasks in all.
     pub(crate) limit: usize,
+    /// How many lanes there were when it was planned. A claim that stands is not made once there are others: theirs may be
+    /// better.
+    pub(crate) lanes_seen: usize,
 }
 
 /// What may be taken from one queue.

@@ -514,7 +514,7 @@ impl Service for Dispatcher {
             // Callers need not wait for what is settled meanwhile.
             self.leave(&mut plan);
         }
-        let settles = !finished.is_empty();
+        let (settles, claims) = (!finished.is_empty(), plan.claim.is_some());
         // Until it is seen to be so again.
         self.crowded &= settles || self.deferred.is_some();
         match self.transact(now, finished, plan.claim.take()) {
@@ -527,7 +527,7 @@ impl Service for Dispatcher {
                     let lanes = self.client.store.lanes();
                     plan = self.plan(&lanes, now);
                 }
-                if claimed == 0 && !settles {
+                if claims && claimed == 0 && !settles {
                     // Nothing could be claimed: asking again would not help.
                     plan.claim = None;
                 }

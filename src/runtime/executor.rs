@@ -95,8 +95,9 @@ impl Executor {
                 if stuck {
                     // It was taken for stuck, and perhaps replaced.
                     self.ready.drop_spare();
+                } else {
+                    freed = Some(ended);
                 }
-                freed = Some(ended);
                 (end, Some(watch.elapsed()))
             }
         };

@@ -142,6 +142,7 @@ pub(crate) fn plan(
             free: load.free,
             budget,
             limit,
+            lanes_seen: lanes.len(),
         });
     } else if !standing.list.is_empty() {
         let request = ClaimRequest {
@@ -149,6 +150,7 @@ pub(crate) fn plan(
             free: load.free,
             budget: Duration::ZERO,
             limit: load.free,
+            lanes_seen: lanes.len(),
         };
         plan.standing = Some((request, load.ended));
     }

@@ -116,14 +116,16 @@ impl Standing {
         }
     }
 
-    /// Takes it for a transaction. What is not [ended](Taken::end) counts as in doubt.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Taken> {
+    /// Takes it for a transaction that knows so many lanes, if it was planned for all of them. What is not
+    /// [ended](Taken::end) counts as in doubt.
+    pub(crate) fn take(self: &Arc<Self>, lanes: usize) -> Option<Taken> {
         if !self.stands.load(Ordering::Acquire) {
             return None;
         }
         let mut state = lock(&self.state);
         self.stands.store(false, Ordering::Release);
-        let request = state.request.take().filter(|request| request.free > 0)?;
+        let fits = |request: &ClaimRequest| request.free > 0 && request.lanes_seen == lanes;
+        let request = state.request.take().filter(fits)?;
         state.in_flight = true;
         state.freed = 0;
         Some(Taken {
@@ -220,16 +222,17 @@ mod tests {
             free: 1,
             budget: Duration::ZERO,
             limit: 1,
+            lanes_seen: 0,
         }
     }
 
     #[test]
     fn a_standing_claim_is_taken_once_and_what_it_claims_is_told() {
         let (standing, wake) = standing();
-        assert!(standing.take().is_none());
+        assert!(standing.take(0).is_none());
         standing.leave(request(), 0);
-        let taken = standing.take().unwrap();
-        assert!(standing.take().is_none());
+        let taken = standing.take(0).unwrap();
+        assert!(standing.take(0).is_none());
         taken.end(vec![claim(1, 0, 3)]);
         assert!(wake.wait(Duration::ZERO));
         let came = standing.withdraw();
@@ -261,27 +264,30 @@ mod tests {
                 },
                 7,
             );
-            standing.take().unwrap()
+            standing.take(0).unwrap()
         };
         leave(2).end(vec![claim(1, 0, 3)]);
         assert!(!wake.wait(Duration::ZERO), "nothing to do for the runner");
-        let taken = standing.take().unwrap();
+        let taken = standing.take(0).unwrap();
         assert_eq!((taken.request().free, taken.request().limit), (1, 1));
         taken.end(vec![claim(1, 0, 3)]);
-        assert!(standing.take().is_none(), "no worker is free");
+        assert!(standing.take(0).is_none(), "no worker is free");
         standing.freed(7);
-        assert!(standing.take().is_none(), "that was known when it was left");
+        assert!(
+            standing.take(0).is_none(),
+            "that was known when it was left"
+        );
         standing.freed(8);
-        let taken = standing.take().unwrap();
+        let taken = standing.take(0).unwrap();
         standing.freed(9);
         assert_eq!(taken.request().free, 1);
         taken.end(vec![claim(1, 0, 3)]);
-        let taken = standing.take().unwrap();
+        let taken = standing.take(0).unwrap();
         assert_eq!(taken.request().free, 1, "who became free meanwhile");
         drop(taken);
         assert!(wake.wait(Duration::ZERO));
         leave(2).end(vec![claim(1, 1, 3)]);
-        assert!(standing.take().is_none(), "a suspect runs alone");
+        assert!(standing.take(0).is_none(), "a suspect runs alone");
         leave(9).end((0..3).map(|_| claim(1, 0, 3)).collect());
         assert!(wake.wait(Duration::ZERO), "one was not taken");
         assert_eq!(standing.withdraw().claims.len(), 1);
@@ -292,14 +298,14 @@ mod tests {
         let (standing, _) = standing();
         standing.leave(request(), 0);
         assert!(!standing.withdraw().in_flight);
-        assert!(standing.take().is_none());
+        assert!(standing.take(0).is_none());
     }
 
     #[test]
     fn whoever_withdraws_one_in_flight_is_told_when_it_is_over() {
         let (standing, wake) = standing();
         standing.leave(request(), 0);
-        let taken = standing.take().unwrap();
+        let taken = standing.take(0).unwrap();
         assert!(standing.withdraw().in_flight);
         assert!(!wake.wait(Duration::ZERO));
         taken.end(Vec::new());
@@ -311,7 +317,7 @@ mod tests {
     fn p4_one_whose_commit_is_not_known_is_in_doubt() {
         let (standing, wake) = standing();
         standing.leave(request(), 0);
-        drop(standing.take());
+        drop(standing.take(0));
         assert!(wake.wait(Duration::ZERO));
         assert!(standing.withdraw().in_doubt);
         assert!(!standing.withdraw().in_doubt);

@@ -4,6 +4,7 @@
 //! catch up with a busy writer, so the writer moves the few pages that are left, between two transactions. Always PASSIVE,
 //! never TRUNCATE: nobody waits for a reader, and the log's blocks are used again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -50,6 +51,9 @@ impl Checkpoints {
         let pages = self.pages.load(Ordering::Relaxed);
         if pages < LONG {
             self.at = LONG;
+            if let Some(helper) = &mut self.helper {
+                helper.forget();
+            }
             return Ok(());
         }
         if pages < self.at {
@@ -176,11 +180,16 @@ impl Shared {
     fn work(&self) {
         while !self.over.load(Ordering::Acquire) {
             if self.works.load(Ordering::Acquire) {
-                let moved = self.pass().unwrap_or_else(|error| {
-                    tell!(warn, %error, "cannot checkpoint beside the writer");
-                    *lock(&self.conn) = None;
-                    0
-                });
+                let pass = catch_unwind(AssertUnwindSafe(|| self.pass()));
+                let moved = match pass {
+                    Ok(Ok(moved)) => moved,
+                    // The writer makes it, and sees for himself.
+                    Ok(Err(_)) | Err(_) => {
+                        tell!(warn, "cannot checkpoint beside the writer");
+                        *lock(&self.conn) = None;
+                        0
+                    }
+                };
                 self.moved.store(moved, Ordering::Relaxed);
                 self.works.store(false, Ordering::Release);
             }

@@ -161,6 +161,10 @@ impl Learnt {
         self.created.iter().find(|lane| lane.id == id)
     }
 
+    pub(super) fn created_count(&self) -> usize {
+        self.created.len()
+    }
+
     /// The lane as this transaction sees it.
     pub(super) fn apply_to(&self, lane: &mut Lane) {
         for (priority, slot) in (0..).zip(&mut lane.heads) {

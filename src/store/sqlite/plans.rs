@@ -280,6 +280,7 @@ impl Kit {
             free,
             budget: std::time::Duration::ZERO,
             limit: 256,
+            lanes_seen: 0,
         };
         match self
             .store

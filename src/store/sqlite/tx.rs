@@ -115,6 +115,11 @@ impl Tx<'_> {
         )
     }
 
+    /// How many lanes there are.
+    pub(super) fn lane_count(&self) -> usize {
+        lock(self.lanes).list().len() + self.done.learnt.created_count()
+    }
+
     /// The lane of that number; `None` if the file names one that it does not have.
     pub(super) fn lane(&self, id: LaneId) -> Option<Lane> {
         lock(self.lanes)

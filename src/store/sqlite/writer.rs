@@ -298,7 +298,7 @@ impl Writer {
                 if lone == Some(index)
                     && stands
                     && let Op::Insert(tasks) = op
-                    && let Some(taken) = hub.standing().take()
+                    && let Some(taken) = hub.standing().take(tx.lane_count())
                 {
                     tx.now = latest;
                     let stored = stand_in(&mut tx, &tasks[0], taken)?;
@@ -521,12 +521,17 @@ fn stand_in(
 /// Makes the standing claim, unless it was made already.
 fn claim_standing(tx: &mut Tx<'_>, hub: &Hub) -> std::result::Result<(), Failure> {
     let taken = match tx.done.standing.take() {
-        Some((taken, claims)) if claims.is_empty() => taken,
+        // What was stored may have made a lane.
+        Some((taken, claims))
+            if claims.is_empty() && taken.request().lanes_seen == tx.lane_count() =>
+        {
+            taken
+        }
         Some(made) => {
             tx.done.standing = Some(made);
             return Ok(());
         }
-        None => match hub.standing().take() {
+        None => match hub.standing().take(tx.lane_count()) {
             Some(taken) => taken,
             None => return Ok(()),
         },

@@ -163,6 +163,7 @@ impl Kit {
             free,
             budget: Duration::ZERO,
             limit: usize::MAX,
+            lanes_seen: self.store().lanes().len(),
         }
     }
 

@@ -11,6 +11,7 @@ on_every_backend!(
     p2_what_is_not_due_is_not_claimed_along,
     p9_what_is_due_and_better_is_claimed_first,
     p9_of_many_in_one_transaction_the_best_are_claimed,
+    p9_nothing_is_claimed_along_beside_a_lane_that_was_not_known,
     p8_what_a_paused_queue_gets_is_not_claimed_along,
     what_cannot_be_run_here_is_not_claimed_along,
     an_id_that_is_stored_is_not_claimed_again,
@@ -126,6 +127,29 @@ fn p9_of_many_in_one_transaction_the_best_are_claimed(kit: &mut Kit) {
     kit.insert_all(tasks);
     let taken: Vec<_> = granted(kit).iter().map(|claim| claim.priority).collect();
     assert_eq!(taken, [0, 1]);
+}
+
+fn p9_nothing_is_claimed_along_beside_a_lane_that_was_not_known(kit: &mut Kit) {
+    known(kit);
+    let better = || Insert {
+        kind: "another".into(),
+        priority: 0,
+        ..task()
+    };
+    leave(kit, 1);
+    kit.insert_all(vec![better(), task()]);
+    assert!(granted(kit).is_empty(), "in the transaction that makes it");
+    for claim in kit.claim(9) {
+        kit.settle(&claim, done());
+    }
+    leave(kit, 1);
+    let third = Insert {
+        kind: "third".into(),
+        ..better()
+    };
+    kit.insert(third);
+    kit.insert(task());
+    assert!(granted(kit).is_empty(), "and after it");
 }
 
 fn p8_what_a_paused_queue_gets_is_not_claimed_along(kit: &mut Kit) {
