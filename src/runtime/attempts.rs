@@ -117,6 +117,8 @@ impl Attempts {
         state.started -= 1;
         state.ended += 1;
         let stuck = state.places[place.0].as_mut().is_some_and(|attempt| {
+            // A cancellation that comes from now on finds no handler that could be stuck.
+            attempt.started = false;
             attempt.deadline = None;
             attempt.stuck_at = None;
             std::mem::take(&mut attempt.stuck)
@@ -324,7 +326,8 @@ mod tests {
         let (attempts, place, _token) = attempts();
         attempts.start(place, Some(Timestamp::MIN + S));
         assert_eq!(attempts.end(place), (1, false));
-        assert_eq!(attempts.look(Timestamp::MAX).next, None);
+        attempts.raise(claim(1, 0, 3).id, StopReason::Cancelled, Timestamp::MIN);
+        assert_eq!(attempts.look(Timestamp::MAX).newly_stuck, 0);
         attempts.remove([place]);
         assert_eq!(attempts.count(), 0);
     }

@@ -228,16 +228,7 @@ impl Dispatcher {
 
     /// Gives claims back that no worker is to see.
     fn refuse(&mut self, claims: Vec<Claim>, now: Timestamp) {
-        let mut jobs = Vec::new();
-        self.attempts.add(claims, |claim, place, token| {
-            let cost = Duration::ZERO;
-            jobs.push(Job {
-                claim,
-                place,
-                token,
-                cost,
-            });
-        });
+        let jobs = Job::of(claims, &self.attempts, |_| Duration::ZERO);
         let refused: Vec<_> = jobs
             .into_iter()
             .map(|job| self.give_back(job, now))
@@ -392,17 +383,9 @@ impl Dispatcher {
     }
 
     fn claimed(&mut self, claims: Vec<Claim>) {
-        let mut jobs = Vec::with_capacity(claims.len());
         took_turns(&mut self.turns, claims.iter().map(|claim| &claim.queue));
-        let costs = &self.costs;
-        self.attempts.add(claims, |claim, place, token| {
-            jobs.push(Job {
-                cost: costs.of(&claim.kind).unwrap_or(AHEAD),
-                claim,
-                place,
-                token,
-            });
-        });
+        let cost = |claim: &Claim| self.costs.of(&claim.kind).unwrap_or(AHEAD);
+        let jobs = Job::of(claims, &self.attempts, cost);
         self.ready.push(jobs);
     }
 }

@@ -25,6 +25,26 @@ pub(crate) struct Job {
     pub(crate) cost: Duration,
 }
 
+impl Job {
+    /// Has the claims held, so that they can be cancelled and are settled. `cost`: how long each will take.
+    pub(crate) fn of(
+        claims: Vec<Claim>,
+        attempts: &Attempts,
+        cost: impl Fn(&Claim) -> Duration,
+    ) -> Vec<Self> {
+        let mut jobs = Vec::with_capacity(claims.len());
+        attempts.add(claims, |claim, place, token| {
+            jobs.push(Self {
+                cost: cost(&claim),
+                claim,
+                place,
+                token,
+            });
+        });
+        jobs
+    }
+}
+
 /// Brings claims that came along with a caller's commit to the workers.
 #[derive(Debug)]
 pub(crate) struct Intake {
@@ -39,17 +59,8 @@ impl Workers for Intake {
             // Nothing new starts: the dispatcher gives them back.
             return claims;
         }
-        let mut jobs = Vec::with_capacity(claims.len());
-        self.attempts.add(claims, |claim, place, token| {
-            // A worker waits for it.
-            let cost = Duration::ZERO;
-            jobs.push(Job {
-                claim,
-                place,
-                token,
-                cost,
-            });
-        });
+        // A worker waits for each.
+        let jobs = Job::of(claims, &self.attempts, |_| Duration::ZERO);
         self.ready.push(jobs);
         Vec::new()
     }
