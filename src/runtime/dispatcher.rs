@@ -32,6 +32,8 @@ const GATHER: Duration = Duration::from_millis(2);
 /// From how many waiting tasks on, and how many completions are enough beside callers.
 const GATHER_FROM: usize = 8;
 const GATHERED: usize = 16;
+/// When to look again after a free worker that has tasks waiting and does not get the processor.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// How long nothing is claimed after a start that could not be noted.
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 /// Each settled task pays for the removal of two that are over, up to this, and for many at once.
@@ -525,8 +527,9 @@ impl Service for Dispatcher {
         }
         let at_once = (plan.claim.is_some() || !self.unsettled.is_empty()).then_some(now);
         let waiting = self.ready.waiting();
-        // If no worker takes one within the budget, they are given back.
-        let withdraw = (waiting.count > 0).then(|| now + AHEAD.saturating_sub(waiting.unmoved));
+        // If no worker takes one within the budget, they are given back. A free one that has not come yet is waited for.
+        let patience = AHEAD.saturating_sub(waiting.unmoved).max(LOOK_AGAIN);
+        let withdraw = (waiting.count > 0).then(|| now + patience);
         let settle = self.gather(waiting.count, now);
         let collect = self.deferred.as_ref().map(|_| now + GATHER);
         Next::at(
@@ -627,6 +630,25 @@ mod tests {
             let task = parts.client.get(id).unwrap().unwrap();
             assert_eq!(task.attempt(), 0, "{stops}");
         }
+    }
+
+    /// A worker that is woken and does not get the processor is waited for, not looked at all the time.
+    #[test]
+    fn p14_it_sleeps_while_a_free_worker_is_on_its_way() {
+        let parts = Scheduler::in_memory()
+            .clock(TestClock::new("2026-03-01T09:00:00Z".parse().unwrap()))
+            .handler_fn(|_: Probe, _| Ok(Outcome::done()))
+            .build()
+            .unwrap();
+        let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
+        parts.client.schedule(NewTask::new(Probe)).unwrap();
+        let now = parts.client.now();
+        dispatcher.run_once(now);
+        while dispatcher.ready.waiting().unmoved < AHEAD {
+            std::thread::yield_now();
+        }
+        assert_eq!(dispatcher.run_once(now), Next::At(now + LOOK_AGAIN));
+        assert!(executor.run_one(), "it was left to the worker");
     }
 
     /// It is asked once, like by its thread: nothing else will wake it before the instant that it names.
