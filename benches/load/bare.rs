@@ -19,6 +19,14 @@ const ID_INDEX: &str = "CREATE UNIQUE INDEX task_id ON task(id);";
 pub(crate) const INSERT: &str =
     "INSERT INTO task (id, kind, payload, due, state, attempt) VALUES (?1, 'note', ?2, ?3, 0, 0)";
 
+/// Eight at once: less than four fifths of the work of one by one.
+const INSERT_HANDFUL: &str = "
+    INSERT INTO task (id, kind, payload, due, state, attempt)
+    VALUES (?, 'note', ?, ?, 0, 0), (?, 'note', ?, ?, 0, 0), (?, 'note', ?, ?, 0, 0), (?, 'note', ?, ?, 0, 0),
+        (?, 'note', ?, ?, 0, 0), (?, 'note', ?, ?, 0, 0), (?, 'note', ?, ?, 0, 0), (?, 'note', ?, ?, 0, 0)";
+
+const HANDFUL: u64 = 8;
+
 const DUE: &str = "
     SELECT seq, id, kind, payload, attempt FROM task WHERE state = 0 AND due <= ?1 ORDER BY due, seq LIMIT ?2";
 
@@ -108,12 +116,22 @@ pub(crate) fn one_by_one(conn: &Connection, tasks: u64, payload: &[u8]) -> Resul
 pub(crate) fn by_batches(conn: &Connection, tasks: u64, batch: u64, payload: &[u8]) -> Result<()> {
     let mut begin = conn.prepare("BEGIN IMMEDIATE")?;
     let mut insert = conn.prepare(INSERT)?;
+    let mut handful = conn.prepare(INSERT_HANDFUL)?;
     let mut commit = conn.prepare("COMMIT")?;
     let mut left = tasks;
     while left > 0 {
         let now = left.min(batch);
         begin.execute([])?;
-        for _ in 0..now {
+        for _ in 0..now / HANDFUL {
+            for index in 0..HANDFUL as usize {
+                let task = New::now(payload);
+                handful.raw_bind_parameter(3 * index + 1, task.id)?;
+                handful.raw_bind_parameter(3 * index + 2, task.payload)?;
+                handful.raw_bind_parameter(3 * index + 3, task.due)?;
+            }
+            handful.raw_execute()?;
+        }
+        for _ in 0..now % HANDFUL {
             New::now(payload).insert(&mut insert)?;
         }
         commit.execute([])?;
