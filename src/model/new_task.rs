@@ -257,7 +257,7 @@ impl NewTask {
             expires_at,
             max_attempts: self.max_attempts,
             tags: self.tags,
-            options: self.options,
+            options: (!self.options.is_default()).then(|| Box::new(self.options)),
         })
     }
 }

@@ -124,7 +124,8 @@ pub(crate) struct Insert {
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) max_attempts: u32,
     pub(crate) tags: Vec<String>,
-    pub(crate) options: Options,
+    /// `None`: all at their defaults.
+    pub(crate) options: Option<Box<Options>>,
 }
 
 /// Shows no payload.

@@ -9,17 +9,18 @@ use crate::model::op::{Action, CHUNK, Changed, ChangedMany, LaneId, Patch};
 use crate::model::task::TaskState;
 use crate::store::sqlite::filter::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::insert::{MAX_INLINE_BYTES, checksum};
-use crate::store::sqlite::prune::delete;
+use crate::store::sqlite::prune::{delete, forget_expiry};
 use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{Tx, extra};
 use crate::tell::tell;
 use crate::time::Timestamp;
 
 pub(super) const FIND: &str = "
-    SELECT seq, id, lane, state, priority, instance, scheduled_at, extras FROM punctual_task WHERE id = :id";
+    SELECT seq, id, lane, state, priority, instance, scheduled_at, extras, expires_at
+    FROM punctual_task WHERE id = :id";
 
 pub(super) const FIND_MATCHING: Matching = over_tasks!(
-    ["seq, id, lane, state, priority, instance, scheduled_at, extras"],
+    ["seq, id, lane, state, priority, instance, scheduled_at, extras, expires_at"],
     " ORDER BY id LIMIT :limit"
 );
 
@@ -33,6 +34,7 @@ struct Found {
     instance: Option<i64>,
     scheduled_at: i64,
     extras: i64,
+    expires_at: Option<i64>,
 }
 
 fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
@@ -47,6 +49,7 @@ fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
         instance: row.get(5)?,
         scheduled_at: row.get(6)?,
         extras: row.get(7)?,
+        expires_at: row.get(8)?,
     })
 }
 
@@ -175,6 +178,9 @@ fn retry(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
     tx.conn
         .prepare_cached(RETRY)?
         .execute(params![lane.0, tx.now.micros(), task.seq])?;
+    if let Some(at) = task.expires_at {
+        forget_expiry(tx.conn, at, task.seq)?;
+    }
     if task.extras & extra::RESULT != 0 {
         tx.conn
             .prepare_cached("DELETE FROM punctual_result WHERE seq = :seq")?

@@ -1,6 +1,6 @@
 //! Storing new tasks.
 
-use rusqlite::params;
+use rusqlite::{Statement, params};
 
 use crate::model::event::EventKind;
 use crate::model::new_task::Scheduled;
@@ -20,6 +20,37 @@ const INSERT: &str = "
         :scheduled_at, :created_at, :started_at, :expires_at, :room, :extras, :checksum, :partition, :options, :payload)
     ON CONFLICT (id) DO NOTHING";
 
+/// Pending tasks with nothing out of the ordinary: id, lane, priority, max_attempts, scheduled_at, created_at, checksum and
+/// payload are bound, in this order for each. OR FAIL: if it fails the transaction is rolled back, so it needs no journal of
+/// its own.
+macro_rules! insert_plain {
+    ($($rows:tt),*) => {
+        concat!(
+            "INSERT OR FAIL INTO punctual_task (id, lane, priority, state, attempt, crashes, max_attempts, claim_no,
+                scheduled_at, created_at, room, extras, checksum, payload)
+            VALUES ",
+            insert_plain!(@rows $($rows),*),
+            " ON CONFLICT (id) DO NOTHING"
+        )
+    };
+    (@rows $row:tt) => {
+        "(?, ?, ?, 0, 0, 0, ?, 0, ?, ?, x'0000000000000000000000000000000000000000000000', 0, ?, ?)"
+    };
+    (@rows $row:tt, $($rows:tt),+) => {
+        concat!(insert_plain!(@rows $row), ", ", insert_plain!(@rows $($rows),+))
+    };
+}
+
+/// A tenth less work than [`INSERT`], most of it in binding.
+const INSERT_PLAIN: &str = insert_plain!(1);
+
+/// A fifth less work than one by one.
+const INSERT_HANDFUL: &str = insert_plain!(1, 2, 3, 4, 5, 6, 7, 8);
+
+const HANDFUL: usize = 8;
+
+const SEQ: &str = "SELECT seq FROM punctual_task WHERE id = :id";
+
 const INSERT_PAYLOAD: &str = "INSERT INTO punctual_payload (seq, payload) VALUES (:seq, :payload)";
 
 const INSERT_TAG: &str = "INSERT INTO punctual_tag (seq, tag) VALUES (:seq, :tag)";
@@ -33,20 +64,28 @@ pub(super) fn checksum(id: &[u8], kind: &str, payload: &[u8]) -> i64 {
     i64::from(hasher.finalize())
 }
 
-pub(super) fn encode_options(options: &Options) -> Option<Vec<u8>> {
-    (!options.is_default())
-        .then(|| serde_json::to_vec(options).expect("options of a checked task can be encoded"))
+fn encode_options(options: &Options) -> Vec<u8> {
+    serde_json::to_vec(options).expect("options of a checked task can be encoded")
 }
 
-pub(super) fn insert(tx: &mut Tx<'_>, tasks: &[Insert]) -> rusqlite::Result<Vec<Scheduled>> {
+pub(super) fn insert(tx: &mut Tx<'_>, tasks: &[&Insert]) -> rusqlite::Result<Vec<Scheduled>> {
     let mut answers = Vec::with_capacity(tasks.len());
-    for task in tasks {
+    let mut rest = tasks;
+    while let Some(task) = rest.first() {
+        if let Some((handful, after)) = rest.split_first_chunk()
+            && handful.iter().all(|task| is_plain(task))
+        {
+            insert_handful(tx, handful, &mut answers)?;
+            rest = after;
+            continue;
+        }
+        rest = &rest[1..];
         let lane = tx.lane_id(&task.queue, &task.kind, false)?;
         answers.push(match write(tx, lane, task, None)? {
-            Some(_) => {
+            Some(seq) => {
                 tx.pending(lane, task.priority, task.scheduled_at);
                 if let Some(at) = task.expires_at {
-                    tx.expires(at);
+                    tx.expires(seq, at)?;
                 }
                 Scheduled::New(task.id)
             }
@@ -89,7 +128,7 @@ pub(super) fn insert_claimed(
         attempt: 1,
         crashes: 0,
         max_attempts: task.max_attempts,
-        options: (!task.options.is_default()).then(|| Box::new(task.options.clone())),
+        options: task.options.clone(),
         last_error: None,
         payload: Payload::Whole(task.payload.clone()),
     };
@@ -138,32 +177,13 @@ fn write(
     if !task.tags.is_empty() {
         extras |= extra::TAGS;
     }
-    let id = task.id.as_bytes();
-    let state = claim_no.map_or(TaskState::Pending, |_| TaskState::Running);
-    let statement = match &mut tx.insert {
-        Some(statement) => statement,
-        none => none.insert(tx.conn.prepare_cached(INSERT)?),
+    let added = if claim_no.is_none() && is_plain(task) {
+        let mut statement = tx.conn.prepare_cached(INSERT_PLAIN)?;
+        bind_plain(&mut statement, 0, lane, task)?;
+        statement.raw_execute()?
+    } else {
+        insert_row(tx, lane, task, claim_no, extras)?
     };
-    let added = statement.execute(params![
-        id,
-        lane.0,
-        task.priority,
-        state.code(),
-        i64::from(claim_no.is_some()),
-        task.max_attempts,
-        claim_no.unwrap_or(0),
-        claim_no.map(|_| tx.instance),
-        task.scheduled_at.micros(),
-        task.created_at.micros(),
-        claim_no.map(|_| tx.now.micros()),
-        task.expires_at.map(|at| at.micros()),
-        row::room(claim_no.map_or(0, |number| row::claim_bytes(tx.instance, number))),
-        extras,
-        checksum(id, &task.kind, &task.payload),
-        task.partition,
-        encode_options(&task.options),
-        inline.then_some(&task.payload),
-    ])?;
     if added == 0 {
         return Ok(None);
     }
@@ -180,4 +200,98 @@ fn write(
     }
     tx.event(lane, task.id, EventKind::Scheduled);
     Ok(Some(seq))
+}
+
+/// Whether a task is its row and nothing else, and all that is rare is at its default.
+fn is_plain(task: &Insert) -> bool {
+    task.payload.len() <= MAX_INLINE_BYTES
+        && task.tags.is_empty()
+        && task.expires_at.is_none()
+        && task.partition.is_none()
+        && task.options.is_none()
+}
+
+/// Binds the values of a plain task, as the `index`-th row of a statement.
+fn bind_plain(
+    statement: &mut Statement<'_>,
+    index: usize,
+    lane: LaneId,
+    task: &Insert,
+) -> rusqlite::Result<()> {
+    let id = task.id.as_bytes();
+    let first = 8 * index + 1;
+    statement.raw_bind_parameter(first, id)?;
+    statement.raw_bind_parameter(first + 1, lane.0)?;
+    statement.raw_bind_parameter(first + 2, task.priority)?;
+    statement.raw_bind_parameter(first + 3, task.max_attempts)?;
+    statement.raw_bind_parameter(first + 4, task.scheduled_at.micros())?;
+    statement.raw_bind_parameter(first + 5, task.created_at.micros())?;
+    statement.raw_bind_parameter(first + 6, checksum(id, &task.kind, &task.payload))?;
+    statement.raw_bind_parameter(first + 7, &task.payload)
+}
+
+fn insert_handful(
+    tx: &mut Tx<'_>,
+    handful: &[&Insert; HANDFUL],
+    answers: &mut Vec<Scheduled>,
+) -> rusqlite::Result<()> {
+    let mut statement = tx.conn.prepare_cached(INSERT_HANDFUL)?;
+    let mut lanes = [LaneId(0); HANDFUL];
+    for (index, task) in handful.iter().enumerate() {
+        lanes[index] = tx.lane_id(&task.queue, &task.kind, false)?;
+        bind_plain(&mut statement, index, lanes[index], task)?;
+    }
+    let added = statement.raw_execute()?;
+    // Each row's number is one more than that of the row before.
+    let before = tx.conn.last_insert_rowid() - added as i64;
+    for (index, (task, lane)) in handful.iter().zip(lanes).enumerate() {
+        let is_new = added == HANDFUL || {
+            let twin = handful[..index].iter().any(|other| other.id == task.id);
+            let mut seq = tx.conn.prepare_cached(SEQ)?;
+            let seq: i64 = seq.query_row([&task.id.as_bytes()[..]], |row| row.get(0))?;
+            added > 0 && seq > before && !twin
+        };
+        if is_new {
+            tx.pending(lane, task.priority, task.scheduled_at);
+            tx.event(lane, task.id, EventKind::Scheduled);
+        }
+        answers.push(if is_new {
+            Scheduled::New(task.id)
+        } else {
+            Scheduled::Existing(task.id)
+        });
+    }
+    Ok(())
+}
+
+fn insert_row(
+    tx: &Tx<'_>,
+    lane: LaneId,
+    task: &Insert,
+    claim_no: Option<i64>,
+    extras: i64,
+) -> rusqlite::Result<usize> {
+    let id = task.id.as_bytes();
+    let state = claim_no.map_or(TaskState::Pending, |_| TaskState::Running);
+    let inline = extras & extra::PAYLOAD == 0;
+    tx.conn.prepare_cached(INSERT)?.execute(params![
+        id,
+        lane.0,
+        task.priority,
+        state.code(),
+        i64::from(claim_no.is_some()),
+        task.max_attempts,
+        claim_no.unwrap_or(0),
+        claim_no.map(|_| tx.instance),
+        task.scheduled_at.micros(),
+        task.created_at.micros(),
+        claim_no.map(|_| tx.now.micros()),
+        task.expires_at.map(|at| at.micros()),
+        row::room(claim_no.map_or(0, |number| row::claim_bytes(tx.instance, number))),
+        extras,
+        checksum(id, &task.kind, &task.payload),
+        task.partition,
+        task.options.as_deref().map(encode_options),
+        inline.then_some(&task.payload),
+    ])
 }

@@ -18,7 +18,7 @@ pub(super) const EXPIRED_RETENTION: &str = "
     WHERE state = :state AND finished_at IS NOT NULL AND finished_at <= :cutoff
     ORDER BY finished_at LIMIT :limit";
 
-const DELETE: &str = "DELETE FROM punctual_task WHERE seq = :seq RETURNING extras";
+const DELETE: &str = "DELETE FROM punctual_task WHERE seq = :seq RETURNING extras, expires_at";
 
 const DELETE_EXTRAS: [(i64, &str); 5] = [
     (
@@ -68,9 +68,12 @@ pub(super) fn prune(tx: &Tx<'_>, cutoffs: &Cutoffs, limit: usize) -> rusqlite::R
 
 /// Deletes a task and everything that belongs to it.
 pub(super) fn delete(conn: &Connection, seq: i64) -> rusqlite::Result<()> {
-    let extras: i64 = conn
+    let (extras, expires_at): (i64, Option<i64>) = conn
         .prepare_cached(DELETE)?
-        .query_row([seq], |row| row.get(0))?;
+        .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if let Some(at) = expires_at {
+        forget_expiry(conn, at, seq)?;
+    }
     for (bit, sql) in DELETE_EXTRAS {
         if extras & bit != 0 {
             conn.prepare_cached(sql)?.execute([seq])?;
@@ -79,40 +82,52 @@ pub(super) fn delete(conn: &Connection, seq: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Tasks that were never started and may not be any more.
+/// Start deadlines that have passed. Some are of tasks that have been started, or are no more.
 pub(super) const OVERDUE: &str = "
-    SELECT seq FROM punctual_task INDEXED BY punctual_task_expires
-    WHERE expires_at IS NOT NULL AND state = 0 AND attempt = 0 AND expires_at < :now
-    ORDER BY expires_at LIMIT :limit";
+    SELECT expires_at, seq FROM punctual_expiry WHERE expires_at < :now ORDER BY expires_at LIMIT :limit";
+
+pub(super) const FORGET_EXPIRY: &str =
+    "DELETE FROM punctual_expiry WHERE expires_at = :expires_at AND seq = :seq";
 
 const EXPIRE: &str = "
     UPDATE punctual_task SET state = 30, finished_at = :now, extras = extras | 8
-    WHERE seq = :seq AND state = 0 AND attempt = 0
+    WHERE seq = :seq AND expires_at = :expires_at AND state = 0 AND attempt = 0
     RETURNING id, lane, claim_no";
 
 pub(super) fn expire(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
-    let seqs: Vec<i64> = tx
+    let overdue: Vec<(i64, i64)> = tx
         .conn
         .prepare_cached(OVERDUE)?
-        .query_map(params![tx.now.micros(), limit as i64], |row| row.get(0))?
+        .query_map(params![tx.now.micros(), limit as i64], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
-    for seq in &seqs {
-        expire_one(tx, *seq)?;
+    let mut expired = 0;
+    for &(expires_at, seq) in &overdue {
+        expired += usize::from(expire_one(tx, seq, expires_at)?);
     }
-    Ok(seqs.len())
+    Ok(expired)
 }
 
-/// Ends a task as failed, `expired`: its start deadline passed.
-pub(super) fn expire_one(tx: &mut Tx<'_>, seq: i64) -> rusqlite::Result<()> {
+/// A task has no start deadline any more.
+pub(super) fn forget_expiry(conn: &Connection, expires_at: i64, seq: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached(FORGET_EXPIRY)?
+        .execute([expires_at, seq])
+        .map(|_| ())
+}
+
+/// Ends a task as failed, `expired`, if it has not been started: its start deadline passed.
+pub(super) fn expire_one(tx: &mut Tx<'_>, seq: i64, expires_at: i64) -> rusqlite::Result<bool> {
+    forget_expiry(tx.conn, expires_at, seq)?;
     let found: Option<(TaskId, i64, i64)> = tx
         .conn
         .prepare_cached(EXPIRE)?
-        .query_row(params![tx.now.micros(), seq], |row| {
+        .query_row(params![tx.now.micros(), seq, expires_at], |row| {
             Ok((row::id(row, 0)?, row.get(1)?, row.get(2)?))
         })
         .optional()?;
     let Some((id, lane, claim_no)) = found else {
-        return Ok(());
+        return Ok(false);
     };
     let line = AttemptRow {
         seq,
@@ -126,12 +141,11 @@ pub(super) fn expire_one(tx: &mut Tx<'_>, seq: i64) -> rusqlite::Result<()> {
     tx.add_attempt(line, tx.now)?;
     tx.event(LaneId(lane), id, EventKind::Failed);
     tx.done.news.ended.push(id);
-    Ok(())
+    Ok(true)
 }
 
-pub(super) const NEXT_EXPIRY: &str = "
-    SELECT expires_at FROM punctual_task INDEXED BY punctual_task_expires
-    WHERE expires_at IS NOT NULL AND state = 0 AND attempt = 0 ORDER BY expires_at LIMIT 1";
+pub(super) const NEXT_EXPIRY: &str =
+    "SELECT expires_at FROM punctual_expiry ORDER BY expires_at LIMIT 1";
 
 pub(super) const OLDEST_ENDED: &str = "
     SELECT finished_at FROM punctual_task INDEXED BY punctual_task_ended

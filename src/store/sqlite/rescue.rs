@@ -184,7 +184,7 @@ fn take_back(
     } else {
         tx.pending(lane, row.priority, Timestamp::from_micros(row.scheduled_at));
         if let Some(at) = row.expires_at {
-            tx.expires(Timestamp::from_micros(at));
+            tx.expires(row.seq, Timestamp::from_micros(at))?;
         }
     }
     Ok(())

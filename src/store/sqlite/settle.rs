@@ -7,6 +7,7 @@ use crate::model::attempt::AttemptEnd;
 use crate::model::event::EventKind;
 use crate::model::op::{LaneId, Settled};
 use crate::model::settle::{Change, Fence, Settlement};
+use crate::store::sqlite::prune::forget_expiry;
 use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{AttemptRow, Tx, extra};
 use crate::time::Timestamp;
@@ -253,7 +254,9 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
             held.scheduled_at = at.micros();
             held.attempt = i64::from(*attempt);
             // It was started in time.
-            held.expires_at = None;
+            if let Some(at) = held.expires_at.take() {
+                forget_expiry(tx.conn, at, seq)?;
+            }
             release(tx, settlement, &held, extras, event)?;
             return Ok(Settled::Applied);
         }
@@ -306,7 +309,7 @@ fn release(
     let at = Timestamp::from_micros(held.scheduled_at);
     tx.pending(held.lane, held.priority, at);
     if let Some(at) = held.expires_at {
-        tx.expires(Timestamp::from_micros(at));
+        tx.expires(seq, Timestamp::from_micros(at))?;
     }
     tx.event(held.lane, settlement.id, event);
     Ok(())

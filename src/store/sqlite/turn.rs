@@ -46,16 +46,17 @@ pub(super) struct Request {
     pub(super) now: Timestamp,
     pub(super) ops: Vec<Op>,
     cell: Arc<Cell>,
+    is_answered: bool,
 }
 
 impl Request {
     /// Answers it; the first answer counts. What was asked goes back with the answer: to free it is not a leader's work.
     pub(super) fn answer(&mut self, answer: Result<Vec<Reply>>) {
+        if std::mem::replace(&mut self.is_answered, true) {
+            return;
+        }
         let (thread, waker) = {
             let mut state = lock(&self.cell.state);
-            if matches!(state.stage, Stage::Done(_) | Stage::Taken) {
-                return;
-            }
             state.stage = Stage::Done(answer);
             state.spent = std::mem::take(&mut self.ops);
             (state.thread.take(), state.waker.take())
@@ -79,6 +80,9 @@ impl Request {
 /// A request that is dropped without an answer was in the hands of a leader that panicked.
 impl Drop for Request {
     fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
         self.answer(Err(Error::new(
             ErrorKind::Unknown,
             "the write was interrupted by a panic: it may or may not be stored",
@@ -112,7 +116,7 @@ enum Stage {
     /// The turn was free, and may be still.
     Invited,
     Done(Result<Vec<Reply>>),
-    /// The answer was taken, or nobody wants it.
+    /// The answer was taken, or nobody waits for it.
     Taken,
 }
 
@@ -238,6 +242,7 @@ impl Turn {
             now,
             ops,
             cell: Arc::clone(&cell),
+            is_answered: false,
         });
         self.waiting.store(queue.requests.len(), Ordering::Relaxed);
         let leads = !std::mem::replace(&mut queue.leading, true);
@@ -246,8 +251,11 @@ impl Turn {
 
     /// The queue, once it has room for another request.
     fn room(&self) -> Result<MutexGuard<'_, Queue>> {
-        let deadline = Deadline::after(self.wait);
         let mut queue = lock(&self.queue);
+        if queue.requests.len() < MAX_QUEUED {
+            return Ok(queue);
+        }
+        let deadline = Deadline::after(self.wait);
         loop {
             if queue.requests.len() < MAX_QUEUED {
                 return Ok(queue);
@@ -334,7 +342,10 @@ impl Turn {
         }
         state.stage = Stage::Taken;
         drop(state);
-        queue.requests.remove(index);
+        if let Some(mut request) = queue.requests.remove(index) {
+            // Nobody waits for an answer.
+            request.is_answered = true;
+        }
         if !queue.leading {
             // It may have been the one that was invited.
             queue.leading = true;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rusqlite::{CachedStatement, Connection, params};
+use rusqlite::{Connection, params};
 
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
@@ -38,8 +38,6 @@ pub(super) struct Tx<'a> {
     /// How many requests wait for this transaction to end.
     pub(super) waiting: &'a AtomicUsize,
     pub(super) done: &'a mut Done,
-    /// Looked up once for all the inserts of a transaction.
-    pub(super) insert: Option<CachedStatement<'a>>,
 }
 
 /// What a transaction did, to be told once it has committed.
@@ -68,6 +66,9 @@ const ADD_ATTEMPT: &str = "
     INSERT OR REPLACE INTO punctual_attempt
         (seq, claim_no, attempt, instance, started_at, ended_at, ending, error)
     VALUES (:seq, :claim_no, :attempt, :instance, :started_at, :ended_at, :ending, :error)";
+
+const EXPIRES: &str =
+    "INSERT OR IGNORE INTO punctual_expiry (expires_at, seq) VALUES (:expires_at, :seq)";
 
 const TRIM_ATTEMPTS: &str = "
     DELETE FROM punctual_attempt WHERE seq = :seq AND claim_no <= (
@@ -134,10 +135,14 @@ impl Tx<'_> {
         self.done.news.due_at(at);
     }
 
-    /// A task may not be started after `at`.
-    pub(super) fn expires(&mut self, at: Timestamp) {
+    /// A task that has not been started may not be started after `at`.
+    pub(super) fn expires(&mut self, seq: i64, at: Timestamp) -> rusqlite::Result<()> {
+        self.conn
+            .prepare_cached(EXPIRES)?
+            .execute([at.micros(), seq])?;
         let expires = &mut self.done.expires;
         *expires = Some(expires.map_or(at, |known| known.min(at)));
+        Ok(())
     }
 
     /// Tells subscribers, if there are any, what happened to a task of `lane`.

@@ -282,46 +282,8 @@ impl Writer {
             drawn: &mut self.drawn,
             waiting: &self.waiting,
             done,
-            insert: None,
         };
-        let mut replies = vec![Vec::new(); batch.len()];
-        let last = batch.iter().map(|request| request.now).max();
-        let latest = last.unwrap_or(Timestamp::MIN);
-        // A lone insert comes after what the scheduler itself does, and claims come last: they see what the others did.
-        let lone = lone_insert(batch);
-        let order = (0..batch.len()).filter(|index| lone != Some(*index));
-        let mut claims = Vec::new();
-        for index in order.chain(lone) {
-            let request = &batch[index];
-            tx.now = request.now;
-            for op in &request.ops {
-                if lone == Some(index)
-                    && stands
-                    && let Op::Insert(tasks) = op
-                    && let Some(taken) = hub.standing().take(tx.lane_count())
-                {
-                    tx.now = latest;
-                    let stored = stand_in(&mut tx, &tasks[0], taken)?;
-                    if let Some(stored) = stored {
-                        replies[index].push(Reply::Inserted(vec![stored]));
-                        continue;
-                    }
-                }
-                if matches!(op, Op::Claim(_)) {
-                    claims.push((index, replies[index].len(), op));
-                    replies[index].push(Reply::Claimed(Vec::new()));
-                } else {
-                    replies[index].push(checked(&mut tx, what(op), |tx| apply(tx, op))?);
-                }
-            }
-        }
-        tx.now = latest;
-        for (request, index, op) in claims {
-            replies[request][index] = checked(&mut tx, what(op), |tx| apply(tx, op))?;
-        }
-        if stands && tx.done.news.due.is_some_and(|due| due <= tx.now) {
-            claim_standing(&mut tx, hub)?;
-        }
+        let replies = operate(&mut tx, batch, stands, hub)?;
         run_sql(conn, "COMMIT").map_err(Failure::Commit)?;
         Ok(replies)
     }
@@ -491,13 +453,103 @@ fn what(op: &Op) -> &'static str {
     }
 }
 
+/// Runs what the requests ask. A lone insert comes after what the scheduler itself does, and claims come last: they see what
+/// the others did.
+fn operate(
+    tx: &mut Tx<'_>,
+    batch: &[Request],
+    stands: bool,
+    hub: &Hub,
+) -> std::result::Result<Vec<Vec<Reply>>, Failure> {
+    let room = |request: &Request| Vec::with_capacity(request.ops.len());
+    let mut replies: Vec<Vec<Reply>> = batch.iter().map(room).collect();
+    let lone = lone_insert(batch);
+    let (mut singles, mut claims) = (Vec::new(), Vec::new());
+    for (index, request) in batch.iter().enumerate() {
+        if lone == Some(index) {
+            continue;
+        }
+        if let Some(task) = single(request) {
+            tx.now = request.now;
+            singles.push((index, task));
+            continue;
+        }
+        store_singles(tx, &mut singles, &mut replies)?;
+        tx.now = request.now;
+        for op in &request.ops {
+            if matches!(op, Op::Claim(_)) {
+                claims.push((index, replies[index].len(), op));
+                replies[index].push(Reply::Claimed(Vec::new()));
+            } else {
+                replies[index].push(checked(tx, what(op), |tx| apply(tx, op))?);
+            }
+        }
+    }
+    store_singles(tx, &mut singles, &mut replies)?;
+    let last = batch.iter().map(|request| request.now).max();
+    tx.now = last.unwrap_or(tx.now);
+    if let Some(index) = lone
+        && let Some(task) = single(&batch[index])
+    {
+        replies[index].push(store_lone(tx, task, stands, hub)?);
+    }
+    for (request, index, op) in claims {
+        replies[request][index] = checked(tx, what(op), |tx| apply(tx, op))?;
+    }
+    if stands && tx.done.news.due.is_some_and(|due| due <= tx.now) {
+        claim_standing(tx, hub)?;
+    }
+    Ok(replies)
+}
+
 /// The request that is the only one of a caller, and stores one task: whatever else becomes due is known before it.
 fn lone_insert(batch: &[Request]) -> Option<usize> {
     let mut callers = (0..).zip(batch).filter(|(_, each)| each.is_durable());
     let (index, request) = callers.next()?;
     let is_alone = callers.next().is_none();
-    let inserts = matches!(&request.ops[..], [Op::Insert(tasks)] if tasks.len() == 1);
-    (is_alone && inserts).then_some(index)
+    (is_alone && single(request).is_some()).then_some(index)
+}
+
+/// The task of a request that stores one and asks nothing else.
+fn single(request: &Request) -> Option<&Insert> {
+    match &request.ops[..] {
+        [Op::Insert(tasks)] if tasks.len() == 1 => tasks.first(),
+        _ => None,
+    }
+}
+
+/// Stores the tasks of many callers at once.
+fn store_singles(
+    tx: &mut Tx<'_>,
+    singles: &mut Vec<(usize, &Insert)>,
+    replies: &mut [Vec<Reply>],
+) -> std::result::Result<(), Failure> {
+    if singles.is_empty() {
+        return Ok(());
+    }
+    let tasks: Vec<&Insert> = singles.iter().map(|(_, task)| *task).collect();
+    let stored = checked(tx, "schedule", |tx| insert::insert(tx, &tasks))?;
+    for ((index, _), stored) in singles.drain(..).zip(stored) {
+        replies[index].push(Reply::Inserted(vec![stored]));
+    }
+    Ok(())
+}
+
+/// Stores the task of the only caller, and hands it to a worker that waits, if there is one.
+fn store_lone(
+    tx: &mut Tx<'_>,
+    task: &Insert,
+    stands: bool,
+    hub: &Hub,
+) -> std::result::Result<Reply, Failure> {
+    if stands
+        && let Some(taken) = hub.standing().take(tx.lane_count())
+        && let Some(stored) = stand_in(tx, task, taken)?
+    {
+        return Ok(Reply::Inserted(vec![stored]));
+    }
+    let stored = checked(tx, "schedule", |tx| insert::insert(tx, &[task]))?;
+    Ok(Reply::Inserted(stored))
 }
 
 /// Stores a task as claimed by the standing claim, if that would take it next; `None`: nothing was done.
@@ -558,7 +610,9 @@ fn checked<T>(
 
 fn apply(tx: &mut Tx<'_>, op: &Op) -> rusqlite::Result<Reply> {
     Ok(match op {
-        Op::Insert(tasks) => Reply::Inserted(insert::insert(tx, tasks)?),
+        Op::Insert(tasks) => {
+            Reply::Inserted(insert::insert(tx, &tasks.iter().collect::<Vec<_>>())?)
+        }
         Op::Claim(request) => Reply::Claimed(claim::claim(tx, request)?),
         Op::Settle(settlements) => Reply::Settled(settle::settle(tx, settlements)?),
         Op::Progress { fence, value } => Reply::Progressed(settle::progress(tx, *fence, value)?),

@@ -15,6 +15,7 @@ on_every_backend!(
     a_task_is_stored_with_all_it_was_given,
     an_id_that_is_stored_answers_existing_and_changes_nothing,
     the_same_id_twice_in_one_call_is_one_task,
+    each_of_many_is_answered_for_itself,
     a_payload_of_any_size_comes_back_as_it_was,
     the_next_due_time_is_known_without_reading,
     a_task_that_is_due_wakes_the_runner,
@@ -35,12 +36,12 @@ fn a_task_is_stored_with_all_it_was_given(kit: &mut Kit) {
         expires_at: Some(NOW + 9 * S),
         max_attempts: 3,
         tags: vec!["a".into(), "b".into()],
-        options: Options {
+        options: Some(Box::new(Options {
             timeout: Some(S),
             retry: Some(RetryPolicy::fixed(S)),
             max_crashes: Some(1),
             metadata: [("k".to_owned(), "v".to_owned())].into(),
-        },
+        })),
         ..task()
     });
     let task = kit.task(id);
@@ -85,6 +86,43 @@ fn the_same_id_twice_in_one_call_is_one_task(kit: &mut Kit) {
         [Scheduled::New(one.id), Scheduled::Existing(one.id)]
     );
     assert_eq!(kit.claim(9).len(), 1);
+}
+
+/// Several at once share a statement.
+fn each_of_many_is_answered_for_itself(kit: &mut Kit) {
+    let stored = due(NOW + 5 * S);
+    kit.insert(stored.clone());
+    let mut tasks: Vec<Insert> = (0..20).map(|_| due(NOW + 9 * S)).collect();
+    tasks[3] = stored.clone();
+    tasks[6] = tasks[5].clone();
+    tasks[15] = tasks[1].clone();
+    tasks[17].tags.push("a".into());
+    tasks[18].kind = "other".into();
+    tasks[19].scheduled_at = NOW + 7 * S;
+    let answers = kit.insert_all(tasks.clone());
+    for (index, (answer, task)) in answers.iter().zip(&tasks).enumerate() {
+        let expected = match index {
+            3 | 6 | 15 => Scheduled::Existing(task.id),
+            _ => Scheduled::New(task.id),
+        };
+        assert_eq!(*answer, expected, "{index}");
+    }
+    assert_eq!(
+        kit.insert_all(tasks.clone()),
+        Vec::from_iter(tasks.iter().map(|task| Scheduled::Existing(task.id)))
+    );
+    kit.change(stored.id, crate::model::op::Action::Cancel);
+    kit.later(8 * S);
+    let due_first = kit.claim_one();
+    assert_eq!(due_first.id, tasks[19].id);
+    kit.later(S);
+    let order: Vec<TaskId> = kit.claim(99).iter().map(|claim| claim.id).collect();
+    let left = [3, 6, 15, 19];
+    let expected: Vec<TaskId> = (0..20)
+        .filter(|index| !left.contains(index))
+        .map(|index| tasks[index].id)
+        .collect();
+    assert_eq!(order, expected, "in the order of their insertion");
 }
 
 fn a_payload_of_any_size_comes_back_as_it_was(kit: &mut Kit) {

@@ -30,7 +30,7 @@ use crate::model::outcome::{Failure, Outcome, TaskResult};
 use crate::model::query::Query;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Claim, End, Settlement, settle};
-use crate::model::task::{Options, Task, TaskState};
+use crate::model::task::{Task, TaskState};
 use crate::store::{Durability, Settings, Store, open_file, open_memory};
 use crate::time::Timestamp;
 
@@ -309,7 +309,7 @@ pub(super) fn task() -> Insert {
         expires_at: None,
         max_attempts: 20,
         tags: Vec::new(),
-        options: Options::default(),
+        options: None,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::model::attempt::AttemptEnd;
 use crate::model::op::{Action, Insert, Op};
 use crate::model::outcome::Outcome;
 use crate::model::retention::{Cutoffs, Retention};
+use crate::model::settle::End;
 use crate::model::task::TaskState;
 use crate::store::NextMaintenance;
 
@@ -17,6 +18,8 @@ on_every_backend!(
     a_prune_at_the_cutoff_s_very_instant,
     start_deadlines_that_passed_end_their_tasks,
     an_expiry_is_bounded_and_takes_the_earliest_first,
+    a_start_deadline_means_nothing_once_it_was_met,
+    a_start_deadline_that_passed_while_it_was_held_still_counts,
     when_there_is_something_to_do_is_known,
 );
 on_files!(
@@ -160,6 +163,34 @@ fn an_expiry_is_bounded_and_takes_the_earliest_first(kit: &mut Kit) {
     assert_eq!(expire(kit, 2), 0);
 }
 
+fn a_start_deadline_means_nothing_once_it_was_met(kit: &mut Kit) {
+    let running = kit.insert(start_by(1));
+    let held = kit.claim_one();
+    let completed = kit.insert(start_by(1));
+    kit.settle(&kit.claim_one(), done());
+    let retrying = kit.insert(start_by(1));
+    kit.settle(&kit.claim_one(), error());
+    kit.later(2 * S);
+    assert_eq!(expire(kit, 9), 0);
+    assert_eq!(kit.state(running), TaskState::Running);
+    assert_eq!(kit.state(completed), TaskState::Completed);
+    assert_eq!(kit.state(retrying), TaskState::Pending);
+    let next = kit.store().next_maintenance().unwrap();
+    assert_eq!(next.expires_at, None, "there is no need to look again");
+    kit.settle(&held, done());
+}
+
+fn a_start_deadline_that_passed_while_it_was_held_still_counts(kit: &mut Kit) {
+    let id = kit.insert(start_by(1));
+    let held = kit.claim_one();
+    kit.pause("default", true);
+    kit.later(2 * S);
+    assert_eq!(expire(kit, 9), 0);
+    kit.settle(&held, End::Unstarted);
+    assert_eq!(expire(kit, 9), 1);
+    assert_eq!(kit.state(id), TaskState::Failed);
+}
+
 fn when_there_is_something_to_do_is_known(kit: &mut Kit) {
     let next = |kit: &Kit| kit.store().next_maintenance().unwrap();
     assert_eq!(next(kit), NextMaintenance::default());
@@ -187,7 +218,7 @@ fn with_everything(kit: &Kit, state: TaskState) -> TaskId {
         payload: json(5000),
         tags: vec!["a".into(), "b".into()],
         max_attempts: 2,
-        ..task()
+        ..start_by(90)
     });
     let first = kit.claim_one();
     kit.apply(Op::Progress {
@@ -207,16 +238,22 @@ fn with_everything(kit: &Kit, state: TaskState) -> TaskId {
     id
 }
 
-const TABLES: [&str; 6] = ["task", "payload", "result", "progress", "tag", "attempt"];
+const TABLES: [&str; 7] = [
+    "task", "payload", "result", "progress", "tag", "attempt", "expiry",
+];
 
 fn p14_a_pruned_task_leaves_nothing_behind(kit: &mut Kit) {
     for state in FINAL {
         with_everything(kit, state);
     }
+    // A start deadline that is still to come.
+    let early = kit.insert(start_by(90));
+    kit.settle(&kit.claim_one(), done());
     for table in TABLES {
         assert!(rows(kit, table) > 0, "{table}");
     }
-    assert_eq!(prune(kit, everything(), 99), 3);
+    assert_eq!(prune(kit, everything(), 99), 4);
+    assert!(kit.find(early).is_none());
     for table in TABLES {
         assert_eq!(rows(kit, table), 0, "{table}");
     }

@@ -50,10 +50,10 @@ fn crash(kit: &Kit, claim: &Claim) {
 fn p4_a_crash_costs_no_attempt_and_too_many_end_the_task(kit: &mut Kit) {
     let id = kit.insert(Insert {
         max_attempts: 1,
-        options: Options {
+        options: Some(Box::new(Options {
             max_crashes: Some(2),
             ..Options::default()
-        },
+        })),
         ..task()
     });
     for crashes in 1..=2 {

@@ -51,7 +51,7 @@ fn task() -> Insert {
         expires_at: None,
         max_attempts: 1,
         tags: Vec::new(),
-        options: Options::default(),
+        options: None,
     }
 }
 
@@ -68,7 +68,10 @@ fn poison() -> Insert {
         retry: Some(RetryPolicy::custom(|_| Duration::ZERO)),
         ..Options::default()
     };
-    Insert { options, ..task() }
+    Insert {
+        options: Some(Box::new(options)),
+        ..task()
+    }
 }
 
 impl Kit {
