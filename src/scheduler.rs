@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::client::{Client, DEFAULT_BUSY_WAIT};
+use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::handler::context::TaskContext;
 use crate::handler::token::StopReason;
@@ -65,9 +65,8 @@ pub struct Builder {
     max_spares: Option<usize>,
     queues: Vec<(String, usize)>,
     only_queues: bool,
-    durability: Durability,
     retention: Retention,
-    busy_wait: Duration,
+    settings: Settings,
     clock: Arc<dyn Clock>,
 }
 
@@ -86,9 +85,8 @@ impl Builder {
             max_spares: None,
             queues: Vec::new(),
             only_queues: false,
-            durability: Durability::default(),
             retention: Retention::default(),
-            busy_wait: DEFAULT_BUSY_WAIT,
+            settings: Settings::new(true),
             clock: Arc::new(SystemClock),
         }
     }
@@ -148,7 +146,7 @@ impl Builder {
 
     /// What an acknowledged call survives. Default: [`Durability::PowerLoss`].
     pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
+        self.settings.durability = durability;
         self
     }
 
@@ -160,7 +158,15 @@ impl Builder {
 
     /// How long a call waits for another process's lock, and for the writes before it. Default: 5 seconds.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.busy_wait = timeout;
+        self.settings.busy_wait = timeout;
+        self
+    }
+
+    /// How much of the file the connection that writes keeps in memory, at most. It is taken as it is needed. More helps
+    /// when tasks are stored in no order of their due times, into many queues, or with large payloads. 1 MiB to 64 GiB;
+    /// default: 16 MiB.
+    pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
+        self.settings.page_cache_bytes = bytes;
         self
     }
 
@@ -241,13 +247,8 @@ impl Builder {
         }
         self.retention.check()?;
         let registry = Arc::new(self.handlers.check()?);
-        let settings = Settings {
-            durability: self.durability,
-            busy_wait: self.busy_wait,
-            runs: true,
-        };
         let client = Client {
-            store: open(&self.place, settings, self.clock.now())?,
+            store: open(&self.place, self.settings, self.clock.now())?,
             clock: self.clock,
         };
         // Before anything is claimed: what the dead held comes first if it is better than what waits.

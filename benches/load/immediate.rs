@@ -11,7 +11,7 @@ use crate::mix::{self, Mix};
 use crate::quantile::{median, quantile};
 use crate::report::Row;
 use crate::work::Work;
-use crate::{Result, Run, bare};
+use crate::{Result, Run, bare, ours};
 
 const WORKERS: usize = 2;
 /// How many of each, and how many before them that do not count.
@@ -117,6 +117,7 @@ impl Ours {
         let (sender, starts) = channel();
         let scheduler = Scheduler::builder(path)
             .workers(WORKERS)
+            .page_cache_bytes(ours::CACHE_BYTES)
             .retention(Retention::forever())
             .handler_fn(move |work: Work, _cx| {
                 let at = Instant::now();

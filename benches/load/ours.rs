@@ -16,6 +16,8 @@ use crate::Result;
 /// How many callers store at once.
 pub(crate) const THREADS: usize = 16;
 const WORKERS: usize = 2;
+/// The writer's page cache, as the limit's.
+pub(crate) const CACHE_BYTES: usize = 64 << 20;
 
 /// A payload of about 100 bytes.
 #[derive(Serialize, Deserialize)]
@@ -45,7 +47,10 @@ pub(crate) fn note() -> NewTask {
 }
 
 pub(crate) fn client(path: &Path, durability: Durability) -> Result<Client> {
-    Ok(Client::builder(path).durability(durability).open()?)
+    Ok(Client::builder(path)
+        .durability(durability)
+        .page_cache_bytes(CACHE_BYTES)
+        .open()?)
 }
 
 /// A scheduler that does nothing with each task, but for counting it.
@@ -53,6 +58,7 @@ pub(crate) fn scheduler<P: Payload>(path: &Path, line: &Arc<FinishLine>) -> Resu
     let line = Arc::clone(line);
     Ok(Scheduler::builder(path)
         .workers(WORKERS)
+        .page_cache_bytes(CACHE_BYTES)
         .handler_fn(move |_: P, _cx| {
             line.pass();
             Ok(Outcome::done())

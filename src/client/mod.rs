@@ -32,9 +32,6 @@ use crate::time::{Clock, Deadline, SystemClock, Timestamp};
 const STREAM_CHUNK: usize = 1_000;
 /// How many events a subscription holds, unless it says otherwise.
 const DEFAULT_EVENTS: usize = 1_024;
-/// How long a call waits for a lock or its turn, unless the builder says otherwise.
-pub(crate) const DEFAULT_BUSY_WAIT: Duration = Duration::from_secs(5);
-
 /// Schedules tasks and looks after them; everything but running them.
 ///
 /// A clone is cheap and means the same file. A [`Scheduler`](crate::Scheduler) is one, by `Deref`; a program that runs
@@ -99,11 +96,19 @@ impl ClientBuilder {
         self
     }
 
+    /// How much of the file the connection that writes keeps in memory, at most. It is taken as it is needed. More helps
+    /// when tasks are stored in no order of their due times, into many queues, or with large payloads. 1 MiB to 64 GiB;
+    /// default: 16 MiB.
+    pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
+        self.settings.page_cache_bytes = bytes;
+        self
+    }
+
     /// Opens the file, and creates it if there is none.
     ///
     /// # Errors
     ///
-    /// As [`Client::open`].
+    /// As [`Client::open`], and [`ErrorKind::Invalid`] for a setting that is out of its range.
     pub fn open(self) -> Result<Client> {
         let clock = Arc::new(SystemClock);
         let store = store::open_file(&self.path, self.settings, clock.now())?;
@@ -129,11 +134,7 @@ impl Client {
     pub fn builder(path: impl AsRef<Path>) -> ClientBuilder {
         ClientBuilder {
             path: path.as_ref().to_owned(),
-            settings: Settings {
-                durability: Durability::default(),
-                busy_wait: DEFAULT_BUSY_WAIT,
-                runs: false,
-            },
+            settings: Settings::new(false),
         }
     }
 

@@ -43,17 +43,44 @@ pub(crate) struct Settings {
     pub(crate) durability: Durability,
     /// How long a call waits for a lock or for its turn.
     pub(crate) busy_wait: Duration,
+    /// Of the connection that writes.
+    pub(crate) page_cache_bytes: usize,
     /// Whether it will run tasks, and so is an instance that others can outlive.
     pub(crate) runs: bool,
 }
 
+const MIB: usize = 1 << 20;
+
+impl Settings {
+    pub(crate) fn new(runs: bool) -> Self {
+        Self {
+            durability: Durability::default(),
+            busy_wait: Duration::from_secs(5),
+            page_cache_bytes: 16 * MIB,
+            runs,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let bytes = self.page_cache_bytes;
+        if (MIB..=MIB << 16).contains(&bytes) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "a page cache of {bytes} bytes is not between 1 MiB and 64 GiB"
+        )))
+    }
+}
+
 /// Opens or creates a file.
 pub(crate) fn open_file(path: &Path, settings: Settings, now: Timestamp) -> Result<Arc<dyn Store>> {
+    settings.check()?;
     Ok(Arc::new(sqlite::SqliteStore::open(path, settings, now)?))
 }
 
 /// Makes a store in memory, gone with its last user.
 pub(crate) fn open_memory(settings: Settings, now: Timestamp) -> Result<Arc<dyn Store>> {
+    settings.check()?;
     Ok(Arc::new(sqlite::SqliteStore::memory(settings, now)?))
 }
 

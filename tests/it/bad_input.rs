@@ -297,8 +297,12 @@ type Setup = fn(punctual::Builder) -> punctual::Builder;
 
 #[test]
 fn a_bad_scheduler_is_refused_before_anything_is_created() {
-    let bad: [(&str, Setup); 13] = [
+    let bad: [(&str, Setup); 15] = [
         ("zero workers", |b| b.workers(0)),
+        ("a page cache of nothing", |b| b.page_cache_bytes(0)),
+        ("a page cache without bounds", |b| {
+            b.page_cache_bytes(usize::MAX)
+        }),
         ("too many workers", |b| b.workers(1_025)),
         ("too many spare threads", |b| b.max_spare_threads(1_025)),
         ("a handler registered twice", |b| {

@@ -107,7 +107,7 @@ const KEEP_INSTANCES: Duration = Duration::from_secs(30 * 24 * 3600);
 impl SqliteStore {
     /// Opens or creates a file.
     pub(crate) fn open(path: &Path, settings: Settings, now: Timestamp) -> Result<Self> {
-        let opener = Opener::new(path, settings.busy_wait)?;
+        let opener = Opener::new(path, settings)?;
         let conn = opener.writer()?;
         let context = format!("cannot open {}", opener.path.display());
         schema::migrate(&conn).map_err(|error| error.in_context(&context))?;
@@ -423,7 +423,7 @@ fn backup(store: &SqliteStore, to: &Path) -> Result<()> {
     }
     let context = format!("cannot back up to {}", to.display());
     let opener =
-        Opener::new(to, Duration::from_secs(5)).map_err(|error| error.in_context(&context))?;
+        Opener::new(to, Settings::new(false)).map_err(|error| error.in_context(&context))?;
     let copied = store.with_reader(|conn| {
         let mut target = rusqlite::Connection::open(&opener.path)?;
         let backup = rusqlite::backup::Backup::new(conn, &mut target)?;

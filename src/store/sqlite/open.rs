@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::Settings;
 use crate::store::sqlite::fault;
 use crate::time::{Deadline, pause};
 
@@ -36,11 +37,11 @@ pub(super) struct Opener {
     pub(super) path: PathBuf,
     /// How long to wait for a lock that another process holds.
     pub(super) busy_wait: Duration,
+    /// Of the writer.
+    pub(super) page_cache_bytes: usize,
 }
 
-/// The page caches: of the writer, and of each reader.
-const WRITER_CACHE_KIB: i64 = 16 * 1024;
-const READER_CACHE_KIB: i64 = 2 * 1024;
+const READER_CACHE_BYTES: usize = 2 << 20;
 
 impl Opener {
     /// Checks the path, and creates an empty file if there is none.
@@ -49,12 +50,16 @@ impl Opener {
     ///
     /// `Invalid` for a path that is no place for a database file, `ReadOnly` if it cannot be written, `Unsupported` on a
     /// network file system, `Version` if SQLite is one that can lose commits.
-    pub(super) fn new(path: &Path, busy_wait: Duration) -> Result<Self> {
+    pub(super) fn new(path: &Path, settings: Settings) -> Result<Self> {
         check_version(rusqlite::version_number())?;
         let path = resolve(path)?;
         check_file_system(&path)?;
         create(&path)?;
-        Ok(Self { path, busy_wait })
+        Ok(Self {
+            path,
+            busy_wait: settings.busy_wait,
+            page_cache_bytes: settings.page_cache_bytes,
+        })
     }
 
     pub(super) fn writer(&self) -> Result<Connection> {
@@ -66,7 +71,7 @@ impl Opener {
                 .and_then(|()| set("wal_autocheckpoint", "0", "0"))
                 // What a burst leaves of the log is kept for the next, up to this.
                 .and_then(|()| set("journal_size_limit", "16777216", "16777216"))
-                .and_then(|()| set_cache(&conn, WRITER_CACHE_KIB)),
+                .and_then(|()| set_cache(&conn, self.page_cache_bytes)),
         )?;
         Ok(conn)
     }
@@ -74,7 +79,7 @@ impl Opener {
     pub(super) fn reader(&self) -> Result<Connection> {
         let conn = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         self.in_context(
-            set(&conn, "query_only", "1", "1").and_then(|()| set_cache(&conn, READER_CACHE_KIB)),
+            set(&conn, "query_only", "1", "1").and_then(|()| set_cache(&conn, READER_CACHE_BYTES)),
         )?;
         Ok(conn)
     }
@@ -276,8 +281,9 @@ fn harden(conn: &Connection) -> Result<()> {
     set(conn, "mmap_size", "0", "0")
 }
 
-fn set_cache(conn: &Connection, kib: i64) -> Result<()> {
-    let value = format!("-{kib}");
+fn set_cache(conn: &Connection, bytes: usize) -> Result<()> {
+    // Negative: in KiB, not in pages.
+    let value = format!("-{}", bytes / 1024);
     set(conn, "cache_size", &value, &value)
 }
 
@@ -426,6 +432,23 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 
+    #[test]
+    fn the_writer_has_the_page_cache_that_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            page_cache_bytes: 3 << 20,
+            ..Settings::new(true)
+        };
+        let opener = Opener::new(&dir.path().join("app.db"), settings).unwrap();
+        let kib = |conn: Connection| -> i64 {
+            -conn
+                .pragma_query_value(None, "cache_size", |row| row.get::<_, i64>(0))
+                .unwrap()
+        };
+        assert_eq!(kib(opener.writer().unwrap()), 3 * 1024);
+        assert_eq!(kib(opener.reader().unwrap()), 2 * 1024);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn network_file_systems_are_known_by_their_number() {
@@ -440,7 +463,7 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_is_read_only() {
         // Nobody can create a file there, root neither.
-        let error = Opener::new(Path::new("/sys/punctual.db"), Duration::ZERO).unwrap_err();
+        let error = Opener::new(Path::new("/sys/punctual.db"), Settings::new(false)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
     }
 
@@ -459,7 +482,7 @@ mod tests {
             Path::new("/dev/null"),
             Path::new("/"),
         ] {
-            let error = Opener::new(bad, Duration::ZERO).unwrap_err();
+            let error = Opener::new(bad, Settings::new(false)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{bad:?}: {error}");
         }
         assert!(!inside("missing").exists(), "nothing was created");
@@ -474,14 +497,14 @@ mod tests {
             dir.path().join("l.db"),
             dir.path().join("h.db"),
         );
-        let opener = Opener::new(&file, Duration::ZERO).unwrap();
+        let opener = Opener::new(&file, Settings::new(false)).unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         assert_eq!(
-            Opener::new(&link, Duration::ZERO).unwrap().path,
+            Opener::new(&link, Settings::new(false)).unwrap().path,
             opener.path
         );
         std::fs::hard_link(&file, &hard).unwrap();
-        let error = Opener::new(&hard, Duration::ZERO).unwrap_err();
+        let error = Opener::new(&hard, Settings::new(false)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains("hard link"), "{error}");
     }
@@ -491,7 +514,7 @@ mod tests {
     fn a_new_file_is_its_owner_s_alone() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let opener = Opener::new(&dir.path().join("a.db"), Duration::ZERO).unwrap();
+        let opener = Opener::new(&dir.path().join("a.db"), Settings::new(false)).unwrap();
         let conn = opener.writer().unwrap();
         conn.execute_batch("CREATE TABLE t (x)").unwrap();
         for name in ["a.db", "a.db-wal", "a.db-shm"] {

@@ -214,7 +214,7 @@ impl Kit {
         let settings = Settings {
             durability: Durability::ProcessCrash,
             busy_wait: std::time::Duration::from_secs(60),
-            runs: true,
+            ..Settings::new(true)
         };
         let store = SqliteStore::open(&dir.path().join("plans.db"), settings, NOW).unwrap();
         Self { store, _dir: dir }

@@ -73,7 +73,7 @@ fn settings(runs: bool) -> Settings {
     Settings {
         durability: Durability::ProcessCrash,
         busy_wait: 10 * S,
-        runs,
+        ..Settings::new(runs)
     }
 }
 

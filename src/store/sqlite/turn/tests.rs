@@ -28,7 +28,7 @@ fn kit_with(busy_wait: Duration) -> Kit {
     let settings = Settings {
         durability: Durability::ProcessCrash,
         busy_wait,
-        runs: true,
+        ..Settings::new(true)
     };
     let store = SqliteStore::open(&dir.path().join("turn.db"), settings, NOW).unwrap();
     Kit { store, dir }
