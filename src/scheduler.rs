@@ -164,7 +164,7 @@ impl Builder {
 
     /// How much of the file the connection that writes keeps in memory, at most. It is taken as it is needed. More helps
     /// when tasks are stored in no order of their due times, into many queues, or with large payloads. 1 MiB to 64 GiB;
-    /// default: 16 MiB.
+    /// default: 16 MiB. In memory it means nothing.
     pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
         self.settings.page_cache_bytes = bytes;
         self

@@ -41,7 +41,7 @@ pub(crate) enum Op {
     PauseQueue { queue: String, paused: bool },
     /// Deletes ended tasks whose retention is over, at most `limit`.
     Prune { cutoffs: Cutoffs, limit: usize },
-    /// Fails tasks whose start deadline has passed, at most `limit`.
+    /// Fails tasks whose start deadline has passed. It looks at the first `limit` deadlines.
     Expire { limit: usize },
     /// Gives back what this instance holds but for these rows: claims of a commit whose outcome was not known.
     Disown { held: Vec<i64> },

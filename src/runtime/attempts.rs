@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::handler::token::{StopReason, Token};
-use crate::id::TaskId;
 use crate::model::settle::{Claim, Fence};
 use crate::time::Timestamp;
 use crate::wake::{Wake, lock};
@@ -32,6 +31,10 @@ struct State {
     /// How many are held of each queue that has a cap.
     capped: HashMap<Arc<str>, usize>,
     suspects: usize,
+    /// How many have a worker, or wait for one.
+    open: usize,
+    /// The queues that got tasks since the last look, in the order of the claims.
+    took: Vec<Arc<str>>,
     started: usize,
     /// How many handlers have returned so far.
     ended: u64,
@@ -40,11 +43,12 @@ struct State {
 
 #[derive(Debug)]
 struct Attempt {
-    id: TaskId,
     fence: Fence,
     queue: Arc<str>,
     suspect: bool,
     token: Arc<Token>,
+    /// Its handler runs, or is to be called.
+    open: bool,
     started: bool,
     /// When its token is to be raised.
     deadline: Option<Timestamp>,
@@ -80,11 +84,11 @@ impl Attempts {
         for claim in claims {
             let token = Arc::new(Token::default());
             let attempt = Attempt {
-                id: claim.id,
                 fence: claim.fence,
                 queue: Arc::clone(&claim.queue),
                 suspect: claim.crashes > 0,
                 token: Arc::clone(&token),
+                open: true,
                 started: false,
                 deadline: None,
                 stuck_at: None,
@@ -110,12 +114,18 @@ impl Attempts {
         }
     }
 
+    /// Its handler is not called.
+    pub(crate) fn skip(&self, place: Place) {
+        lock(&self.state).close(place);
+    }
+
     /// Its handler has returned: which one that is, in the order of their ends, and whether it had been stuck, and so
     /// replaced.
     pub(crate) fn end(&self, place: Place) -> (u64, bool) {
         let mut state = lock(&self.state);
         state.started -= 1;
         state.ended += 1;
+        state.close(place);
         let stuck = state.places[place.0].as_mut().is_some_and(|attempt| {
             // A cancellation that comes from now on finds no handler that could be stuck.
             attempt.started = false;
@@ -143,11 +153,11 @@ impl Attempts {
         }
     }
 
-    /// Asks a handler to stop.
-    pub(crate) fn raise(&self, id: TaskId, reason: StopReason, now: Timestamp) {
+    /// Asks the handler of one attempt to stop.
+    pub(crate) fn raise(&self, fence: Fence, reason: StopReason, now: Timestamp) {
         let mut state = lock(&self.state);
         for attempt in state.places.iter_mut().flatten() {
-            if attempt.id == id {
+            if attempt.fence == fence {
                 attempt.token.raise(reason);
                 if attempt.started {
                     attempt.stuck_at.get_or_insert(now + STUCK_AFTER);
@@ -192,6 +202,7 @@ impl Attempts {
     pub(crate) fn held(&self) -> Held {
         let state = lock(&self.state);
         Held {
+            open: state.open,
             capped: state.capped.clone(),
             has_suspect: state.suspects > 0,
             started: state.started,
@@ -212,6 +223,11 @@ impl Attempts {
         held.map(|attempt| attempt.fence.seq).collect()
     }
 
+    /// The queues that got tasks since the last call, in the order of the claims.
+    pub(crate) fn take_turns(&self) -> Vec<Arc<str>> {
+        std::mem::take(&mut lock(&self.state).took)
+    }
+
     /// How many handlers run.
     pub(crate) fn started(&self) -> usize {
         lock(&self.state).started
@@ -230,6 +246,8 @@ pub(crate) struct Held {
     pub(crate) capped: HashMap<Arc<str>, usize>,
     /// Whether one of them has crashed a process before.
     pub(crate) has_suspect: bool,
+    /// How many have a worker, or wait for one.
+    pub(crate) open: usize,
     /// How many handlers run.
     pub(crate) started: usize,
     /// How many have returned so far.
@@ -239,7 +257,11 @@ pub(crate) struct Held {
 impl State {
     fn add(&mut self, attempt: Attempt) -> Place {
         self.suspects += usize::from(attempt.suspect);
+        self.open += 1;
         self.count(&attempt.queue, |count| count + 1);
+        if self.took.last() != Some(&attempt.queue) {
+            self.took.push(Arc::clone(&attempt.queue));
+        }
         match self.free.pop() {
             Some(place) => {
                 self.places[place] = Some(attempt);
@@ -252,7 +274,14 @@ impl State {
         }
     }
 
+    fn close(&mut self, place: Place) {
+        if let Some(attempt) = &mut self.places[place.0] {
+            self.open -= usize::from(std::mem::take(&mut attempt.open));
+        }
+    }
+
     fn remove(&mut self, place: Place) {
+        self.close(place);
         if let Some(attempt) = self.places[place.0].take() {
             self.suspects -= usize::from(attempt.suspect);
             self.count(&attempt.queue, |count| count - 1);
@@ -313,12 +342,46 @@ mod tests {
     fn a_cancelled_handler_that_does_not_return_is_stuck_too() {
         let (attempts, _, _) = attempts();
         let claim = claim(1, 0, 3);
-        let id = claim.id;
+        let fence = claim.fence;
         let (place, token) = add(&attempts, claim);
         attempts.start(place, None);
-        attempts.raise(id, StopReason::Cancelled, Timestamp::MIN);
+        attempts.raise(fence, StopReason::Cancelled, Timestamp::MIN);
         assert_eq!(token.reason(), Some(StopReason::Cancelled));
         assert_eq!(attempts.look(Timestamp::MIN + STUCK_AFTER).newly_stuck, 1);
+    }
+
+    #[test]
+    fn a_claim_takes_a_worker_until_its_handler_has_returned_or_is_skipped() {
+        let (attempts, place, _token) = attempts();
+        let (skipped, _) = add(&attempts, claim(1, 0, 3));
+        let (given_back, _) = add(&attempts, claim(1, 0, 3));
+        assert_eq!(attempts.held().open, 3);
+        attempts.start(place, None);
+        assert_eq!(attempts.held().open, 3, "it has one, or waits for one");
+        attempts.end(place);
+        attempts.skip(skipped);
+        assert_eq!(attempts.held().open, 1, "although none is settled");
+        attempts.remove([place, skipped, given_back]);
+        assert_eq!(attempts.held().open, 0);
+    }
+
+    /// P9: also those that came along with a caller's commit.
+    #[test]
+    fn every_claim_is_a_turn_of_its_queue() {
+        let attempts = Attempts::new(Wake::new(), std::iter::empty());
+        for queue in ["a", "b", "b", "a"] {
+            let claim = Claim {
+                queue: Arc::from(queue),
+                ..claim(1, 0, 3)
+            };
+            add(&attempts, claim);
+        }
+        let took = attempts.take_turns();
+        assert_eq!(
+            took.iter().map(|q| &**q).collect::<Vec<_>>(),
+            ["a", "b", "a"]
+        );
+        assert!(attempts.take_turns().is_empty());
     }
 
     #[test]
@@ -326,7 +389,7 @@ mod tests {
         let (attempts, place, _token) = attempts();
         attempts.start(place, Some(Timestamp::MIN + S));
         assert_eq!(attempts.end(place), (1, false));
-        attempts.raise(claim(1, 0, 3).id, StopReason::Cancelled, Timestamp::MIN);
+        attempts.raise(claim(1, 0, 3).fence, StopReason::Cancelled, Timestamp::MIN);
         assert_eq!(attempts.look(Timestamp::MAX).newly_stuck, 0);
         attempts.remove([place]);
         assert_eq!(attempts.count(), 0);

@@ -112,7 +112,7 @@ impl Dispatcher {
     /// Asks the handlers of cancelled tasks to stop.
     fn pass_on_cancellations(&self, now: Timestamp) {
         let hub = self.client.store.hub();
-        hub.pass_on_cancelled(|id| self.attempts.raise(id, StopReason::Cancelled, now));
+        hub.pass_on_cancelled(|fence| self.attempts.raise(fence, StopReason::Cancelled, now));
     }
 
     /// Looks for what other processes did, once a second.
@@ -180,6 +180,7 @@ impl Dispatcher {
         } else {
             End::Unstarted
         };
+        self.attempts.skip(job.place);
         let entry = self.registry.claimed(&job.claim.kind);
         let settlement = settle(&job.claim, end, &entry.retry, 0.5, now);
         Finished {
@@ -194,13 +195,12 @@ impl Dispatcher {
         let waiting = self.ready.waiting();
         let workers = self.ready.wanted();
         let held = self.attempts.held();
-        let taken = held.started + waiting.count;
         Load {
             held: held.capped,
             suspect: held.has_suspect,
             workers,
-            free: workers.saturating_sub(taken),
-            overbooked: taken > workers,
+            free: workers.saturating_sub(held.open),
+            overbooked: held.open > workers,
             ended: held.ended,
             // All are at tasks that take longer: what is claimed ahead of them would only be given back again.
             stalled: held.started >= workers && waiting.unmoved >= AHEAD,
@@ -239,6 +239,7 @@ impl Dispatcher {
     }
 
     fn plan(&mut self, lanes: &[Lane], now: Timestamp) -> Plan {
+        took_turns(&mut self.turns, self.attempts.take_turns().iter());
         let load = self.load();
         plan(
             lanes,
@@ -385,7 +386,6 @@ impl Dispatcher {
     }
 
     fn claimed(&mut self, claims: Vec<Claim>) {
-        took_turns(&mut self.turns, claims.iter().map(|claim| &claim.queue));
         let cost = |claim: &Claim| self.costs.of(&claim.kind).unwrap_or(AHEAD);
         let jobs = Job::of(claims, &self.attempts, cost);
         self.ready.push(jobs);
@@ -528,7 +528,10 @@ impl Service for Dispatcher {
         let at_once = (plan.claim.is_some() || !self.unsettled.is_empty()).then_some(now);
         let waiting = self.ready.waiting();
         // If no worker takes one within the budget, they are given back. A free one that has not come yet is waited for.
-        let patience = AHEAD.saturating_sub(waiting.unmoved).max(LOOK_AGAIN);
+        let patience = match AHEAD.saturating_sub(waiting.unmoved) {
+            Duration::ZERO => LOOK_AGAIN,
+            patience => patience,
+        };
         let withdraw = (waiting.count > 0).then(|| now + patience);
         let settle = self.gather(waiting.count, now);
         let collect = self.deferred.as_ref().map(|_| now + GATHER);

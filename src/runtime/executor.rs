@@ -52,7 +52,8 @@ impl Executor {
             ..
         } = job;
         let entry = self.registry.claimed(&claim.kind);
-        let cancelled = token.reason().is_some() || self.client.store.hub().is_cancelled(claim.id);
+        let cancelled =
+            token.reason().is_some() || self.client.store.hub().is_cancelled(claim.fence);
         let unstarted = if cancelled {
             Some(End::CancelledUnstarted)
         } else {
@@ -64,7 +65,10 @@ impl Executor {
         };
         let mut freed = None;
         let (end, ran) = match unstarted {
-            Some(end) => (end, None),
+            Some(end) => {
+                self.attempts.skip(place);
+                (end, None)
+            }
             None => {
                 let now = self.client.now();
                 let deadline = deadline(&claim, entry.timeout, now);

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::id::TaskId;
 use crate::model::event::Event;
+use crate::model::settle::Fence;
 use crate::store::standing::Standing;
 use crate::time::Timestamp;
 use crate::wake::{Wake, lock};
@@ -21,8 +22,8 @@ use crate::wake::{Wake, lock};
 pub(crate) struct News {
     /// The earliest instant at which something became due that may not have been before.
     pub(crate) due: Option<Timestamp>,
-    /// Tasks of this instance whose cancellation was asked for.
-    pub(crate) cancelled: Vec<TaskId>,
+    /// Attempts of this instance whose cancellation was asked for.
+    pub(crate) cancelled: Vec<Fence>,
     /// Whether a queue was paused or resumed.
     pub(crate) queues: bool,
     pub(crate) ended: Vec<TaskId>,
@@ -39,7 +40,7 @@ impl News {
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     runner: Mutex<Option<Wake>>,
-    cancelled: Mutex<Vec<TaskId>>,
+    cancelled: Mutex<Vec<Fence>>,
     standing: Arc<Standing>,
     maintenance: Mutex<Option<Wake>>,
     expiry: Mutex<Option<Timestamp>>,
@@ -73,23 +74,23 @@ impl Hub {
         *lock(&self.maintenance) = Some(wake);
     }
 
-    /// Notes that the cancellation of tasks was asked for. Before their callers are answered, so that none of them that
+    /// Notes that the cancellation of attempts was asked for. Before their callers are answered, so that none of them that
     /// waits for a worker is started after the answer.
-    pub(crate) fn cancel(&self, tasks: &[TaskId]) {
-        if !tasks.is_empty() {
-            lock(&self.cancelled).extend(tasks);
+    pub(crate) fn cancel(&self, attempts: &[Fence]) {
+        if !attempts.is_empty() {
+            lock(&self.cancelled).extend(attempts);
         }
     }
 
-    /// Whether the cancellation of a task was asked for, and not passed on yet.
-    pub(crate) fn is_cancelled(&self, task: TaskId) -> bool {
-        lock(&self.cancelled).contains(&task)
+    /// Whether the cancellation of an attempt was asked for, and not passed on yet.
+    pub(crate) fn is_cancelled(&self, attempt: Fence) -> bool {
+        lock(&self.cancelled).contains(&attempt)
     }
 
     /// Has each noted cancellation passed on, and forgets them after that.
-    pub(crate) fn pass_on_cancelled(&self, mut pass_on: impl FnMut(TaskId)) {
+    pub(crate) fn pass_on_cancelled(&self, mut pass_on: impl FnMut(Fence)) {
         let mut cancelled = lock(&self.cancelled);
-        cancelled.iter().for_each(|task| pass_on(*task));
+        cancelled.iter().for_each(|attempt| pass_on(*attempt));
         cancelled.clear();
     }
 

@@ -49,21 +49,19 @@ pub(crate) struct Settings {
     pub(crate) runs: bool,
 }
 
-const MIB: usize = 1 << 20;
-
 impl Settings {
     pub(crate) fn new(runs: bool) -> Self {
         Self {
             durability: Durability::default(),
             busy_wait: Duration::from_secs(5),
-            page_cache_bytes: 16 * MIB,
+            page_cache_bytes: 16 << 20,
             runs,
         }
     }
 
     fn check(&self) -> Result<()> {
-        let bytes = self.page_cache_bytes;
-        if (MIB..=MIB << 16).contains(&bytes) {
+        let bytes = self.page_cache_bytes as u64;
+        if (1 << 20..=1 << 36).contains(&bytes) {
             return Ok(());
         }
         Err(Error::invalid(format!(
@@ -139,7 +137,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
 /// When maintenance has something to do next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct NextMaintenance {
-    /// The earliest start deadline.
+    /// The earliest start deadline, perhaps of a task that has been started.
     pub(crate) expires_at: Option<Timestamp>,
     /// When the oldest ended task of each final state ended: completed, failed, cancelled.
     pub(crate) ended_at: [Option<Timestamp>; 3],

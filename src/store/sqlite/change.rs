@@ -6,6 +6,7 @@ use crate::id::TaskId;
 use crate::model::event::EventKind;
 use crate::model::filter::Filter;
 use crate::model::op::{Action, CHUNK, Changed, ChangedMany, LaneId, Patch};
+use crate::model::settle::Fence;
 use crate::model::task::TaskState;
 use crate::store::sqlite::filter::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::insert::{MAX_INLINE_BYTES, checksum};
@@ -16,11 +17,11 @@ use crate::tell::tell;
 use crate::time::Timestamp;
 
 pub(super) const FIND: &str = "
-    SELECT seq, id, lane, state, priority, instance, scheduled_at, extras, expires_at
+    SELECT seq, id, lane, state, priority, instance, claim_no, scheduled_at, extras, expires_at
     FROM punctual_task WHERE id = :id";
 
 pub(super) const FIND_MATCHING: Matching = over_tasks!(
-    ["seq, id, lane, state, priority, instance, scheduled_at, extras, expires_at"],
+    ["seq, id, lane, state, priority, instance, claim_no, scheduled_at, extras, expires_at"],
     " ORDER BY id LIMIT :limit"
 );
 
@@ -32,6 +33,7 @@ struct Found {
     state: TaskState,
     priority: u8,
     instance: Option<i64>,
+    claim_no: i64,
     scheduled_at: i64,
     extras: i64,
     expires_at: Option<i64>,
@@ -47,9 +49,10 @@ fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
             .ok_or(rusqlite::Error::IntegralValueOutOfRange(3, code))?,
         priority: row::priority(row, 4)?,
         instance: row.get(5)?,
-        scheduled_at: row.get(6)?,
-        extras: row.get(7)?,
-        expires_at: row.get(8)?,
+        claim_no: row.get(6)?,
+        scheduled_at: row.get(7)?,
+        extras: row.get(8)?,
+        expires_at: row.get(9)?,
     })
 }
 
@@ -145,7 +148,11 @@ fn request_cancel(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
         .execute(params![tx.now.micros(), task.seq])?;
     tx.event(task.lane, task.id, EventKind::CancelRequested);
     if task.instance == Some(tx.instance) {
-        tx.done.news.cancelled.push(task.id);
+        tx.done.news.cancelled.push(Fence {
+            seq: task.seq,
+            instance: tx.instance,
+            claim_no: task.claim_no,
+        });
     }
     Ok(Changed::Requested)
 }
@@ -179,7 +186,7 @@ fn retry(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
         .prepare_cached(RETRY)?
         .execute(params![lane.0, tx.now.micros(), task.seq])?;
     if let Some(at) = task.expires_at {
-        forget_expiry(tx.conn, at, task.seq)?;
+        forget_expiry(tx.conn, task.seq, at)?;
     }
     if task.extras & extra::RESULT != 0 {
         tx.conn

@@ -16,12 +16,12 @@ use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{Tx, extra};
 use crate::time::Timestamp;
 
-/// The next pending tasks of a lane and priority, and their start deadline if it has passed. Without an upper bound on
+/// The next pending tasks of a lane and priority, and whether their start deadline has passed. Without an upper bound on
 /// the time: the first that is not due tells when to wake. `seq` is the row's number, which ends every entry of the index;
 /// SQLite seeks by it only if the comparison has a collation, and else passes over all of the same instant.
 pub(super) const CANDIDATES: &str = "
     SELECT scheduled_at, seq, id, attempt, crashes, max_attempts, claim_no, extras, checksum, options, payload,
-        iif(attempt = 0 AND expires_at < :now, expires_at, NULL)
+        expires_at IS NOT NULL AND attempt = 0 AND expires_at < :now
     FROM punctual_task INDEXED BY punctual_task_due
     WHERE state = 0 AND lane = :lane AND priority = :priority
         AND (scheduled_at, seq) > (:scheduled_at, :seq COLLATE BINARY)
@@ -203,8 +203,8 @@ impl QueueCursor {
             .buffer
             .pop_front()
             .expect("only a lane that has one is the best");
-        if let Some(expires_at) = candidate.expired {
-            expire_one(tx, candidate.seq, expires_at)?;
+        if candidate.expired {
+            expire_one(tx, candidate.seq)?;
             return Ok(None);
         }
         self.left -= 1;
@@ -332,8 +332,7 @@ struct Candidate {
     options: Option<Vec<u8>>,
     payload: Option<Vec<u8>>,
     /// Its start deadline has passed.
-    /// Its start deadline, if that has passed.
-    expired: Option<i64>,
+    expired: bool,
 }
 
 impl Candidate {
@@ -387,10 +386,7 @@ impl Candidate {
                 .query_row([seq], |row| row.get(0))
                 .optional()?;
         }
-        if tx.wants_events {
-            let (queue, kind) = (lane.queue.clone(), lane.kind.clone());
-            tx.event_named(queue, kind, self.id, EventKind::Claimed);
-        }
+        tx.event(lane.id, self.id, EventKind::Claimed);
         Ok(Claim {
             fence: Fence {
                 seq,

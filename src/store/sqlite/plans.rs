@@ -14,7 +14,9 @@ use crate::model::settle::{Claim, End, settle};
 use crate::store::sqlite::claim::{CANDIDATES, TAKE, TAKE_HANDFUL};
 use crate::store::sqlite::filter::{LANES, LAST_EXAMINED, LAST_EXAMINED_BACKWARDS, Matching};
 use crate::store::sqlite::lanes::HEAD;
-use crate::store::sqlite::prune::{EXPIRED_RETENTION, NEXT_EXPIRY, OLDEST_ENDED, OVERDUE};
+use crate::store::sqlite::prune::{
+    EXPIRED_RETENTION, EXPIRIES, FORGET_EXPIRY, NEXT_EXPIRY, OLDEST_ENDED,
+};
 use crate::store::sqlite::rescue::ORPHANS;
 use crate::store::sqlite::{Durability, SqliteStore, change, open, read, schema, settle, stats};
 use crate::store::{Settings, Store};
@@ -113,9 +115,9 @@ fn p13_every_statement_finds_its_rows_by_an_index() {
             "USING COVERING INDEX punctual_task_ended (state=? AND finished_at",
         ),
         (
-            "overdue",
-            OVERDUE,
-            "SEARCH punctual_expiry USING PRIMARY KEY (expires_at<?)",
+            "forget an expiry",
+            FORGET_EXPIRY,
+            "SEARCH punctual_expiry USING PRIMARY KEY (expires_at=? AND seq=?)",
         ),
         (
             "orphans",
@@ -161,6 +163,7 @@ fn p13_what_passes_over_an_index_does_not_touch_the_table() {
     let table = [
         ("running", stats::RUNNING, "INDEX punctual_task_running"),
         ("ended", stats::ENDED, "COVERING INDEX punctual_task_ended"),
+        ("expiries", EXPIRIES, "USING INTEGER PRIMARY KEY (rowid=?)"),
         ("next expiry", NEXT_EXPIRY, "SCAN punctual_expiry"),
         (
             "oldest ended",

@@ -18,7 +18,8 @@ pub(super) const EXPIRED_RETENTION: &str = "
     WHERE state = :state AND finished_at IS NOT NULL AND finished_at <= :cutoff
     ORDER BY finished_at LIMIT :limit";
 
-const DELETE: &str = "DELETE FROM punctual_task WHERE seq = :seq RETURNING extras, expires_at";
+const DELETE: &str =
+    "DELETE FROM punctual_task WHERE seq = :seq RETURNING extras, CAST(expires_at AS INTEGER)";
 
 const DELETE_EXTRAS: [(i64, &str); 5] = [
     (
@@ -72,7 +73,7 @@ pub(super) fn delete(conn: &Connection, seq: i64) -> rusqlite::Result<()> {
         .prepare_cached(DELETE)?
         .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if let Some(at) = expires_at {
-        forget_expiry(conn, at, seq)?;
+        forget_expiry(conn, seq, at)?;
     }
     for (bit, sql) in DELETE_EXTRAS {
         if extras & bit != 0 {
@@ -82,52 +83,61 @@ pub(super) fn delete(conn: &Connection, seq: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Start deadlines that have passed. Some are of tasks that have been started, or are no more.
-pub(super) const OVERDUE: &str = "
-    SELECT expires_at, seq FROM punctual_expiry WHERE expires_at < :now ORDER BY expires_at LIMIT :limit";
+/// The first start deadlines: whether they have passed, and whether their tasks have still to be started.
+pub(super) const EXPIRIES: &str = "
+    SELECT seq, expires_at, expires_at < :now, EXISTS (
+        SELECT 1 FROM punctual_task
+        WHERE seq = expiry.seq AND expires_at = expiry.expires_at AND state = 0 AND attempt = 0)
+    FROM punctual_expiry AS expiry ORDER BY expires_at, seq LIMIT :limit";
 
 pub(super) const FORGET_EXPIRY: &str =
-    "DELETE FROM punctual_expiry WHERE expires_at = :expires_at AND seq = :seq";
+    "DELETE FROM punctual_expiry WHERE seq = :seq AND expires_at = :expires_at";
 
 const EXPIRE: &str = "
     UPDATE punctual_task SET state = 30, finished_at = :now, extras = extras | 8
-    WHERE seq = :seq AND expires_at = :expires_at AND state = 0 AND attempt = 0
+    WHERE seq = :seq AND state = 0 AND attempt = 0
     RETURNING id, lane, claim_no";
 
 pub(super) fn expire(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
-    let overdue: Vec<(i64, i64)> = tx
+    let first: Vec<(i64, i64, bool, bool)> = tx
         .conn
-        .prepare_cached(OVERDUE)?
+        .prepare_cached(EXPIRIES)?
         .query_map(params![tx.now.micros(), limit as i64], |row| {
-            Ok((row.get(0)?, row.get(1)?))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
     let mut expired = 0;
-    for &(expires_at, seq) in &overdue {
-        expired += usize::from(expire_one(tx, seq, expires_at)?);
+    for (seq, expires_at, has_passed, counts) in first {
+        // What is void goes before its time: else there would be a look at each.
+        if !counts || has_passed {
+            forget_expiry(tx.conn, seq, expires_at)?;
+        }
+        if counts && has_passed {
+            expire_one(tx, seq)?;
+            expired += 1;
+        }
     }
     Ok(expired)
 }
 
 /// A task has no start deadline any more.
-pub(super) fn forget_expiry(conn: &Connection, expires_at: i64, seq: i64) -> rusqlite::Result<()> {
+pub(super) fn forget_expiry(conn: &Connection, seq: i64, expires_at: i64) -> rusqlite::Result<()> {
     conn.prepare_cached(FORGET_EXPIRY)?
-        .execute([expires_at, seq])
+        .execute([seq, expires_at])
         .map(|_| ())
 }
 
-/// Ends a task as failed, `expired`, if it has not been started: its start deadline passed.
-pub(super) fn expire_one(tx: &mut Tx<'_>, seq: i64, expires_at: i64) -> rusqlite::Result<bool> {
-    forget_expiry(tx.conn, expires_at, seq)?;
+/// Ends a task as failed, `expired`: its start deadline passed.
+pub(super) fn expire_one(tx: &mut Tx<'_>, seq: i64) -> rusqlite::Result<()> {
     let found: Option<(TaskId, i64, i64)> = tx
         .conn
         .prepare_cached(EXPIRE)?
-        .query_row(params![tx.now.micros(), seq, expires_at], |row| {
+        .query_row(params![tx.now.micros(), seq], |row| {
             Ok((row::id(row, 0)?, row.get(1)?, row.get(2)?))
         })
         .optional()?;
     let Some((id, lane, claim_no)) = found else {
-        return Ok(false);
+        return Ok(());
     };
     let line = AttemptRow {
         seq,
@@ -141,7 +151,7 @@ pub(super) fn expire_one(tx: &mut Tx<'_>, seq: i64, expires_at: i64) -> rusqlite
     tx.add_attempt(line, tx.now)?;
     tx.event(LaneId(lane), id, EventKind::Failed);
     tx.done.news.ended.push(id);
-    Ok(true)
+    Ok(())
 }
 
 pub(super) const NEXT_EXPIRY: &str =

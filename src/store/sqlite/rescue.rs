@@ -183,7 +183,7 @@ fn take_back(
         tx.done.news.ended.push(row.id);
     } else {
         tx.pending(lane, row.priority, Timestamp::from_micros(row.scheduled_at));
-        if let Some(at) = row.expires_at {
+        if let Some(at) = row.expires_at.filter(|_| !started) {
             tx.expires(row.seq, Timestamp::from_micros(at))?;
         }
     }

@@ -255,7 +255,7 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
             held.attempt = i64::from(*attempt);
             // It was started in time.
             if let Some(at) = held.expires_at.take() {
-                forget_expiry(tx.conn, at, seq)?;
+                forget_expiry(tx.conn, seq, at)?;
             }
             release(tx, settlement, &held, extras, event)?;
             return Ok(Settled::Applied);

@@ -214,8 +214,11 @@ impl Turn {
     /// anything by then; whoever leads meanwhile, the writer's lock keeps them apart.
     pub(super) fn finish(&self) {
         let deadline = Deadline::after(self.wait);
-        while !deadline.is_over() && !lock(&self.queue).requests.is_empty() {
+        while !lock(&self.queue).requests.is_empty() {
             self.lead();
+            if deadline.is_over() {
+                return;
+            }
         }
     }
 
@@ -252,14 +255,9 @@ impl Turn {
     /// The queue, once it has room for another request.
     fn room(&self) -> Result<MutexGuard<'_, Queue>> {
         let mut queue = lock(&self.queue);
-        if queue.requests.len() < MAX_QUEUED {
-            return Ok(queue);
-        }
-        let deadline = Deadline::after(self.wait);
-        loop {
-            if queue.requests.len() < MAX_QUEUED {
-                return Ok(queue);
-            }
+        let mut deadline = None;
+        while queue.requests.len() >= MAX_QUEUED {
+            let deadline = deadline.get_or_insert_with(|| Deadline::after(self.wait));
             let remaining = deadline.remaining();
             if remaining.is_zero() {
                 return Err(busy("the queue of writes is full"));
@@ -272,6 +270,7 @@ impl Turn {
                 .0;
             self.crowd.fetch_sub(1, Ordering::SeqCst);
         }
+        Ok(queue)
     }
 
     /// Parks until the request of the calling thread is answered, and leads if it is its turn. Its cell knows the thread.
@@ -498,12 +497,11 @@ impl Turn {
         if let Some(next) = durable.find(waits) {
             return tell(next, Stage::Lead);
         }
-        if callers(&queue.requests) > 0 {
+        if callers(&queue.requests) > 0
+            && let Some(helper) = &*lock(&self.helper)
+        {
             // Only submitted ones.
-            if let Some(helper) = &*lock(&self.helper) {
-                helper.wake.notify();
-            }
-            return;
+            return helper.wake.notify();
         }
         // A caller who comes before the one who is invited wakes takes the turn, and his request along. The patient ones
         // look for themselves.

@@ -1,7 +1,7 @@
 //! One transaction while it runs: what its operations share, and what it will have done if it commits.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, params};
 
@@ -147,27 +147,22 @@ impl Tx<'_> {
 
     /// Tells subscribers, if there are any, what happened to a task of `lane`.
     pub(super) fn event(&mut self, lane: LaneId, task: TaskId, kind: EventKind) {
+        self.event_at(lane, task, kind, self.now);
+    }
+
+    /// Likewise, of an instant that is not the transaction's.
+    pub(super) fn event_at(&mut self, lane: LaneId, task: TaskId, kind: EventKind, at: Timestamp) {
         if self.wants_events
             && let Some(lane) = self.lane(lane)
         {
-            self.event_named(lane.queue, lane.kind, task, kind);
+            self.done.news.events.push(Event {
+                task,
+                task_kind: lane.kind,
+                queue: lane.queue,
+                kind,
+                at,
+            });
         }
-    }
-
-    pub(super) fn event_named(
-        &mut self,
-        queue: Arc<str>,
-        task_kind: Arc<str>,
-        task: TaskId,
-        kind: EventKind,
-    ) {
-        self.done.news.events.push(Event {
-            task,
-            task_kind,
-            queue,
-            kind,
-            at: self.now,
-        });
     }
 
     /// Adds a line to a task's history and drops those over the bound. The caller sets the task's `ATTEMPTS` bit.

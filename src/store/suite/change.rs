@@ -4,7 +4,7 @@ use super::{Kit, NOW, S, done, due, error, json, on_every_backend, task};
 use crate::id::TaskId;
 use crate::model::filter::Filter;
 use crate::model::op::{Action, CHUNK, Changed, Insert, Op, Patch, Settled, Started};
-use crate::model::settle::Payload;
+use crate::model::settle::{Fence, Payload};
 use crate::model::task::TaskState;
 
 on_every_backend!(
@@ -110,16 +110,18 @@ fn p8_a_cancelled_task_is_never_taken(kit: &mut Kit) {
     assert_eq!(task.attempt(), 0);
 }
 
-fn passed_on(kit: &Kit) -> Vec<TaskId> {
-    let mut tasks = Vec::new();
-    kit.store().hub().pass_on_cancelled(|task| tasks.push(task));
-    tasks
+fn passed_on(kit: &Kit) -> Vec<Fence> {
+    let mut attempts = Vec::new();
+    let hub = kit.store().hub();
+    hub.pass_on_cancelled(|attempt| attempts.push(attempt));
+    attempts
 }
 
 fn p8_a_cancel_of_a_running_task_is_told_to_the_runner(kit: &mut Kit) {
-    let id = kit.in_state(TaskState::Running);
+    let id = kit.insert(task());
+    let claim = kit.claim_one();
     assert_eq!(kit.change(id, Action::Cancel), Changed::Requested);
-    assert_eq!(passed_on(kit), [id]);
+    assert_eq!(passed_on(kit), [claim.fence], "that attempt, and no other");
     let pending = kit.insert(task());
     kit.change(pending, Action::Cancel);
     assert!(passed_on(kit).is_empty(), "nobody runs it");

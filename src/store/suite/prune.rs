@@ -4,7 +4,7 @@ use super::insert::rows;
 use super::{Kit, MICRO, NOW, S, done, error, json, on_every_backend, on_files, returned, task};
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
-use crate::model::op::{Action, Insert, Op};
+use crate::model::op::{Action, Changed, Insert, Op};
 use crate::model::outcome::Outcome;
 use crate::model::retention::{Cutoffs, Retention};
 use crate::model::settle::End;
@@ -20,6 +20,8 @@ on_every_backend!(
     an_expiry_is_bounded_and_takes_the_earliest_first,
     a_start_deadline_means_nothing_once_it_was_met,
     a_start_deadline_that_passed_while_it_was_held_still_counts,
+    p14_deadlines_that_were_met_are_looked_at_once,
+    a_start_deadline_is_of_its_task_and_no_later_one,
     when_there_is_something_to_do_is_known,
 );
 on_files!(
@@ -189,6 +191,36 @@ fn a_start_deadline_that_passed_while_it_was_held_still_counts(kit: &mut Kit) {
     kit.settle(&held, End::Unstarted);
     assert_eq!(expire(kit, 9), 1);
     assert_eq!(kit.state(id), TaskState::Failed);
+}
+
+/// Each look would be a transaction else, for each task that once had a deadline.
+fn p14_deadlines_that_were_met_are_looked_at_once(kit: &mut Kit) {
+    for seconds in 1..=9 {
+        kit.insert(start_by(seconds));
+        kit.settle(&kit.claim_one(), done());
+    }
+    let waits = kit.insert(start_by(7));
+    kit.later(S + MICRO);
+    assert_eq!(expire(kit, 99), 0);
+    let next = |kit: &Kit| kit.store().next_maintenance().unwrap().expires_at;
+    assert_eq!(next(kit), Some(NOW + 7 * S));
+    kit.now = NOW + 8 * S;
+    assert_eq!(expire(kit, 99), 1);
+    assert_eq!(kit.state(waits), TaskState::Failed);
+    assert_eq!(next(kit), None);
+}
+
+/// The number of the newest row comes again once it is deleted.
+fn a_start_deadline_is_of_its_task_and_no_later_one(kit: &mut Kit) {
+    let first = kit.insert(start_by(1));
+    kit.change(first, Action::Cancel);
+    assert_eq!(kit.change(first, Action::Delete), Changed::Applied);
+    let second = kit.insert(start_by(9));
+    kit.later(5 * S);
+    assert_eq!(expire(kit, 9), 0);
+    assert_eq!(kit.state(second), TaskState::Pending);
+    kit.later(5 * S);
+    assert_eq!(expire(kit, 9), 1);
 }
 
 fn when_there_is_something_to_do_is_known(kit: &mut Kit) {

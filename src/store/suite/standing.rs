@@ -2,7 +2,7 @@
 
 use super::{Kit, NOW, S, claimed, done, due, error, json, on_every_backend, priorities, task};
 use crate::model::op::{Action, Insert, Op, Settled};
-use crate::model::settle::{Claim, Payload};
+use crate::model::settle::{Claim, End, Payload};
 use crate::model::task::TaskState;
 
 on_every_backend!(
@@ -18,6 +18,7 @@ on_every_backend!(
     p1_a_call_that_fails_takes_no_claim_with_it,
     claims_come_last_in_a_transaction,
     p7_a_task_that_was_claimed_at_once_is_settled_once,
+    a_task_that_was_claimed_at_once_and_given_back_has_its_start_deadline,
 );
 
 /// Leaves a claim of all lanes that are known, for so many workers.
@@ -232,4 +233,17 @@ fn p7_a_task_that_was_claimed_at_once_is_settled_once(kit: &mut Kit) {
     assert_eq!((again.id, again.attempt), (id, 2));
     assert_eq!(kit.settle(&claim, done()), Settled::Stale);
     assert_eq!(kit.settle(&again, done()), Settled::Applied);
+}
+
+fn a_task_that_was_claimed_at_once_and_given_back_has_its_start_deadline(kit: &mut Kit) {
+    known(kit);
+    leave(kit, 1);
+    let id = kit.insert(Insert {
+        expires_at: Some(NOW + S),
+        ..task()
+    });
+    kit.settle(&granted(kit)[0], End::Unstarted);
+    kit.later(2 * S);
+    assert_eq!(kit.apply(Op::Expire { limit: 9 }).done(), 1);
+    assert_eq!(kit.state(id), TaskState::Failed);
 }

@@ -7,6 +7,7 @@ use std::task::Wake as TaskWake;
 use super::*;
 use crate::id::TaskId;
 use crate::model::limits::MAX_PAYLOAD_BYTES;
+use crate::model::new_task::Scheduled;
 use crate::model::op::{Insert, Settled};
 use crate::model::query::Query;
 use crate::model::retry::RetryPolicy;
@@ -199,6 +200,40 @@ fn p1_a_refused_statement_fails_its_culprit_and_nobody_else_in_the_batch() {
         .collect();
     assert_eq!(good, [true, false, true]);
     assert_eq!(kit.rows(), 2);
+}
+
+/// Tasks of many callers share a statement.
+#[test]
+fn each_of_many_callers_is_answered_for_himself() {
+    let kit = kit();
+    kit.store.turn.with_writer(|writer| {
+        let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON punctual_task WHEN new.priority = 9
+            BEGIN SELECT RAISE(ABORT, 'refused'); END";
+        writer.connection().execute_batch(trigger).unwrap();
+    });
+    let stored = task();
+    kit.insert(vec![stored.clone()]).unwrap();
+    for refuses in [false, true] {
+        let mut tasks: Vec<Insert> = (0..20).map(|_| task()).collect();
+        tasks[2] = stored.clone();
+        tasks[9] = tasks[8].clone();
+        tasks[15].priority = if refuses { 9 } else { 5 };
+        let requests: Vec<Vec<Insert>> = tasks.iter().map(|task| vec![task.clone()]).collect();
+        let answers = kit.as_one_batch(inserts(&requests));
+        for (index, (answer, task)) in answers.into_iter().zip(&tasks).enumerate() {
+            let answer = answer.unwrap();
+            match index {
+                15 if refuses => assert!(answer.is_err()),
+                2 | 9 => assert_eq!(scheduled(answer), Scheduled::Existing(task.id), "{index}"),
+                _ => assert_eq!(scheduled(answer), Scheduled::New(task.id), "{index}"),
+            }
+        }
+    }
+    assert_eq!(kit.rows(), 1 + 18 + 17);
+}
+
+fn scheduled(answer: Result<Vec<Reply>>) -> Scheduled {
+    answer.unwrap().remove(0).inserted().remove(0)
 }
 
 /// A rollback by SQLite while the batch settles and claims: what is answered is what is stored.
