@@ -186,6 +186,7 @@ impl Builder {
     pub fn start(self) -> Result<Scheduler> {
         let workers = self.workers;
         let parts = self.build()?;
+        parts.client.store.watch()?;
         let stop = StopOnDrop(Some(&parts));
         let executor = parts.executor();
         let mut threads = Vec::with_capacity(workers + 2);

@@ -551,6 +551,7 @@ impl Client {
             last_error: condition.last_error.map(|(at, error)| (at.to_utc(), error)),
             wal_bytes: condition.wal_bytes,
             paused_queues: condition.paused_queues,
+            is_polling: condition.is_polling,
             ..Health::default()
         }
     }

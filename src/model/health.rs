@@ -25,6 +25,7 @@ pub struct Health {
     pub(crate) spare: usize,
     pub(crate) unknown_kinds: Vec<String>,
     pub(crate) paused_queues: Vec<String>,
+    pub(crate) is_polling: bool,
 }
 
 impl Health {
@@ -82,6 +83,13 @@ impl Health {
     #[must_use]
     pub fn unknown_kinds(&self) -> &[String] {
         &self.unknown_kinds
+    }
+
+    /// Whether other processes' commits are found by looking at the file often, because the system does not tell of them: on
+    /// Linux only if the user has no more inotify watches. They are then noticed within 50 ms.
+    #[must_use]
+    pub fn is_polling(&self) -> bool {
+        self.is_polling
     }
 
     /// Queues that are paused.

@@ -92,6 +92,10 @@ impl Store for FaultyStore {
         self.inner.refresh()
     }
 
+    fn watch(&self) -> Result<()> {
+        self.inner.watch()
+    }
+
     fn begin(&self, fence: Fence) -> Result<()> {
         match Faults::next(&self.faults.begins) {
             Fault::None => self.inner.begin(fence),

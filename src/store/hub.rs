@@ -120,6 +120,13 @@ impl Hub {
         }
     }
 
+    /// Another connection has committed something: the runner is woken to look what that means for it.
+    pub(crate) fn look_again(&self) {
+        if let Some(wake) = &*lock(&self.runner) {
+            wake.notify();
+        }
+    }
+
     pub(crate) fn tell(&self, news: News) {
         let wake_now = news.queues || !news.cancelled.is_empty();
         if (wake_now || news.due.is_some())

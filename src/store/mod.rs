@@ -108,6 +108,9 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Looks whether another process wrote, and if so learns what it did to the lanes.
     fn refresh(&self) -> Result<()>;
 
+    /// Wakes the runner when another process has committed something, from now on, until the store is dropped.
+    fn watch(&self) -> Result<()>;
+
     /// Notes that the handler of a claim is about to be called. Once the claim is settled the note is gone.
     fn begin(&self, fence: Fence) -> Result<()>;
 
@@ -151,4 +154,6 @@ pub(crate) struct Condition {
     pub(crate) wal_bytes: u64,
     /// Queues that are paused, whether or not they have tasks.
     pub(crate) paused_queues: Vec<String>,
+    /// Other processes' commits are found by looking often.
+    pub(crate) is_polling: bool,
 }

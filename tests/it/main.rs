@@ -26,6 +26,8 @@ mod process_poison;
 mod process_stale;
 #[cfg(target_os = "linux")]
 mod process_stop;
+#[cfg(target_os = "linux")]
+mod process_wake;
 mod queues;
 mod retry;
 mod secrecy;

@@ -142,17 +142,28 @@ const REQUEST_CANCEL: &str = "
     UPDATE punctual_task SET cancel_requested_at = ifnull(cancel_requested_at, :now)
     WHERE seq = :seq AND state = 10";
 
+/// For the process that runs it: it reads this when it notices the commit.
+const TELL_CANCEL: &str = "
+    INSERT OR IGNORE INTO punctual_cancel (instance, seq, claim_no) VALUES (:instance, :seq, :claim_no)";
+
 fn request_cancel(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
     tx.conn
         .prepare_cached(REQUEST_CANCEL)?
         .execute(params![tx.now.micros(), task.seq])?;
     tx.event(task.lane, task.id, EventKind::CancelRequested);
-    if task.instance == Some(tx.instance) {
+    let Some(instance) = task.instance else {
+        return Ok(Changed::Requested);
+    };
+    if instance == tx.instance {
         tx.done.news.cancelled.push(Fence {
             seq: task.seq,
-            instance: tx.instance,
+            instance,
             claim_no: task.claim_no,
         });
+    } else {
+        tx.conn
+            .prepare_cached(TELL_CANCEL)?
+            .execute([instance, task.seq, task.claim_no])?;
     }
     Ok(Changed::Requested)
 }

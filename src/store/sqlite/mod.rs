@@ -20,6 +20,7 @@ mod settle;
 mod stats;
 mod turn;
 mod tx;
+mod watch;
 mod writer;
 
 use std::collections::HashMap;
@@ -39,6 +40,7 @@ use crate::store::sqlite::ledger::{DeadLedger, Ledger};
 use crate::store::sqlite::open::Opener;
 use crate::store::sqlite::read::Readers;
 use crate::store::sqlite::turn::{Submitted, Turn};
+use crate::store::sqlite::watch::Watch;
 use crate::store::sqlite::writer::{Shared, Writer};
 use crate::store::{Condition, Hub, NextMaintenance, Settings, Store, Ticket};
 use crate::tell::tell;
@@ -58,6 +60,7 @@ pub(crate) struct SqliteStore {
     instance: i64,
     boot_id: String,
     others: Mutex<Others>,
+    watch: Mutex<Option<Watch>>,
     /// When it was closed, or else opened: an instance that ends says when, and a store has no clock.
     seen_at: AtomicI64,
 }
@@ -146,6 +149,7 @@ impl SqliteStore {
             last_error: Mutex::new(None),
             wal_pages: Arc::new(AtomicI32::new(0)),
             foreign_writes: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
         });
         let path = opener.as_ref().map(|opener| opener.path.clone());
         let boot_id = ledger::boot_id();
@@ -166,6 +170,7 @@ impl SqliteStore {
             instance,
             boot_id,
             others: Mutex::default(),
+            watch: Mutex::default(),
             seen_at: AtomicI64::new(now.micros()),
         })
     }
@@ -331,7 +336,14 @@ impl Store for SqliteStore {
     fn refresh(&self) -> Result<()> {
         // Whoever leads looks first of all, and a wait for him would have no bound: a leader comes after the other.
         let refreshed = self.turn.with_idle_writer(Writer::refresh);
-        refreshed.unwrap_or(Ok(()))
+        refreshed.map_or(Ok(()), |found| found.map(|_| ()))
+    }
+
+    fn watch(&self) -> Result<()> {
+        if let Some(path) = &self.path {
+            *lock(&self.watch) = Some(Watch::start(&self.turn, path)?);
+        }
+        Ok(())
     }
 
     fn begin(&self, fence: Fence) -> Result<()> {
@@ -385,7 +397,10 @@ impl Store for SqliteStore {
     }
 
     fn condition(&self) -> Condition {
-        self.shared.condition()
+        Condition {
+            is_polling: lock(&self.watch).as_ref().is_some_and(Watch::is_polling),
+            ..self.shared.condition()
+        }
     }
 
     fn close(&self, now: Timestamp) {
@@ -401,6 +416,7 @@ impl Store for SqliteStore {
 impl Drop for SqliteStore {
     /// The last user is gone: no handler runs any more. If nothing is held, nobody has to look after this instance.
     fn drop(&mut self) {
+        *lock(&self.watch) = None;
         self.turn.finish();
         let Some(ledger) = self.shared.ledger() else {
             return;
@@ -408,6 +424,7 @@ impl Drop for SqliteStore {
         let ended = self.turn.with_writer(|writer| {
             writer.look(|conn| {
                 let now = self.seen_at.load(Ordering::Relaxed);
+                conn.execute(rescue::FORGET_CANCELS, [self.instance])?;
                 conn.execute(END_INSTANCE, params![now, self.instance])
             })
         });

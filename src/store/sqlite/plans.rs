@@ -18,7 +18,9 @@ use crate::store::sqlite::prune::{
     EXPIRED_RETENTION, EXPIRIES, FORGET_EXPIRY, NEXT_EXPIRY, OLDEST_ENDED,
 };
 use crate::store::sqlite::rescue::ORPHANS;
-use crate::store::sqlite::{Durability, SqliteStore, change, open, read, schema, settle, stats};
+use crate::store::sqlite::{
+    Durability, SqliteStore, change, open, read, schema, settle, stats, writer,
+};
 use crate::store::{Settings, Store};
 use crate::time::Timestamp;
 
@@ -114,6 +116,7 @@ fn p13_every_statement_finds_its_rows_by_an_index() {
             EXPIRED_RETENTION,
             "USING COVERING INDEX punctual_task_ended (state=? AND finished_at",
         ),
+        ("cancels", writer::CANCELS, "USING PRIMARY KEY (instance=?)"),
         (
             "forget an expiry",
             FORGET_EXPIRY,

@@ -24,6 +24,9 @@ const TAKE_BACK: &str = "
         extras = extras | :extras, instance = iif(:state = 0, NULL, instance)
     WHERE seq = :seq AND state = 10 AND claim_no = :claim_no";
 
+/// An instance has heard of them, or is no more.
+pub(super) const FORGET_CANCELS: &str = "DELETE FROM punctual_cancel WHERE instance = :instance";
+
 const END_INSTANCE: &str = "UPDATE punctual_instance SET ended_at = :now WHERE id = :id";
 
 /// A slice of so many is cut short if somebody waits.
@@ -78,6 +81,9 @@ pub(super) fn rescue(
         tx.conn
             .prepare_cached(END_INSTANCE)?
             .execute(params![tx.now.micros(), instance])?;
+        tx.conn
+            .prepare_cached(FORGET_CANCELS)?
+            .execute([instance])?;
     }
     Ok(rescued)
 }

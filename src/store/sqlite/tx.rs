@@ -49,6 +49,8 @@ pub(super) struct Done {
     pub(super) settled: Vec<Fence>,
     /// The earliest start deadline that maintenance may not know of.
     pub(super) expires: Option<Timestamp>,
+    /// How often others' cancellations had been heard of: those are deleted.
+    pub(super) heard: u64,
     /// The standing claim, and what it claimed.
     pub(super) standing: Option<(Taken, Vec<Claim>)>,
 }

@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::new_task::Scheduled;
 use crate::model::op::{Insert, Op, Reply};
+use crate::model::settle::Fence;
 use crate::store::sqlite::checkpoint::Checkpoints;
 use crate::store::sqlite::lanes::Lanes;
 use crate::store::sqlite::ledger::Ledger;
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub(super) wal_pages: Arc<AtomicI32>,
     /// How often another connection was seen to have written.
     pub(super) foreign_writes: AtomicU64,
+    /// How often cancellations by other processes were heard of.
+    pub(super) heard: AtomicU64,
 }
 
 impl Shared {
@@ -52,6 +55,7 @@ impl Shared {
             // Each page of the log has a header of 24 bytes.
             wal_bytes: pages * (4096 + 24),
             paused_queues: lock(&self.lanes).paused().cloned().collect(),
+            ..Condition::default()
         }
     }
 
@@ -74,6 +78,9 @@ pub(super) struct Writer {
     data_version: i64,
     /// How often others had written when maintenance was last told.
     told: u64,
+    /// How often others' cancellations had been heard of when they were last deleted.
+    forgotten: u64,
+    commits: u64,
     /// The number of this instance's last claim; gaps do not matter.
     drawn: i64,
     /// How many requests wait for this one.
@@ -108,6 +115,8 @@ impl Writer {
             syncs: true,
             data_version: 0,
             told: 0,
+            forgotten: 0,
+            commits: 0,
             drawn: 0,
             waiting: Arc::default(),
             checked: Stopwatch::start(),
@@ -269,9 +278,16 @@ impl Writer {
             .map_err(|error| Failure::at("begin a transaction", error))?;
         if self.file.is_some() {
             // What another connection has committed may be learnt at once.
-            learn_foreign_writes(conn, &self.shared, &mut self.data_version)
+            learn_foreign_writes(conn, &self.shared, &mut self.data_version, self.instance)
                 .map_err(|error| Failure::at("begin a transaction", error))?;
         }
+        let heard = self.shared.heard.load(Ordering::SeqCst);
+        if heard != self.forgotten {
+            conn.prepare_cached(rescue::FORGET_CANCELS)
+                .and_then(|mut forget| forget.execute([self.instance]))
+                .map_err(|error| Failure::at("forget cancellations", error))?;
+        }
+        done.heard = heard;
         let hub = &self.shared.hub;
         let mut tx = Tx {
             conn,
@@ -328,6 +344,8 @@ impl Writer {
 
     /// After COMMIT: first the caches learn, then the callers are answered, then everybody else is told.
     fn publish(&mut self, batch: Vec<Request>, replies: Vec<Vec<Reply>>, done: Done) {
+        self.commits += 1;
+        self.forgotten = done.heard;
         lock(&self.shared.lanes).learn(done.learnt);
         if let Some((standing, claims)) = done.standing {
             standing.end(claims);
@@ -359,27 +377,34 @@ impl Writer {
         }
     }
 
-    /// Looks whether another connection wrote, and learns what.
-    pub(super) fn refresh(&mut self) -> Result<()> {
+    /// Looks whether another connection wrote, and learns what; `true`: it did.
+    pub(super) fn refresh(&mut self) -> Result<bool> {
         if self.file.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         self.check()?;
         let conn = self.conn.as_ref().expect("checked");
-        learn_foreign_writes(conn, &self.shared, &mut self.data_version)
+        learn_foreign_writes(conn, &self.shared, &mut self.data_version, self.instance)
             .map_err(|error| fault::of("cannot look for changes", error))?;
-        self.tell_foreign_writes();
-        Ok(())
+        Ok(self.tell_foreign_writes())
     }
 
-    /// Tells maintenance, once for each time that another connection was seen to have written.
-    fn tell_foreign_writes(&mut self) {
+    /// How many transactions it has committed.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits
+    }
+
+    /// Tells the runner and maintenance, once for each time that another connection was seen to have written; `true`: now.
+    fn tell_foreign_writes(&mut self) -> bool {
         let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
-        if writes != self.told {
+        let found = writes != self.told;
+        if found {
             self.told = writes;
+            self.shared.hub.look_again();
             // A start deadline may be among what was written.
             self.shared.hub.expires(Timestamp::MIN);
         }
+        found
     }
 
     /// A look at the file on the write connection, between two transactions.
@@ -421,22 +446,44 @@ fn run_sql(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(|_| ())
 }
 
-/// Reads the lanes again if another connection has committed since the last look.
+/// Reads the lanes again, and whom to ask to stop, if another connection has committed since the last look.
 fn learn_foreign_writes(
     conn: &Connection,
     shared: &Shared,
     seen: &mut i64,
+    instance: i64,
 ) -> rusqlite::Result<()> {
     let version: i64 = conn
         .prepare_cached("PRAGMA data_version")?
         .query_row([], |row| row.get(0))?;
     if version != *seen {
         *lock(&shared.lanes) = Lanes::load(conn)?;
+        let cancelled = cancels(conn, instance)?;
+        if !cancelled.is_empty() {
+            shared.hub.cancel(&cancelled);
+            shared.heard.fetch_add(1, Ordering::SeqCst);
+        }
         shared.foreign_writes.fetch_add(1, Ordering::SeqCst);
         *seen = version;
     }
     Ok(())
 }
+
+/// What other processes want cancelled of what this one runs.
+fn cancels(conn: &Connection, instance: i64) -> rusqlite::Result<Vec<Fence>> {
+    conn.prepare_cached(CANCELS)?
+        .query_map([instance], |row| {
+            Ok(Fence {
+                seq: row.get(0)?,
+                instance,
+                claim_no: row.get(1)?,
+            })
+        })?
+        .collect()
+}
+
+pub(super) const CANCELS: &str =
+    "SELECT seq, claim_no FROM punctual_cancel WHERE instance = :instance";
 
 fn what(op: &Op) -> &'static str {
     match op {

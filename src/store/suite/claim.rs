@@ -490,8 +490,15 @@ fn what_another_process_scheduled_is_taken(kit: &mut Kit) {
     let other = kit.another(false);
     let task = task();
     let id = task.id;
+    let wake = Wake::new();
+    kit.store().hub().set_runner(wake.clone());
+    kit.store().refresh().unwrap();
+    wake.wait(Duration::ZERO);
     other.apply(NOW, vec![Op::Insert(vec![task])]).unwrap();
     kit.store().refresh().unwrap();
+    assert!(wake.wait(Duration::ZERO), "the runner is told");
+    kit.store().refresh().unwrap();
+    assert!(!wake.wait(Duration::ZERO), "once");
     assert_eq!(kit.next_at("default", "probe"), Some(NOW));
     assert_eq!(ids(&kit.claim(9)), [id]);
 }

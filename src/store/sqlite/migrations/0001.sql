@@ -77,6 +77,14 @@ CREATE INDEX punctual_task_ended ON punctual_task (state, finished_at, lane) WHE
 
 -- No further index: it would cost each insert, claim and completion 0.2 µs, even of a task that is not in it.
 
+-- Cancellations of running attempts that their own process has not heard of yet.
+CREATE TABLE punctual_cancel (
+    instance INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    claim_no INTEGER NOT NULL,
+    PRIMARY KEY (instance, seq, claim_no)
+) STRICT, WITHOUT ROWID;
+
 -- Start deadlines. A task that is started in time keeps its row until that instant, when it turns out to be void: the task
 -- itself says whether it has still to be started. So a claim need not touch it. Nothing for a task without one.
 CREATE TABLE punctual_expiry (

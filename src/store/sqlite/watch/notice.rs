@@ -1,0 +1,129 @@
+//! The kernel's notice of writes to a file. On Linux alone: elsewhere there is none.
+
+#[cfg(target_os = "linux")]
+pub(super) use linux::{Bell, Notice};
+#[cfg(not(target_os = "linux"))]
+pub(super) use nothing::{Bell, Notice};
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::io;
+    use std::mem::MaybeUninit;
+    use std::os::fd::OwnedFd;
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+    use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+
+    /// Watches one file by its inode.
+    #[derive(Debug)]
+    pub(in crate::store::sqlite) struct Notice {
+        path: PathBuf,
+        inotify: OwnedFd,
+        bell: Bell,
+        watch: Option<i32>,
+    }
+
+    /// Ends a wait.
+    #[derive(Debug, Clone)]
+    pub(in crate::store::sqlite) struct Bell(Arc<OwnedFd>);
+
+    impl Bell {
+        pub(in crate::store::sqlite) fn ring(&self) {
+            // It fails only if it rings already.
+            let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
+        }
+    }
+
+    impl Notice {
+        pub(in crate::store::sqlite) fn new(path: &Path) -> io::Result<Self> {
+            let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            let mut notice = Self {
+                path: path.to_owned(),
+                inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
+                bell: Bell(Arc::new(bell)),
+                watch: None,
+            };
+            // The user's share of watches may be used up.
+            notice.add()?;
+            notice.disarm();
+            Ok(notice)
+        }
+
+        pub(in crate::store::sqlite) fn bell(&self) -> Bell {
+            self.bell.clone()
+        }
+
+        fn add(&mut self) -> io::Result<()> {
+            let flags = WatchFlags::MODIFY | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+            self.watch = Some(inotify::add_watch(&self.inotify, &self.path, flags)?);
+            Ok(())
+        }
+
+        /// Begins to watch; `false` if the file is not there.
+        pub(in crate::store::sqlite) fn arm(&mut self) -> bool {
+            self.add().is_ok()
+        }
+
+        pub(in crate::store::sqlite) fn disarm(&mut self) {
+            if let Some(watch) = self.watch.take() {
+                // It is gone already if the file is.
+                let _ = inotify::remove_watch(&self.inotify, watch);
+            }
+            let mut buffer = [MaybeUninit::uninit(); 1024];
+            let mut events = Reader::new(&self.inotify, &mut buffer);
+            while events.next().is_ok() {}
+        }
+
+        /// Sleeps until something is written, or the bell rings.
+        pub(in crate::store::sqlite) fn wait(&self) {
+            let mut sources = [
+                PollFd::new(&self.inotify, PollFlags::IN),
+                PollFd::new(&*self.bell.0, PollFlags::IN),
+            ];
+            // Interrupted by a signal it looks for nothing: that costs little.
+            let _ = poll(&mut sources, None);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod nothing {
+    use std::io;
+    use std::path::Path;
+
+    #[derive(Debug)]
+    pub(in crate::store::sqlite) enum Notice {}
+
+    #[derive(Debug)]
+    pub(in crate::store::sqlite) enum Bell {}
+
+    impl Bell {
+        pub(in crate::store::sqlite) fn ring(&self) {
+            match *self {}
+        }
+    }
+
+    impl Notice {
+        pub(in crate::store::sqlite) fn new(_path: &Path) -> io::Result<Self> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(in crate::store::sqlite) fn bell(&self) -> Bell {
+            match *self {}
+        }
+
+        pub(in crate::store::sqlite) fn arm(&mut self) -> bool {
+            match *self {}
+        }
+
+        pub(in crate::store::sqlite) fn disarm(&mut self) {
+            match *self {}
+        }
+
+        pub(in crate::store::sqlite) fn wait(&self) {
+            match *self {}
+        }
+    }
+}
