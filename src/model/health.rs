@@ -86,7 +86,7 @@ impl Health {
     }
 
     /// Whether other processes' commits are found by looking at the file often, because the system does not tell of them: on
-    /// Linux only if the user has no more inotify watches. They are then noticed within 50 ms.
+    /// Linux only if the user has no more inotify watches or instances. They are then noticed within 50 ms.
     #[must_use]
     pub fn is_polling(&self) -> bool {
         self.is_polling

@@ -159,7 +159,8 @@ impl Attempts {
         for attempt in state.places.iter_mut().flatten() {
             if attempt.fence == fence {
                 attempt.token.raise(reason);
-                if attempt.started {
+                // One that is stuck already has been counted, and replaced.
+                if attempt.started && !attempt.stuck {
                     attempt.stuck_at.get_or_insert(now + STUCK_AFTER);
                 }
             }
@@ -382,6 +383,23 @@ mod tests {
             ["a", "b", "a"]
         );
         assert!(attempts.take_turns().is_empty());
+    }
+
+    /// Each time would take a spare thread.
+    #[test]
+    fn a_handler_that_is_stuck_is_counted_once_however_often_it_is_cancelled() {
+        let (attempts, place, _token) = attempts();
+        let fence = claim(1, 0, 3).fence;
+        attempts.start(place, None);
+        let mut counted = 0;
+        for round in 0..3 {
+            let now = Timestamp::MIN + round * 2 * STUCK_AFTER;
+            attempts.raise(fence, StopReason::Cancelled, now);
+            counted += attempts.look(now + STUCK_AFTER).newly_stuck;
+        }
+        assert_eq!((counted, attempts.stuck()), (1, 1));
+        assert_eq!(attempts.end(place), (1, true));
+        assert_eq!(attempts.stuck(), 0);
     }
 
     #[test]

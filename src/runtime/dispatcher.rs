@@ -557,7 +557,8 @@ impl Dispatcher {
     fn give_up(&mut self, now: Timestamp) {
         let withdrawn = self.ready.withdraw(|_| true);
         self.attempts.remove(withdrawn.iter().map(|job| job.place));
-        if self.attempts.started() == 0 {
+        // A worker may have one in hand that it has not begun with.
+        if self.attempts.held().open == 0 {
             self.unsettled.clear();
             self.attempts.clear();
             self.client.store.close(now);

@@ -46,7 +46,8 @@ fn scheduling_child() {
     let client = Client::open(&part.file).expect("to open the file");
     part.say(&Line::Opened);
     loop {
-        part.next_order();
+        let gap: u64 = part.next_order().parse().expect("milliseconds");
+        thread::park_timeout(Duration::from_millis(gap));
         let scheduled = client.schedule(Quick).expect("to schedule");
         part.note(scheduled.id().to_string());
     }
@@ -76,8 +77,8 @@ fn running_child() {
     }
 }
 
-/// Has the child schedule tasks one by one, each once the last one has ended here. The first comes to a scheduler that
-/// sleeps, the others to one that expects more.
+/// Has the child schedule tasks one by one, each once the last one has ended here, and later and later after that. The first
+/// comes to a scheduler that sleeps, the others to one that expects more.
 fn every_commit_is_noticed(place: &Place, mut child: Process) {
     assert_eq!(child.line(), Line::Opened);
     for round in 0..4 {
@@ -93,8 +94,8 @@ fn every_commit_is_noticed(place: &Place, mut child: Process) {
             .expect("to open the file");
         assert!(!scheduler.health().is_polling(), "this system tells");
         asleep(place);
-        for number in 0..5 {
-            child.order("schedule");
+        for number in 0..12 {
+            child.order(&(number * (round + 1)).to_string());
             let Line::Note(id) = child.line() else {
                 panic!("the child says something else");
             };

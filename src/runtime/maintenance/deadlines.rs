@@ -44,6 +44,7 @@ impl Deadlines {
                 && let Err(error) = Thread::spawn("punctual-spare", move || executor.work())
             {
                 self.ready.remove_thread();
+                self.ready.drop_spare();
                 tell!(error, %error, "cannot replace a stuck handler");
             }
         }

@@ -349,6 +349,10 @@ impl Store for SqliteStore {
     fn begin(&self, fence: Fence) -> Result<()> {
         match self.shared.ledger() {
             Some(ledger) => ledger.begin(fence),
+            // Given up, and with it whatever was claimed.
+            None if self.path.is_some() => {
+                Err(Error::new(ErrorKind::Closed, "the store was given up"))
+            }
             None => Ok(()),
         }
     }
@@ -416,6 +420,7 @@ impl Store for SqliteStore {
 impl Drop for SqliteStore {
     /// The last user is gone: no handler runs any more. If nothing is held, nobody has to look after this instance.
     fn drop(&mut self) {
+        // First: it looks on the writer.
         *lock(&self.watch) = None;
         self.turn.finish();
         let Some(ledger) = self.shared.ledger() else {
@@ -424,8 +429,9 @@ impl Drop for SqliteStore {
         let ended = self.turn.with_writer(|writer| {
             writer.look(|conn| {
                 let now = self.seen_at.load(Ordering::Relaxed);
+                let ended = conn.execute(END_INSTANCE, params![now, self.instance])?;
                 conn.execute(rescue::FORGET_CANCELS, [self.instance])?;
-                conn.execute(END_INSTANCE, params![now, self.instance])
+                Ok(ended)
             })
         });
         if matches!(ended, Ok(1)) {

@@ -1,24 +1,26 @@
 //! Notice of other connections' commits, while they happen.
 //!
 //! The kernel tells that somebody writes to the log. That is before the commit can be seen, by as long as its sync takes, so
-//! the file is looked at again and again for a while. Meanwhile nothing is watched: a process that writes all the time pays
-//! for no notice of its own writes.
+//! the file is looked at again and again for a while, less and less often. While this process writes itself nothing is
+//! watched, and the file looked at now and then: notice of all its own writes would cost it more.
 //!
-//! Invariant: before it sleeps for as long as nothing happens, the log is watched, and then looked at once more.
+//! Invariant: before a pause that is longer than that the log is watched, and then looked at once more.
 
 mod notice;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::store::sqlite::fault;
 use crate::store::sqlite::turn::Turn;
 use crate::store::sqlite::watch::notice::{Bell, Notice};
 use crate::tell::tell;
 use crate::thread::Thread;
-use crate::time::Deadline;
+use crate::time::{Deadline, Stopwatch};
 use crate::wake::Wake;
 
 /// How long a commit may take that somebody has begun to write: what takes longer is found by the next look of the
@@ -26,8 +28,10 @@ use crate::wake::Wake;
 const FOLLOWED: Duration = Duration::from_secs(1);
 /// The first pause between two looks; later ones are an eighth of the time that has passed.
 const FIRST_PAUSE: Duration = Duration::from_micros(250);
+/// Pauses from this on are cut short by the kernel's notice of another write.
+const WATCHED_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause while this process writes, or where the kernel tells nothing and others do.
-const BUSY_PAUSE: Duration = Duration::from_millis(4);
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
 /// The pause after a commit was found: another is likely.
 const AFTER_FIND: Duration = Duration::from_millis(2);
 /// The longest pause where the kernel tells nothing.
@@ -38,11 +42,15 @@ const JOIN_WAIT: Duration = Duration::from_secs(1);
 /// What a look at the file has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
-    /// Another connection has committed.
-    Found,
+    /// Another connection has committed: what that was took so long to learn.
+    Found {
+        took: Duration,
+    },
     /// Only this one has.
     Own,
     Nothing,
+    /// It could not be looked at.
+    Failed,
 }
 
 /// When to look next.
@@ -56,7 +64,8 @@ impl Pace {
     /// The pause before the next look; `None` once there is nothing to be expected any more.
     fn next(&mut self, look: Look) -> Option<Duration> {
         match look {
-            Look::Found => self.waited = Duration::ZERO,
+            Look::Failed => return Some(FOLLOWED),
+            Look::Found { .. } => self.waited = Duration::ZERO,
             Look::Own => self.waited = self.waited.min(8 * BUSY_PAUSE),
             Look::Nothing => {}
         }
@@ -64,7 +73,8 @@ impl Pace {
             return None;
         }
         let pause = match look {
-            Look::Found => AFTER_FIND,
+            // What it costs to learn what was committed grows with the number of queues and kinds.
+            Look::Found { took } => AFTER_FIND.max(8 * took),
             _ => (self.waited / 8).max(FIRST_PAUSE),
         };
         self.waited += pause;
@@ -82,6 +92,8 @@ pub(super) struct Watch {
 #[derive(Debug)]
 struct Stop {
     is_over: AtomicBool,
+    /// The kernel does not tell.
+    is_polling: AtomicBool,
     /// Ends a pause.
     wake: Wake,
     /// Ends a wait for the kernel.
@@ -104,6 +116,7 @@ impl Watch {
         };
         let stop = Arc::new(Stop {
             is_over: AtomicBool::new(false),
+            is_polling: AtomicBool::new(notice.is_none()),
             wake: Wake::new(),
             bell: notice.as_ref().map(Notice::bell),
         });
@@ -125,7 +138,7 @@ impl Watch {
 
 impl Watch {
     pub(super) fn is_polling(&self) -> bool {
-        self.stop.bell.is_none()
+        self.stop.is_polling.load(Ordering::Relaxed)
     }
 }
 
@@ -160,26 +173,28 @@ struct Watcher {
 impl Watcher {
     /// Sleeps until the kernel tells of a write, then looks until the commit shows.
     fn follow(&mut self, mut notice: Notice) {
+        let mut pace = Pace::default();
         while !self.is_over() {
-            if !notice.arm() {
-                // The log is not where it was: it comes again with the next write, or the file was replaced.
-                self.pause(FOLLOWED);
-                continue;
+            let look = self.look();
+            let pause = pace.next(look);
+            let is_quiet =
+                look == Look::Nothing && pause.is_none_or(|pause| pause >= WATCHED_PAUSE);
+            if !is_quiet {
+                notice.disarm();
+                self.pause(pause.unwrap_or(FOLLOWED));
+            } else if notice.is_armed() {
+                if notice.wait(pause) {
+                    pace = Pace::default();
+                }
+            } else {
+                // It may be that the log is gone for a moment, or that the user's watches are used up.
+                let is_armed = notice.arm();
+                self.stop.is_polling.store(!is_armed, Ordering::Relaxed);
+                if !is_armed {
+                    self.pause(IDLE_PAUSE);
+                }
             }
-            // What was committed before the log was watched.
-            let mut look = self.look();
-            if look == Look::Nothing {
-                notice.wait();
-                look = self.look();
-            }
-            notice.disarm();
-            let mut pace = Pace::default();
-            while !self.is_over()
-                && let Some(pause) = pace.next(look)
-            {
-                self.pause(pause);
-                look = self.look();
-            }
+            // Once it is armed, the next look is for what was committed before it was.
         }
     }
 
@@ -189,7 +204,8 @@ impl Watcher {
         while !self.is_over() {
             self.pause(pause);
             pause = match self.look() {
-                Look::Found => BUSY_PAUSE,
+                Look::Found { took } => BUSY_PAUSE.max(8 * took),
+                Look::Failed => FOLLOWED,
                 _ => (2 * pause).min(IDLE_PAUSE),
             };
         }
@@ -199,19 +215,34 @@ impl Watcher {
         let Some(turn) = self.turn.upgrade() else {
             return Look::Nothing;
         };
+        let watch = Stopwatch::start();
+        let look = || turn.with_idle_writer(|writer| (writer.refresh(), writer.commits()));
+        let Ok(looked) = catch_unwind(AssertUnwindSafe(look)) else {
+            tell!(
+                error,
+                "the look for other processes' commits panicked; it goes on"
+            );
+            return Look::Failed;
+        };
         // Whoever leads looks first of all.
-        let looked = turn.with_idle_writer(|writer| (writer.refresh(), writer.commits()));
-        match looked {
-            Some((Ok(true), commits)) => {
-                self.commits = commits;
-                Look::Found
+        let Some((found, commits)) = looked else {
+            return Look::Own;
+        };
+        let is_own = std::mem::replace(&mut self.commits, commits) != commits;
+        match found {
+            Ok(true) => Look::Found {
+                took: watch.elapsed(),
+            },
+            Ok(false) if is_own => Look::Own,
+            Ok(false) => Look::Nothing,
+            Err(error) => {
+                tell!(warn, %error, "cannot look for other processes' commits");
+                if fault::stops(error.kind()) {
+                    // There is nothing to be noticed in such a file any more.
+                    self.stop.is_over.store(true, Ordering::SeqCst);
+                }
+                Look::Failed
             }
-            Some((_, commits)) if commits == self.commits => Look::Nothing,
-            Some((_, commits)) => {
-                self.commits = commits;
-                Look::Own
-            }
-            None => Look::Own,
         }
     }
 
@@ -262,7 +293,7 @@ mod tests {
         };
         let all = looks(look);
         let during = all.iter().filter(|(at, _)| *at < end).count();
-        assert!((2_400..2_700).contains(&during), "{during} looks in 10 s");
+        assert!((4_900..5_300).contains(&during), "{during} looks in 10 s");
         let gaps = all.windows(2).map(|pair| pair[1].0 - pair[0].0);
         let busy = gaps.take(during).max().unwrap();
         assert!(busy <= BUSY_PAUSE, "{busy:?}");
@@ -273,8 +304,16 @@ mod tests {
         let found = Duration::from_millis(2);
         let mut pace = Pace::default();
         assert_eq!(pace.next(Look::Nothing), Some(FIRST_PAUSE));
-        assert_eq!(pace.next(Look::Found), Some(found));
-        assert_eq!(pace.next(Look::Found), Some(found));
+        let look = |micros| Look::Found {
+            took: Duration::from_micros(micros),
+        };
+        assert_eq!(pace.next(look(9)), Some(found));
+        assert_eq!(pace.next(look(9)), Some(found));
         assert_eq!(pace.next(Look::Nothing), Some(FIRST_PAUSE));
+        assert_eq!(
+            pace.next(look(2_000)),
+            Some(8 * found),
+            "never all the time"
+        );
     }
 }

@@ -12,9 +12,10 @@ mod linux {
     use std::os::fd::OwnedFd;
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
+    use std::time::Duration;
 
-    use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-    use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+    use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+    use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
     /// Watches one file by its inode.
     #[derive(Debug)]
@@ -61,6 +62,10 @@ mod linux {
             Ok(())
         }
 
+        pub(in crate::store::sqlite) fn is_armed(&self) -> bool {
+            self.watch.is_some()
+        }
+
         /// Begins to watch; `false` if the file is not there.
         pub(in crate::store::sqlite) fn arm(&mut self) -> bool {
             self.add().is_ok()
@@ -70,20 +75,35 @@ mod linux {
             if let Some(watch) = self.watch.take() {
                 // It is gone already if the file is.
                 let _ = inotify::remove_watch(&self.inotify, watch);
+                self.drain();
             }
-            let mut buffer = [MaybeUninit::uninit(); 1024];
-            let mut events = Reader::new(&self.inotify, &mut buffer);
-            while events.next().is_ok() {}
         }
 
-        /// Sleeps until something is written, or the bell rings.
-        pub(in crate::store::sqlite) fn wait(&self) {
+        /// Sleeps until something is written or the bell rings, at most for `span`; `true` if something was written.
+        pub(in crate::store::sqlite) fn wait(&mut self, span: Option<Duration>) -> bool {
+            let span = span.and_then(|span| Timespec::try_from(span).ok());
             let mut sources = [
                 PollFd::new(&self.inotify, PollFlags::IN),
                 PollFd::new(&*self.bell.0, PollFlags::IN),
             ];
             // Interrupted by a signal it looks for nothing: that costs little.
-            let _ = poll(&mut sources, None);
+            let _ = poll(&mut sources, span.as_ref());
+            self.drain()
+        }
+
+        /// Reads what the kernel has told, and whether that was anything.
+        fn drain(&mut self) -> bool {
+            let mut buffer = [MaybeUninit::uninit(); 1024];
+            let mut events = Reader::new(&self.inotify, &mut buffer);
+            let mut found = false;
+            while let Ok(event) = events.next() {
+                found = true;
+                if event.events().contains(ReadFlags::IGNORED) && self.watch == Some(event.wd()) {
+                    // The file is gone, and the watch with it.
+                    self.watch = None;
+                }
+            }
+            found
         }
     }
 }
@@ -92,6 +112,7 @@ mod linux {
 mod nothing {
     use std::io;
     use std::path::Path;
+    use std::time::Duration;
 
     #[derive(Debug)]
     pub(in crate::store::sqlite) enum Notice {}
@@ -114,6 +135,10 @@ mod nothing {
             match *self {}
         }
 
+        pub(in crate::store::sqlite) fn is_armed(&self) -> bool {
+            match *self {}
+        }
+
         pub(in crate::store::sqlite) fn arm(&mut self) -> bool {
             match *self {}
         }
@@ -122,7 +147,7 @@ mod nothing {
             match *self {}
         }
 
-        pub(in crate::store::sqlite) fn wait(&self) {
+        pub(in crate::store::sqlite) fn wait(&mut self, _span: Option<Duration>) -> bool {
             match *self {}
         }
     }
