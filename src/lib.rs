@@ -128,6 +128,7 @@ mod error;
 mod handler;
 mod id;
 mod model;
+mod process;
 mod runtime;
 mod scheduler;
 mod store;

@@ -502,6 +502,7 @@ impl Scheduler {
     /// # Ok::<(), punctual::Error>(())
     /// ```
     pub fn shutdown(&self, timeout: Duration) -> Result<Shutdown> {
+        self.parts.client.store.check()?;
         let control = &self.parts.control;
         self.parts.stop();
         if !self.wait_for_end(Deadline::after(timeout)) {

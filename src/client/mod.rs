@@ -405,6 +405,7 @@ impl Client {
     pub fn wait(&self, id: impl Into<TaskId>, timeout: Duration) -> Result<Option<Ended>> {
         let id = id.into();
         let deadline = Deadline::after(timeout);
+        self.store.check()?;
         let waiter = self.store.hub().wait_for(id);
         // An end in this process notifies; one in another is looked for, less and less often.
         let mut look_again = Duration::from_millis(5);

@@ -92,6 +92,10 @@ impl Store for FaultyStore {
         self.inner.refresh()
     }
 
+    fn check(&self) -> Result<()> {
+        self.inner.check()
+    }
+
     fn watch(&self) -> Result<()> {
         self.inner.watch()
     }

@@ -108,6 +108,11 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Looks whether another process wrote, and if so learns what it did to the lanes.
     fn refresh(&self) -> Result<()>;
 
+    /// # Errors
+    ///
+    /// `Forked` in a child of the process that opened it. All the others fail with that as well.
+    fn check(&self) -> Result<()>;
+
     /// Wakes the runner when another process has committed something, from now on, until the store is dropped.
     fn watch(&self) -> Result<()>;
 

@@ -15,6 +15,8 @@ mod p14_bounded;
 #[cfg(target_os = "linux")]
 mod process_crash;
 #[cfg(target_os = "linux")]
+mod process_fork;
+#[cfg(target_os = "linux")]
 mod process_full;
 #[cfg(target_os = "linux")]
 mod process_kit;

@@ -26,7 +26,7 @@ mod writer;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
@@ -35,6 +35,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{CHUNK, Lane, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
+use crate::process::Home;
 use crate::store::sqlite::lanes::Lanes;
 use crate::store::sqlite::ledger::{DeadLedger, Ledger};
 use crate::store::sqlite::open::Opener;
@@ -63,6 +64,8 @@ pub(crate) struct SqliteStore {
     watch: Mutex<Option<Watch>>,
     /// When it was closed, or else opened: an instance that ends says when, and a store has no clock.
     seen_at: AtomicI64,
+    /// Last: it is dropped once the connections are closed.
+    home: Home,
 }
 
 /// What is known of the other instances.
@@ -110,13 +113,14 @@ const KEEP_INSTANCES: Duration = Duration::from_secs(30 * 24 * 3600);
 impl SqliteStore {
     /// Opens or creates a file.
     pub(crate) fn open(path: &Path, settings: Settings, now: Timestamp) -> Result<Self> {
+        let home = Home::new()?;
         let opener = Opener::new(path, settings)?;
         let conn = opener.writer()?;
         let context = format!("cannot open {}", opener.path.display());
         schema::migrate(&conn).map_err(|error| error.in_context(&context))?;
         let path = opener.path.clone();
         let readers = Readers::new(opener.clone());
-        Self::new(conn, Some(opener), Some(readers), settings, now)
+        Self::new(home, conn, Some(opener), Some(readers), settings, now)
             .map_err(|error| error.in_context(&context))
             .map(|mut store| {
                 store.path = Some(path);
@@ -127,12 +131,14 @@ impl SqliteStore {
 
     /// A store in memory, gone with its last user.
     pub(crate) fn memory(settings: Settings, now: Timestamp) -> Result<Self> {
+        let home = Home::new()?;
         let conn = open::memory()?;
         schema::migrate(&conn)?;
-        Self::new(conn, None, None, settings, now)
+        Self::new(home, conn, None, None, settings, now)
     }
 
     fn new(
+        home: Home,
         conn: rusqlite::Connection,
         opener: Option<Opener>,
         readers: Option<Readers>,
@@ -172,6 +178,7 @@ impl SqliteStore {
             others: Mutex::default(),
             watch: Mutex::default(),
             seen_at: AtomicI64::new(now.micros()),
+            home,
         })
     }
 
@@ -227,10 +234,19 @@ impl SqliteStore {
         Ok(())
     }
 
+    /// In a forked child: leaves everything as it is. To close a connection would take away the parent's locks, or its log.
+    fn forget(&mut self) {
+        std::mem::forget((Arc::clone(&self.shared), Arc::clone(&self.turn)));
+        std::mem::forget(self.readers.take());
+        let watch = self.watch.get_mut().unwrap_or_else(PoisonError::into_inner);
+        std::mem::forget(watch.take());
+    }
+
     fn with_reader<T>(
         &self,
         read: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
+        self.home.check()?;
         if let Some(error) = &*lock(&self.shared.stopped) {
             return Err(error.clone());
         }
@@ -314,15 +330,16 @@ fn ticket(submitted: Result<Submitted>) -> Ticket {
 
 impl Store for SqliteStore {
     fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>> {
+        self.home.check()?;
         self.turn.apply(now, ops)
     }
 
     fn submit(&self, now: Timestamp, ops: Vec<Op>) -> Ticket {
-        ticket(self.turn.submit(now, ops))
+        ticket(self.home.check().and_then(|()| self.turn.submit(now, ops)))
     }
 
     fn defer(&self, now: Timestamp, ops: Vec<Op>) -> Ticket {
-        ticket(self.turn.defer(now, ops))
+        ticket(self.home.check().and_then(|()| self.turn.defer(now, ops)))
     }
 
     fn read(&self, query: Query) -> Result<Answer> {
@@ -337,6 +354,10 @@ impl Store for SqliteStore {
         // Whoever leads looks first of all, and a wait for him would have no bound: a leader comes after the other.
         let refreshed = self.turn.with_idle_writer(Writer::refresh);
         refreshed.map_or(Ok(()), |found| found.map(|_| ()))
+    }
+
+    fn check(&self) -> Result<()> {
+        self.home.check()
     }
 
     fn watch(&self) -> Result<()> {
@@ -401,6 +422,12 @@ impl Store for SqliteStore {
     }
 
     fn condition(&self) -> Condition {
+        if let Err(error) = self.home.check() {
+            return Condition {
+                stopped: Some(error),
+                ..Condition::default()
+            };
+        }
         Condition {
             is_polling: lock(&self.watch).as_ref().is_some_and(Watch::is_polling),
             ..self.shared.condition()
@@ -420,6 +447,10 @@ impl Store for SqliteStore {
 impl Drop for SqliteStore {
     /// The last user is gone: no handler runs any more. If nothing is held, nobody has to look after this instance.
     fn drop(&mut self) {
+        if !self.home.is_here() {
+            self.forget();
+            return;
+        }
         // First: it looks on the writer.
         *lock(&self.watch) = None;
         self.turn.finish();

@@ -1,0 +1,147 @@
+//! A process that forks without exec: its child may not touch the store, and the parent goes on as before.
+
+use std::time::Duration;
+
+use fork::{Fork, fork, waitpid};
+use punctual::{Client, ErrorKind, Outcome, Payload, Scheduler, TaskContext, TaskState};
+use serde::{Deserialize, Serialize};
+
+use crate::process_kit::{Line, PATIENCE, Part, Place, Process};
+
+#[derive(Serialize, Deserialize)]
+struct Quick;
+
+impl Payload for Quick {
+    const KIND: &'static str = "quick";
+}
+
+/// What the forked child finds, in words.
+fn found(part: &Part, scheduler: Scheduler, client: Client) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut note = |what: &str, kind: Option<ErrorKind>| found.push(format!("{what} {kind:?}"));
+    let id = punctual::TaskId::new();
+    note(
+        "schedule",
+        scheduler.schedule(Quick).err().map(|error| error.kind()),
+    );
+    note(
+        "submit",
+        scheduler
+            .submit()
+            .schedule(Quick)
+            .wait()
+            .err()
+            .map(|error| error.kind()),
+    );
+    note("get", client.get(id).err().map(|error| error.kind()));
+    note("cancel", client.cancel(id).err().map(|error| error.kind()));
+    note(
+        "wait",
+        client.wait(id, PATIENCE).err().map(|error| error.kind()),
+    );
+    note("health", client.health().stopped());
+    note(
+        "shutdown",
+        scheduler.shutdown(PATIENCE).err().map(|error| error.kind()),
+    );
+    note(
+        "open",
+        Client::open(&part.file).err().map(|error| error.kind()),
+    );
+    drop(scheduler);
+    drop(client);
+    note(
+        "open later",
+        Client::open(&part.file).err().map(|error| error.kind()),
+    );
+    found
+}
+
+#[test]
+#[ignore = "a child process that forks"]
+fn child() {
+    let Some(part) = Part::played() else { return };
+    let open = || {
+        let scheduler = Scheduler::builder(&part.file)
+            .workers(1)
+            .handler_fn(|_: Quick, _: &TaskContext| Ok(Outcome::done()))
+            .start()
+            .expect("to open the file");
+        let client = Client::open(&part.file).expect("to open the file");
+        (scheduler, client)
+    };
+    // What was closed before is no hindrance.
+    drop(open());
+    if let Fork::Parent(pid) = fork().expect("a fork") {
+        let status = waitpid(pid).expect("its end");
+        assert_eq!(status, 0, "the child of a process without a store");
+    } else {
+        let (scheduler, client) = open();
+        let id = client.schedule(Quick).expect("to schedule").id();
+        let ended = scheduler
+            .wait(id, PATIENCE)
+            .expect("to read")
+            .expect("an end");
+        assert_eq!(ended.state(), TaskState::Completed);
+        drop((scheduler, client));
+        std::process::exit(0);
+    }
+    let (scheduler, client) = open();
+    client.schedule(Quick).expect("to schedule");
+    match fork().expect("a fork") {
+        Fork::Child => {
+            for line in found(&part, scheduler, client) {
+                part.note(line);
+            }
+            std::process::exit(0);
+        }
+        Fork::Parent(pid) => {
+            let status = waitpid(pid).expect("its end");
+            part.note(format!("the child ended with {status}"));
+        }
+    }
+    // The parent is unharmed: its locks, its log, its threads.
+    for _ in 0..20 {
+        let id = client.schedule(Quick).expect("to schedule").id();
+        let ended = scheduler
+            .wait(id, PATIENCE)
+            .expect("to read")
+            .expect("an end");
+        assert_eq!(ended.state(), TaskState::Completed);
+    }
+    let stopped = scheduler
+        .shutdown(Duration::from_secs(10))
+        .expect("to stop");
+    part.note(format!("{} still run", stopped.still_running()));
+}
+
+#[test]
+fn p7_a_forked_child_is_told_and_harms_nobody() {
+    let place = Place::new();
+    let process = Process::start("process_fork::child", &place.file(), &[]);
+    let calls = [
+        "schedule",
+        "submit",
+        "get",
+        "cancel",
+        "wait",
+        "health",
+        "shutdown",
+        "open",
+        "open later",
+    ];
+    for call in calls {
+        let expected = format!("{call} {:?}", Some(ErrorKind::Forked));
+        assert_eq!(process.line(), Line::Note(expected));
+    }
+    assert_eq!(
+        process.line(),
+        Line::Note("the child ended with 0".to_owned())
+    );
+    assert_eq!(process.line(), Line::Note("0 still run".to_owned()));
+    let (status, _) = process.end();
+    assert!(status.success(), "{status}");
+    let client = Client::open(place.file()).expect("to open the file");
+    let counts = client.count(&punctual::Filter::all().state(TaskState::Completed));
+    assert_eq!(counts.expect("to count"), 22);
+}
