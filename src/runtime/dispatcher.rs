@@ -12,14 +12,14 @@ use crate::handler::Registry;
 use crate::handler::token::StopReason;
 use crate::model::op::{ClaimRequest, Lane, Op, Reply, Settled};
 use crate::model::retention::Retention;
-use crate::model::settle::{Claim, End, Settlement, settle};
-use crate::runtime::attempts::{Attempts, Place};
+use crate::model::settle::{Claim, End, settle};
+use crate::runtime::attempts::Attempts;
 use crate::runtime::control::Control;
 use crate::runtime::finish::{Finish, Finished};
 use crate::runtime::plan::{AHEAD, Costs, Load, Plan, Scope, plan, took_turns};
 use crate::runtime::ready::{Job, Ready};
 use crate::runtime::service::{Next, Service};
-use crate::store::Ticket;
+use crate::runtime::settling::{Batch, Deferred};
 use crate::tell::tell;
 use crate::time::{MAX_PARK, Stopwatch, Timestamp};
 
@@ -389,69 +389,6 @@ impl Dispatcher {
         let cost = |claim: &Claim| self.costs.of(&claim.kind).unwrap_or(AHEAD);
         let jobs = Job::of(claims, &self.attempts, cost);
         self.ready.push(jobs);
-    }
-}
-
-/// Settlements on their way.
-#[derive(Debug)]
-struct Deferred {
-    ticket: Ticket,
-    batch: Batch,
-    since: Stopwatch,
-}
-
-/// Attempts that have ended, and their settlements, which the store has meanwhile.
-#[derive(Debug)]
-struct Batch {
-    ended: Vec<Ended>,
-    settlements: Arc<Vec<Settlement>>,
-    /// They are counted for the shutdown.
-    while_stopping: bool,
-}
-
-impl Batch {
-    fn new(finished: Vec<Finished>, while_stopping: bool) -> Self {
-        let (ended, settlements): (_, Vec<_>) = finished.into_iter().map(Ended::split).unzip();
-        Self {
-            ended,
-            settlements: Arc::new(settlements),
-            while_stopping,
-        }
-    }
-
-    fn into_finished(self) -> impl Iterator<Item = Finished> {
-        let settlements = Arc::unwrap_or_clone(self.settlements);
-        self.ended.into_iter().zip(settlements).map(Ended::join)
-    }
-}
-
-/// What is kept of an attempt beside its settlement.
-#[derive(Debug)]
-struct Ended {
-    place: Place,
-    kind: Arc<str>,
-    ran: Option<Duration>,
-}
-
-impl Ended {
-    fn split(finished: Finished) -> (Self, Settlement) {
-        let Finished {
-            place,
-            kind,
-            settlement,
-            ran,
-        } = finished;
-        (Self { place, kind, ran }, settlement)
-    }
-
-    fn join((ended, settlement): (Self, Settlement)) -> Finished {
-        let Self { place, kind, ran } = ended;
-        Finished {
-            place,
-            kind,
-            settlement,
-            ran,
-        }
     }
 }
 

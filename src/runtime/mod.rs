@@ -12,3 +12,4 @@ pub(crate) mod maintenance;
 pub(crate) mod plan;
 pub(crate) mod ready;
 pub(crate) mod service;
+pub(crate) mod settling;

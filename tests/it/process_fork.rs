@@ -57,6 +57,12 @@ fn found(part: &Part, scheduler: Scheduler, client: Client) -> Vec<String> {
     found
 }
 
+fn run_one(client: &Client) {
+    let id = client.schedule(Quick).expect("to schedule").id();
+    let ended = client.wait(id, PATIENCE).expect("to read").expect("an end");
+    assert_eq!(ended.state(), TaskState::Completed);
+}
+
 #[test]
 #[ignore = "a child process that forks"]
 fn child() {
@@ -77,12 +83,7 @@ fn child() {
         assert_eq!(status, 0, "the child of a process without a store");
     } else {
         let (scheduler, client) = open();
-        let id = client.schedule(Quick).expect("to schedule").id();
-        let ended = scheduler
-            .wait(id, PATIENCE)
-            .expect("to read")
-            .expect("an end");
-        assert_eq!(ended.state(), TaskState::Completed);
+        run_one(&client);
         drop((scheduler, client));
         std::process::exit(0);
     }
@@ -102,12 +103,7 @@ fn child() {
     }
     // The parent is unharmed: its locks, its log, its threads.
     for _ in 0..20 {
-        let id = client.schedule(Quick).expect("to schedule").id();
-        let ended = scheduler
-            .wait(id, PATIENCE)
-            .expect("to read")
-            .expect("an end");
-        assert_eq!(ended.state(), TaskState::Completed);
+        run_one(&client);
     }
     let stopped = scheduler
         .shutdown(Duration::from_secs(10))

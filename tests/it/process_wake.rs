@@ -6,7 +6,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -77,21 +77,27 @@ fn running_child() {
     }
 }
 
+/// A scheduler that has to notice, and what its handler starts.
+fn noticing(place: &Place, clock: TestClock) -> (Scheduler, Receiver<TaskId>) {
+    let (sender, started) = channel();
+    let scheduler = Scheduler::builder(place.file())
+        .clock(clock)
+        .workers(1)
+        .handler_fn(move |_: Quick, cx: &TaskContext| {
+            sender.send(cx.id()).expect("the test listens");
+            Ok(Outcome::done())
+        })
+        .start()
+        .expect("to open the file");
+    (scheduler, started)
+}
+
 /// Has the child schedule tasks one by one, each once the last one has ended here, and later and later after that. The first
 /// comes to a scheduler that sleeps, the others to one that expects more.
 fn every_commit_is_noticed(place: &Place, mut child: Process) {
     assert_eq!(child.line(), Line::Opened);
     for round in 0..4 {
-        let (sender, started) = channel::<TaskId>();
-        let scheduler = Scheduler::builder(place.file())
-            .clock(later())
-            .workers(1)
-            .handler_fn(move |_: Quick, cx: &TaskContext| {
-                sender.send(cx.id()).expect("the test listens");
-                Ok(Outcome::done())
-            })
-            .start()
-            .expect("to open the file");
+        let (scheduler, started) = noticing(place, later());
         assert!(!scheduler.health().is_polling(), "this system tells");
         asleep(place);
         for number in 0..12 {
@@ -170,17 +176,8 @@ fn slow_fsync(beside: &Path) -> std::path::PathBuf {
 #[test]
 fn p3_what_the_user_s_own_connection_commits_is_noticed() {
     let place = Place::new();
-    let (sender, started) = channel::<TaskId>();
     let clock = TestClock::new("2030-01-01T00:00:00Z".parse().expect("a time"));
-    let scheduler = Scheduler::builder(place.file())
-        .clock(clock)
-        .workers(1)
-        .handler_fn(move |_: Quick, cx: &TaskContext| {
-            sender.send(cx.id()).expect("the test listens");
-            Ok(Outcome::done())
-        })
-        .start()
-        .expect("to open the file");
+    let (scheduler, started) = noticing(&place, clock);
     asleep(&place);
     let at = "2031-01-01T00:00:00Z".parse().expect("a time");
     let id = scheduler

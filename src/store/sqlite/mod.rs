@@ -1,5 +1,6 @@
 //! The SQLite store: one write connection taken in turns, a pool of readers, a lock file that is the proof of life.
 
+mod batch;
 mod change;
 mod checkpoint;
 mod claim;

@@ -115,6 +115,15 @@ impl Kit {
         })
     }
 
+    fn refuse_priority_9(&self) {
+        self.store.turn.with_writer(|writer| {
+            let trigger =
+                "CREATE TRIGGER refuse BEFORE INSERT ON punctual_task WHEN new.priority = 9
+                BEGIN SELECT RAISE(ABORT, 'refused'); END";
+            writer.connection().execute_batch(trigger).unwrap();
+        });
+    }
+
     /// Leaves room in the file for this many pages more.
     fn fill_the_disk(&self, pages: i64) {
         self.store.turn.with_writer(|writer| {
@@ -183,11 +192,7 @@ fn p1_a_full_disk_fails_its_culprit_and_nobody_else_in_the_batch() {
 #[test]
 fn p1_a_refused_statement_fails_its_culprit_and_nobody_else_in_the_batch() {
     let kit = kit();
-    kit.store.turn.with_writer(|writer| {
-        let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON punctual_task WHEN new.priority = 9
-            BEGIN SELECT RAISE(ABORT, 'refused'); END";
-        writer.connection().execute_batch(trigger).unwrap();
-    });
+    kit.refuse_priority_9();
     let refused = Insert {
         priority: 9,
         ..task()
@@ -206,11 +211,7 @@ fn p1_a_refused_statement_fails_its_culprit_and_nobody_else_in_the_batch() {
 #[test]
 fn each_of_many_callers_is_answered_for_himself() {
     let kit = kit();
-    kit.store.turn.with_writer(|writer| {
-        let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON punctual_task WHEN new.priority = 9
-            BEGIN SELECT RAISE(ABORT, 'refused'); END";
-        writer.connection().execute_batch(trigger).unwrap();
-    });
+    kit.refuse_priority_9();
     let stored = task();
     kit.insert(vec![stored.clone()]).unwrap();
     for refuses in [false, true] {
