@@ -156,6 +156,7 @@ pub use handler::token::StopReason;
 pub use id::TaskId;
 pub use model::answer::{Bulk, Cancel, Streamed};
 pub use model::attempt::{Attempt, AttemptEnd};
+pub use model::delivery::Delivery;
 pub use model::edit::Edit;
 pub use model::event::{Event, EventKind};
 pub use model::filter::{Cursor, DEFAULT_PAGE, Filter, MAX_FILTER_TERMS, MAX_PAGE, Page};

@@ -13,7 +13,7 @@ use crate::handler::context::TaskContext;
 use crate::handler::token::StopReason;
 use crate::handler::{FnHandler, Handlers, Registry, TaskHandler};
 use crate::model::health::Health;
-use crate::model::limits::check_name;
+use crate::model::limits::{check_limit, check_name};
 use crate::model::outcome::TaskResult;
 use crate::model::payload::Payload;
 use crate::model::retention::Retention;
@@ -64,6 +64,7 @@ pub struct Builder {
     workers: usize,
     max_spares: Option<usize>,
     queues: Vec<(String, usize)>,
+    limits: Vec<(String, usize)>,
     only_queues: bool,
     retention: Retention,
     settings: Settings,
@@ -84,6 +85,7 @@ impl Builder {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             max_spares: None,
             queues: Vec::new(),
+            limits: Vec::new(),
             only_queues: false,
             retention: Retention::default(),
             settings: Settings::new(true),
@@ -135,6 +137,13 @@ impl Builder {
     /// bounded by the workers alone, unless [`only_queues`](Self::only_queues) is called.
     pub fn queue(mut self, name: impl Into<String>, concurrency: usize) -> Self {
         self.queues.push((name.into(), concurrency));
+        self
+    }
+
+    /// Bounds how many tasks of a queue run at once in all processes of the file together, as
+    /// [`Client::limit_queue`] does, when the scheduler starts. The last one to start decides.
+    pub fn global_limit(mut self, queue: impl Into<String>, limit: usize) -> Self {
+        self.limits.push((queue.into(), limit));
         self
     }
 
@@ -234,6 +243,7 @@ impl Builder {
         open: impl FnOnce(&Place, Settings, Timestamp) -> Result<Arc<dyn Store>>,
     ) -> Result<Parts> {
         let scope = self.scope()?;
+        check_limits(&self.limits)?;
         let max_spares = self.max_spares.unwrap_or(self.workers);
         if !(1..=MAX_WORKERS).contains(&self.workers) {
             return Err(Error::invalid(format!(
@@ -252,6 +262,9 @@ impl Builder {
             store: open(&self.place, self.settings, self.clock.now())?,
             clock: self.clock,
         };
+        for (queue, limit) in &self.limits {
+            client.limit_queue(queue, Some(*limit))?;
+        }
         // Before anything is claimed: what the dead held comes first if it is better than what waits.
         client.recover()?;
         let (dispatcher_wake, maintenance_wake) = (Wake::new(), Wake::new());
@@ -318,6 +331,21 @@ impl Builder {
         }
         Ok(scope)
     }
+}
+
+/// # Errors
+///
+/// `Invalid` for a limit that is not allowed, or two for one queue.
+fn check_limits(limits: &[(String, usize)]) -> Result<()> {
+    for (index, (queue, limit)) in limits.iter().enumerate() {
+        check_limit(queue, *limit)?;
+        if limits[..index].iter().any(|(other, _)| other == queue) {
+            return Err(Error::invalid(format!(
+                "the queue {queue:?} has two global limits"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The parts of a scheduler, whether threads step them or a test does.

@@ -484,6 +484,30 @@ impl Client {
         self.write(write::pause(queue, false))
     }
 
+    /// Bounds how many tasks of a queue run at once in all processes of the file together; `None`: not at all. The limit is
+    /// kept in the file, whoever has it open, until another is given. What runs already goes on.
+    ///
+    /// For each scheduler's own limits see [`Builder::queue`](crate::Builder::queue).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the name is not allowed, or the limit is 0 (pause the queue instead) or over 1,000,000;
+    /// else as [`schedule`](Self::schedule).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::Scheduler;
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// scheduler.limit_queue("reports", Some(2))?;
+    /// assert_eq!(scheduler.health().queue_limits(), [("reports".to_owned(), 2)]);
+    /// scheduler.limit_queue("reports", None)?;
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    pub fn limit_queue(&self, queue: &str, limit: Option<usize>) -> Result<()> {
+        self.write(write::limit(queue, limit))
+    }
+
     /// Deletes ended tasks whose retention is over, in commits of up to 500, and returns how many. A scheduler does so on
     /// its own; this is for other retentions, or for a file that no scheduler has open.
     ///
@@ -552,6 +576,7 @@ impl Client {
             last_error: condition.last_error.map(|(at, error)| (at.to_utc(), error)),
             wal_bytes: condition.wal_bytes,
             paused_queues: condition.paused_queues,
+            queue_limits: condition.queue_limits,
             is_polling: condition.is_polling,
             ..Health::default()
         }

@@ -91,6 +91,11 @@ impl Submit<'_> {
         self.send(write::pause(queue, false))
     }
 
+    /// As [`Client::limit_queue`].
+    pub fn limit_queue(self, queue: &str, limit: Option<usize>) -> Receipt<()> {
+        self.send(write::limit(queue, limit))
+    }
+
     fn send<T>(self, write: Result<Write<T>>) -> Receipt<T> {
         match write {
             Ok(write) => Receipt {

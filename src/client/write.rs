@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::answer::Cancel;
-use crate::model::limits::{MAX_BATCH, check_name};
+use crate::model::limits::{MAX_BATCH, check_limit, check_name};
 use crate::model::new_task::{NewTask, Scheduled};
 use crate::model::op::{Action, Changed, Op, Reply};
 use crate::time::Timestamp;
@@ -122,6 +122,25 @@ pub(super) fn pause(queue: &str, paused: bool) -> Result<Write<()>> {
         op: Op::PauseQueue {
             queue: queue.to_owned(),
             paused,
+        },
+        now: None,
+        task: None,
+        answer: |reply, _| {
+            reply.done();
+            Ok(())
+        },
+    })
+}
+
+pub(super) fn limit(queue: &str, limit: Option<usize>) -> Result<Write<()>> {
+    match limit {
+        Some(limit) => check_limit(queue, limit)?,
+        None => check_name("queue", queue)?,
+    }
+    Ok(Write {
+        op: Op::LimitQueue {
+            queue: queue.to_owned(),
+            limit: limit.and_then(|limit| u32::try_from(limit).ok()),
         },
         now: None,
         task: None,

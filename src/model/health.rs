@@ -25,6 +25,7 @@ pub struct Health {
     pub(crate) spare: usize,
     pub(crate) unknown_kinds: Vec<String>,
     pub(crate) paused_queues: Vec<String>,
+    pub(crate) queue_limits: Vec<(String, usize)>,
     pub(crate) is_polling: bool,
 }
 
@@ -96,5 +97,12 @@ impl Health {
     #[must_use]
     pub fn paused_queues(&self) -> &[String] {
         &self.paused_queues
+    }
+
+    /// Queues that [`limit_queue`](crate::Client::limit_queue) has bounded, and how many of their tasks may run at once in
+    /// all processes together.
+    #[must_use]
+    pub fn queue_limits(&self) -> &[(String, usize)] {
+        &self.queue_limits
     }
 }

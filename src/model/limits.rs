@@ -23,6 +23,8 @@ pub const MAX_ATTEMPTS: u32 = 10_000;
 pub const MAX_ERROR_BYTES: usize = 8 * 1024;
 /// How many attempts of a task its history keeps, the newest.
 pub const MAX_HISTORY: usize = 50;
+/// How many tasks of a queue may run at once in all processes, at most.
+const MAX_QUEUE_LIMIT: usize = 1_000_000;
 /// The longest span that any option takes: 1,000 years.
 pub(crate) const MAX_SPAN: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
 
@@ -48,6 +50,21 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
             "the {what} {name:?} has the character {c:?}; letters, digits and _ . : / @ - are allowed"
         ))),
     }
+}
+
+/// A limit of a queue for all processes: 1 to 1,000,000.
+///
+/// # Errors
+///
+/// `Invalid`, naming the queue.
+pub(crate) fn check_limit(queue: &str, limit: usize) -> Result<()> {
+    check_name("queue", queue)?;
+    if (1..=MAX_QUEUE_LIMIT).contains(&limit) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the queue {queue:?} has a limit of {limit}; 1 to {MAX_QUEUE_LIMIT} are allowed, and to stop it, pause it"
+    )))
 }
 
 /// # Errors

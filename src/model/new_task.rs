@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::id::TaskId;
+use crate::model::delivery::Delivery;
 use crate::model::limits::{
     MAX_ATTEMPTS, MAX_METADATA_BYTES, MAX_PRIORITY, MAX_TAGS, after, check_name, check_span,
 };
@@ -59,7 +60,8 @@ pub struct NewTask {
     priority: u8,
     due: Due,
     start_by: Option<Due>,
-    max_attempts: u32,
+    max_attempts: Option<u32>,
+    delivery: Delivery,
     tags: Vec<String>,
     options: Options,
 }
@@ -85,7 +87,7 @@ impl Due {
 impl NewTask {
     /// A task due at once, with a new id and the default options.
     pub fn new<P: Payload>(payload: P) -> Self {
-        Self::with_kind(P::KIND, &payload)
+        Self::with_kind(P::KIND, &payload).delivery(P::DELIVERY)
     }
 
     /// A task of a kind that is known only at run time. The handler decodes `payload` from its JSON.
@@ -102,7 +104,8 @@ impl NewTask {
             priority: DEFAULT_PRIORITY,
             due: Due::Now,
             start_by: None,
-            max_attempts: DEFAULT_MAX_ATTEMPTS,
+            max_attempts: None,
+            delivery: Delivery::AtLeastOnce,
             tags: Vec::new(),
             options: Options::default(),
         }
@@ -151,9 +154,16 @@ impl NewTask {
     }
 
     /// How often it is tried before it fails for good, the first attempt counted. Attempts during which the process died
-    /// do not count. 1 to 10,000; default: 20.
+    /// do not count. 1 to 10,000; default: 20, and 1 if it is delivered at most once.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.max_attempts = attempts;
+        self.max_attempts = Some(attempts);
+        self
+    }
+
+    /// How often it may be started, should the process or the power die. Default: its payload's
+    /// [`DELIVERY`](Payload::DELIVERY), and at least once for [`with_kind`](Self::with_kind).
+    pub fn delivery(mut self, delivery: Delivery) -> Self {
+        self.delivery = delivery;
         self
     }
 
@@ -226,12 +236,7 @@ impl NewTask {
                 self.priority
             )));
         }
-        if !(1..=MAX_ATTEMPTS).contains(&self.max_attempts) {
-            return Err(Error::invalid(format!(
-                "max_attempts {} is not between 1 and {MAX_ATTEMPTS}",
-                self.max_attempts
-            )));
-        }
+        let max_attempts = self.checked_attempts()?;
         check_options(&self.options)?;
         self.tags.sort_unstable();
         self.tags.dedup();
@@ -255,10 +260,31 @@ impl NewTask {
             created_at: now,
             scheduled_at: self.due.resolve("due time", now)?,
             expires_at,
-            max_attempts: self.max_attempts,
+            max_attempts,
+            delivery: self.delivery,
             tags: self.tags,
             options: (!self.options.is_default()).then(|| Box::new(self.options)),
         })
+    }
+}
+
+impl NewTask {
+    fn checked_attempts(&self) -> Result<u32> {
+        let max_attempts = self.max_attempts.unwrap_or(match self.delivery {
+            Delivery::AtLeastOnce => DEFAULT_MAX_ATTEMPTS,
+            Delivery::AtMostOnce => 1,
+        });
+        if !(1..=MAX_ATTEMPTS).contains(&max_attempts) {
+            return Err(Error::invalid(format!(
+                "max_attempts {max_attempts} is not between 1 and {MAX_ATTEMPTS}"
+            )));
+        }
+        if max_attempts > 1 && self.delivery == Delivery::AtMostOnce {
+            return Err(Error::invalid(format!(
+                "max_attempts {max_attempts} for a task that is delivered at most once"
+            )));
+        }
+        Ok(max_attempts)
     }
 }
 

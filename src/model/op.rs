@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::TaskId;
+use crate::model::delivery::Delivery;
 use crate::model::filter::Filter;
 use crate::model::limits::MAX_PRIORITY;
 use crate::model::new_task::Scheduled;
@@ -39,6 +40,8 @@ pub(crate) enum Op {
     },
     /// Stops or resumes the claims from a queue, in every process.
     PauseQueue { queue: String, paused: bool },
+    /// Bounds how many tasks of a queue run at once, in all processes together.
+    LimitQueue { queue: String, limit: Option<u32> },
     /// Deletes ended tasks whose retention is over, at most `limit`.
     Prune { cutoffs: Cutoffs, limit: usize },
     /// Fails tasks whose start deadline has passed. It looks at the first `limit` deadlines.
@@ -61,7 +64,8 @@ impl Op {
             Self::Insert(_)
             | Self::Change { .. }
             | Self::ChangeMatching { .. }
-            | Self::PauseQueue { .. } => true,
+            | Self::PauseQueue { .. }
+            | Self::LimitQueue { .. } => true,
             Self::Claim(_)
             | Self::Settle(_)
             | Self::Progress { .. }
@@ -69,6 +73,22 @@ impl Op {
             | Self::Expire { .. }
             | Self::Disown { .. }
             | Self::Rescue { .. } => false,
+        }
+    }
+
+    /// Whether it must be on disk before anything follows from it, whatever the durability of the store: a task that is
+    /// delivered at most once must not seem unclaimed after a power cut, nor unfinished once it was told to have ended.
+    pub(crate) fn must_sync(&self) -> bool {
+        match self {
+            Self::Claim(request) => request
+                .queues
+                .iter()
+                .flat_map(|queue| &queue.lanes)
+                .any(|lane| lane.class == Class::Once),
+            Self::Settle(settlements) => settlements
+                .iter()
+                .any(|each| each.delivery == Delivery::AtMostOnce),
+            _ => false,
         }
     }
 }
@@ -82,7 +102,7 @@ pub(crate) enum Reply {
     Progressed(Settled),
     Changed(Changed),
     ChangedMany(ChangedMany),
-    /// A pause, or a maintenance operation: how many tasks it touched.
+    /// A setting of a queue, or a maintenance operation: how many tasks it touched.
     Done(usize),
     Rescued(Rescued),
 }
@@ -123,6 +143,7 @@ pub(crate) struct Insert {
     pub(crate) scheduled_at: Timestamp,
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) max_attempts: u32,
+    pub(crate) delivery: Delivery,
     pub(crate) tags: Vec<String>,
     /// `None`: all at their defaults.
     pub(crate) options: Option<Box<Options>>,
@@ -135,12 +156,59 @@ impl std::fmt::Debug for Insert {
     }
 }
 
-/// A queue's tasks of one kind, as the store numbers them. Tasks that have crashed a process are in a lane of their own.
+/// A queue's tasks of one kind and class, as the store numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LaneId(pub(crate) i64);
 
 /// Per priority, an instant before which no pending task of the lane is due; `None`: the lane has none.
 pub(crate) type Heads = [Option<Timestamp>; MAX_PRIORITY as usize + 1];
+
+/// What is special about the tasks of a lane: each class is claimed in its own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Class {
+    Plain,
+    /// They have crashed a process before: they run one at a time.
+    Suspect,
+    /// They are delivered at most once: their claim is on disk before they start.
+    Once,
+}
+
+impl Class {
+    /// That of new tasks.
+    pub(crate) fn new(delivery: Delivery) -> Self {
+        match delivery {
+            Delivery::AtLeastOnce => Self::Plain,
+            Delivery::AtMostOnce => Self::Once,
+        }
+    }
+
+    pub(crate) fn delivery(self) -> Delivery {
+        match self {
+            Self::Plain | Self::Suspect => Delivery::AtLeastOnce,
+            Self::Once => Delivery::AtMostOnce,
+        }
+    }
+
+    /// The number in the file.
+    pub(crate) const fn code(self) -> i64 {
+        match self {
+            Self::Plain => 0,
+            Self::Suspect => 1,
+            Self::Once => 2,
+        }
+    }
+
+    pub(crate) fn from_code(code: i64) -> Option<Self> {
+        [Self::Plain, Self::Suspect, Self::Once]
+            .into_iter()
+            .find(|class| class.code() == code)
+    }
+
+    /// Whether its tasks may be claimed before a worker is free for them.
+    pub(crate) fn may_wait(self) -> bool {
+        self == Self::Plain
+    }
+}
 
 /// What the store knows of a lane without reading.
 #[derive(Debug, Clone)]
@@ -148,9 +216,10 @@ pub(crate) struct Lane {
     pub(crate) id: LaneId,
     pub(crate) queue: Arc<str>,
     pub(crate) kind: Arc<str>,
-    /// Its tasks have a crash behind them.
-    pub(crate) suspect: bool,
+    pub(crate) class: Class,
     pub(crate) paused: bool,
+    /// How many tasks of its queue run at once, at most, in all processes together.
+    pub(crate) limit: Option<u32>,
     pub(crate) heads: Heads,
 }
 
@@ -189,7 +258,7 @@ pub(crate) struct LaneClaim {
     pub(crate) lane: LaneId,
     /// How long one task takes a worker; `None`: unknown, so none is taken ahead.
     pub(crate) cost: Option<Duration>,
-    pub(crate) suspect: bool,
+    pub(crate) class: Class,
 }
 
 /// Whether a write under a fence found its claim.

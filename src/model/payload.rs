@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::delivery::Delivery;
 use crate::model::limits::check_size;
 
 /// The argument of a task, and the name under which its handler is found.
@@ -28,6 +29,10 @@ pub trait Payload: Serialize + DeserializeOwned + 'static {
     /// Names the handler, across releases: tasks that are already stored carry it. 1 to 128 bytes of letters, digits
     /// and `_ . : / @ -`.
     const KIND: &'static str;
+
+    /// How often a task of this kind may be started, unless [`NewTask::delivery`](crate::NewTask::delivery) says otherwise
+    /// for one. It is kept with each task when it is scheduled.
+    const DELIVERY: Delivery = Delivery::AtLeastOnce;
 }
 
 /// # Errors

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
+use crate::model::delivery::Delivery;
 use crate::model::new_task::DEFAULT_MAX_CRASHES;
 use crate::model::outcome::{Failure, Retry, TaskResult, Verdict};
 use crate::model::retry::RetryPolicy;
@@ -35,6 +36,7 @@ pub(crate) struct Claim {
     pub(crate) attempt: u32,
     pub(crate) crashes: u32,
     pub(crate) max_attempts: u32,
+    pub(crate) delivery: Delivery,
     /// `None`: the default ones, as most have.
     pub(crate) options: Option<Box<Options>>,
     /// The text of the newest error, if there was an attempt before this one.
@@ -112,6 +114,7 @@ pub(crate) enum Change {
 pub(crate) struct Settlement {
     pub(crate) fence: Fence,
     pub(crate) id: TaskId,
+    pub(crate) delivery: Delivery,
     change: Change,
     /// The line in the task's history; none for a plain success, which the task's row tells, or if nothing started.
     pub(crate) record: Option<Record>,
@@ -185,6 +188,13 @@ pub(crate) fn settle(
                         error: Some("completed after its deadline".to_owned()),
                     }),
                 ),
+                Verdict::Snooze(_) if claim.delivery == Delivery::AtMostOnce => (
+                    Change::Failed,
+                    Record::new(
+                        AttemptEnd::Failed,
+                        "it asked to be called again, but is delivered at most once",
+                    ),
+                ),
                 // A snooze is not a failure: the attempt is given back.
                 Verdict::Snooze(delay) => (
                     Change::Pending {
@@ -213,6 +223,7 @@ pub(crate) fn settle(
     Settlement {
         fence: claim.fence,
         id: claim.id,
+        delivery: claim.delivery,
         change,
         record,
         finished_at: now,
@@ -227,7 +238,7 @@ fn after_failure(
     now: Timestamp,
 ) -> Change {
     let tries = claim.tries();
-    if tries >= claim.max_attempts {
+    if tries >= claim.max_attempts || claim.delivery == Delivery::AtMostOnce {
         return Change::Failed;
     }
     let delay = match failure.retry {
@@ -249,6 +260,7 @@ fn after_failure(
 pub(crate) struct Orphan {
     pub(crate) crashes: u32,
     pub(crate) max_crashes: Option<u32>,
+    pub(crate) delivery: Delivery,
     pub(crate) cancel_requested: bool,
     /// Whether its handler had been started: it is in the dead instance's ledger, or there is none to ask.
     pub(crate) started: bool,
@@ -263,6 +275,8 @@ pub(crate) enum Rescue {
     Suspect,
     /// It has crashed too often.
     Crashed,
+    /// It may have been started, and must not be started again.
+    Interrupted,
     /// A caller had asked for it.
     Cancelled,
 }
@@ -271,7 +285,7 @@ impl Rescue {
     pub(crate) fn state(self) -> TaskState {
         match self {
             Self::GiveBack | Self::Suspect => TaskState::Pending,
-            Self::Crashed => TaskState::Failed,
+            Self::Crashed | Self::Interrupted => TaskState::Failed,
             Self::Cancelled => TaskState::Cancelled,
         }
     }
@@ -286,6 +300,10 @@ pub(crate) fn rescue(orphan: Orphan) -> Rescue {
             ..
         } => Rescue::Cancelled,
         Orphan { started: false, .. } => Rescue::GiveBack,
+        Orphan {
+            delivery: Delivery::AtMostOnce,
+            ..
+        } => Rescue::Interrupted,
         Orphan { crashes, .. } if crashes >= max_crashes => Rescue::Crashed,
         _ => Rescue::Suspect,
     }
@@ -324,6 +342,7 @@ pub(crate) mod tests {
             attempt,
             crashes,
             max_attempts,
+            delivery: Delivery::AtLeastOnce,
             options: None,
             last_error: None,
             payload: Payload::Whole(b"null".to_vec()),
@@ -489,10 +508,44 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn p5_whatever_ends_an_attempt_of_a_task_delivered_at_most_once_is_final() {
+        let once = |attempt| Claim {
+            delivery: Delivery::AtMostOnce,
+            ..claim(attempt, 0, 20)
+        };
+        let ends = [
+            (returned(Ok(Outcome::done())), Change::Completed(None)),
+            (returned(Ok(Outcome::snooze(S))), Change::Failed),
+            (returned(Ok(Outcome::cancel("x"))), Change::Cancelled),
+            (returned(Err("no".into())), Change::Failed),
+            (returned(Err(Failure::retry_after(S, "x"))), Change::Failed),
+            (End::Panicked("boom".into()), Change::Failed),
+            (End::Undecodable("bad".into()), Change::Failed),
+            (End::Unstarted, Change::GivenBack),
+        ];
+        for (end, change) in ends {
+            let shown = format!("{end:?}");
+            let settlement = settle(&once(1), end, &RetryPolicy::default(), 0.5, NOW);
+            assert_eq!(settlement.change(false), &change, "{shown}");
+        }
+        let orphan = |started, cancel_requested| Orphan {
+            crashes: 0,
+            max_crashes: None,
+            delivery: Delivery::AtMostOnce,
+            cancel_requested,
+            started,
+        };
+        assert_eq!(rescue(orphan(true, false)), Rescue::Interrupted);
+        assert_eq!(rescue(orphan(false, false)), Rescue::GiveBack);
+        assert_eq!(rescue(orphan(true, true)), Rescue::Cancelled);
+    }
+
+    #[test]
     fn p4_a_crash_is_forgiven_until_there_were_too_many() {
         let orphan = |crashes, started, cancel_requested| Orphan {
             crashes,
             max_crashes: None,
+            delivery: Delivery::AtLeastOnce,
             cancel_requested,
             started,
         };

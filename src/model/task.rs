@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::id::TaskId;
+use crate::model::delivery::Delivery;
 use crate::model::payload::decode;
 use crate::model::retry::RetryPolicy;
 use crate::time::Timestamp;
@@ -137,6 +138,7 @@ pub struct Task {
     pub(crate) attempt: u32,
     pub(crate) crashes: u32,
     pub(crate) max_attempts: u32,
+    pub(crate) delivery: Delivery,
     pub(crate) cancel_requested: bool,
     pub(crate) options: Options,
     pub(crate) tags: Vec<String>,
@@ -231,6 +233,12 @@ impl Task {
         self.max_attempts
     }
 
+    /// How often it may be started, should the process or the power die.
+    #[must_use]
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
     /// How long an attempt may take; `None`: as long as its handler allows.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
@@ -256,7 +264,8 @@ impl Task {
     }
 
     /// The text of the newest error, cleaned and cut to [`MAX_ERROR_BYTES`](crate::MAX_ERROR_BYTES); for a task that
-    /// ended without running, the reason: `expired`.
+    /// ended without running, the reason: `expired`; for one whose process died, `crashed` or, if it is delivered at most
+    /// once, `interrupted`.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()

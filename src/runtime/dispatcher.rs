@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::Registry;
 use crate::handler::token::StopReason;
-use crate::model::op::{ClaimRequest, Lane, Op, Reply, Settled};
+use crate::model::op::{ClaimRequest, Class, Lane, Op, Reply, Settled};
 use crate::model::retention::Retention;
 use crate::model::settle::{Claim, End, settle};
 use crate::runtime::attempts::Attempts;
@@ -67,6 +67,8 @@ pub(crate) struct Dispatcher {
     crowded: bool,
     /// How many tasks were settled since something was pruned.
     unpruned: usize,
+    /// A queue has a cap: what ends makes room for what waits, here or in another process.
+    has_caps: bool,
     /// A commit's outcome is not known: it may have claimed tasks that are not held here.
     in_doubt: bool,
 }
@@ -105,6 +107,7 @@ impl Dispatcher {
             deferred: None,
             crowded: false,
             unpruned: 0,
+            has_caps: false,
             in_doubt: false,
         }
     }
@@ -160,7 +163,7 @@ impl Dispatcher {
         for lane in lanes {
             if lane.paused {
                 best.insert(&lane.queue, None);
-            } else if !lane.suspect && self.registry.get(&lane.kind).is_some() {
+            } else if lane.class != Class::Suspect && self.registry.get(&lane.kind).is_some() {
                 let due = (0..)
                     .zip(&lane.heads)
                     .filter_map(|(priority, head)| head.map(|at| (priority, at)))
@@ -241,6 +244,8 @@ impl Dispatcher {
     fn plan(&mut self, lanes: &[Lane], now: Timestamp) -> Plan {
         took_turns(&mut self.turns, self.attempts.take_turns().iter());
         let load = self.load();
+        let is_limited = |lane: &Lane| lane.limit.is_some();
+        self.has_caps = !self.scope.caps.is_empty() || lanes.iter().any(is_limited);
         plan(
             lanes,
             |kind| self.registry.get(kind).is_some(),
@@ -264,7 +269,7 @@ impl Dispatcher {
         let defers = claim.is_none()
             && !self.in_doubt
             && self.deferred.is_none()
-            && self.scope.caps.is_empty()
+            && !self.has_caps
             && !self.control.is_stopping();
         if self.in_doubt {
             let held = self.attempts.rows();
@@ -364,9 +369,8 @@ impl Dispatcher {
     /// While the workers have enough to do, or callers keep the store busy, completions are settled many at a time; when
     /// that is at the latest. Not if anybody waits for one: a caller, or the next task of a queue with a cap.
     fn gather(&self, waiting: usize, now: Timestamp) -> Option<Timestamp> {
-        let can_wait = self.scope.caps.is_empty()
-            && !self.control.is_stopping()
-            && !self.client.store.hub().has_waiters();
+        let can_wait =
+            !self.has_caps && !self.control.is_stopping() && !self.client.store.hub().has_waiters();
         let enough = if self.deferred.is_some() {
             // They come with the next ones.
             usize::MAX

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::op::{ClaimRequest, Lane, LaneClaim, QueueClaim};
+use crate::model::op::{ClaimRequest, Class, Lane, LaneClaim, QueueClaim};
 use crate::time::Timestamp;
 
 /// How long the claimed tasks that wait keep a worker busy, at most.
@@ -101,8 +101,14 @@ pub(crate) fn plan(
     // A claim has its price, so what waits is used up half before there is another.
     let is_low = !load.stalled && load.waiting <= MAX_WAITING / 2 && load.ahead <= target / 2;
     let (mut queues, mut standing) = (Queues::default(), Queues::default());
+    // What becomes due there is claimed in a transaction of its own: synced before the start, or after a count.
+    let is_special =
+        |lane: &Lane| lane.limit.is_some() || lane.class == Class::Once && has_handler(&lane.kind);
+    let special: Vec<&Lane> = lanes.iter().filter(|lane| is_special(lane)).collect();
+    let may_stand = |queue: &Arc<str>| special.iter().all(|lane| lane.queue != *queue);
     for lane in lanes {
-        if lane.paused || !has_handler(&lane.kind) || (lane.suspect && load.suspect) {
+        let waits = lane.class == Class::Suspect && load.suspect;
+        if lane.paused || waits || !has_handler(&lane.kind) {
             continue;
         }
         let Some(room) = room(scope, load, &lane.queue) else {
@@ -112,14 +118,14 @@ pub(crate) fn plan(
             // The end of one of its tasks will wake us.
             continue;
         }
-        let capped = scope.caps.contains_key(&lane.queue);
+        let capped = scope.caps.contains_key(&lane.queue) || lane.limit.is_some();
         let cost = costs.of(&lane.kind).filter(|cost| *cost <= MAX_AHEAD_COST);
         let claim = LaneClaim {
             lane: lane.id,
-            cost: if capped || lane.suspect { None } else { cost },
-            suspect: lane.suspect,
+            cost: cost.filter(|_| !capped && lane.class.may_wait()),
+            class: lane.class,
         };
-        if !load.overbooked && lanes.len() <= MAX_STANDING_LANES {
+        if !load.overbooked && lanes.len() <= MAX_STANDING_LANES && may_stand(&lane.queue) {
             standing.add(&lane.queue, claim, room);
         }
         match lane.next_at() {
@@ -227,8 +233,9 @@ mod tests {
             id: LaneId(id),
             queue: queue.into(),
             kind: "kind".into(),
-            suspect: false,
+            class: Class::Plain,
             paused: false,
+            limit: None,
             heads,
         }
     }
@@ -363,7 +370,7 @@ mod tests {
     #[test]
     fn one_suspect_at_a_time() {
         let mut suspect = lane(1, "a", 1);
-        suspect.suspect = true;
+        suspect.class = Class::Suspect;
         let lanes = [suspect, lane(2, "a", 1)];
         let (claimed, plan) = planned(&lanes, &Scope::default(), &load(2), &measured(10));
         assert_eq!(claimed, [1, 2]);

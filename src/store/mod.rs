@@ -159,6 +159,8 @@ pub(crate) struct Condition {
     pub(crate) wal_bytes: u64,
     /// Queues that are paused, whether or not they have tasks.
     pub(crate) paused_queues: Vec<String>,
+    /// Queues with a limit for all processes.
+    pub(crate) queue_limits: Vec<(String, usize)>,
     /// Other processes' commits are found by looking often.
     pub(crate) is_polling: bool,
 }

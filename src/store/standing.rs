@@ -116,10 +116,15 @@ impl Standing {
         }
     }
 
+    /// Whether there is one to be taken.
+    pub(crate) fn stands(&self) -> bool {
+        self.stands.load(Ordering::Acquire)
+    }
+
     /// Takes it for a transaction that knows so many lanes, if it was planned for all of them. What is not
     /// [ended](Taken::end) counts as in doubt.
     pub(crate) fn take(self: &Arc<Self>, lanes: usize) -> Option<Taken> {
-        if !self.stands.load(Ordering::Acquire) {
+        if !self.stands() {
             return None;
         }
         let mut state = lock(&self.state);

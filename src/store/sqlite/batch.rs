@@ -31,6 +31,7 @@ fn what(op: &Op) -> &'static str {
         Op::Progress { .. } => "keep progress",
         Op::Change { .. } | Op::ChangeMatching { .. } => "change a task",
         Op::PauseQueue { .. } => "pause a queue",
+        Op::LimitQueue { .. } => "limit a queue",
         Op::Prune { .. } => "prune",
         Op::Expire { .. } => "expire",
         Op::Disown { .. } => "give back",
@@ -209,6 +210,10 @@ fn apply(tx: &mut Tx<'_>, op: &Op) -> rusqlite::Result<Reply> {
         } => Reply::ChangedMany(change::change_matching(tx, filter, action, *after)?),
         Op::PauseQueue { queue, paused } => {
             change::pause(tx, queue, *paused)?;
+            Reply::Done(1)
+        }
+        Op::LimitQueue { queue, limit } => {
+            change::limit(tx, queue, *limit)?;
             Reply::Done(1)
         }
         Op::Prune { cutoffs, limit } => Reply::Done(prune::prune(tx, cutoffs, *limit)?),

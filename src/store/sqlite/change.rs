@@ -5,11 +5,12 @@ use rusqlite::{OptionalExtension, Row, params};
 use crate::id::TaskId;
 use crate::model::event::EventKind;
 use crate::model::filter::Filter;
-use crate::model::op::{Action, CHUNK, Changed, ChangedMany, LaneId, Patch};
+use crate::model::op::{Action, CHUNK, Changed, ChangedMany, Class, LaneId, Patch};
 use crate::model::settle::Fence;
 use crate::model::task::TaskState;
 use crate::store::sqlite::filter::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::insert::{MAX_INLINE_BYTES, checksum};
+use crate::store::sqlite::lanes::{Set, queue_id};
 use crate::store::sqlite::prune::{delete, forget_expiry};
 use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{Tx, extra};
@@ -190,7 +191,9 @@ const RETRY: &str = "
 fn retry(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
     // It gets another chance among the innocent, too.
     let lane = match tx.lane(task.lane) {
-        Some(lane) if lane.suspect => tx.lane_id(&lane.queue, &lane.kind, false)?,
+        Some(lane) if lane.class == Class::Suspect => {
+            tx.lane_id(&lane.queue, &lane.kind, Class::Plain)?
+        }
         _ => task.lane,
     };
     tx.conn
@@ -266,10 +269,21 @@ const PAUSE: &str = "UPDATE punctual_queue SET paused_at = :at WHERE id = :id";
 
 /// Stops or resumes a queue. One that has no tasks yet can be paused as well.
 pub(super) fn pause(tx: &mut Tx<'_>, queue: &str, paused: bool) -> rusqlite::Result<()> {
-    let (id, _) = crate::store::sqlite::lanes::queue_id(tx.conn, queue)?;
+    let (id, _) = queue_id(tx.conn, queue)?;
     let at = paused.then_some(tx.now.micros());
     tx.conn.prepare_cached(PAUSE)?.execute(params![at, id])?;
-    tx.done.learnt.paused(queue.to_owned(), paused);
+    tx.done.learnt.set(queue.to_owned(), Set::Paused(paused));
+    tx.done.news.queues = true;
+    Ok(())
+}
+
+const LIMIT: &str = "UPDATE punctual_queue SET max_running = :limit WHERE id = :id";
+
+/// Bounds how many tasks of a queue run at once in all processes.
+pub(super) fn limit(tx: &mut Tx<'_>, queue: &str, limit: Option<u32>) -> rusqlite::Result<()> {
+    let (id, _) = queue_id(tx.conn, queue)?;
+    tx.conn.prepare_cached(LIMIT)?.execute(params![limit, id])?;
+    tx.done.learnt.set(queue.to_owned(), Set::Limit(limit));
     tx.done.news.queues = true;
     Ok(())
 }

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Row, params, params_from_iter};
 use crate::id::TaskId;
 use crate::model::event::EventKind;
 use crate::model::limits::MAX_PRIORITY;
-use crate::model::op::{CHUNK, ClaimRequest, Heads, Lane, LaneClaim, LaneId, QueueClaim};
+use crate::model::op::{CHUNK, ClaimRequest, Class, Heads, Lane, LaneClaim, QueueClaim};
 use crate::model::settle::{Claim, Fence, Payload};
 use crate::store::sqlite::insert::checksum;
 use crate::store::sqlite::prune::expire_one;
@@ -45,6 +45,11 @@ pub(super) const TAKE_HANDFUL: &str = "
 
 const HANDFUL: usize = 16;
 
+/// How many tasks of a lane run, up to a limit.
+pub(super) const COUNT_RUNNING: &str = "
+    SELECT count(*) FROM (
+        SELECT 1 FROM punctual_task INDEXED BY punctual_task_running WHERE state = 10 AND lane = :lane LIMIT :limit)";
+
 const PAYLOAD: &str = "SELECT payload FROM punctual_payload WHERE seq = :seq";
 
 const LAST_ERROR: &str = "
@@ -60,12 +65,7 @@ const MAX_BYTES: usize = 4 << 20;
 pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> rusqlite::Result<Vec<Claim>> {
     let mut queues = Vec::with_capacity(request.queues.len());
     for queue in &request.queues {
-        queues.push(QueueCursor::new(queue, |id| {
-            let mut lane = tx.lane(id)?;
-            // What was given back earlier in this transaction may be better than what else is due.
-            tx.done.learnt.apply_to(&mut lane);
-            Some(lane)
-        }));
+        queues.push(QueueCursor::new(tx, queue)?);
     }
     let mut claims = Vec::new();
     let mut budget = Budget {
@@ -96,7 +96,7 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> rusqlite::Result
         if let Some(claim) = queue.read(tx, best)? {
             budget.spend(&queue.lanes[best].claim);
             bytes += claim.payload.len();
-            suspects &= !queue.lanes[best].claim.suspect;
+            suspects &= queue.lanes[best].claim.class != Class::Suspect;
             claims.push(claim);
         } else {
             expired += 1;
@@ -151,18 +151,27 @@ struct QueueCursor {
 }
 
 impl QueueCursor {
-    fn new(queue: &QueueClaim, known: impl Fn(LaneId) -> Option<Lane>) -> Self {
-        let lanes = queue
+    fn new(tx: &Tx<'_>, queue: &QueueClaim) -> rusqlite::Result<Self> {
+        let known = |id| {
+            let mut lane = tx.lane(id)?;
+            // What was given back earlier in this transaction may be better than what else is due.
+            tx.done.learnt.apply_to(&mut lane);
+            Some(lane)
+        };
+        let lanes: Vec<LaneCursor> = queue
             .lanes
             .iter()
             .filter_map(|&claim| known(claim.lane).map(|lane| LaneCursor::new(claim, lane)))
             // Another process may have paused it since the request was made.
             .filter(|lane| !lane.lane.paused)
             .collect();
-        Self {
-            lanes,
-            left: queue.limit,
+        let mut left = queue.limit;
+        if let Some(LaneCursor { lane, .. }) = lanes.first()
+            && let Some(limit) = lane.limit
+        {
+            left = left.min(room(tx, &lane.queue, limit)?);
         }
+        Ok(Self { lanes, left })
     }
 
     /// The lane with the best due task: by priority, then due time, then insertion. About `room` will be asked for.
@@ -184,7 +193,7 @@ impl QueueCursor {
         };
         let mut best = None;
         for (index, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.claim.suspect && !suspects {
+            if lane.claim.class == Class::Suspect && !suspects {
                 continue;
             }
             if let Some(key) = lane.peek(tx, chunk)?
@@ -211,6 +220,18 @@ impl QueueCursor {
         let claim = candidate.claim(tx, &lane.lane, lane.priority)?;
         Ok(Some(claim))
     }
+}
+
+/// How many more tasks of a queue may run, of all processes: what they claimed is counted, and what the dead held until it is
+/// taken back.
+fn room(tx: &Tx<'_>, queue: &str, limit: u32) -> rusqlite::Result<usize> {
+    let mut left = limit;
+    let mut statement = tx.conn.prepare_cached(COUNT_RUNNING)?;
+    for lane in tx.lanes_of(queue) {
+        let running: u32 = statement.query_row(params![lane.0, left], |row| row.get(0))?;
+        left = left.saturating_sub(running);
+    }
+    Ok(left as usize)
 }
 
 /// The pending tasks of one lane, best first, read a few at a time.
@@ -401,6 +422,7 @@ impl Candidate {
             attempt: self.attempt.saturating_add(1),
             crashes: self.crashes,
             max_attempts: self.max_attempts,
+            delivery: lane.class.delivery(),
             options,
             last_error,
             payload,

@@ -2,9 +2,10 @@
 
 use rusqlite::{OptionalExtension, Statement, params};
 
+use crate::model::delivery::Delivery;
 use crate::model::event::EventKind;
 use crate::model::new_task::Scheduled;
-use crate::model::op::{ClaimRequest, Insert, LaneClaim, LaneId};
+use crate::model::op::{ClaimRequest, Class, Insert, LaneClaim, LaneId};
 use crate::model::settle::{Claim, Fence, Payload};
 use crate::model::task::{Options, TaskState};
 use crate::store::sqlite::row;
@@ -76,7 +77,7 @@ pub(super) fn insert(tx: &mut Tx<'_>, tasks: &[&Insert]) -> rusqlite::Result<Vec
             continue;
         }
         rest = &rest[1..];
-        let lane = tx.lane_id(&task.queue, &task.kind, false)?;
+        let lane = tx.lane_id(&task.queue, &task.kind, Class::new(task.delivery))?;
         answers.push(match write(tx, lane, task, None)? {
             Some(seq) => {
                 tx.pending(lane, task.priority, task.scheduled_at);
@@ -98,7 +99,10 @@ pub(super) fn insert_claimed(
     task: &Insert,
     standing: &ClaimRequest,
 ) -> rusqlite::Result<Option<(Scheduled, Option<Claim>)>> {
-    let id = tx.lane_id(&task.queue, &task.kind, false)?;
+    if task.delivery == Delivery::AtMostOnce {
+        return Ok(None);
+    }
+    let id = tx.lane_id(&task.queue, &task.kind, Class::Plain)?;
     let Some(lane) = tx.lane(id) else {
         return Ok(None);
     };
@@ -124,6 +128,7 @@ pub(super) fn insert_claimed(
         attempt: 1,
         crashes: 0,
         max_attempts: task.max_attempts,
+        delivery: task.delivery,
         options: task.options.clone(),
         last_error: None,
         payload: Payload::Whole(task.payload.clone()),
@@ -134,7 +139,7 @@ pub(super) fn insert_claimed(
 /// Whether a claim would take this task next, were it stored: it may be taken, and nothing due in its queue is better.
 fn is_next(tx: &Tx<'_>, task: &Insert, lane: LaneId, standing: &ClaimRequest) -> bool {
     let may_start = task.scheduled_at <= tx.now && task.expires_at.is_none_or(|at| at >= tx.now);
-    let takes = |claim: &LaneClaim| claim.lane == lane && !claim.suspect;
+    let takes = |claim: &LaneClaim| claim.lane == lane && claim.class == Class::Plain;
     let queue = standing
         .queues
         .iter()
@@ -154,7 +159,7 @@ fn is_next(tx: &Tx<'_>, task: &Insert, lane: LaneId, standing: &ClaimRequest) ->
             .filter_map(|(priority, head)| head.map(|at| (priority, at)))
             // What is stored already comes first of two that are alike.
             .any(|(priority, at)| at <= tx.now && (priority, at) <= place);
-        !lane.paused && !better
+        !lane.paused && lane.limit.is_none() && !better
     })
 }
 
@@ -235,7 +240,7 @@ fn insert_handful(
     let mut statement = tx.conn.prepare_cached(INSERT_HANDFUL)?;
     let mut lanes = [LaneId(0); HANDFUL];
     for (index, task) in handful.iter().enumerate() {
-        lanes[index] = tx.lane_id(&task.queue, &task.kind, false)?;
+        lanes[index] = tx.lane_id(&task.queue, &task.kind, Class::new(task.delivery))?;
         bind_plain(&mut statement, index, lanes[index], task)?;
     }
     let added = statement.raw_execute()?;

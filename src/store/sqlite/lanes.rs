@@ -1,34 +1,53 @@
 //! The lanes of the file, and when each has something due: the dispatcher's timer.
 //!
-//! Invariant: a head is never later than the truth, but for what another process did since the last load; the first
-//! thing in every transaction is to load again if there was such a one. What a transaction learns is kept apart until it
-//! has committed.
+//! Invariant: a head is never later than the truth, but for what another process did since the heads were read; they are
+//! read again before a claim if there was such a one. What a transaction learns is kept apart until it has committed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::limits::MAX_PRIORITY;
-use crate::model::op::{Heads, Lane, LaneId};
+use crate::model::op::{Class, Heads, Lane, LaneId};
+use crate::store::sqlite::row;
 use crate::time::Timestamp;
 
 /// The lanes as of the last commit.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     list: Vec<Lane>,
-    by_name: HashMap<(Arc<str>, Arc<str>, bool), LaneId>,
+    by_name: HashMap<(Arc<str>, Arc<str>, Class), LaneId>,
     by_id: HashMap<LaneId, usize>,
-    /// Queues that are paused, whether or not they have a lane.
-    paused: BTreeSet<String>,
+    /// What is set of queues, whether or not they have a lane.
+    set: BTreeMap<String, Setting>,
+    /// Another process may have changed what is due since the heads were read.
+    is_stale: bool,
 }
 
-const LOAD: &str = "
-    SELECT lane.id, queue.name, lane.kind, lane.suspect, queue.paused_at IS NOT NULL
-    FROM punctual_lane AS lane JOIN punctual_queue AS queue ON queue.id = lane.queue
-    ORDER BY lane.id";
+/// What is set of a queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Setting {
+    paused: bool,
+    limit: Option<u32>,
+}
 
-const PAUSED: &str = "SELECT name FROM punctual_queue WHERE paused_at IS NOT NULL";
+/// Lanes are never removed, so those after the last known one are all that are new.
+pub(super) const NEW_LANES: &str = "
+    SELECT lane.id, queue.name, lane.kind, lane.class
+    FROM punctual_lane AS lane JOIN punctual_queue AS queue ON queue.id = lane.queue
+    WHERE lane.id > :last ORDER BY lane.id";
+
+pub(super) const SETTINGS: &str = "
+    SELECT name, paused_at IS NOT NULL, max_running FROM punctual_queue INDEXED BY punctual_queue_set
+    WHERE paused_at IS NOT NULL OR max_running IS NOT NULL";
+
+/// The first pending task from a lane and priority on, and so step by step all heads: a seek for each that there is. With `>`
+/// SQLite would pass over all tasks of that priority.
+pub(super) const NEXT_HEAD: &str = "
+    SELECT lane, priority, scheduled_at FROM punctual_task INDEXED BY punctual_task_due
+    WHERE state = 0 AND (lane, priority) >= (:lane, :priority)
+    ORDER BY lane, priority, scheduled_at LIMIT 1";
 
 pub(super) const HEAD: &str = "
     SELECT scheduled_at FROM punctual_task INDEXED BY punctual_task_due
@@ -36,43 +55,61 @@ pub(super) const HEAD: &str = "
     ORDER BY scheduled_at LIMIT 1";
 
 impl Lanes {
-    /// Reads all lanes and their true heads: ten seeks a lane, whatever the number of tasks.
+    /// Reads all lanes and their true heads.
     pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
         let mut lanes = Self::default();
-        let mut statement = conn.prepare_cached(LOAD)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            lanes.add(Lane {
-                id: LaneId(row.get(0)?),
-                queue: row.get(1)?,
-                kind: row.get(2)?,
-                suspect: row.get(3)?,
-                paused: row.get(4)?,
-                heads: Heads::default(),
-            });
-        }
-        lanes.paused = conn
-            .prepare_cached(PAUSED)?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        let mut statement = conn.prepare_cached(HEAD)?;
-        for lane in &mut lanes.list {
-            for (priority, head) in (0_i64..).zip(&mut lane.heads) {
-                *head = statement
-                    .query_row(params![lane.id.0, priority], |row| row.get(0))
-                    .optional()?
-                    .map(Timestamp::from_micros);
-            }
-        }
+        lanes.catch_up(News::read(conn, 0)?);
+        lanes.set_heads(read_heads(conn)?);
         Ok(lanes)
     }
 
-    fn add(&mut self, lane: Lane) {
-        let name = (
-            Arc::clone(&lane.queue),
-            Arc::clone(&lane.kind),
-            lane.suspect,
-        );
+    /// The number of the last lane.
+    pub(super) fn last(&self) -> i64 {
+        self.list.iter().map(|lane| lane.id.0).max().unwrap_or(0)
+    }
+
+    /// Another process has committed: takes over its lanes and settings at once. The heads are only marked.
+    pub(super) fn catch_up(&mut self, news: News) {
+        self.is_stale = true;
+        for lane in news.lanes {
+            if !self.by_id.contains_key(&lane.id) {
+                self.add(lane);
+            }
+        }
+        if news.set != self.set {
+            self.set = news.set;
+            for lane in &mut self.list {
+                let setting = self.set.get(&*lane.queue).copied().unwrap_or_default();
+                (lane.paused, lane.limit) = (setting.paused, setting.limit);
+            }
+        }
+    }
+
+    /// Whether the heads have to be read again before they can be relied on.
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    pub(super) fn set_heads(&mut self, heads: Vec<(LaneId, i64, Timestamp)>) {
+        for lane in &mut self.list {
+            lane.heads = Heads::default();
+        }
+        for (lane, priority, at) in heads {
+            if let Some(&index) = self.by_id.get(&lane)
+                && let Ok(priority) = usize::try_from(priority)
+                && let Some(head) = self.list[index].heads.get_mut(priority)
+            {
+                *head = Some(at);
+            }
+        }
+        self.is_stale = false;
+    }
+
+    fn add(&mut self, mut lane: Lane) {
+        if let Some(setting) = self.set.get(&*lane.queue) {
+            (lane.paused, lane.limit) = (setting.paused, setting.limit);
+        }
+        let name = (Arc::clone(&lane.queue), Arc::clone(&lane.kind), lane.class);
         self.by_name.insert(name, lane.id);
         self.by_id.insert(lane.id, self.list.len());
         self.list.push(lane);
@@ -82,8 +119,15 @@ impl Lanes {
         &self.list
     }
 
+    /// The limits of queues, whether or not those have a lane.
+    pub(super) fn limits(&self) -> impl Iterator<Item = (&String, u32)> {
+        let limit = |(queue, setting): (_, &Setting)| setting.limit.map(|limit| (queue, limit));
+        self.set.iter().filter_map(limit)
+    }
+
     pub(super) fn paused(&self) -> impl Iterator<Item = &String> {
-        self.paused.iter()
+        let paused = self.set.iter().filter(|(_, setting)| setting.paused);
+        paused.map(|(queue, _)| queue)
     }
 
     pub(super) fn get(&self, id: LaneId) -> Option<&Lane> {
@@ -91,19 +135,17 @@ impl Lanes {
     }
 
     /// Finds a lane without allocating: there are few, and the callers' names are their own.
-    fn find(&self, queue: &str, kind: &str, suspect: bool) -> Option<LaneId> {
+    fn find(&self, queue: &str, kind: &str, class: Class) -> Option<LaneId> {
         // Linear up to a handful; then the map.
         if self.list.len() <= 8 {
             return self
                 .list
                 .iter()
-                .find(|lane| {
-                    lane.suspect == suspect && *lane.kind == *kind && *lane.queue == *queue
-                })
+                .find(|lane| lane.class == class && *lane.kind == *kind && *lane.queue == *queue)
                 .map(|lane| lane.id);
         }
         self.by_name
-            .get(&(Arc::from(queue), Arc::from(kind), suspect))
+            .get(&(Arc::from(queue), Arc::from(kind), class))
             .copied()
     }
 
@@ -119,16 +161,74 @@ impl Lanes {
                 head.apply_to(&mut self.list[index].heads[usize::from(priority)]);
             }
         }
-        for (queue, paused) in learnt.paused {
+        for (queue, change) in learnt.set {
             for lane in self.list.iter_mut().filter(|lane| *lane.queue == *queue) {
-                lane.paused = paused;
+                change.apply_to(&mut lane.paused, &mut lane.limit);
             }
-            if paused {
-                self.paused.insert(queue);
-            } else {
-                self.paused.remove(&queue);
-            }
+            let setting = self.set.entry(queue).or_default();
+            change.apply_to(&mut setting.paused, &mut setting.limit);
         }
+        self.set.retain(|_, setting| *setting != Setting::default());
+    }
+}
+
+/// What other processes did to the lanes, but for their heads.
+#[derive(Debug)]
+pub(super) struct News {
+    lanes: Vec<Lane>,
+    set: BTreeMap<String, Setting>,
+}
+
+impl News {
+    /// Reads the lanes after `last`, and what is set of queues.
+    pub(super) fn read(conn: &Connection, last: i64) -> rusqlite::Result<Self> {
+        let lanes = conn
+            .prepare_cached(NEW_LANES)?
+            .query_map([last], |row| {
+                Ok(Lane {
+                    id: LaneId(row.get(0)?),
+                    queue: row.get(1)?,
+                    kind: row.get(2)?,
+                    class: row::class(row, 3)?,
+                    paused: false,
+                    limit: None,
+                    heads: Heads::default(),
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        let set = conn
+            .prepare_cached(SETTINGS)?
+            .query_map([], |row| {
+                let (paused, limit) = (row.get(1)?, row::limit(row, 2)?);
+                Ok((row.get(0)?, Setting { paused, limit }))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Self { lanes, set })
+    }
+}
+
+/// Reads the true heads: a seek for each that there is, whatever the number of tasks. Never after a transaction has changed
+/// anything: that may be rolled back.
+pub(super) fn read_heads(conn: &Connection) -> rusqlite::Result<Vec<(LaneId, i64, Timestamp)>> {
+    let mut heads = Vec::new();
+    let mut statement = conn.prepare_cached(NEXT_HEAD)?;
+    let mut from = (i64::MIN, i64::MIN);
+    loop {
+        let next: Option<(i64, i64, i64)> = statement
+            .query_row(params![from.0, from.1], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()?;
+        let Some((lane, priority, at)) = next else {
+            return Ok(heads);
+        };
+        heads.push((LaneId(lane), priority, Timestamp::from_micros(at)));
+        // A damaged priority may be any number.
+        from = match (priority.checked_add(1), lane.checked_add(1)) {
+            (Some(after), _) => (lane, after),
+            (None, Some(after)) => (after, i64::MIN),
+            (None, None) => return Ok(heads),
+        };
     }
 }
 
@@ -137,7 +237,23 @@ impl Lanes {
 pub(super) struct Learnt {
     created: Vec<Lane>,
     heads: HashMap<(LaneId, u8), Head>,
-    paused: Vec<(String, bool)>,
+    set: Vec<(String, Set)>,
+}
+
+/// A change of what is set of a queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Set {
+    Paused(bool),
+    Limit(Option<u32>),
+}
+
+impl Set {
+    fn apply_to(self, paused: &mut bool, limit: &mut Option<u32>) {
+        match self {
+            Self::Paused(value) => *paused = value,
+            Self::Limit(value) => *limit = value,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +277,10 @@ impl Learnt {
         self.created.iter().find(|lane| lane.id == id)
     }
 
+    pub(super) fn all_created(&self) -> impl Iterator<Item = &Lane> {
+        self.created.iter()
+    }
+
     pub(super) fn created_count(&self) -> usize {
         self.created.len()
     }
@@ -172,9 +292,9 @@ impl Learnt {
                 head.apply_to(slot);
             }
         }
-        for (queue, paused) in &self.paused {
+        for (queue, change) in &self.set {
             if *lane.queue == **queue {
-                lane.paused = *paused;
+                change.apply_to(&mut lane.paused, &mut lane.limit);
             }
         }
     }
@@ -196,29 +316,33 @@ impl Learnt {
             .insert((lane, priority), Head { at, exact: true });
     }
 
-    pub(super) fn paused(&mut self, queue: String, paused: bool) {
-        self.paused.push((queue, paused));
+    pub(super) fn set(&mut self, queue: String, change: Set) {
+        self.set.push((queue, change));
     }
 }
 
-const FIND_QUEUE: &str = "SELECT id, paused_at IS NOT NULL FROM punctual_queue WHERE name = :name";
+const FIND_QUEUE: &str =
+    "SELECT id, paused_at IS NOT NULL, max_running FROM punctual_queue WHERE name = :name";
 const ADD_QUEUE: &str = "INSERT INTO punctual_queue (name) VALUES (:name)";
 const FIND_LANE: &str =
-    "SELECT id FROM punctual_lane WHERE queue = :queue AND kind = :kind AND suspect = :suspect";
+    "SELECT id FROM punctual_lane WHERE queue = :queue AND kind = :kind AND class = :class";
 const ADD_LANE: &str =
-    "INSERT INTO punctual_lane (queue, kind, suspect) VALUES (:queue, :kind, :suspect)";
+    "INSERT INTO punctual_lane (queue, kind, class) VALUES (:queue, :kind, :class)";
 
-/// The number of a queue, which is added if it is new, and whether it is paused.
-pub(super) fn queue_id(conn: &Connection, name: &str) -> rusqlite::Result<(i64, bool)> {
+/// The number of a queue, which is added if it is new, and what is set of it.
+pub(super) fn queue_id(conn: &Connection, name: &str) -> rusqlite::Result<(i64, Setting)> {
     let found = conn
         .prepare_cached(FIND_QUEUE)?
-        .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row([name], |row| {
+            let (paused, limit) = (row.get(1)?, row::limit(row, 2)?);
+            Ok((row.get(0)?, Setting { paused, limit }))
+        })
         .optional()?;
     if let Some(found) = found {
         return Ok(found);
     }
     conn.prepare_cached(ADD_QUEUE)?.execute([name])?;
-    Ok((conn.last_insert_rowid(), false))
+    Ok((conn.last_insert_rowid(), Setting::default()))
 }
 
 /// The number of a lane, which is added if it is new.
@@ -228,28 +352,28 @@ pub(super) fn lane_id(
     learnt: &mut Learnt,
     queue: &str,
     kind: &str,
-    suspect: bool,
+    class: Class,
 ) -> rusqlite::Result<LaneId> {
-    if let Some(id) = known.find(queue, kind, suspect) {
+    if let Some(id) = known.find(queue, kind, class) {
         return Ok(id);
     }
     let fresh = learnt
         .created
         .iter()
-        .find(|lane| lane.suspect == suspect && *lane.kind == *kind && *lane.queue == *queue);
+        .find(|lane| lane.class == class && *lane.kind == *kind && *lane.queue == *queue);
     if let Some(lane) = fresh {
         return Ok(lane.id);
     }
-    let (queue_id, paused) = queue_id(conn, queue)?;
+    let (queue_id, setting) = queue_id(conn, queue)?;
     let found: Option<i64> = conn
         .prepare_cached(FIND_LANE)?
-        .query_row(params![queue_id, kind, suspect], |row| row.get(0))
+        .query_row(params![queue_id, kind, class.code()], |row| row.get(0))
         .optional()?;
     let id = match found {
         Some(id) => id,
         None => {
             conn.prepare_cached(ADD_LANE)?
-                .execute(params![queue_id, kind, suspect])?;
+                .execute(params![queue_id, kind, class.code()])?;
             conn.last_insert_rowid()
         }
     };
@@ -268,8 +392,9 @@ pub(super) fn lane_id(
         id: LaneId(id),
         queue: queue.into(),
         kind: kind.into(),
-        suspect,
-        paused,
+        class,
+        paused: setting.paused,
+        limit: setting.limit,
         heads,
     });
     Ok(LaneId(id))
@@ -289,7 +414,7 @@ mod tests {
         schema::migrate(&conn).unwrap();
         let mut lanes = Lanes::default();
         let mut learnt = Learnt::default();
-        let id = lane_id(&conn, &lanes, &mut learnt, "mail", "send", false).unwrap();
+        let id = lane_id(&conn, &lanes, &mut learnt, "mail", "send", Class::Plain).unwrap();
         lanes.learn(learnt);
         (conn, lanes, id)
     }
@@ -299,13 +424,13 @@ mod tests {
         let (conn, mut lanes, id) = file();
         let mut learnt = Learnt::default();
         assert_eq!(
-            lane_id(&conn, &lanes, &mut learnt, "mail", "send", false).unwrap(),
+            lane_id(&conn, &lanes, &mut learnt, "mail", "send", Class::Plain).unwrap(),
             id
         );
-        let other = lane_id(&conn, &lanes, &mut learnt, "mail", "send", true).unwrap();
+        let other = lane_id(&conn, &lanes, &mut learnt, "mail", "send", Class::Suspect).unwrap();
         assert_ne!(other, id);
         assert_eq!(
-            lane_id(&conn, &lanes, &mut learnt, "mail", "send", true).unwrap(),
+            lane_id(&conn, &lanes, &mut learnt, "mail", "send", Class::Suspect).unwrap(),
             other
         );
         lanes.learn(learnt);
@@ -313,10 +438,10 @@ mod tests {
         for n in 0..10 {
             let mut learnt = Learnt::default();
             let kind = format!("kind{n}");
-            let id = lane_id(&conn, &lanes, &mut learnt, "mail", &kind, false).unwrap();
+            let id = lane_id(&conn, &lanes, &mut learnt, "mail", &kind, Class::Plain).unwrap();
             lanes.learn(learnt);
             assert_eq!(
-                lanes.find("mail", &kind, false),
+                lanes.find("mail", &kind, Class::Plain),
                 Some(id),
                 "linear or by the map"
             );
@@ -329,10 +454,10 @@ mod tests {
         let (conn, lanes, _) = file();
         conn.execute_batch("BEGIN").unwrap();
         let mut learnt = Learnt::default();
-        lane_id(&conn, &lanes, &mut learnt, "mail", "other", false).unwrap();
+        lane_id(&conn, &lanes, &mut learnt, "mail", "other", Class::Plain).unwrap();
         conn.execute_batch("ROLLBACK").unwrap();
         drop(learnt);
-        assert_eq!(lanes.find("mail", "other", false), None);
+        assert_eq!(lanes.find("mail", "other", Class::Plain), None);
     }
 
     #[test]

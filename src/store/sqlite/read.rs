@@ -241,6 +241,7 @@ impl Stored {
                 attempt: row::count(row, 5)?,
                 crashes: row::count(row, 6)?,
                 max_attempts: row::count(row, 7)?,
+                delivery: Default::default(),
                 cancel_requested: row.get(13)?,
                 options: Options::default(),
                 tags: Vec::new(),
@@ -268,6 +269,7 @@ impl Stored {
                 .optional()
         };
         let lane = lane(conn, lanes, self.lane)?.ok_or_else(|| damaged("its lane is missing"))?;
+        task.delivery = lane.class.delivery();
         (task.kind, task.queue) = (lane.kind, lane.queue);
         task.payload = match self.payload {
             Some(payload) => payload,
@@ -309,7 +311,7 @@ fn damaged(what: &str) -> rusqlite::Error {
 }
 
 const LANE: &str = "
-    SELECT lane.id, queue.name, lane.kind, lane.suspect, queue.paused_at IS NOT NULL
+    SELECT lane.id, queue.name, lane.kind, lane.class, queue.paused_at IS NOT NULL, queue.max_running
     FROM punctual_lane AS lane JOIN punctual_queue AS queue ON queue.id = lane.queue
     WHERE lane.id = :id";
 
@@ -324,8 +326,9 @@ fn lane(conn: &Connection, lanes: &Mutex<Lanes>, id: LaneId) -> rusqlite::Result
                 id,
                 queue: row.get(1)?,
                 kind: row.get(2)?,
-                suspect: row.get(3)?,
+                class: row::class(row, 3)?,
                 paused: row.get(4)?,
+                limit: row::limit(row, 5)?,
                 heads: Default::default(),
             })
         })

@@ -4,8 +4,9 @@ use rusqlite::params;
 
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
+use crate::model::delivery::Delivery;
 use crate::model::event::EventKind;
-use crate::model::op::{LaneId, Rescued, Started};
+use crate::model::op::{Class, LaneId, Rescued, Started};
 use crate::model::settle::{Orphan, Rescue, rescue as decide};
 use crate::model::task::Options;
 use crate::store::sqlite::row;
@@ -16,7 +17,7 @@ pub(super) const ORPHANS: &str = "
     SELECT seq, id, lane, priority, attempt, crashes, claim_no, scheduled_at, started_at,
         cancel_requested_at IS NOT NULL, options, expires_at
     FROM punctual_task INDEXED BY punctual_task_running
-    WHERE state = 10 AND instance = :instance LIMIT :limit";
+    WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane) AND instance = :instance LIMIT :limit";
 
 const TAKE_BACK: &str = "
     UPDATE punctual_task
@@ -67,6 +68,7 @@ pub(super) fn rescue(
         let orphan = Orphan {
             crashes: row.crashes,
             max_crashes: row.max_crashes,
+            delivery: delivery(tx, row.lane),
             cancel_requested: row.cancel_requested,
             started: started.includes(row.seq, row.claim_no),
         };
@@ -124,6 +126,7 @@ pub(super) fn disown(tx: &mut Tx<'_>, held: &[i64]) -> rusqlite::Result<usize> {
             let orphan = Orphan {
                 crashes: row.crashes,
                 max_crashes: row.max_crashes,
+                delivery: delivery(tx, row.lane),
                 cancel_requested: row.cancel_requested,
                 started: false,
             };
@@ -132,6 +135,12 @@ pub(super) fn disown(tx: &mut Tx<'_>, held: &[i64]) -> rusqlite::Result<usize> {
         }
     }
     Ok(given_back)
+}
+
+/// How often the tasks of a lane may be started; once, if it is not known.
+fn delivery(tx: &Tx<'_>, lane: LaneId) -> Delivery {
+    tx.lane(lane)
+        .map_or(Delivery::AtMostOnce, |lane| lane.class.delivery())
 }
 
 fn take_back(
@@ -151,14 +160,17 @@ fn take_back(
             instance: Some(instance),
             started_at: row.started_at,
             ending: AttemptEnd::Crashed,
-            error: Some("crashed"),
+            error: Some(match verdict {
+                Rescue::Interrupted => "interrupted",
+                _ => "crashed",
+            }),
         };
         tx.add_attempt(line, tx.now)?;
     }
     // Only a started task was in the crash, and only such a one is suspected.
     let lane = match verdict {
         Rescue::Suspect => match tx.lane(row.lane) {
-            Some(lane) => tx.lane_id(&lane.queue, &lane.kind, true)?,
+            Some(lane) => tx.lane_id(&lane.queue, &lane.kind, Class::Suspect)?,
             None => row.lane,
         },
         _ => row.lane,
@@ -181,7 +193,7 @@ fn take_back(
     let event = match verdict {
         Rescue::GiveBack => EventKind::GivenBack,
         Rescue::Suspect => EventKind::Rescued,
-        Rescue::Crashed => EventKind::Failed,
+        Rescue::Crashed | Rescue::Interrupted => EventKind::Failed,
         Rescue::Cancelled => EventKind::Cancelled,
     };
     tx.event(lane, row.id, event);

@@ -7,6 +7,7 @@ use rusqlite::Row;
 
 use crate::id::TaskId;
 use crate::model::limits::MAX_PRIORITY;
+use crate::model::op::Class;
 
 /// An id, cut or padded to its length: the checksum then says that the task is damaged.
 pub(super) fn id(row: &Row<'_>, index: usize) -> rusqlite::Result<TaskId> {
@@ -27,6 +28,17 @@ pub(super) fn count(row: &Row<'_>, index: usize) -> rusqlite::Result<u32> {
 pub(super) fn priority(row: &Row<'_>, index: usize) -> rusqlite::Result<u8> {
     let stored: i64 = row.get(index)?;
     Ok(u8::try_from(stored.max(0)).map_or(MAX_PRIORITY, |stored| stored.min(MAX_PRIORITY)))
+}
+
+/// What is special about a lane. What is none of them is taken for the one that must not be started twice.
+pub(super) fn class(row: &Row<'_>, index: usize) -> rusqlite::Result<Class> {
+    Ok(Class::from_code(row.get(index)?).unwrap_or(Class::Once))
+}
+
+/// How many tasks of a queue run at once.
+pub(super) fn limit(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<u32>> {
+    let stored: Option<i64> = row.get(index)?;
+    Ok(stored.map(|limit| u32::try_from(limit.max(1)).unwrap_or(u32::MAX)))
 }
 
 /// How many bytes of room a new row has for what its claim and its completion add.

@@ -75,6 +75,10 @@ impl Request {
     pub(super) fn is_durable(&self) -> bool {
         self.ops.iter().any(Op::is_durable)
     }
+
+    pub(super) fn must_sync(&self) -> bool {
+        self.ops.iter().any(Op::must_sync)
+    }
 }
 
 /// A request that is dropped without an answer was in the hands of a leader that panicked.

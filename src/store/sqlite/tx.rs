@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::event::{Event, EventKind};
-use crate::model::op::{Lane, LaneId};
+use crate::model::op::{Class, Lane, LaneId};
 use crate::model::settle::{Claim, Fence, Record};
 use crate::store::hub::News;
 use crate::store::sqlite::lanes::{Lanes, Learnt, lane_id};
@@ -105,22 +105,24 @@ impl Tx<'_> {
         &mut self,
         queue: &str,
         kind: &str,
-        suspect: bool,
+        class: Class,
     ) -> rusqlite::Result<LaneId> {
         let lanes = lock(self.lanes);
-        lane_id(
-            self.conn,
-            &lanes,
-            &mut self.done.learnt,
-            queue,
-            kind,
-            suspect,
-        )
+        lane_id(self.conn, &lanes, &mut self.done.learnt, queue, kind, class)
     }
 
     /// How many lanes there are.
     pub(super) fn lane_count(&self) -> usize {
         lock(self.lanes).list().len() + self.done.learnt.created_count()
+    }
+
+    /// The lanes of a queue.
+    pub(super) fn lanes_of(&self, queue: &str) -> Vec<LaneId> {
+        let of = |lane: &&Lane| *lane.queue == *queue;
+        let lanes = lock(self.lanes);
+        let known = lanes.list().iter().filter(of);
+        let all = known.chain(self.done.learnt.all_created().filter(of));
+        all.map(|lane| lane.id).collect()
     }
 
     /// The lane of that number; `None` if the file names one that it does not have.

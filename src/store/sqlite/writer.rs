@@ -11,11 +11,11 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::op::Reply;
+use crate::model::op::{Op, Reply};
 use crate::model::settle::Fence;
 use crate::store::sqlite::batch::{Failure, operate};
 use crate::store::sqlite::checkpoint::Checkpoints;
-use crate::store::sqlite::lanes::Lanes;
+use crate::store::sqlite::lanes::{Lanes, News, read_heads};
 use crate::store::sqlite::ledger::Ledger;
 use crate::store::sqlite::open::identity::{self, Identity};
 use crate::store::sqlite::open::{Durability, Opener};
@@ -48,12 +48,17 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn condition(&self) -> Condition {
         let pages = u64::try_from(self.wal_pages.load(Ordering::Relaxed)).unwrap_or(0);
+        let lanes = lock(&self.lanes);
+        let limits = lanes.limits();
         Condition {
             stopped: lock(&self.stopped).clone(),
             last_error: lock(&self.last_error).clone(),
             // Each page of the log has a header of 24 bytes.
             wal_bytes: pages * (4096 + 24),
-            paused_queues: lock(&self.lanes).paused().cloned().collect(),
+            paused_queues: lanes.paused().cloned().collect(),
+            queue_limits: limits
+                .map(|(queue, limit)| (queue.clone(), limit as usize))
+                .collect(),
             ..Condition::default()
         }
     }
@@ -241,8 +246,8 @@ impl Writer {
         stands: bool,
         done: &mut Done,
     ) -> Result<Vec<Vec<Reply>>> {
-        let syncs =
-            self.durability == Durability::PowerLoss && batch.iter().any(Request::is_durable);
+        let syncs = batch.iter().any(Request::must_sync)
+            || self.durability == Durability::PowerLoss && batch.iter().any(Request::is_durable);
         self.set_sync(syncs)?;
         self.attempt(batch, stands, done)
             .map_err(|failure| self.clean_up(failure))
@@ -288,6 +293,18 @@ impl Writer {
         }
         done.heard = heard;
         let hub = &self.shared.hub;
+        let mut stands = stands;
+        if lock(&self.shared.lanes).is_stale() {
+            let claims =
+                |request: &Request| request.ops.iter().any(|op| matches!(op, Op::Claim(_)));
+            if (stands && hub.standing().stands()) || batch.iter().any(claims) {
+                freshen_heads(conn, &self.shared)
+                    .map_err(|error| Failure::at("begin a transaction", error))?;
+            } else {
+                // One may be left from now on that is for what is not known here yet.
+                stands = false;
+            }
+        }
         let mut tx = Tx {
             conn,
             now: Timestamp::MIN,
@@ -384,6 +401,11 @@ impl Writer {
         self.check()?;
         let conn = self.conn.as_ref().expect("checked");
         learn_foreign_writes(conn, &self.shared, &mut self.data_version, self.instance)
+            .and_then(|()| match self.instance {
+                // Who runs nothing need not know what is due.
+                0 => Ok(()),
+                _ => freshen_heads(conn, &self.shared),
+            })
             .map_err(|error| fault::of("cannot look for changes", error))?;
         Ok(self.tell_foreign_writes())
     }
@@ -415,6 +437,12 @@ impl Writer {
         look(self.conn.as_ref().expect("checked")).map_err(|error| fault::of("cannot read", error))
     }
 
+    /// Whether the last transaction was synced.
+    #[cfg(test)]
+    pub(super) fn has_synced(&self) -> bool {
+        self.syncs
+    }
+
     /// For a test of what an operation does when the disk is full.
     #[cfg(test)]
     pub(super) fn connection(&mut self) -> &Connection {
@@ -431,7 +459,7 @@ fn run_sql(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(|_| ())
 }
 
-/// Reads the lanes again, and whom to ask to stop, if another connection has committed since the last look.
+/// Learns of new lanes, and whom to ask to stop, if another connection has committed since the last look.
 fn learn_foreign_writes(
     conn: &Connection,
     shared: &Shared,
@@ -442,7 +470,9 @@ fn learn_foreign_writes(
         .prepare_cached("PRAGMA data_version")?
         .query_row([], |row| row.get(0))?;
     if version != *seen {
-        *lock(&shared.lanes) = Lanes::load(conn)?;
+        let last = lock(&shared.lanes).last();
+        let news = News::read(conn, last)?;
+        lock(&shared.lanes).catch_up(news);
         let cancelled = cancels(conn, instance)?;
         if !cancelled.is_empty() {
             shared.hub.cancel(&cancelled);
@@ -450,6 +480,15 @@ fn learn_foreign_writes(
         }
         shared.foreign_writes.fetch_add(1, Ordering::SeqCst);
         *seen = version;
+    }
+    Ok(())
+}
+
+/// Reads what is due in the lanes, if another connection has committed since it was read.
+fn freshen_heads(conn: &Connection, shared: &Shared) -> rusqlite::Result<()> {
+    if lock(&shared.lanes).is_stale() {
+        let heads = read_heads(conn)?;
+        lock(&shared.lanes).set_heads(heads);
     }
     Ok(())
 }

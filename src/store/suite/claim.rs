@@ -8,6 +8,7 @@ use super::{
 };
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
+use crate::model::delivery::Delivery;
 use crate::model::filter::Filter;
 use crate::model::op::{Action, CHUNK, Insert, Op, Settled, Started};
 use crate::model::settle::{Claim, End, Payload};
@@ -30,6 +31,8 @@ on_every_backend!(
     what_cannot_be_afforded_is_not_overtaken_by_what_is_worse,
     one_claim_carries_a_bounded_amount_of_payloads,
     at_most_one_suspect_is_taken,
+    a_queue_s_limit_holds_in_every_claim,
+    p9_what_is_delivered_at_most_once_is_claimed_in_its_order,
     a_paused_queue_is_left_alone,
     a_pause_in_the_same_transaction_counts,
     an_expired_task_ends_and_is_not_taken,
@@ -45,6 +48,8 @@ on_files!(
     p12_a_damaged_row_stops_no_claim_but_its_own,
     what_another_process_scheduled_is_taken,
     a_queue_that_another_process_paused_is_left_alone,
+    a_queue_s_limit_counts_what_every_instance_holds,
+    what_other_processes_made_due_is_seen_in_new_lanes_and_old_ones,
 );
 
 fn ids(claims: &[Claim]) -> Vec<TaskId> {
@@ -512,4 +517,104 @@ fn a_queue_that_another_process_paused_is_left_alone(kit: &mut Kit) {
     };
     kit.another(false).apply(NOW, vec![pause]).unwrap();
     assert!(kit.claim_by(request).is_empty());
+}
+
+fn limit(kit: &Kit, limit: Option<u32>) {
+    kit.apply(Op::LimitQueue {
+        queue: "default".to_owned(),
+        limit,
+    });
+}
+
+fn a_queue_s_limit_holds_in_every_claim(kit: &mut Kit) {
+    limit(kit, Some(2));
+    kit.insert_all((0..9).map(|_| task()).collect());
+    kit.insert(Insert {
+        kind: "other".into(),
+        delivery: Delivery::AtMostOnce,
+        ..task()
+    });
+    let first = kit.claim(5);
+    assert_eq!(first.len(), 2, "in all its lanes together");
+    assert!(kit.claim(5).is_empty());
+    kit.settle(&first[0], done());
+    assert_eq!(kit.claim(5).len(), 1);
+    let elsewhere = kit.insert(Insert {
+        queue: "elsewhere".into(),
+        ..task()
+    });
+    assert_eq!(ids(&kit.claim(5)), [elsewhere], "other queues have none");
+    limit(kit, Some(3));
+    assert_eq!(kit.claim(5).len(), 1);
+    limit(kit, None);
+    assert_eq!(kit.claim(20).len(), 6);
+}
+
+fn a_queue_s_limit_counts_what_every_instance_holds(kit: &mut Kit) {
+    let other = kit.another(true);
+    limit(kit, Some(3));
+    kit.insert_all((0..9).map(|_| task()).collect());
+    other.refresh().unwrap();
+    let here = kit.claim(2);
+    assert_eq!(here.len(), 2);
+    let (now, request) = (kit.now, kit.request(5));
+    let claim = || {
+        let claim = Op::Claim(request.clone());
+        claimed(other.apply(now, vec![claim]).unwrap().remove(0))
+    };
+    assert_eq!(claim().len(), 1);
+    assert!(kit.claim(5).is_empty() && claim().is_empty());
+    // It dies: until its tasks are taken back nothing shows that they do not run.
+    let instance = here[0].fence.instance;
+    kit.die();
+    assert!(claim().is_empty());
+    let rescue = Op::Rescue {
+        instance,
+        started: Started::Listed([].into()),
+        limit: 500,
+    };
+    other.apply(now, vec![rescue]).unwrap();
+    assert_eq!(claim().len(), 2);
+}
+
+/// A limit and a class change what may be claimed, never what comes first.
+fn p9_what_is_delivered_at_most_once_is_claimed_in_its_order(kit: &mut Kit) {
+    let once = |at| Insert {
+        delivery: Delivery::AtMostOnce,
+        ..due(at)
+    };
+    let ids: Vec<TaskId> = kit
+        .insert_all(vec![
+            once(NOW - 2 * MICRO),
+            due(NOW - MICRO),
+            once(NOW),
+            due(NOW),
+        ])
+        .iter()
+        .map(|scheduled| scheduled.id())
+        .collect();
+    for id in ids {
+        assert_eq!(kit.claim_one().id, id);
+    }
+}
+
+fn what_other_processes_made_due_is_seen_in_new_lanes_and_old_ones(kit: &mut Kit) {
+    let known = kit.insert(due(NOW + S));
+    let other = kit.another(false);
+    let insert = |task: Insert| {
+        let inserted = other.apply(kit.now, vec![Op::Insert(vec![task])]);
+        inserted.unwrap().remove(0).inserted().remove(0).id()
+    };
+    let earlier = insert(due(NOW));
+    let new = insert(Insert {
+        kind: "new".into(),
+        priority: 9,
+        ..task()
+    });
+    assert_eq!(kit.next_at("default", "probe"), Some(NOW + S), "not yet");
+    kit.store().refresh().unwrap();
+    assert_eq!(kit.next_at("default", "probe"), Some(NOW));
+    assert_eq!(kit.next_at("default", "new"), Some(NOW));
+    assert_eq!(ids(&kit.claim(5)), [earlier, new]);
+    assert_eq!(kit.next_at("default", "probe"), Some(NOW + S), "{known}");
 }

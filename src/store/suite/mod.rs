@@ -145,7 +145,7 @@ impl Kit {
             let claim = LaneClaim {
                 lane: lane.id,
                 cost: None,
-                suspect: lane.suspect,
+                class: lane.class,
             };
             match queues.iter_mut().find(|(queue, _)| *queue == lane.queue) {
                 Some((_, queue)) => queue.lanes.push(claim),
@@ -308,6 +308,7 @@ pub(super) fn task() -> Insert {
         scheduled_at: NOW,
         expires_at: None,
         max_attempts: 20,
+        delivery: crate::model::delivery::Delivery::AtLeastOnce,
         tags: Vec::new(),
         options: None,
     }

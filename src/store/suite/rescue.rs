@@ -6,6 +6,7 @@ use super::insert::rows;
 use super::{Kit, NOW, S, done, error, on_every_backend, on_files, task};
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
+use crate::model::delivery::Delivery;
 use crate::model::op::{Action, Changed, Insert, Op, Rescued, Settled, Started};
 use crate::model::query::Query;
 use crate::model::settle::Claim;
@@ -15,6 +16,7 @@ on_every_backend!(
     p4_a_crash_costs_no_attempt_and_too_many_end_the_task,
     p7_a_rescued_task_cannot_be_settled_by_its_last_attempt,
     a_task_that_had_not_been_started_is_given_back_whole,
+    p5_what_is_delivered_at_most_once_is_not_started_again_after_a_crash,
     a_cancel_that_was_requested_is_honoured_by_the_rescue,
     a_task_that_is_taken_back_unstarted_still_has_its_start_deadline,
     only_the_dead_instance_s_tasks_are_taken_back,
@@ -86,6 +88,35 @@ fn p7_a_rescued_task_cannot_be_settled_by_its_last_attempt(kit: &mut Kit) {
     assert_eq!(kit.settle(&stale, error()), Settled::Stale);
     assert_eq!(kit.settle(&fresh, done()), Settled::Applied);
     assert_eq!(kit.ends(id), [AttemptEnd::Crashed, AttemptEnd::Completed]);
+}
+
+fn p5_what_is_delivered_at_most_once_is_not_started_again_after_a_crash(kit: &mut Kit) {
+    let once = || Insert {
+        delivery: Delivery::AtMostOnce,
+        ..task()
+    };
+    let id = kit.insert(once());
+    assert_eq!(kit.task(id).delivery(), Delivery::AtMostOnce);
+    let claim = kit.claim_one();
+    let none = Started::Listed(Arc::new([]));
+    assert_eq!(kit.rescue(claim.fence.instance, none), rescued(0, 1));
+    assert_eq!(kit.state(id), TaskState::Pending, "it had not been started");
+    crash(kit, &kit.claim_one());
+    let task = kit.task(id);
+    assert_eq!((task.state(), task.attempt()), (TaskState::Failed, 1));
+    assert_eq!(task.error(), Some("interrupted"));
+    assert_eq!(kit.ends(id), [AttemptEnd::Crashed]);
+    assert!(kit.claim(9).is_empty());
+    // After a power cut nothing tells what was started.
+    let id = kit.insert(once());
+    let claim = kit.claim_one();
+    kit.rescue(claim.fence.instance, Started::All);
+    assert_eq!(kit.task(id).error(), Some("interrupted"));
+    // Somebody takes the responsibility.
+    assert_eq!(kit.change(id, Action::Retry), Changed::Applied);
+    let claim = kit.claim_one();
+    assert_eq!(kit.settle(&claim, error()), Settled::Applied);
+    assert_eq!(kit.state(id), TaskState::Failed, "once more, and no more");
 }
 
 fn a_task_that_had_not_been_started_is_given_back_whole(kit: &mut Kit) {

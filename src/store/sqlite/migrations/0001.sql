@@ -9,17 +9,21 @@ CREATE TABLE punctual_meta (
 CREATE TABLE punctual_queue (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    paused_at INTEGER
+    paused_at INTEGER,
+    max_running INTEGER
 ) STRICT;
 
--- A queue's tasks of one kind. Tasks that have crashed a process are in a lane of their own (suspect = 1), so that a
--- claim that may not take them does not visit them.
+-- The few queues about which there is something to know, read again after each commit of another process.
+CREATE INDEX punctual_queue_set ON punctual_queue (id) WHERE paused_at IS NOT NULL OR max_running IS NOT NULL;
+
+-- A queue's tasks of one kind and class: 0 plain, 1 suspect (they have crashed a process), 2 delivered at most once. A
+-- lane for each, so that a claim that may not take them does not visit them.
 CREATE TABLE punctual_lane (
     id INTEGER PRIMARY KEY,
     queue INTEGER NOT NULL REFERENCES punctual_queue (id),
     kind TEXT NOT NULL,
-    suspect INTEGER NOT NULL,
-    UNIQUE (queue, kind, suspect)
+    class INTEGER NOT NULL,
+    UNIQUE (queue, kind, class)
 ) STRICT;
 
 -- An instance that is not ended holds the lock on its file, or is dead.
@@ -68,8 +72,8 @@ CREATE UNIQUE INDEX punctual_task_id ON punctual_task (id);
 -- The claim: per lane and priority, the due ones first, in the order of their insertion. About 2 µs a task in and out.
 CREATE INDEX punctual_task_due ON punctual_task (lane, priority, scheduled_at) WHERE state = 0;
 
--- What an instance holds, for its rescue. About 1 µs a task in and out: it is never large.
-CREATE INDEX punctual_task_running ON punctual_task (instance) WHERE state = 10;
+-- What instances hold, for the limits of queues and for their rescue. About 1 µs a task in and out: it is never large.
+CREATE INDEX punctual_task_running ON punctual_task (lane, instance) WHERE state = 10;
 
 -- What has ended, for pruning and counting. About 1 µs a task: it grows at its end. One index for both would cost more: the
 -- few that run are found sooner among themselves.

@@ -6,12 +6,14 @@ use std::task::Wake as TaskWake;
 
 use super::*;
 use crate::id::TaskId;
+use crate::model::delivery::Delivery;
 use crate::model::limits::MAX_PAYLOAD_BYTES;
 use crate::model::new_task::Scheduled;
-use crate::model::op::{Insert, Settled};
+use crate::model::op::{ClaimRequest, Insert, LaneClaim, QueueClaim, Settled};
+use crate::model::outcome::Outcome;
 use crate::model::query::Query;
 use crate::model::retry::RetryPolicy;
-use crate::model::settle::Fence;
+use crate::model::settle::{End, Fence, settle};
 use crate::model::task::Options;
 use crate::store::sqlite::{Durability, SqliteStore};
 use crate::store::{Settings, Store};
@@ -51,6 +53,7 @@ fn task() -> Insert {
         scheduled_at: NOW,
         expires_at: None,
         max_attempts: 1,
+        delivery: Delivery::AtLeastOnce,
         tags: Vec::new(),
         options: None,
     }
@@ -591,4 +594,42 @@ fn p12_what_the_scheduler_writes_is_made_though_no_caller_comes() {
     });
     assert_eq!(kit.queued(), 0);
     assert!(!lock(&kit.store.turn.queue).leading);
+}
+
+/// P5: its claim is on disk before its handler is called, and its end before anybody is told, at any durability. What is
+/// delivered at least once needs neither.
+#[test]
+fn p5_the_claim_and_the_end_of_a_task_delivered_at_most_once_are_synced() {
+    for (delivery, synced) in [(Delivery::AtLeastOnce, false), (Delivery::AtMostOnce, true)] {
+        let kit = kit();
+        let has_synced = || kit.store.turn.with_writer(|writer| writer.has_synced());
+        kit.insert(vec![Insert { delivery, ..task() }]).unwrap();
+        assert!(!has_synced(), "a crash is all that this store survives");
+        let lane = &kit.store.lanes()[0];
+        let lanes = vec![LaneClaim {
+            lane: lane.id,
+            cost: None,
+            class: lane.class,
+        }];
+        let claim = Op::Claim(ClaimRequest {
+            queues: vec![QueueClaim { lanes, limit: 1 }],
+            free: 1,
+            budget: Duration::ZERO,
+            limit: 1,
+            lanes_seen: 1,
+        });
+        let Reply::Claimed(claims) = kit.store.apply(NOW, vec![claim]).unwrap().remove(0) else {
+            panic!("a claim is answered as one");
+        };
+        assert_eq!(has_synced(), synced, "the claim, {delivery:?}");
+        let end = End::Returned {
+            result: Ok(Outcome::done()),
+            late: false,
+        };
+        let ended = settle(&claims[0], end, &RetryPolicy::default(), 0.5, NOW);
+        kit.store
+            .apply(NOW, vec![Op::Settle(vec![ended].into())])
+            .unwrap();
+        assert_eq!(has_synced(), synced, "the end, {delivery:?}");
+    }
 }
