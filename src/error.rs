@@ -48,6 +48,8 @@ pub enum ErrorKind {
     Forked,
     /// A call on the same store from inside one of its transactions.
     Reentrant,
+    /// A caller's transaction took too long, and its SQL was interrupted. Nothing was stored.
+    Interrupted,
 }
 
 /// An error of the crate.

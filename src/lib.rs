@@ -148,6 +148,7 @@ pub use chrono;
 pub use rusqlite;
 
 pub use client::submit::{Receipt, Submit};
+pub use client::transaction::Tx;
 pub use client::{Client, ClientBuilder};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::TaskHandler;

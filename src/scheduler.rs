@@ -171,6 +171,13 @@ impl Builder {
         self
     }
 
+    /// How long a [`transaction`](Client::transaction) or [`TaskContext::complete`] may take: SQL of it that runs after that
+    /// is interrupted, and nothing of it is stored. Default: 5 seconds.
+    pub fn transaction_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.transaction_time = timeout;
+        self
+    }
+
     /// How much of the file the connection that writes keeps in memory, at most. It is taken as it is needed. More helps
     /// when tasks are stored in no order of their due times, into many queues, or with large payloads. 1 MiB to 64 GiB;
     /// default: 16 MiB. In memory it means nothing.

@@ -2,6 +2,7 @@
 
 mod change;
 pub(crate) mod submit;
+pub(crate) mod transaction;
 mod write;
 
 use std::fmt;
@@ -101,6 +102,13 @@ impl ClientBuilder {
     /// default: 16 MiB.
     pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
         self.settings.page_cache_bytes = bytes;
+        self
+    }
+
+    /// How long a [`transaction`](Client::transaction) may take: SQL of it that runs after that is interrupted, and nothing of
+    /// it is stored. Default: 5 seconds.
+    pub fn transaction_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.transaction_time = timeout;
         self
     }
 
@@ -578,6 +586,7 @@ impl Client {
             paused_queues: condition.paused_queues,
             queue_limits: condition.queue_limits,
             is_polling: condition.is_polling,
+            slow_transaction: condition.slow_transaction,
             ..Health::default()
         }
     }

@@ -2,18 +2,23 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::client::Client;
+use crate::client::transaction::Tx;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::token::{StopReason, Token};
 use crate::id::TaskId;
 use crate::model::op::{Op, Settled};
+use crate::model::outcome::Outcome;
 use crate::model::payload::encode;
-use crate::model::settle::Fence;
+use crate::model::retry::RetryPolicy;
+use crate::model::settle::{Claim, End, Settlement, settle};
+use crate::store::{Ending, Holder};
 use crate::time::Timestamp;
 
 /// The largest progress report, as encoded JSON: 16 KiB.
@@ -39,54 +44,49 @@ const MAX_PROGRESS_BYTES: usize = 16 << 10;
 /// }
 /// ```
 pub struct TaskContext {
-    pub(crate) id: TaskId,
-    pub(crate) kind: Arc<str>,
-    pub(crate) queue: Arc<str>,
-    pub(crate) attempt: u32,
-    pub(crate) max_attempts: u32,
-    pub(crate) scheduled_at: Timestamp,
+    pub(crate) claim: Claim,
     pub(crate) deadline: Option<Timestamp>,
-    pub(crate) last_error: Option<String>,
-    pub(crate) fence: Fence,
     pub(crate) token: Arc<Token>,
     pub(crate) client: Client,
+    /// The attempt was settled by [`complete`](Self::complete).
+    pub(crate) settled: AtomicBool,
 }
 
 impl TaskContext {
     /// The task's id: the same in every attempt, so it can serve as an idempotency key.
     #[must_use]
     pub fn id(&self) -> TaskId {
-        self.id
+        self.claim.id
     }
 
     /// The task's kind.
     #[must_use]
     pub fn kind(&self) -> &str {
-        &self.kind
+        &self.claim.kind
     }
 
     /// The queue it was in.
     #[must_use]
     pub fn queue(&self) -> &str {
-        &self.queue
+        &self.claim.queue
     }
 
     /// Which start of the task this is, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.claim.attempt
     }
 
     /// How many attempts the task has, crashed ones not counted.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
-        self.max_attempts
+        self.claim.max_attempts
     }
 
     /// When the task was due.
     #[must_use]
     pub fn scheduled_at(&self) -> DateTime<Utc> {
-        self.scheduled_at.to_utc()
+        self.claim.scheduled_at.to_utc()
     }
 
     /// When the attempt should have ended; `None`: it may take as long as it likes.
@@ -98,7 +98,7 @@ impl TaskContext {
     /// The text of the last attempt's error, if there was one.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
-        self.last_error.as_deref()
+        self.claim.last_error.as_deref()
     }
 
     /// Whether the handler should stop, soon and of its own accord: nobody can stop it otherwise.
@@ -136,28 +136,145 @@ impl TaskContext {
                     value.len()
                 ),
             )
-            .with_task(self.id));
+            .with_task(self.claim.id));
         }
         let op = Op::Progress {
-            fence: self.fence,
+            fence: self.claim.fence,
             value,
         };
         let mut replies = self
             .client
             .store
             .apply(self.client.now(), vec![op])
-            .map_err(|error| error.with_task(self.id))?;
+            .map_err(|error| error.with_task(self.claim.id))?;
         match replies.remove(0).progressed() {
             Settled::Applied => Ok(()),
             Settled::Stale => {
                 self.token.raise(StopReason::Lost);
                 Err(Error::new(
                     ErrorKind::State,
-                    format!("the task {} is not this attempt's any more", self.id),
+                    format!("the task {} is not this attempt's any more", self.claim.id),
                 )
-                .with_task(self.id))
+                .with_task(self.claim.id))
             }
         }
+    }
+
+    /// Completes the task together with the handler's own rows: what the closure does, the tasks that it schedules and the
+    /// completion commit as one, or not at all. So what a handler writes in the scheduler's file happens exactly once,
+    /// however often the process dies (P6).
+    ///
+    /// The closure runs now, on this thread, if the attempt still holds its task. It returns the [`Outcome`], most often
+    /// [`Outcome::done`]; a snooze or a cancellation is committed with its effects just as well. Then the attempt is settled,
+    /// and the handler should return the outcome that it is given. If the closure returns an error or panics nothing of it
+    /// is stored, and how the attempt ends is for the handler to say. For the rules inside see [`Client::transaction`].
+    ///
+    /// # Errors
+    ///
+    /// That of the closure. Of the crate's own: [`ErrorKind::State`] if the task is not this attempt's any more, or was
+    /// settled already, before the closure is called; [`ErrorKind::Unknown`] if the disk failed during the commit: it may or
+    /// may not be stored, and an error that the handler returns is recorded only if it is not; else as
+    /// [`Client::transaction`].
+    ///
+    /// # Panics
+    ///
+    /// If the closure does, once what it did is undone.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Payload, Scheduler, TaskState};
+    /// # use serde::{Deserialize, Serialize};
+    /// # use std::time::Duration;
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Deposit { account: u32, amount: i64 }
+    /// impl Payload for Deposit { const KIND: &'static str = "deposit"; }
+    ///
+    /// let scheduler = Scheduler::in_memory()
+    ///     .handler_fn(|deposit: Deposit, cx| {
+    ///         cx.complete(|tx| {
+    ///             let sql = "UPDATE accounts SET balance = balance + ?2 WHERE id = ?1";
+    ///             tx.sql().execute(sql, (deposit.account, deposit.amount))?;
+    ///             tx.schedule(NewTask::with_kind("receipt", &deposit))?;
+    ///             Ok(punctual::Outcome::done())
+    ///         })
+    ///     })
+    ///     .start()?;
+    /// scheduler.transaction(|tx| {
+    ///     tx.sql().execute_batch("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER)")?;
+    ///     tx.sql().execute("INSERT INTO accounts VALUES (7, 100)", [])?;
+    ///     Ok::<_, punctual::Error>(())
+    /// })?;
+    /// let task = scheduler.schedule(Deposit { account: 7, amount: 5 })?.id();
+    /// let ended = scheduler.wait(task, Duration::from_secs(10))?.expect("it is quick");
+    /// assert_eq!(ended.state(), TaskState::Completed);
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    pub fn complete<E: From<Error>>(
+        &self,
+        run: impl FnOnce(&Tx<'_>) -> std::result::Result<Outcome, E>,
+    ) -> std::result::Result<Outcome, E> {
+        if self.is_settled() {
+            return Err(self.settled_already().into());
+        }
+        let now = self.client.now();
+        let holder = Holder {
+            id: self.claim.id,
+            fence: self.claim.fence,
+        };
+        let mut run = Some(run);
+        let mut failed = None;
+        let committed = self
+            .client
+            .store
+            .transaction(now, Some(holder), &mut |work| match run
+                .take()
+                .map(|run| run(&Tx::new(work, now)))
+            {
+                Some(Ok(outcome)) => Ending::Settle(Box::new(self.settlement(outcome))),
+                Some(Err(error)) => {
+                    failed = Some(error);
+                    Ending::RollBack
+                }
+                None => Ending::RollBack,
+            });
+        match (committed, failed) {
+            (_, Some(error)) => Err(error),
+            (Ok(()), None) => {
+                self.settled.store(true, Ordering::Release);
+                Ok(Outcome::settled())
+            }
+            (Err(error), None) => {
+                if error.kind() == ErrorKind::State {
+                    self.token.raise(StopReason::Lost);
+                }
+                Err(error.with_task(self.claim.id).into())
+            }
+        }
+    }
+
+    /// Whether [`complete`](Self::complete) has settled the attempt.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    fn settled_already(&self) -> Error {
+        let id = self.claim.id;
+        Error::new(
+            ErrorKind::State,
+            format!("the attempt of the task {id} was settled already"),
+        )
+        .with_task(id)
+    }
+
+    fn settlement(&self, outcome: Outcome) -> Settlement {
+        let now = self.client.now();
+        let end = End::Returned {
+            result: Ok(outcome),
+            late: self.deadline.is_some_and(|deadline| deadline <= now),
+        };
+        // No outcome is retried.
+        settle(&self.claim, end, &RetryPolicy::default(), 0.5, now)
     }
 
     /// The client of the scheduler that runs the handler, to schedule further tasks for instance.
@@ -170,9 +287,9 @@ impl TaskContext {
 impl fmt::Debug for TaskContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskContext")
-            .field("id", &self.id)
-            .field("kind", &self.kind)
-            .field("attempt", &self.attempt)
+            .field("id", &self.claim.id)
+            .field("kind", &self.claim.kind)
+            .field("attempt", &self.claim.attempt)
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
     }

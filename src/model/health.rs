@@ -27,6 +27,7 @@ pub struct Health {
     pub(crate) paused_queues: Vec<String>,
     pub(crate) queue_limits: Vec<(String, usize)>,
     pub(crate) is_polling: bool,
+    pub(crate) slow_transaction: Option<String>,
 }
 
 impl Health {
@@ -47,6 +48,14 @@ impl Health {
     #[must_use]
     pub fn last_error(&self) -> Option<(DateTime<Utc>, &Error)> {
         self.last_error.as_ref().map(|(at, error)| (*at, error))
+    }
+
+    /// A transaction of the program's that has taken longer than
+    /// [`transaction_timeout`](crate::Builder::transaction_timeout) and goes on: whose it is, and since when. All writes of
+    /// the process wait for it.
+    #[must_use]
+    pub fn slow_transaction(&self) -> Option<&str> {
+        self.slow_transaction.as_deref()
     }
 
     /// The length of the write-ahead log after the last commit, in bytes.

@@ -37,6 +37,8 @@ pub(crate) enum Verdict {
     Done(Option<Vec<u8>>),
     Snooze(Duration),
     Cancel(String),
+    /// What the attempt came to was committed with its effects.
+    Settled,
 }
 
 impl Outcome {
@@ -60,6 +62,10 @@ impl Outcome {
         Self(Verdict::Snooze(delay))
     }
 
+    pub(crate) fn settled() -> Self {
+        Self(Verdict::Settled)
+    }
+
     /// The task is no longer wanted: it ends as cancelled, and is not tried again.
     pub fn cancel(reason: impl Into<String>) -> Self {
         Self(Verdict::Cancel(clean_text(&reason.into())))
@@ -73,6 +79,7 @@ impl fmt::Debug for Outcome {
             Verdict::Done(_) => write!(f, "Outcome::done"),
             Verdict::Snooze(delay) => write!(f, "Outcome::snooze({delay:?})"),
             Verdict::Cancel(reason) => write!(f, "Outcome::cancel({reason:?})"),
+            Verdict::Settled => write!(f, "Outcome (settled)"),
         }
     }
 }

@@ -206,6 +206,11 @@ pub(crate) fn settle(
                         error: None,
                     }),
                 ),
+                // Not by this attempt, or there would be nothing to settle.
+                Verdict::Settled => failed(
+                    AttemptEnd::Failed,
+                    &Failure::from("it returned the outcome of another attempt"),
+                ),
                 Verdict::Cancel(reason) => (
                     Change::Cancelled,
                     Record::new(AttemptEnd::Cancelled, reason),

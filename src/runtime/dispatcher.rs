@@ -189,7 +189,7 @@ impl Dispatcher {
         Finished {
             place: job.place,
             kind: job.claim.kind,
-            settlement,
+            settlement: Some(settlement),
             ran: None,
         }
     }
@@ -275,15 +275,16 @@ impl Dispatcher {
             let held = self.attempts.rows();
             ops.push(Op::Disown { held });
         }
+        self.unpruned += finished.len();
+        self.forget_settled(&finished);
         let batch = Batch::new(finished, self.control.is_stopping());
         if !batch.ended.is_empty() {
             ops.push(Op::Settle(Arc::clone(&batch.settlements)));
-            self.unpruned += batch.ended.len();
-            if self.unpruned >= PRUNE_FROM {
-                let limit = (2 * std::mem::take(&mut self.unpruned)).min(MAX_PRUNE);
-                let cutoffs = self.retention.cutoffs(now);
-                ops.push(Op::Prune { cutoffs, limit });
-            }
+        }
+        if self.unpruned >= PRUNE_FROM {
+            let limit = (2 * std::mem::take(&mut self.unpruned)).min(MAX_PRUNE);
+            let cutoffs = self.retention.cutoffs(now);
+            ops.push(Op::Prune { cutoffs, limit });
         }
         ops.extend(claim.map(Op::Claim));
         if ops.is_empty() {
@@ -299,6 +300,20 @@ impl Dispatcher {
             since: Stopwatch::start(),
         };
         self.collect(deferred)
+    }
+
+    /// What was settled in a transaction of its own leaves nothing to be written.
+    fn forget_settled(&mut self, finished: &[Finished]) {
+        let settled = || finished.iter().filter(|each| each.settlement.is_none());
+        for each in settled() {
+            if let Some(took) = each.ran {
+                self.costs.saw(&each.kind, took);
+            }
+            if self.control.is_stopping() {
+                self.control.finished.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.attempts.remove(settled().map(|each| each.place));
     }
 
     /// Takes the answer to deferred settlements if it has come, or if it is time to see to it.
@@ -422,7 +437,7 @@ impl Service for Dispatcher {
         }
         if finished
             .iter()
-            .any(|each| each.ran.is_none() && each.settlement.gives_back())
+            .any(|each| each.ran.is_none() && each.gives_back())
         {
             self.refused_until = Some(now + AFTER_REFUSAL);
         }

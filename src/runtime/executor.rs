@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::client::Client;
 use crate::handler::Registry;
@@ -63,56 +64,48 @@ impl Executor {
                 End::Unstarted
             })
         };
-        let mut freed = None;
-        let (end, ran) = match unstarted {
-            Some(end) => {
-                self.attempts.skip(place);
-                (end, None)
-            }
-            None => {
-                let now = self.client.now();
-                let deadline = deadline(&claim, entry.timeout, now);
-                self.attempts.start(place, deadline);
-                let watch = Stopwatch::start();
-                let cx = TaskContext {
-                    id: claim.id,
-                    kind: claim.kind.clone(),
-                    queue: claim.queue.clone(),
-                    attempt: claim.attempt,
-                    max_attempts: claim.max_attempts,
-                    scheduled_at: claim.scheduled_at,
-                    deadline,
-                    last_error: claim.last_error.clone(),
-                    fence: claim.fence,
-                    token,
-                    client: self.client.clone(),
-                };
-                let run = || call(&claim, &cx, |payload| entry.run(payload, &cx));
-                let end = catch_unwind(AssertUnwindSafe(run))
-                    .unwrap_or_else(|panic| End::Panicked(panic_text(panic)));
-                let late = deadline.is_some_and(|deadline| deadline <= self.client.now());
-                let end = match end {
-                    End::Returned { result, .. } => End::Returned { result, late },
-                    end => end,
-                };
-                let (ended, stuck) = self.attempts.end(place);
-                if stuck {
-                    // It was taken for stuck, and perhaps replaced.
-                    self.ready.drop_spare();
-                } else {
-                    freed = Some(ended);
-                }
-                (end, Some(watch.elapsed()))
-            }
+        if let Some(end) = unstarted {
+            self.attempts.skip(place);
+            let settlement = self.settlement(&claim, end, &entry.retry);
+            return self.finish.push(Finished {
+                place,
+                kind: claim.kind,
+                settlement: Some(settlement),
+                ran: None,
+            });
+        }
+        let deadline = deadline(&claim, entry.timeout, self.client.now());
+        self.attempts.start(place, deadline);
+        let watch = Stopwatch::start();
+        let cx = TaskContext {
+            claim,
+            deadline,
+            token,
+            client: self.client.clone(),
+            settled: AtomicBool::new(false),
         };
-        let settlement = self.settlement(&claim, end, &entry.retry);
+        let run = || call(&cx, |payload| entry.run(payload, &cx));
+        let end = catch_unwind(AssertUnwindSafe(run))
+            .unwrap_or_else(|panic| End::Panicked(panic_text(panic)));
+        let late = deadline.is_some_and(|deadline| deadline <= self.client.now());
+        let end = match end {
+            End::Returned { result, .. } => End::Returned { result, late },
+            end => end,
+        };
+        let (ended, was_stuck) = self.attempts.end(place);
+        if was_stuck {
+            // It was taken for stuck, and perhaps replaced.
+            self.ready.drop_spare();
+        }
+        let ran = Some(watch.elapsed());
+        let settlement = (!cx.is_settled()).then(|| self.settlement(&cx.claim, end, &entry.retry));
         self.finish.push(Finished {
             place,
-            kind: claim.kind,
+            kind: cx.claim.kind.clone(),
             settlement,
             ran,
         });
-        if let Some(ended) = freed {
+        if !was_stuck {
             self.client.store.hub().standing().freed(ended);
         }
     }
@@ -134,10 +127,10 @@ impl Executor {
 
 /// Calls the handler, and takes every way in which it can end.
 fn call(
-    claim: &Claim,
     cx: &TaskContext,
     run: impl FnOnce(&[u8]) -> crate::error::Result<crate::model::outcome::TaskResult>,
 ) -> End {
+    let claim = &cx.claim;
     let payload = match &claim.payload {
         Payload::Whole(payload) => payload,
         Payload::Damaged(how) => return End::Damaged(how),
@@ -159,6 +152,13 @@ fn call(
 }
 
 fn tell(end: &End, cx: &TaskContext) {
+    let is_success = matches!(end, End::Returned { result: Ok(_), .. });
+    if cx.is_settled() && !is_success {
+        tell!(
+            warn,
+            "an attempt that was completed ended by an error, which changes nothing"
+        );
+    }
     match end {
         End::Returned {
             result: Ok(outcome),

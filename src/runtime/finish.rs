@@ -12,9 +12,17 @@ use crate::wake::{Wake, lock};
 pub(crate) struct Finished {
     pub(crate) place: Place,
     pub(crate) kind: Arc<str>,
-    pub(crate) settlement: Settlement,
+    /// `None`: it was settled in a transaction of its own.
+    pub(crate) settlement: Option<Settlement>,
     /// How long the handler ran; `None` if it was not called.
     pub(crate) ran: Option<Duration>,
+}
+
+impl Finished {
+    /// Whether the task was not started and waits as before.
+    pub(crate) fn gives_back(&self) -> bool {
+        self.settlement.as_ref().is_some_and(Settlement::gives_back)
+    }
 }
 
 /// Attempts that have ended and are not settled yet.
@@ -44,7 +52,8 @@ impl Finish {
 
     pub(crate) fn push(&self, finished: Finished) {
         let mut state = lock(&self.state);
-        let can_wait = finished.settlement.is_completion();
+        let settlement = finished.settlement.as_ref();
+        let can_wait = settlement.is_none_or(Settlement::is_completion);
         state.finished.push(finished);
         let wakes = !can_wait || state.finished.len() >= state.wakes;
         drop(state);

@@ -27,8 +27,10 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// Those that were settled already are left out.
     pub(super) fn new(finished: Vec<Finished>, while_stopping: bool) -> Self {
-        let (ended, settlements): (_, Vec<_>) = finished.into_iter().map(Ended::split).unzip();
+        let (ended, settlements): (_, Vec<_>) =
+            finished.into_iter().filter_map(Ended::split).unzip();
         Self {
             ended,
             settlements: Arc::new(settlements),
@@ -51,14 +53,14 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    fn split(finished: Finished) -> (Self, Settlement) {
+    fn split(finished: Finished) -> Option<(Self, Settlement)> {
         let Finished {
             place,
             kind,
             settlement,
             ran,
         } = finished;
-        (Self { place, kind, ran }, settlement)
+        settlement.map(|settlement| (Self { place, kind, ran }, settlement))
     }
 
     fn join((ended, settlement): (Self, Settlement)) -> Finished {
@@ -66,7 +68,7 @@ impl Ended {
         Finished {
             place,
             kind,
-            settlement,
+            settlement: Some(settlement),
             ran,
         }
     }

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Lane, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
-use crate::store::{Condition, Hub, NextMaintenance, Store, Ticket};
+use crate::store::{Body, Condition, Holder, Hub, NextMaintenance, Store, Ticket};
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -78,6 +78,26 @@ impl Store for FaultyStore {
 
     fn defer(&self, now: Timestamp, ops: Vec<Op>) -> Ticket {
         Ticket::ready(self.apply(now, ops))
+    }
+
+    fn transaction(
+        &self,
+        now: Timestamp,
+        holder: Option<Holder>,
+        body: &mut Body<'_>,
+    ) -> Result<()> {
+        match Faults::next(&self.faults.writes) {
+            Fault::None => self.inner.transaction(now, holder, body),
+            Fault::Before(kind) => Err(injected(kind)),
+            Fault::After => {
+                self.inner.transaction(now, holder, body)?;
+                Err(injected(ErrorKind::Unknown))
+            }
+        }
+    }
+
+    fn apply_on(&self, now: Timestamp, conn: &rusqlite::Connection, op: Op) -> Result<Reply> {
+        self.inner.apply_on(now, conn, op)
     }
 
     fn read(&self, query: Query) -> Result<Answer> {

@@ -21,6 +21,7 @@ pub(crate) mod standing;
 #[cfg(test)]
 mod suite;
 mod ticket;
+pub(crate) mod work;
 
 use std::fmt;
 use std::path::Path;
@@ -36,6 +37,7 @@ use crate::time::Timestamp;
 pub(crate) use hub::Hub;
 pub use sqlite::Durability;
 pub(crate) use ticket::{Pending, Ticket};
+pub(crate) use work::{Body, Ending, Holder, Work};
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) busy_wait: Duration,
     /// Of the connection that writes.
     pub(crate) page_cache_bytes: usize,
+    /// How long a caller's transaction may take before its SQL is interrupted.
+    pub(crate) transaction_time: Duration,
     /// Whether it will run tasks, and so is an instance that others can outlive.
     pub(crate) runs: bool,
 }
@@ -55,6 +59,7 @@ impl Settings {
             durability: Durability::default(),
             busy_wait: Duration::from_secs(5),
             page_cache_bytes: 16 << 20,
+            transaction_time: Duration::from_secs(5),
             runs,
         }
     }
@@ -97,6 +102,27 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Like [`apply`](Self::apply), but if another transaction is going on it shares the next one and nobody waits for that:
     /// not before somebody waits for the ticket is it certain to be applied.
     fn defer(&self, now: Timestamp, ops: Vec<Op>) -> Ticket;
+
+    /// Runs `body` in a transaction of its own, on this thread, once, and then ends that as it says. With a holder only if
+    /// its attempt still holds its task. If `body` panics, nothing of it is stored and the panic goes on.
+    ///
+    /// # Errors
+    ///
+    /// `State` if the attempt does not hold its task any more, before `body` is run. Any other says that nothing was stored,
+    /// unless its kind is `Unknown`.
+    fn transaction(
+        &self,
+        now: Timestamp,
+        holder: Option<Holder>,
+        body: &mut Body<'_>,
+    ) -> Result<()>;
+
+    /// Applies an operation in a transaction that the caller has begun on a connection of their own.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the connection is not to this file, or no transaction is open on it.
+    fn apply_on(&self, now: Timestamp, conn: &rusqlite::Connection, op: Op) -> Result<Reply>;
 
     /// Reads, without waiting for a writer.
     fn read(&self, query: Query) -> Result<Answer>;
@@ -163,4 +189,6 @@ pub(crate) struct Condition {
     pub(crate) queue_limits: Vec<(String, usize)>,
     /// Other processes' commits are found by looking often.
     pub(crate) is_polling: bool,
+    /// A caller's transaction that takes too long: whose it is, and since when.
+    pub(crate) slow_transaction: Option<String>,
 }

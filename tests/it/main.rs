@@ -8,6 +8,7 @@ mod kit;
 mod lifecycle;
 mod p02_not_early;
 mod p03_not_late;
+mod p06_transactions;
 mod p08_cancel;
 mod p09_order;
 mod p12_never_quiet;

@@ -1,12 +1,13 @@
 //! What a transaction does: the operations of its requests, in an order in which each sees what it has to, and the standing
 //! claim that comes along.
 
+use crate::error::{Error, ErrorKind};
 use crate::model::new_task::Scheduled;
 use crate::model::op::{Insert, Op, Reply};
 use crate::store::Hub;
 use crate::store::sqlite::turn::Request;
 use crate::store::sqlite::tx::Tx;
-use crate::store::sqlite::{change, claim, insert, prune, rescue, settle};
+use crate::store::sqlite::{change, claim, fault, insert, prune, rescue, settle};
 use crate::store::standing::Taken;
 
 /// What went wrong in a transaction.
@@ -20,6 +21,22 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn at(what: &'static str, error: rusqlite::Error) -> Self {
         Self::Sql(what, error)
+    }
+
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Sql(what, error) => fault::of(&format!("cannot {what}"), error),
+            Self::Commit(error) => fault::of_commit(error),
+            Self::Void => Error::new(ErrorKind::Storage, "the transaction was rolled back"),
+        }
+    }
+
+    /// Whether the connection should not be used again.
+    pub(super) fn poisons(&self) -> bool {
+        match self {
+            Self::Sql(_, error) | Self::Commit(error) => fault::poisons(error),
+            Self::Void => false,
+        }
     }
 }
 
@@ -67,7 +84,7 @@ pub(super) fn operate(
                 claims.push((index, replies[index].len(), op));
                 replies[index].push(Reply::Claimed(Vec::new()));
             } else {
-                replies[index].push(checked(tx, what(op), |tx| apply(tx, op))?);
+                replies[index].push(apply_checked(tx, op)?);
             }
         }
     }
@@ -80,7 +97,7 @@ pub(super) fn operate(
         replies[index].push(store_lone(tx, task, stands, hub)?);
     }
     for (request, index, op) in claims {
-        replies[request][index] = checked(tx, what(op), |tx| apply(tx, op))?;
+        replies[request][index] = apply_checked(tx, op)?;
     }
     if stands && tx.done.news.due.is_some_and(|due| due <= tx.now) {
         claim_standing(tx, hub)?;
@@ -157,7 +174,7 @@ fn stand_in(
 }
 
 /// Makes the standing claim, unless it was made already.
-fn claim_standing(tx: &mut Tx<'_>, hub: &Hub) -> std::result::Result<(), Failure> {
+pub(super) fn claim_standing(tx: &mut Tx<'_>, hub: &Hub) -> std::result::Result<(), Failure> {
     let taken = match tx.done.standing.take() {
         // What was stored may have made a lane.
         Some((taken, claims))
@@ -192,6 +209,11 @@ fn checked<T>(
         return Err(Failure::Void);
     }
     Ok(answer)
+}
+
+/// Runs one operation, and looks whether the transaction is still the same.
+pub(super) fn apply_checked(tx: &mut Tx<'_>, op: &Op) -> std::result::Result<Reply, Failure> {
+    checked(tx, what(op), |tx| apply(tx, op))
 }
 
 fn apply(tx: &mut Tx<'_>, op: &Op) -> rusqlite::Result<Reply> {

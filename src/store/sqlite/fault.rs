@@ -21,6 +21,7 @@ pub(super) fn kind(error: &rusqlite::Error) -> ErrorKind {
         }
         ErrorCode::ReadOnly | ErrorCode::PermissionDenied => ErrorKind::ReadOnly,
         ErrorCode::TooBig => ErrorKind::Payload,
+        ErrorCode::OperationInterrupted => ErrorKind::Interrupted,
         _ => ErrorKind::Storage,
     }
 }
@@ -28,6 +29,30 @@ pub(super) fn kind(error: &rusqlite::Error) -> ErrorKind {
 /// An error of a statement: nothing was stored.
 pub(super) fn of(context: &str, error: rusqlite::Error) -> Error {
     Error::new(kind(&error), context).with_source(error)
+}
+
+/// An error of the caller's own SQL, inside a transaction: what is wrong with the SQL or its values is `Invalid`.
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let kind = match error.sqlite_error_code() {
+            Some(
+                ErrorCode::AuthorizationForStatementDenied
+                | ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch
+                | ErrorCode::ParameterOutOfRange
+                | ErrorCode::Unknown,
+            )
+            | None => ErrorKind::Invalid,
+            Some(_) => kind(&error),
+        };
+        let context = match error.sqlite_error_code() {
+            Some(ErrorCode::AuthorizationForStatementDenied) => {
+                "the SQL of a transaction may not begin or end one, attach a file, set a pragma, or write to punctual's tables"
+            }
+            _ => "the SQL of a transaction failed",
+        };
+        Error::new(kind, context).with_source(error)
+    }
 }
 
 /// An error of a COMMIT: after a failed write or sync the transaction may or may not be in the log.

@@ -6,6 +6,8 @@ mod checkpoint;
 mod claim;
 mod fault;
 mod filter;
+mod guard;
+mod guest;
 mod insert;
 mod lanes;
 mod ledger;
@@ -37,14 +39,16 @@ use crate::model::op::{CHUNK, Lane, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
 use crate::process::Home;
+use crate::store::sqlite::guard::Guard;
 use crate::store::sqlite::lanes::Lanes;
 use crate::store::sqlite::ledger::{DeadLedger, Ledger};
 use crate::store::sqlite::open::Opener;
+use crate::store::sqlite::open::identity::{self, Identity};
 use crate::store::sqlite::read::Readers;
 use crate::store::sqlite::turn::{Submitted, Turn};
 use crate::store::sqlite::watch::Watch;
 use crate::store::sqlite::writer::{Shared, Writer};
-use crate::store::{Condition, Hub, NextMaintenance, Settings, Store, Ticket};
+use crate::store::{Body, Condition, Holder, Hub, NextMaintenance, Settings, Store, Ticket};
 use crate::tell::tell;
 use crate::time::Timestamp;
 use crate::wake::lock;
@@ -59,6 +63,8 @@ pub(crate) struct SqliteStore {
     /// `None`: in memory, where reads take the writer.
     readers: Option<Readers>,
     path: Option<PathBuf>,
+    /// Which file that was when it was opened.
+    identity: Option<Identity>,
     instance: i64,
     boot_id: String,
     others: Mutex<Others>,
@@ -157,8 +163,10 @@ impl SqliteStore {
             wal_pages: Arc::new(AtomicI32::new(0)),
             foreign_writes: AtomicU64::new(0),
             heard: AtomicU64::new(0),
+            guard: Arc::new(Guard::new(settings.transaction_time)),
         });
         let path = opener.as_ref().map(|opener| opener.path.clone());
+        let identity = path.as_deref().map(identity::at).transpose()?;
         let boot_id = ledger::boot_id();
         let instance = if settings.runs {
             let (instance, ledger) = enrol(&conn, path.as_deref(), &boot_id, now)?;
@@ -167,13 +175,14 @@ impl SqliteStore {
         } else {
             0
         };
-        let mut writer = Writer::new(conn, opener, Arc::clone(&shared), settings.durability)?;
+        let mut writer = Writer::new(conn, opener, Arc::clone(&shared), settings)?;
         writer.instance = instance;
         Ok(Self {
             shared,
             turn: Arc::new(Turn::new(writer, settings.busy_wait)),
             readers,
             path,
+            identity,
             instance,
             boot_id,
             others: Mutex::default(),
@@ -243,11 +252,17 @@ impl SqliteStore {
         std::mem::forget(watch.take());
     }
 
+    /// Whether this thread may use the store.
+    fn check_caller(&self) -> Result<()> {
+        self.home.check()?;
+        self.turn.check_reentrant()
+    }
+
     fn with_reader<T>(
         &self,
         read: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        self.home.check()?;
+        self.check_caller()?;
         if let Some(error) = &*lock(&self.shared.stopped) {
             return Err(error.clone());
         }
@@ -331,16 +346,35 @@ fn ticket(submitted: Result<Submitted>) -> Ticket {
 
 impl Store for SqliteStore {
     fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>> {
-        self.home.check()?;
+        self.check_caller()?;
         self.turn.apply(now, ops)
     }
 
     fn submit(&self, now: Timestamp, ops: Vec<Op>) -> Ticket {
-        ticket(self.home.check().and_then(|()| self.turn.submit(now, ops)))
+        ticket(
+            self.check_caller()
+                .and_then(|()| self.turn.submit(now, ops)),
+        )
     }
 
     fn defer(&self, now: Timestamp, ops: Vec<Op>) -> Ticket {
-        ticket(self.home.check().and_then(|()| self.turn.defer(now, ops)))
+        ticket(self.check_caller().and_then(|()| self.turn.defer(now, ops)))
+    }
+
+    fn transaction(
+        &self,
+        now: Timestamp,
+        holder: Option<Holder>,
+        body: &mut Body<'_>,
+    ) -> Result<()> {
+        self.check_caller()?;
+        self.turn
+            .exclusive(now, |writer| writer.transaction(now, holder, body))?
+    }
+
+    fn apply_on(&self, now: Timestamp, conn: &rusqlite::Connection, op: Op) -> Result<Reply> {
+        self.check_caller()?;
+        guest::apply(self, now, conn, &op)
     }
 
     fn read(&self, query: Query) -> Result<Answer> {

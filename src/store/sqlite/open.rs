@@ -69,6 +69,8 @@ impl Opener {
             set("journal_mode", "wal", "wal")
                 .and_then(|()| set("synchronous", "FULL", "2"))
                 .and_then(|()| set("wal_autocheckpoint", "0", "0"))
+                // For the user's own tables. Off by default in some builds of SQLite, and on in others.
+                .and_then(|()| set("foreign_keys", "1", "1"))
                 // What a burst leaves of the log is kept for the next, up to this.
                 .and_then(|()| set("journal_size_limit", "16777216", "16777216"))
                 .and_then(|()| set_cache(&conn, self.page_cache_bytes)),
@@ -110,6 +112,7 @@ pub(super) fn memory() -> Result<Connection> {
     let conn = Connection::open_in_memory()
         .map_err(|error| fault::of("cannot open a database in memory", error))?;
     harden(&conn)?;
+    set(&conn, "foreign_keys", "1", "1")?;
     Ok(conn)
 }
 

@@ -72,8 +72,9 @@ impl Request {
         }
     }
 
+    /// Whether somebody was promised that it is on disk, or stands in line to write.
     pub(super) fn is_durable(&self) -> bool {
-        self.ops.iter().any(Op::is_durable)
+        self.cell.sort == Sort::Exclusive || self.ops.iter().any(Op::is_durable)
     }
 
     pub(super) fn must_sync(&self) -> bool {
@@ -98,8 +99,30 @@ impl Drop for Request {
 #[derive(Debug)]
 struct Cell {
     state: Mutex<CellState>,
-    /// Its thread looks by itself whether the turn is free, after [`PATIENCE`].
-    is_patient: bool,
+    sort: Sort,
+}
+
+/// How a request is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    /// By whoever leads.
+    Shared,
+    /// Likewise, and its thread looks by itself whether the turn is free, after [`PATIENCE`].
+    Patient,
+    /// By its own thread alone.
+    Exclusive,
+}
+
+impl Sort {
+    fn of(ops: &[Op]) -> Self {
+        // Nobody minds if it waits a little: nothing starts with it.
+        let is_patient = |op: &Op| matches!(op, Op::Settle(_) | Op::Prune { .. });
+        if ops.iter().all(is_patient) {
+            Self::Patient
+        } else {
+            Self::Shared
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -141,6 +164,8 @@ pub(super) struct Turn {
     /// How many callers wait for room in the queue.
     crowd: AtomicUsize,
     writer: Mutex<Writer>,
+    /// The thread that is inside a transaction of its own; 0: none.
+    inside: AtomicUsize,
     wait: Duration,
     helper: Mutex<Option<Helper>>,
 }
@@ -160,6 +185,7 @@ impl Turn {
             space: Condvar::new(),
             crowd: AtomicUsize::new(0),
             writer: Mutex::new(writer),
+            inside: AtomicUsize::new(0),
             wait,
             helper: Mutex::new(None),
         }
@@ -167,7 +193,8 @@ impl Turn {
 
     /// Applies operations and waits for their commit.
     pub(super) fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>> {
-        let (cell, leads) = self.enqueue(now, ops, Some(thread::current()))?;
+        let sort = Sort::of(&ops);
+        let (cell, leads) = self.enqueue(now, ops, sort, Some(thread::current()))?;
         if leads {
             self.lead();
         }
@@ -177,7 +204,8 @@ impl Turn {
     /// Queues operations for the helper thread, or whoever leads before it.
     pub(super) fn submit(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted> {
         let helper = self.helper()?;
-        let (cell, leads) = self.enqueue(now, ops, None)?;
+        let sort = Sort::of(&ops);
+        let (cell, leads) = self.enqueue(now, ops, sort, None)?;
         if leads {
             // `leading` is set on its behalf.
             helper.notify();
@@ -190,7 +218,8 @@ impl Turn {
 
     /// Leads for operations if the turn is free; else they wait for whoever leads next.
     pub(super) fn defer(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted> {
-        let (cell, leads) = self.enqueue(now, ops, None)?;
+        let sort = Sort::of(&ops);
+        let (cell, leads) = self.enqueue(now, ops, sort, None)?;
         if leads {
             self.lead();
         }
@@ -231,10 +260,9 @@ impl Turn {
         &self,
         now: Timestamp,
         ops: Vec<Op>,
+        sort: Sort,
         thread: Option<thread::Thread>,
     ) -> Result<(Arc<Cell>, bool)> {
-        // Nobody minds if it waits a little: nothing starts with it.
-        let is_patient = |op: &Op| matches!(op, Op::Settle(_) | Op::Prune { .. });
         let cell = Arc::new(Cell {
             state: Mutex::new(CellState {
                 stage: Stage::Queued,
@@ -242,7 +270,7 @@ impl Turn {
                 waker: None,
                 thread,
             }),
-            is_patient: ops.iter().all(is_patient),
+            sort,
         });
         let mut queue = self.room()?;
         queue.requests.push_back(Request {
@@ -277,27 +305,37 @@ impl Turn {
         Ok(queue)
     }
 
-    /// Parks until the request of the calling thread is answered, and leads if it is its turn. Its cell knows the thread.
+    /// Waits until the request of the calling thread is answered, and leads if it is its turn. Its cell knows the thread.
     fn wait_for(&self, cell: &Arc<Cell>) -> Result<Vec<Reply>> {
         let deadline = Deadline::after(self.wait);
-        let patience = if cell.is_patient { PATIENCE } else { MAX_PARK };
+        loop {
+            match self.wait_for_turn(cell, deadline)? {
+                Waited::Answered(answer) => return answer,
+                Waited::Leads => self.lead(),
+            }
+        }
+    }
+
+    /// Parks until the request of the calling thread is answered, or it is its turn to lead.
+    fn wait_for_turn(&self, cell: &Arc<Cell>, deadline: Deadline) -> Result<Waited> {
+        let patience = match cell.sort {
+            Sort::Patient => PATIENCE,
+            Sort::Shared | Sort::Exclusive => MAX_PARK,
+        };
         let mut state = lock(&cell.state);
         loop {
             match std::mem::replace(&mut state.stage, Stage::Taken) {
-                Stage::Done(answer) => return answer,
+                Stage::Done(answer) => return Ok(Waited::Answered(answer)),
                 Stage::Lead => {
                     state.stage = Stage::Queued;
-                    drop(state);
-                    self.lead();
-                    state = lock(&cell.state);
-                    continue;
+                    return Ok(Waited::Leads);
                 }
                 Stage::Invited => {
                     state.stage = Stage::Queued;
                     drop(state);
                     // Whoever leads by now will come upon our request.
                     if !std::mem::replace(&mut lock(&self.queue).leading, true) {
-                        self.lead();
+                        return Ok(Waited::Leads);
                     }
                     state = lock(&cell.state);
                     continue;
@@ -361,7 +399,7 @@ impl Turn {
     fn lead(&self) {
         let mut reign = Reign::new(self);
         let mut writer = lock(&self.writer);
-        while let Some(batch) = reign.next() {
+        while let Next::Batch(batch) = reign.next(None) {
             writer.run(batch);
         }
     }
@@ -388,6 +426,13 @@ impl Turn {
         });
         Ok(wake)
     }
+}
+
+/// What a wait for the turn has come to.
+enum Waited {
+    Answered(Result<Vec<Reply>>),
+    /// `leading` is set on behalf of who waited.
+    Leads,
 }
 
 impl fmt::Debug for Turn {
@@ -418,8 +463,8 @@ impl<'a> Reign<'a> {
         }
     }
 
-    /// The next batch; `None` once the turn is given up.
-    fn next(&mut self) -> Option<Vec<Request>> {
+    /// What is to be served next, by a thread that may have an exclusive request of its own.
+    fn next(&mut self, own: Option<&Arc<Cell>>) -> Next {
         let mut queue = lock(&self.turn.queue);
         for _ in 0..YIELDS {
             if !(1..queue.last).contains(&callers(&queue.requests)) {
@@ -430,14 +475,27 @@ impl<'a> Reign<'a> {
             std::thread::yield_now();
             queue = lock(&self.turn.queue);
         }
+        let front = queue.requests.front().map(|request| &request.cell);
+        let is_exclusive = front.is_some_and(|cell| cell.sort == Sort::Exclusive);
+        if is_exclusive
+            && own
+                .zip(front)
+                .is_some_and(|(own, front)| Arc::ptr_eq(own, front))
+            && let Some(mut request) = queue.requests.pop_front()
+        {
+            // Who asked is here.
+            request.is_answered = true;
+            self.served += 1;
+            return Next::Own;
+        }
         let is_over = self.served > 0
             && (self.served >= MAX_REIGN_OPS
                 || self.since.elapsed() >= MAX_REIGN
                 || !queue.requests.iter().any(Request::is_durable));
-        if queue.requests.is_empty() || is_over {
+        if queue.requests.is_empty() || is_over || is_exclusive {
             self.over = true;
             self.turn.hand_on(&mut queue);
-            return None;
+            return Next::Over;
         }
         let batch = take_batch(&mut queue.requests);
         queue.last = callers(&batch);
@@ -449,8 +507,17 @@ impl<'a> Reign<'a> {
             self.turn.space.notify_all();
         }
         self.served += batch.iter().map(|request| request.ops.len()).sum::<usize>();
-        Some(batch)
+        Next::Batch(batch)
     }
+}
+
+/// What a leader serves.
+enum Next {
+    Batch(Vec<Request>),
+    /// The exclusive request of the leader's own thread.
+    Own,
+    /// Nothing: the turn is given up.
+    Over,
 }
 
 impl Drop for Reign<'_> {
@@ -474,7 +541,7 @@ fn take_batch(requests: &mut VecDeque<Request>) -> Vec<Request> {
     let mut batch = Vec::new();
     let mut ops = 0;
     while let Some(request) = requests.front() {
-        if ops >= MAX_REIGN_OPS {
+        if ops >= MAX_REIGN_OPS || request.cell.sort == Sort::Exclusive {
             break;
         }
         ops += request.ops.len();
@@ -510,7 +577,10 @@ impl Turn {
         // A caller who comes before the one who is invited wakes takes the turn, and his request along. The patient ones
         // look for themselves.
         queue.leading = false;
-        let mut own = queue.requests.iter().filter(|each| !each.cell.is_patient);
+        let mut own = queue
+            .requests
+            .iter()
+            .filter(|each| each.cell.sort != Sort::Patient);
         if let Some(next) = own.find(waits) {
             tell(next, Stage::Invited);
         }
@@ -528,7 +598,7 @@ impl Pending for Submitted {
         {
             let mut state = lock(&self.cell.state);
             state.thread = Some(thread::current());
-            if self.cell.is_patient && matches!(state.stage, Stage::Queued) {
+            if self.cell.sort == Sort::Patient && matches!(state.stage, Stage::Queued) {
                 // It has been patient for long enough.
                 state.stage = Stage::Invited;
             }
@@ -549,5 +619,6 @@ impl Pending for Submitted {
     }
 }
 
+mod exclusive;
 #[cfg(test)]
 mod tests;

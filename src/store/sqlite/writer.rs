@@ -4,6 +4,8 @@
 //! disk, for one, rolls all of it back, and the next statement would commit alone. A batch that failed is rolled back
 //! whole, and each of its requests is run again in a transaction of its own, so that a culprit fails alone.
 
+mod transaction;
+
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use crate::model::op::{Op, Reply};
 use crate::model::settle::Fence;
 use crate::store::sqlite::batch::{Failure, operate};
 use crate::store::sqlite::checkpoint::Checkpoints;
+use crate::store::sqlite::guard::Guard;
 use crate::store::sqlite::lanes::{Lanes, News, read_heads};
 use crate::store::sqlite::ledger::Ledger;
 use crate::store::sqlite::open::identity::{self, Identity};
@@ -22,7 +25,7 @@ use crate::store::sqlite::open::{Durability, Opener};
 use crate::store::sqlite::turn::Request;
 use crate::store::sqlite::tx::{Done, Tx};
 use crate::store::sqlite::{fault, rescue};
-use crate::store::{Condition, Hub};
+use crate::store::{Condition, Hub, Settings};
 use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
@@ -43,6 +46,7 @@ pub(super) struct Shared {
     pub(super) foreign_writes: AtomicU64,
     /// How often cancellations by other processes were heard of.
     pub(super) heard: AtomicU64,
+    pub(super) guard: Arc<Guard>,
 }
 
 impl Shared {
@@ -56,6 +60,7 @@ impl Shared {
             // Each page of the log has a header of 24 bytes.
             wal_bytes: pages * (4096 + 24),
             paused_queues: lanes.paused().cloned().collect(),
+            slow_transaction: self.guard.slow(),
             queue_limits: limits
                 .map(|(queue, limit)| (queue.clone(), limit as usize))
                 .collect(),
@@ -76,6 +81,7 @@ pub(super) struct Writer {
     file: Option<File>,
     shared: Arc<Shared>,
     durability: Durability,
+    guard: Arc<Guard>,
     pub(super) instance: i64,
     /// Whether the connection syncs at each commit now.
     syncs: bool,
@@ -104,7 +110,7 @@ impl Writer {
         conn: Connection,
         opener: Option<Opener>,
         shared: Arc<Shared>,
-        durability: Durability,
+        settings: Settings,
     ) -> Result<Self> {
         let checkpoints = Checkpoints::new(Arc::clone(&shared.wal_pages), opener.clone());
         let file = opener
@@ -113,8 +119,9 @@ impl Writer {
         let mut writer = Self {
             conn: None,
             file,
+            guard: Arc::clone(&shared.guard),
             shared,
-            durability,
+            durability: settings.durability,
             instance: 0,
             syncs: true,
             data_version: 0,
@@ -142,7 +149,8 @@ impl Writer {
             pages.store(length, Ordering::Relaxed);
             Ok(())
         }))
-        .map_err(|error| fault::of("cannot watch the log", error))?;
+        .and_then(|()| self.guard.install(&mut conn))
+        .map_err(|error| fault::of("cannot watch the connection", error))?;
         self.syncs = true;
         self.data_version = 0;
         self.conn = Some(conn);
@@ -179,7 +187,11 @@ impl Writer {
     fn run_with(&mut self, batch: Vec<Request>, stands: bool) {
         let mut done = Done::default();
         match self.transact(&batch, stands, &mut done) {
-            Ok(replies) => self.publish(batch, replies, done),
+            Ok(replies) => self.publish(done, || {
+                for (mut request, replies) in batch.into_iter().zip(replies) {
+                    request.answer(Ok(replies));
+                }
+            }),
             Err(error)
                 if runs_again(error.kind()) && (batch.len() > 1 || done.standing.is_some()) =>
             {
@@ -193,7 +205,8 @@ impl Writer {
                 if error.kind() != ErrorKind::Unknown {
                     done.undo_standing();
                 }
-                self.note(&batch, &error);
+                let now = batch.first().map_or(Timestamp::MIN, |request| request.now);
+                self.note(now, &error);
                 for mut request in batch {
                     request.answer(Err(error.clone()));
                 }
@@ -230,8 +243,7 @@ impl Writer {
         lock(&self.shared.stopped).get_or_insert_with(|| error.clone());
     }
 
-    fn note(&mut self, batch: &[Request], error: &Error) {
-        let now = batch.first().map_or(Timestamp::MIN, |request| request.now);
+    fn note(&mut self, now: Timestamp, error: &Error) {
         *lock(&self.shared.last_error) = Some((now, error.clone()));
         tell!(warn, %error, "a write failed");
         if fault::stops(error.kind()) {
@@ -277,34 +289,14 @@ impl Writer {
         stands: bool,
         done: &mut Done,
     ) -> std::result::Result<Vec<Vec<Reply>>, Failure> {
+        let claims = |op: &Op| matches!(op, Op::Claim(_));
+        let stands = self.begin(
+            stands,
+            || batch.iter().any(|request| request.ops.iter().any(claims)),
+            done,
+        )?;
         let conn = self.conn.as_ref().expect("checked");
-        run_sql(conn, "BEGIN IMMEDIATE")
-            .map_err(|error| Failure::at("begin a transaction", error))?;
-        if self.file.is_some() {
-            // What another connection has committed may be learnt at once.
-            learn_foreign_writes(conn, &self.shared, &mut self.data_version, self.instance)
-                .map_err(|error| Failure::at("begin a transaction", error))?;
-        }
-        let heard = self.shared.heard.load(Ordering::SeqCst);
-        if heard != self.forgotten {
-            conn.prepare_cached(rescue::FORGET_CANCELS)
-                .and_then(|mut forget| forget.execute([self.instance]))
-                .map_err(|error| Failure::at("forget cancellations", error))?;
-        }
-        done.heard = heard;
         let hub = &self.shared.hub;
-        let mut stands = stands;
-        if lock(&self.shared.lanes).is_stale() {
-            let claims =
-                |request: &Request| request.ops.iter().any(|op| matches!(op, Op::Claim(_)));
-            if (stands && hub.standing().stands()) || batch.iter().any(claims) {
-                freshen_heads(conn, &self.shared)
-                    .map_err(|error| Failure::at("begin a transaction", error))?;
-            } else {
-                // One may be left from now on that is for what is not known here yet.
-                stands = false;
-            }
-        }
         let mut tx = Tx {
             conn,
             now: Timestamp::MIN,
@@ -320,24 +312,46 @@ impl Writer {
         Ok(replies)
     }
 
+    /// Begins a transaction, and learns what others have done. Returns whether a standing claim may still come along.
+    fn begin(
+        &mut self,
+        stands: bool,
+        claims: impl FnOnce() -> bool,
+        done: &mut Done,
+    ) -> std::result::Result<bool, Failure> {
+        let conn = self.conn.as_ref().expect("checked");
+        let failed = |error| Failure::at("begin a transaction", error);
+        run_sql(conn, "BEGIN IMMEDIATE").map_err(failed)?;
+        if self.file.is_some() {
+            // What another connection has committed may be learnt at once.
+            learn_foreign_writes(conn, &self.shared, &mut self.data_version, self.instance)
+                .map_err(failed)?;
+        }
+        let heard = self.shared.heard.load(Ordering::SeqCst);
+        if heard != self.forgotten {
+            conn.prepare_cached(rescue::FORGET_CANCELS)
+                .and_then(|mut forget| forget.execute([self.instance]))
+                .map_err(|error| Failure::at("forget cancellations", error))?;
+        }
+        done.heard = heard;
+        if !lock(&self.shared.lanes).is_stale() {
+            return Ok(stands);
+        }
+        if claims() || stands && self.shared.hub.standing().stands() {
+            freshen_heads(conn, &self.shared).map_err(failed)?;
+            return Ok(stands);
+        }
+        // One may be left from now on that is for what is not known here yet.
+        Ok(false)
+    }
+
     /// Leaves no transaction open, and no connection that cannot be trusted.
     fn clean_up(&mut self, failure: Failure) -> Error {
         self.roll_back();
-        match failure {
-            Failure::Sql(what, error) => {
-                if fault::poisons(&error) {
-                    self.give_up_connection();
-                }
-                fault::of(&format!("cannot {what}"), error)
-            }
-            Failure::Commit(error) => {
-                if fault::poisons(&error) {
-                    self.give_up_connection();
-                }
-                fault::of_commit(error)
-            }
-            Failure::Void => Error::new(ErrorKind::Storage, "the transaction was rolled back"),
+        if failure.poisons() {
+            self.give_up_connection();
         }
+        failure.into_error()
     }
 
     /// Ends the transaction, unless SQLite has done so.
@@ -359,7 +373,7 @@ impl Writer {
     }
 
     /// After COMMIT: first the caches learn, then the callers are answered, then everybody else is told.
-    fn publish(&mut self, batch: Vec<Request>, replies: Vec<Vec<Reply>>, done: Done) {
+    fn publish(&mut self, done: Done, answer: impl FnOnce()) {
         self.commits += 1;
         self.forgotten = done.heard;
         lock(&self.shared.lanes).learn(done.learnt);
@@ -372,9 +386,7 @@ impl Writer {
             ledger.end(&done.settled);
         }
         self.shared.hub.cancel(&done.news.cancelled);
-        for (mut request, replies) in batch.into_iter().zip(replies) {
-            request.answer(Ok(replies));
-        }
+        answer();
         if let Some(at) = done.expires {
             self.shared.hub.expires(at);
         }

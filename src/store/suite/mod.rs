@@ -12,6 +12,7 @@ mod read;
 mod rescue;
 mod settle;
 mod standing;
+mod transaction;
 
 use std::path::PathBuf;
 use std::sync::Arc;

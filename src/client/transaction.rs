@@ -1,0 +1,211 @@
+//! Transactions: tasks that commit with the user's own rows, or not at all.
+
+use std::fmt;
+
+use rusqlite::Connection;
+
+use crate::client::Client;
+use crate::client::write::{self, Write};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
+use crate::id::TaskId;
+use crate::model::answer::Cancel;
+use crate::model::new_task::{NewTask, Scheduled};
+use crate::store::{Ending, Work};
+use crate::time::Timestamp;
+
+/// The inside of a transaction on the scheduler's own file, made by [`Client::transaction`] and
+/// [`TaskContext::complete`](crate::TaskContext::complete): the user's SQL, and tasks that are stored with it.
+///
+/// What it answers is so once the transaction has committed, and not before: nothing is started, and no handler is asked to
+/// stop, until then. For other calls on the same store from inside, see [`ErrorKind::Reentrant`].
+pub struct Tx<'a> {
+    work: &'a dyn Work,
+    now: Timestamp,
+}
+
+impl<'a> Tx<'a> {
+    pub(crate) fn new(work: &'a dyn Work, now: Timestamp) -> Self {
+        Self { work, now }
+    }
+
+    /// Stores a task with the transaction.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::schedule`]. After [`ErrorKind::Invalid`] and [`ErrorKind::Payload`] the transaction can go on; after any
+    /// other it cannot be committed.
+    pub fn schedule(&self, task: impl Into<NewTask>) -> Result<Scheduled> {
+        self.run(write::schedule(self.now, task.into()))
+    }
+
+    /// Stores tasks with the transaction, and answers in their order.
+    ///
+    /// # Errors
+    ///
+    /// As [`schedule`](Self::schedule).
+    pub fn schedule_many<T: Into<NewTask>>(
+        &self,
+        tasks: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Scheduled>> {
+        self.run(write::schedule_many(self.now, tasks))
+    }
+
+    /// Cancels a task with the transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] if there is no such task; else as [`schedule`](Self::schedule).
+    pub fn cancel(&self, id: impl Into<TaskId>) -> Result<Cancel> {
+        self.run(write::cancel(id.into()))
+    }
+
+    /// The connection, for the user's own SQL: it sees and shares the transaction, which is an immediate one, so it never
+    /// has to be tried again for another's sake. Foreign keys are enforced.
+    ///
+    /// Refused as not authorised are `BEGIN`, `COMMIT`, `ROLLBACK`, `SAVEPOINT`, `ATTACH`, a `PRAGMA` that sets anything, and
+    /// writes to the tables `punctual_…`, which may be read.
+    #[must_use]
+    pub fn sql(&self) -> &Connection {
+        self.work.sql()
+    }
+
+    fn run<T>(&self, write: Result<Write<T>>) -> Result<T> {
+        let write = write?;
+        let reply = self.work.apply(write.op).map(|reply| vec![reply]);
+        write::answer(reply, write.task, write.answer)
+    }
+}
+
+impl fmt::Debug for Tx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Runs a closure in a transaction on the file: the user's own SQL, and any number of tasks, commit together or not at
+    /// all. What the closure returns is handed back once that is on disk, at the durability of the store.
+    ///
+    /// The closure runs now, on this thread, in the scheduler's own write path: other writes wait for it, so it should do
+    /// nothing but SQL. If it returns an error or panics, everything that it did is undone, and nobody else's.
+    ///
+    /// # Errors
+    ///
+    /// That of the closure. Of the crate's own: [`ErrorKind::Busy`] if its turn did not come in time, before it is called;
+    /// [`ErrorKind::Interrupted`] if it took longer than
+    /// [`transaction_timeout`](crate::Builder::transaction_timeout); [`ErrorKind::Invalid`] if its SQL ended the transaction;
+    /// [`ErrorKind::Unknown`] if the disk failed during the commit: it may or may not be stored;
+    /// [`ErrorKind::Reentrant`] inside another transaction on the same store; else as [`schedule`](Self::schedule).
+    ///
+    /// # Panics
+    ///
+    /// If the closure does, once what it did is undone.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Scheduler};
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let order = scheduler.transaction(|tx| {
+    ///     tx.sql().execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")?;
+    ///     tx.sql().execute("INSERT INTO orders (item) VALUES (?1)", ["a kettle"])?;
+    ///     let order = tx.sql().last_insert_rowid();
+    ///     tx.schedule(NewTask::with_kind("ship", &order))?;
+    ///     Ok::<_, punctual::Error>(order)
+    /// })?;
+    /// assert_eq!(order, 1);
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    pub fn transaction<T, E: From<Error>>(
+        &self,
+        run: impl FnOnce(&Tx<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let now = self.now();
+        let mut run = Some(run);
+        let mut answer = None;
+        let committed = self.store.transaction(now, None, &mut |work| {
+            let Some(run) = run.take() else {
+                return Ending::RollBack;
+            };
+            let ran = run(&Tx::new(work, now));
+            let ending = match ran {
+                Ok(_) => Ending::Commit,
+                Err(_) => Ending::RollBack,
+            };
+            answer = Some(ran);
+            ending
+        });
+        match (committed, answer) {
+            // The closure may know more of what went wrong.
+            (_, Some(Err(error))) => Err(error),
+            (Ok(()), Some(answer)) => answer,
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), None) => unreachable!("a transaction that has ended was run"),
+        }
+    }
+
+    /// Stores a task in a transaction of the user's own, on a connection of the user's own to the same file, such as a
+    /// [`rusqlite::Transaction`]: it is stored if that commits, and its due time is then noticed without a further call.
+    /// How safe the commit is, is that connection's affair.
+    ///
+    /// The connection needs a busy timeout, as all writers wait for one another; a transaction that begins by reading should
+    /// be an immediate one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the connection is to another file, to this one under another name (a hard link), or has no
+    /// open transaction; [`ErrorKind::ReadOnly`] if it cannot write; [`ErrorKind::Replaced`] if the file is not there any
+    /// more; [`ErrorKind::Unsupported`] for a store in memory; [`ErrorKind::Busy`] if another connection is writing; else as
+    /// [`schedule`](Self::schedule).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{Client, NewTask, rusqlite::Connection};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("app.db");
+    /// let client = Client::open(&path)?;
+    /// let mut conn = Connection::open(&path)?;
+    /// let tx = conn.transaction()?;
+    /// tx.execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")?;
+    /// let task = client.schedule_in(&tx, NewTask::with_kind("ship", &1))?.id();
+    /// tx.rollback()?;
+    /// assert!(client.get(task)?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn schedule_in(&self, conn: &Connection, task: impl Into<NewTask>) -> Result<Scheduled> {
+        let now = self.now();
+        self.run_in(conn, now, write::schedule(now, task.into()))
+    }
+
+    /// Stores tasks in a transaction of the user's own, and answers in their order.
+    ///
+    /// # Errors
+    ///
+    /// As [`schedule_in`](Self::schedule_in).
+    pub fn schedule_many_in<T: Into<NewTask>>(
+        &self,
+        conn: &Connection,
+        tasks: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Scheduled>> {
+        let now = self.now();
+        self.run_in(conn, now, write::schedule_many(now, tasks))
+    }
+
+    /// Cancels a task in a transaction of the user's own. A handler that runs is asked to stop when that has committed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] if there is no such task; else as [`schedule_in`](Self::schedule_in).
+    pub fn cancel_in(&self, conn: &Connection, id: impl Into<TaskId>) -> Result<Cancel> {
+        self.run_in(conn, self.now(), write::cancel(id.into()))
+    }
+
+    fn run_in<T>(&self, conn: &Connection, now: Timestamp, write: Result<Write<T>>) -> Result<T> {
+        let write = write?;
+        let reply = self.store.apply_on(now, conn, write.op);
+        write::answer(reply.map(|reply| vec![reply]), write.task, write.answer)
+    }
+}

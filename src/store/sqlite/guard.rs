@@ -1,0 +1,198 @@
+//! What the caller's own SQL may do inside a transaction on the write connection, and for how long.
+//!
+//! The hooks are installed once, with the connection: to install an authorizer expires all prepared statements. They let
+//! everything pass but while the caller's code runs. Between two calls of its own to the crate it may neither end the
+//! transaction nor write to our tables, and what runs too long is interrupted.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+
+use crate::error::{Error, ErrorKind};
+use crate::id::TaskId;
+use crate::time::Stopwatch;
+use crate::wake::lock;
+
+/// How many steps of SQLite's machine there are between two looks at the time.
+const LOOK_AFTER: c_int = 1_000;
+
+/// Pragmas that only tell something, which also some virtual tables need.
+const PRAGMAS: [&str; 11] = [
+    "data_version",
+    "database_list",
+    "foreign_key_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "page_count",
+    "page_size",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+];
+
+/// Watches over the caller's SQL.
+#[derive(Debug)]
+pub(super) struct Guard {
+    /// How long a transaction of the caller's may take.
+    limit: Duration,
+    /// Whether what runs now is the caller's own.
+    is_theirs: AtomicBool,
+    has_interrupted: AtomicBool,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    since: Stopwatch,
+    thread: Thread,
+    task: Option<TaskId>,
+}
+
+impl Guard {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            is_theirs: AtomicBool::new(false),
+            has_interrupted: AtomicBool::new(false),
+            running: Mutex::new(None),
+        }
+    }
+
+    /// Has the guard look at everything that the connection does from now on.
+    pub(super) fn install(self: &Arc<Self>, conn: &mut Connection) -> rusqlite::Result<()> {
+        let guard = Arc::clone(self);
+        conn.authorizer(Some(move |context: AuthContext<'_>| {
+            guard.authorize(&context)
+        }))?;
+        let guard = Arc::clone(self);
+        // A transaction that was ended from inside is over: what comes after it would commit alone.
+        conn.commit_hook(Some(move || guard.is_theirs()))?;
+        let guard = Arc::clone(self);
+        conn.progress_handler(LOOK_AFTER, Some(move || guard.interrupts()))
+    }
+
+    /// A transaction of the caller's begins; it ends when what is returned is dropped, even by a panic.
+    pub(super) fn enter(&self, task: Option<TaskId>) -> Entered<'_> {
+        self.has_interrupted.store(false, Ordering::Relaxed);
+        *lock(&self.running) = Some(Running {
+            since: Stopwatch::start(),
+            thread: thread::current(),
+            task,
+        });
+        self.is_theirs.store(true, Ordering::Relaxed);
+        Entered(self)
+    }
+
+    /// Runs what is the crate's own, inside a transaction of the caller's.
+    pub(super) fn as_ours<T>(&self, run: impl FnOnce() -> T) -> T {
+        struct Theirs<'a>(&'a Guard);
+        impl Drop for Theirs<'_> {
+            fn drop(&mut self) {
+                self.0.is_theirs.store(true, Ordering::Relaxed);
+            }
+        }
+        self.is_theirs.store(false, Ordering::Relaxed);
+        let _theirs = Theirs(self);
+        run()
+    }
+
+    /// Whether the transaction has taken too long, and something of it was interrupted for that.
+    pub(super) fn has_interrupted(&self) -> bool {
+        self.has_interrupted.load(Ordering::Relaxed)
+    }
+
+    /// What became of a transaction that is not open any more, although nobody has committed it or rolled it back.
+    pub(super) fn why_ended(&self) -> Error {
+        if self.has_interrupted() {
+            let limit = self.limit;
+            return Error::new(
+                ErrorKind::Interrupted,
+                format!("the transaction has taken over {limit:?}: its SQL was interrupted"),
+            );
+        }
+        Error::invalid(
+            "the transaction was ended from inside, by ON CONFLICT ROLLBACK or RAISE(ROLLBACK)",
+        )
+    }
+
+    /// A transaction that has taken too long and goes on: whose it is, and since when.
+    pub(super) fn slow(&self) -> Option<String> {
+        let running = lock(&self.running);
+        let running = running.as_ref()?;
+        let (took, name) = (running.since.elapsed(), running.thread.name());
+        (took > self.limit).then(|| {
+            let task = running
+                .task
+                .map_or(String::new(), |id| format!(" of the task {id}"));
+            let name = name.unwrap_or("without a name");
+            format!("a transaction{task} on the thread {name} has taken {took:.1?} so far")
+        })
+    }
+
+    fn is_theirs(&self) -> bool {
+        self.is_theirs.load(Ordering::Relaxed)
+    }
+
+    /// Whether to interrupt the statement that runs.
+    fn interrupts(&self) -> bool {
+        let is_slow = |running: &Running| running.since.elapsed() > self.limit;
+        let interrupts = self.is_theirs() && lock(&self.running).as_ref().is_some_and(is_slow);
+        if interrupts {
+            self.has_interrupted.store(true, Ordering::Relaxed);
+        }
+        interrupts
+    }
+
+    fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
+        if !self.is_theirs() || is_allowed(&context.action) {
+            Authorization::Allow
+        } else {
+            Authorization::Deny
+        }
+    }
+}
+
+/// Dropped, it ends the time of the caller's code.
+pub(super) struct Entered<'a>(&'a Guard);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.is_theirs.store(false, Ordering::Relaxed);
+        *lock(&self.0.running) = None;
+    }
+}
+
+/// Whether the caller's own SQL may do this.
+fn is_allowed(action: &AuthAction<'_>) -> bool {
+    use AuthAction as A;
+    match action {
+        A::Transaction { .. } | A::Savepoint { .. } | A::Attach { .. } | A::Detach { .. } => false,
+        A::Pragma { pragma_name, .. } => PRAGMAS.contains(pragma_name),
+        A::Insert { table_name }
+        | A::Update { table_name, .. }
+        | A::Delete { table_name }
+        | A::CreateTable { table_name }
+        | A::DropTable { table_name }
+        | A::AlterTable { table_name, .. }
+        | A::CreateIndex { table_name, .. }
+        | A::DropIndex { table_name, .. }
+        | A::CreateTrigger { table_name, .. }
+        | A::CreateTempTrigger { table_name, .. }
+        | A::DropTrigger { table_name, .. } => !is_ours(table_name),
+        _ => true,
+    }
+}
+
+fn is_ours(table: &str) -> bool {
+    let prefix = "punctual_";
+    table
+        .get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}

@@ -1,0 +1,75 @@
+//! Operations in a transaction of the user's own, on a connection of the user's own to the same file.
+//!
+//! Nothing is told of them here: whether they commit only the file will say, and it is looked at for every commit of
+//! another connection. So they may not be made on a connection whose commits cannot be seen there.
+
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+
+use rusqlite::{Connection, MAIN_DB};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::op::{Op, Reply};
+use crate::store::sqlite::batch::apply_checked;
+use crate::store::sqlite::open::identity;
+use crate::store::sqlite::tx::{Done, Tx};
+use crate::store::sqlite::{SqliteStore, fault};
+use crate::time::Timestamp;
+
+pub(super) fn apply(
+    store: &SqliteStore,
+    now: Timestamp,
+    conn: &Connection,
+    op: &Op,
+) -> Result<Reply> {
+    check(store, conn)?;
+    let mut done = Done::default();
+    let mut tx = Tx {
+        conn,
+        now,
+        // A cancellation is then left in the file for whoever runs the task, this process as well.
+        instance: 0,
+        lanes: &store.shared.lanes,
+        wants_events: false,
+        drawn: &mut 0,
+        waiting: &AtomicUsize::new(0),
+        done: &mut done,
+    };
+    apply_checked(&mut tx, op).map_err(|failure| failure.into_error())
+}
+
+/// # Errors
+///
+/// `Invalid` for a connection to another file, or to this one under another name, or without a transaction; `ReadOnly` for
+/// one that cannot write; `Replaced` if the file is not there any more.
+fn check(store: &SqliteStore, conn: &Connection) -> Result<()> {
+    let (Some(path), Some(identity)) = (&store.path, store.identity) else {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "a store in memory has no other connections: use transaction()",
+        ));
+    };
+    let theirs = conn.path().unwrap_or_default();
+    if Path::new(theirs) != path {
+        return Err(Error::invalid(match theirs {
+            "" => format!("the connection is to no file, not to {}", path.display()),
+            theirs => format!("the connection is to {theirs}, not to {}", path.display()),
+        }));
+    }
+    identity::check(path, identity)?;
+    let readonly = conn
+        .is_readonly(MAIN_DB)
+        .map_err(|error| fault::of("cannot ask the connection", error))?;
+    if readonly {
+        return Err(Error::new(
+            ErrorKind::ReadOnly,
+            format!("the connection to {theirs} cannot write"),
+        ));
+    }
+    if conn.is_autocommit() {
+        return Err(Error::invalid(
+            "no transaction is open on the connection: nothing would be rolled back",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! A caller's transaction: what runs inside it, on the caller's thread, and how it ends.
+
+use rusqlite::Connection;
+
+use crate::error::Result;
+use crate::id::TaskId;
+use crate::model::op::{Op, Reply};
+use crate::model::settle::{Fence, Settlement};
+
+/// The inside of a transaction.
+pub(crate) trait Work {
+    /// Applies an operation, which is undone if the transaction is.
+    ///
+    /// # Errors
+    ///
+    /// After any of its errors the transaction cannot be committed any more.
+    fn apply(&self, op: Op) -> Result<Reply>;
+
+    /// For the caller's own SQL.
+    fn sql(&self) -> &Connection;
+}
+
+/// How a transaction ends.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    Commit,
+    /// The attempt that it was made for ends with it.
+    Settle(Box<Settlement>),
+    RollBack,
+}
+
+/// What runs inside, once.
+pub(crate) type Body<'a> = dyn FnMut(&dyn Work) -> Ending + 'a;
+
+/// The attempt that a transaction is made for: only while it holds its task.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Holder {
+    pub(crate) id: TaskId,
+    pub(crate) fence: Fence,
+}
