@@ -35,6 +35,8 @@ mod ours;
 mod pairs;
 #[path = "load/payload.rs"]
 mod payload;
+#[path = "load/processes.rs"]
+mod processes;
 #[path = "load/quantile.rs"]
 mod quantile;
 #[path = "load/recovery.rs"]
@@ -90,6 +92,8 @@ fn main() -> Result<()> {
         ("W8", immediate::run),
         ("W9", payload::w9),
         ("W10", recovery::run),
+        ("W11", processes::flat_out),
+        ("W12", processes::wake_up),
     ];
     let names = arguments.iter().any(|each| each.starts_with('W'));
     for (name, workload) in workloads {

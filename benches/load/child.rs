@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use crate::{Result, idle, recovery};
+use crate::{Result, idle, processes, recovery};
 
 /// Which part a child plays, and on which file.
 const PART: &str = "PUNCTUAL_LOAD_PART";
@@ -37,6 +37,8 @@ pub(crate) fn play() -> Option<Result<()>> {
         "idle" => idle::scheduler(task),
         "bare" => idle::bare(task),
         "claimed" | "started" => recovery::doomed(task),
+        "commit" | "commit-bare" => processes::committer(task),
+        "wake" | "wake-own" => processes::caller(task),
         other => Err(format!("no such part: {other}").into()),
     })
 }

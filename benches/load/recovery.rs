@@ -112,7 +112,7 @@ fn while_open(path: &Path, part: &str, count: u64) -> Result<(f64, f64)> {
     let conn = Connection::open(path)?;
     let mut is_held = conn.prepare(
         "SELECT EXISTS (SELECT 1 FROM punctual_task INDEXED BY punctual_task_running
-            WHERE instance = ?1 AND state = 10)",
+            WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane) AND instance = ?1)",
     )?;
     let dead: i64 = conn.query_row(
         "SELECT instance FROM punctual_task WHERE state = 10 LIMIT 1",

@@ -1,19 +1,23 @@
 //! What a transaction does: the operations of its requests, in an order in which each sees what it has to, and the standing
 //! claim that comes along.
 
+use rusqlite::Connection;
+
 use crate::error::{Error, ErrorKind};
 use crate::model::new_task::Scheduled;
 use crate::model::op::{Insert, Op, Reply};
 use crate::store::Hub;
 use crate::store::sqlite::turn::Request;
 use crate::store::sqlite::tx::Tx;
-use crate::store::sqlite::{change, claim, fault, insert, prune, rescue, settle};
+use crate::store::sqlite::{change, claim, fault, insert, prune, rescue, schema, settle};
 use crate::store::standing::Taken;
 
 /// What went wrong in a transaction.
 pub(super) enum Failure {
     Sql(&'static str, rusqlite::Error),
     Commit(rusqlite::Error),
+    /// The file is not one that can be worked on.
+    Refused(Error),
     /// An operation went on although SQLite had rolled the transaction back.
     Void,
 }
@@ -23,9 +27,11 @@ impl Failure {
         Self::Sql(what, error)
     }
 
-    pub(super) fn into_error(self) -> Error {
+    /// What it means to a caller; `conn` is where it happened.
+    pub(super) fn into_error(self, conn: &Connection) -> Error {
         match self {
-            Self::Sql(what, error) => fault::of(&format!("cannot {what}"), error),
+            Self::Sql(what, error) => schema::diagnose(conn, &format!("cannot {what}"), error),
+            Self::Refused(error) => error,
             Self::Commit(error) => fault::of_commit(error),
             Self::Void => Error::new(ErrorKind::Storage, "the transaction was rolled back"),
         }
@@ -35,7 +41,7 @@ impl Failure {
     pub(super) fn poisons(&self) -> bool {
         match self {
             Self::Sql(_, error) | Self::Commit(error) => fault::poisons(error),
-            Self::Void => false,
+            Self::Refused(_) | Self::Void => false,
         }
     }
 }

@@ -13,8 +13,11 @@ use crate::model::op::{Op, Reply};
 use crate::store::sqlite::batch::apply_checked;
 use crate::store::sqlite::open::identity;
 use crate::store::sqlite::tx::{Done, Tx};
-use crate::store::sqlite::{SqliteStore, fault};
+use crate::store::sqlite::{SqliteStore, fault, schema};
 use crate::time::Timestamp;
+
+/// Changes nothing, but takes SQLite's write lock.
+const TAKE_LOCK: &str = "UPDATE punctual_meta SET value = value WHERE key = ''";
 
 pub(super) fn apply(
     store: &SqliteStore,
@@ -23,6 +26,10 @@ pub(super) fn apply(
     op: &Op,
 ) -> Result<Reply> {
     check(store, conn)?;
+    // A transaction that begins by reading cannot write any more once somebody else has.
+    conn.prepare_cached(TAKE_LOCK)
+        .and_then(|mut statement| statement.execute([]))
+        .map_err(|error| schema::diagnose(conn, "cannot write", error))?;
     let mut done = Done::default();
     let mut tx = Tx {
         conn,
@@ -35,7 +42,7 @@ pub(super) fn apply(
         waiting: &AtomicUsize::new(0),
         done: &mut done,
     };
-    apply_checked(&mut tx, op).map_err(|failure| failure.into_error())
+    apply_checked(&mut tx, op).map_err(|failure| failure.into_error(conn))
 }
 
 /// # Errors

@@ -4,6 +4,7 @@ mod batch;
 mod change;
 mod checkpoint;
 mod claim;
+mod courtesy;
 mod fault;
 mod filter;
 mod guard;

@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -10,8 +11,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Settings;
+use crate::store::sqlite::courtesy::Courtesy;
 use crate::store::sqlite::fault;
-use crate::time::{Deadline, pause};
+use crate::time::{Stopwatch, pause};
 
 /// How much an acknowledged call survives.
 ///
@@ -39,6 +41,8 @@ pub(super) struct Opener {
     pub(super) busy_wait: Duration,
     /// Of the writer.
     pub(super) page_cache_bytes: usize,
+    /// How the writer takes turns with those of other processes.
+    pub(super) courtesy: Arc<Courtesy>,
 }
 
 const READER_CACHE_BYTES: usize = 2 << 20;
@@ -56,6 +60,7 @@ impl Opener {
         check_file_system(&path)?;
         create(&path)?;
         Ok(Self {
+            courtesy: Courtesy::new(&path),
             path,
             busy_wait: settings.busy_wait,
             page_cache_bytes: settings.page_cache_bytes,
@@ -63,7 +68,11 @@ impl Opener {
     }
 
     pub(super) fn writer(&self) -> Result<Connection> {
-        let conn = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let mut conn = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let courtesy = Arc::clone(&self.courtesy);
+        let step = move |waited, count| courtesy.wait(waited, count);
+        conn.busy_handler(Some(patient(self.busy_wait, step)))
+            .map_err(|error| fault::of("cannot configure the connection", error))?;
         let set = |name: &str, value: &str, expected: &str| set(&conn, name, value, expected);
         self.in_context(
             set("journal_mode", "wal", "wal")
@@ -95,7 +104,8 @@ impl Opener {
         let context = format!("cannot open {}", self.path.display());
         let mut conn = Connection::open_with_flags(&self.path, flags)
             .map_err(|error| not_writable(fault::of(&context, error)))?;
-        conn.busy_handler(Some(patient(self.busy_wait)))
+        let step = |_, count: i32| Duration::from_micros(50 << count.clamp(0, 4));
+        conn.busy_handler(Some(patient(self.busy_wait, step)))
             .map_err(|error| fault::of(&context, error))?;
         self.in_context(harden(&conn))?;
         Ok(conn)
@@ -255,17 +265,20 @@ fn check_file_system(_path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Retries a held lock after 50 µs, growing to 1 ms, with jitter: SQLite's own handler sleeps so long that a process
-/// that commits back to back starves the others.
-fn patient(limit: Duration) -> impl FnMut(i32) -> bool + Send + 'static {
-    let mut deadline = Deadline::after(limit);
+/// Retries a held lock after `step` of how long it has waited and how often it has tried, about 50 µs to 1 ms, with jitter:
+/// SQLite's own handler sleeps so long that a process that commits back to back starves the others.
+fn patient(
+    limit: Duration,
+    step: impl Fn(Duration, i32) -> Duration + Send + 'static,
+) -> impl FnMut(i32) -> bool + Send + 'static {
+    let mut watch = Stopwatch::start();
     move |count| {
         if count == 0 {
-            deadline = Deadline::after(limit);
+            watch = Stopwatch::start();
         }
-        let step = Duration::from_micros(50 << count.clamp(0, 4)).min(Duration::from_millis(1));
-        pause(step.mul_f64(0.5 + fastrand::f64()));
-        !deadline.is_over()
+        let waited = watch.elapsed();
+        pause(step(waited, count).mul_f64(0.5 + fastrand::f64()));
+        waited < limit
     }
 }
 

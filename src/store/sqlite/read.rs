@@ -20,6 +20,7 @@ use crate::store::sqlite::insert::checksum;
 use crate::store::sqlite::lanes::Lanes;
 use crate::store::sqlite::open::Opener;
 use crate::store::sqlite::row;
+use crate::store::sqlite::schema;
 use crate::store::sqlite::stats::stats;
 use crate::store::sqlite::tx::extra;
 use crate::tell::tell;
@@ -57,9 +58,9 @@ impl Readers {
             None => self.opener.reader()?,
         };
         let answer = read(&conn);
-        if let Err(error) = &answer
-            && fault::poisons(error)
-        {
+        let poisoned = answer.as_ref().is_err_and(fault::poisons);
+        let answer = answer.map_err(|error| schema::diagnose(&conn, "cannot read", error));
+        if poisoned {
             drop(conn);
         } else {
             let mut idle = lock(&self.idle);
@@ -67,7 +68,7 @@ impl Readers {
                 idle.push(conn);
             }
         }
-        answer.map_err(|error| fault::of("cannot read", error))
+        answer
     }
 }
 

@@ -3,7 +3,10 @@
 //! A guest in the user's file: everything is named `punctual_…`, and neither `application_id` nor `user_version` is
 //! touched.
 
-use rusqlite::{Connection, OptionalExtension};
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::sqlite::fault;
@@ -46,7 +49,7 @@ pub(super) fn migrate(conn: &Connection) -> Result<()> {
     let context = "cannot read the schema";
     let found = version(conn).map_err(|error| fault::of(context, error))?;
     if found == VERSION {
-        return Ok(());
+        return verify(conn);
     }
     refuse_newer(found)?;
     let migrated = || -> rusqlite::Result<i64> {
@@ -72,6 +75,68 @@ pub(super) fn migrate(conn: &Connection) -> Result<()> {
             Err(fault::of("cannot create the tables", error))
         }
     }
+}
+
+/// Our tables and indexes, by name, and how they were made.
+type Objects = BTreeMap<String, String>;
+
+const OBJECTS: &str = "
+    SELECT name, sql FROM sqlite_schema
+    WHERE name LIKE 'punctual^_%' ESCAPE '^' AND type IN ('table', 'index') AND sql IS NOT NULL";
+
+fn objects(conn: &Connection) -> rusqlite::Result<Objects> {
+    conn.prepare(OBJECTS)?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+/// What a file of [`VERSION`] has.
+fn expected() -> rusqlite::Result<&'static Objects> {
+    static EXPECTED: OnceLock<Objects> = OnceLock::new();
+    if let Some(expected) = EXPECTED.get() {
+        return Ok(expected);
+    }
+    let conn = Connection::open_in_memory()?;
+    for step in MIGRATIONS {
+        conn.execute_batch(step)?;
+    }
+    let expected = objects(&conn)?;
+    Ok(EXPECTED.get_or_init(|| expected))
+}
+
+/// Looks whether the file has the tables that this version works on. What the user adds, also to ours, is no concern.
+///
+/// # Errors
+///
+/// `Version` if the file was migrated by a newer version, `Corrupt` if something is missing or was altered.
+pub(super) fn verify(conn: &Connection) -> Result<()> {
+    let failed = |error| fault::of("cannot read the schema", error);
+    let found = objects(conn).map_err(failed)?;
+    if found.contains_key("punctual_meta") {
+        refuse_newer(version(conn).map_err(failed)?)?;
+    }
+    for (name, sql) in expected().map_err(failed)? {
+        let how = match found.get(name) {
+            Some(found) if found == sql => continue,
+            Some(_) => "was altered",
+            None => "is missing",
+        };
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("{name} {how} in the file: this version of punctual cannot work with it"),
+        ));
+    }
+    Ok(())
+}
+
+/// An error of a statement of ours. If the statement does not fit the file, that is because of the schema.
+pub(super) fn diagnose(conn: &Connection, context: &str, error: rusqlite::Error) -> Error {
+    if error.sqlite_error_code() == Some(ErrorCode::Unknown)
+        && let Err(found) = verify(conn)
+    {
+        return found.in_context(context);
+    }
+    fault::of(context, error)
 }
 
 fn refuse_newer(found: i64) -> Result<()> {
@@ -110,6 +175,42 @@ mod tests {
                 .contains(&format!("schema {}", VERSION + 1))
         );
         assert_eq!(version(&conn).unwrap(), VERSION + 1);
+    }
+
+    #[test]
+    fn tables_that_are_missing_or_altered_are_named() {
+        let harms = [
+            ("DROP TABLE punctual_tag", "punctual_tag is missing"),
+            (
+                "DROP INDEX punctual_task_due",
+                "punctual_task_due is missing",
+            ),
+            ("DROP TABLE punctual_meta", "punctual_meta is missing"),
+            (
+                "ALTER TABLE punctual_task ADD COLUMN x INTEGER",
+                "punctual_task was altered",
+            ),
+            (
+                "ALTER TABLE punctual_result RENAME COLUMN result TO value",
+                "punctual_result was altered",
+            ),
+        ];
+        for (harm, said) in harms {
+            let conn = open::memory().unwrap();
+            migrate(&conn).unwrap();
+            conn.execute_batch(harm).unwrap();
+            let error = verify(&conn).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{harm}");
+            assert!(error.to_string().contains(said), "{harm}: {error}");
+        }
+        let conn = open::memory().unwrap();
+        migrate(&conn).unwrap();
+        conn.execute_batch(
+            "CREATE INDEX mine ON punctual_task (partition);
+            CREATE TRIGGER also_mine AFTER INSERT ON punctual_task BEGIN SELECT 1; END",
+        )
+        .unwrap();
+        verify(&conn).unwrap();
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::model::op::{Op, Reply};
 use crate::model::settle::Fence;
 use crate::store::sqlite::batch::{Failure, operate};
 use crate::store::sqlite::checkpoint::Checkpoints;
+use crate::store::sqlite::courtesy::Streak;
 use crate::store::sqlite::guard::Guard;
 use crate::store::sqlite::lanes::{Lanes, News, read_heads};
 use crate::store::sqlite::ledger::Ledger;
@@ -24,7 +25,7 @@ use crate::store::sqlite::open::identity::{self, Identity};
 use crate::store::sqlite::open::{Durability, Opener};
 use crate::store::sqlite::turn::Request;
 use crate::store::sqlite::tx::{Done, Tx};
-use crate::store::sqlite::{fault, rescue};
+use crate::store::sqlite::{fault, rescue, schema};
 use crate::store::{Condition, Hub, Settings};
 use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
@@ -85,7 +86,7 @@ pub(super) struct Writer {
     pub(super) instance: i64,
     /// Whether the connection syncs at each commit now.
     syncs: bool,
-    data_version: i64,
+    seen: Seen,
     /// How often others had written when maintenance was last told.
     told: u64,
     /// How often others' cancellations had been heard of when they were last deleted.
@@ -103,6 +104,17 @@ pub(super) struct Writer {
 struct File {
     opener: Opener,
     identity: Identity,
+    streak: Streak,
+}
+
+impl File {
+    fn new(opener: Opener) -> Result<Self> {
+        Ok(Self {
+            identity: identity::at(&opener.path)?,
+            streak: Streak::new(Arc::clone(&opener.courtesy)),
+            opener,
+        })
+    }
 }
 
 impl Writer {
@@ -113,9 +125,7 @@ impl Writer {
         settings: Settings,
     ) -> Result<Self> {
         let checkpoints = Checkpoints::new(Arc::clone(&shared.wal_pages), opener.clone());
-        let file = opener
-            .map(|opener| identity::at(&opener.path).map(|identity| File { opener, identity }))
-            .transpose()?;
+        let file = opener.map(File::new).transpose()?;
         let mut writer = Self {
             conn: None,
             file,
@@ -124,7 +134,7 @@ impl Writer {
             durability: settings.durability,
             instance: 0,
             syncs: true,
-            data_version: 0,
+            seen: Seen::default(),
             told: 0,
             forgotten: 0,
             commits: 0,
@@ -152,7 +162,7 @@ impl Writer {
         .and_then(|()| self.guard.install(&mut conn))
         .map_err(|error| fault::of("cannot watch the connection", error))?;
         self.syncs = true;
-        self.data_version = 0;
+        self.seen = Seen::default();
         self.conn = Some(conn);
         Ok(())
     }
@@ -226,14 +236,8 @@ impl Writer {
         if let Some(error) = &*lock(&self.shared.stopped) {
             return Err(error.clone());
         }
-        if let Some(file) = &self.file
-            && self.checked.elapsed() >= IDENTITY_CHECK
-        {
-            self.checked = Stopwatch::start();
-            if let Err(error) = identity::check(&file.opener.path, file.identity) {
-                self.stop(&error);
-                return Err(error);
-            }
+        if self.checked.elapsed() >= IDENTITY_CHECK {
+            self.check_path()?;
         }
         self.conn()
     }
@@ -261,8 +265,27 @@ impl Writer {
         let syncs = batch.iter().any(Request::must_sync)
             || self.durability == Durability::PowerLoss && batch.iter().any(Request::is_durable);
         self.set_sync(syncs)?;
-        self.attempt(batch, stands, done)
-            .map_err(|failure| self.clean_up(failure))
+        let replies = self
+            .attempt(batch, stands, done)
+            .map_err(|failure| self.clean_up(failure))?;
+        if batch.iter().any(Request::is_durable) {
+            self.check_path()?;
+        }
+        Ok(replies)
+    }
+
+    /// Whether the path still names the file: what was committed to one that was moved away or deleted is not answered as
+    /// stored.
+    fn check_path(&mut self) -> Result<()> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        self.checked = Stopwatch::start();
+        let checked = identity::check(&file.opener.path, file.identity);
+        if let Err(error) = &checked {
+            self.stop(error);
+        }
+        checked
     }
 
     /// FULL only for what was promised: it has to be set outside the transaction.
@@ -321,11 +344,17 @@ impl Writer {
     ) -> std::result::Result<bool, Failure> {
         let conn = self.conn.as_ref().expect("checked");
         let failed = |error| Failure::at("begin a transaction", error);
-        run_sql(conn, "BEGIN IMMEDIATE").map_err(failed)?;
+        if let Some(file) = &mut self.file {
+            file.streak.leave_gap();
+        }
+        let begun = run_sql(conn, "BEGIN IMMEDIATE");
+        if let Some(file) = &self.file {
+            file.streak.begin();
+        }
+        begun.map_err(failed)?;
         if self.file.is_some() {
             // What another connection has committed may be learnt at once.
-            learn_foreign_writes(conn, &self.shared, &mut self.data_version, self.instance)
-                .map_err(failed)?;
+            learn_foreign_writes(conn, &self.shared, &mut self.seen, self.instance)?;
         }
         let heard = self.shared.heard.load(Ordering::SeqCst);
         if heard != self.forgotten {
@@ -348,10 +377,15 @@ impl Writer {
     /// Leaves no transaction open, and no connection that cannot be trusted.
     fn clean_up(&mut self, failure: Failure) -> Error {
         self.roll_back();
-        if failure.poisons() {
+        let poisons = failure.poisons();
+        let error = match &self.conn {
+            Some(conn) => failure.into_error(conn),
+            None => Error::new(ErrorKind::Storage, "the connection was lost"),
+        };
+        if poisons {
             self.give_up_connection();
         }
-        failure.into_error()
+        error
     }
 
     /// Ends the transaction, unless SQLite has done so.
@@ -375,6 +409,9 @@ impl Writer {
     /// After COMMIT: first the caches learn, then the callers are answered, then everybody else is told.
     fn publish(&mut self, done: Done, answer: impl FnOnce()) {
         self.commits += 1;
+        if let Some(file) = &mut self.file {
+            file.streak.end();
+        }
         self.forgotten = done.heard;
         lock(&self.shared.lanes).learn(done.learnt);
         if let Some((standing, claims)) = done.standing {
@@ -412,13 +449,19 @@ impl Writer {
         }
         self.check()?;
         let conn = self.conn.as_ref().expect("checked");
-        learn_foreign_writes(conn, &self.shared, &mut self.data_version, self.instance)
-            .and_then(|()| match self.instance {
-                // Who runs nothing need not know what is due.
-                0 => Ok(()),
-                _ => freshen_heads(conn, &self.shared),
-            })
-            .map_err(|error| fault::of("cannot look for changes", error))?;
+        let mut learnt = learn_foreign_writes(conn, &self.shared, &mut self.seen, self.instance);
+        // Who runs nothing need not know what is due.
+        if learnt.is_ok() && self.instance != 0 {
+            learnt = freshen_heads(conn, &self.shared)
+                .map_err(|error| Failure::at("look for changes", error));
+        }
+        if let Err(failure) = learnt {
+            let error = self.clean_up(failure);
+            if fault::stops(error.kind()) {
+                self.stop(&error);
+            }
+            return Err(error);
+        }
         Ok(self.tell_foreign_writes())
     }
 
@@ -471,28 +514,46 @@ fn run_sql(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(|_| ())
 }
 
-/// Learns of new lanes, and whom to ask to stop, if another connection has committed since the last look.
+/// As of when a connection knows the file.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Changes with each commit of another connection.
+    data: i64,
+    /// Changes with each change of any table's definition.
+    schema: i64,
+}
+
+/// Learns of new lanes, and whom to ask to stop, if another connection has committed since the last look. If tables were
+/// changed, looks whether they are still ours.
 fn learn_foreign_writes(
     conn: &Connection,
     shared: &Shared,
-    seen: &mut i64,
+    seen: &mut Seen,
     instance: i64,
-) -> rusqlite::Result<()> {
-    let version: i64 = conn
-        .prepare_cached("PRAGMA data_version")?
-        .query_row([], |row| row.get(0))?;
-    if version != *seen {
-        let last = lock(&shared.lanes).last();
-        let news = News::read(conn, last)?;
-        lock(&shared.lanes).catch_up(news);
-        let cancelled = cancels(conn, instance)?;
-        if !cancelled.is_empty() {
-            shared.hub.cancel(&cancelled);
-            shared.heard.fetch_add(1, Ordering::SeqCst);
-        }
-        shared.foreign_writes.fetch_add(1, Ordering::SeqCst);
-        *seen = version;
+) -> std::result::Result<(), Failure> {
+    let failed = |error| Failure::at("look for changes", error);
+    let number = |pragma| -> rusqlite::Result<i64> {
+        conn.prepare_cached(pragma)?.query_row([], |row| row.get(0))
+    };
+    let data = number("PRAGMA data_version").map_err(failed)?;
+    if data == seen.data {
+        return Ok(());
     }
+    let schema = number("PRAGMA schema_version").map_err(failed)?;
+    if schema != seen.schema {
+        schema::verify(conn).map_err(Failure::Refused)?;
+        seen.schema = schema;
+    }
+    let last = lock(&shared.lanes).last();
+    let news = News::read(conn, last).map_err(failed)?;
+    lock(&shared.lanes).catch_up(news);
+    let cancelled = cancels(conn, instance).map_err(failed)?;
+    if !cancelled.is_empty() {
+        shared.hub.cancel(&cancelled);
+        shared.heard.fetch_add(1, Ordering::SeqCst);
+    }
+    shared.foreign_writes.fetch_add(1, Ordering::SeqCst);
+    seen.data = data;
     Ok(())
 }
 

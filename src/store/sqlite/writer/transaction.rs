@@ -31,6 +31,7 @@ impl Writer {
         }));
         let error = match ran {
             Ok(Ok(Ended::Committed)) => {
+                self.check_path()?;
                 self.publish(done, || {});
                 return Ok(());
             }
@@ -189,7 +190,7 @@ impl Work for Inside<'_> {
         let mut tx = self.tx.borrow_mut();
         let applied = self.guard.as_ours(|| batch::apply_checked(&mut tx, &op));
         applied.map_err(|failure| {
-            let error = failure.into_error();
+            let error = failure.into_error(self.conn);
             // It may be done by half.
             *self.failed.borrow_mut() = Some(error.clone());
             error

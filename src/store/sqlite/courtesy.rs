@@ -1,0 +1,224 @@
+//! Turns between processes: SQLite's write lock is neither queued for nor handed over, so who writes back to back could keep
+//! it for ever.
+//!
+//! Who has waited for a while holds a shared lock on a file that is there for that; who has written for a while looks
+//! whether somebody does, and only then leaves a gap. A lock ends with its process, so nothing has to be cleared up, and
+//! without another writer it costs a look every few milliseconds.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::store::sqlite::ledger;
+use crate::time::{Stopwatch, pause};
+use crate::wake::lock;
+
+/// How long a process writes back to back before it looks whether another waits.
+const REIGN: Duration = Duration::from_millis(5);
+/// The gap that it leaves then: longer than the pause of who waits.
+const GAP: Duration = Duration::from_micros(1000);
+/// From when on somebody who waits says so, and looks this often whether the lock is free. Looks are not free themselves:
+/// with a pause of 200 µs four processes on two processors got a third less done.
+const SAYS_SO_AFTER: Duration = Duration::from_millis(2);
+const STEP: Duration = Duration::from_micros(500);
+/// Who has waited longer looks more often, so that the oldest comes first; who waits in vain for one that is stopped, less.
+const OLD: Duration = Duration::from_millis(50);
+const OLD_STEP: Duration = Duration::from_micros(250);
+const IN_VAIN: Duration = Duration::from_millis(500);
+const LONGEST_STEP: Duration = Duration::from_millis(1);
+
+/// How long to sleep before the lock is tried again, after `waited`, for the `count`-th time.
+fn step(waited: Duration, count: i32) -> Duration {
+    if waited < SAYS_SO_AFTER {
+        Duration::from_micros(50 << count.clamp(0, 3)).min(STEP)
+    } else if waited < OLD {
+        STEP
+    } else if waited < IN_VAIN {
+        OLD_STEP
+    } else {
+        LONGEST_STEP
+    }
+}
+
+/// What a process says to others that write the same file.
+#[derive(Debug)]
+pub(super) struct Courtesy {
+    path: PathBuf,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Opened when it is first needed.
+    file: Option<File>,
+    /// Whether this process says that it waits.
+    says_so: bool,
+}
+
+impl Courtesy {
+    pub(super) fn new(database: &Path) -> Arc<Self> {
+        Arc::new(Self {
+            path: ledger::folder(database).join("waiting"),
+            waiting: Mutex::default(),
+        })
+    }
+
+    /// How long to sleep before the lock is tried again.
+    pub(super) fn wait(&self, waited: Duration, count: i32) -> Duration {
+        if waited >= SAYS_SO_AFTER {
+            let mut waiting = lock(&self.waiting);
+            if !waiting.says_so {
+                // If it cannot be said, the wait may be longer.
+                let file = waiting.file.take().or_else(|| open(&self.path));
+                waiting.says_so = file
+                    .as_ref()
+                    .is_some_and(|file| file.try_lock_shared().is_ok());
+                waiting.file = file;
+            }
+        }
+        step(waited, count)
+    }
+
+    /// It has come to its turn.
+    fn came(&self) {
+        let mut waiting = lock(&self.waiting);
+        if std::mem::take(&mut waiting.says_so)
+            && let Some(file) = &waiting.file
+            && file.unlock().is_err()
+        {
+            // Closed, it is unlocked.
+            waiting.file = None;
+        }
+    }
+}
+
+/// Opens the file, and makes it if need be.
+fn open(path: &Path) -> Option<File> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path.parent()?).ok()?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).ok()
+}
+
+/// How long this process has been writing back to back.
+#[derive(Debug)]
+pub(super) struct Streak {
+    courtesy: Arc<Courtesy>,
+    /// To look whether others wait: not the one that says that we do.
+    file: Option<File>,
+    since: Stopwatch,
+    ended: Stopwatch,
+}
+
+impl Streak {
+    pub(super) fn new(courtesy: Arc<Courtesy>) -> Self {
+        Self {
+            courtesy,
+            file: None,
+            since: Stopwatch::start(),
+            ended: Stopwatch::start(),
+        }
+    }
+
+    /// Before a transaction: leaves a gap, if there was none for long and somebody waits for it.
+    pub(super) fn leave_gap(&mut self) {
+        if self.ended.elapsed() >= GAP {
+            self.since = Stopwatch::start();
+            return;
+        }
+        if self.since.elapsed() < REIGN {
+            return;
+        }
+        if self.somebody_waits() {
+            pause(GAP);
+        }
+        self.since = Stopwatch::start();
+    }
+
+    /// The lock is held.
+    pub(super) fn begin(&self) {
+        self.courtesy.came();
+    }
+
+    /// The transaction is over.
+    pub(super) fn end(&mut self) {
+        self.ended = Stopwatch::start();
+    }
+
+    fn somebody_waits(&mut self) -> bool {
+        if self.file.is_none() {
+            // It is there only if somebody has ever waited.
+            self.file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(&self.courtesy.path)
+                .ok();
+        }
+        let Some(file) = &self.file else { return false };
+        match file.try_lock() {
+            Ok(()) => {
+                if file.unlock().is_err() {
+                    self.file = None;
+                }
+                false
+            }
+            Err(_) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_is_noticed_until_it_has_come_to_its_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("x.db");
+        let (ours, theirs) = (Courtesy::new(&db), Courtesy::new(&db));
+        let mut streak = Streak::new(ours);
+        assert!(!streak.somebody_waits(), "nobody ever has");
+        theirs.wait(Duration::ZERO, 0);
+        assert!(!streak.somebody_waits(), "not for long");
+        theirs.wait(SAYS_SO_AFTER, 5);
+        theirs.wait(OLD, 6);
+        assert!(streak.somebody_waits());
+        assert!(streak.somebody_waits(), "still");
+        theirs.came();
+        assert!(!streak.somebody_waits());
+        theirs.wait(SAYS_SO_AFTER, 5);
+        assert!(streak.somebody_waits(), "again");
+        drop(theirs);
+        assert!(!streak.somebody_waits(), "it is gone");
+    }
+
+    /// A process that says that it waits is one of those who wait, not one that is waited for.
+    #[test]
+    fn nobody_waits_for_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("x.db");
+        let (first, second) = (Courtesy::new(&db), Courtesy::new(&db));
+        first.wait(OLD, 9);
+        second.wait(OLD, 9);
+        first.came();
+        assert!(Streak::new(Arc::clone(&first)).somebody_waits());
+        second.came();
+        assert!(!Streak::new(first).somebody_waits());
+    }
+
+    #[test]
+    fn a_gap_is_long_enough_for_whoever_waits_to_see_it() {
+        for waited in [SAYS_SO_AFTER, OLD, IN_VAIN - SAYS_SO_AFTER] {
+            assert!(step(waited, 100).mul_f64(1.5) < GAP, "{waited:?}");
+        }
+        assert_eq!(step(Duration::ZERO, 0), Duration::from_micros(50));
+        assert!(step(IN_VAIN, 1_000) <= LONGEST_STEP);
+    }
+}
