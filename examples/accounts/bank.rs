@@ -1,0 +1,144 @@
+//! What every process does: it orders transfers, and makes them.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use punctual::{
+    Client, Failure, Filter, NewTask, Outcome, Payload, RetryPolicy, Scheduler, TaskContext,
+    TaskResult, TaskState, Tx,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+pub(crate) const ACCOUNTS: i64 = 20;
+pub(crate) const BALANCE: i64 = 1_000;
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Transfer {
+    pub(crate) from: i64,
+    pub(crate) to: i64,
+    pub(crate) amount: i64,
+}
+
+impl Payload for Transfer {
+    const KIND: &'static str = "transfer";
+}
+
+/// What follows from a transfer: a task of its own.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Receipt {
+    transfer: String,
+}
+
+impl Payload for Receipt {
+    const KIND: &'static str = "receipt";
+}
+
+/// The tables of the bank, in the file of the scheduler. Nothing in them forbids that a transfer is made twice.
+pub(crate) fn found(file: &Path) -> Result<()> {
+    let client = Client::open(file)?;
+    client.transaction(|tx| {
+        tx.sql().execute_batch(
+            "CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL) STRICT;
+            CREATE TABLE orders (transfer TEXT NOT NULL) STRICT;
+            CREATE TABLE ledger (transfer TEXT NOT NULL, account INTEGER NOT NULL, change INTEGER NOT NULL) STRICT;",
+        )?;
+        for id in 1..=ACCOUNTS {
+            tx.sql().execute("INSERT INTO accounts VALUES (?1, ?2)", [id, BALANCE])?;
+        }
+        Ok::<_, punctual::Error>(())
+    })?;
+    Ok(())
+}
+
+/// Runs until it is killed; if it takes no orders, until all transfers are made.
+pub(crate) fn serve(file: &Path, takes_orders: bool) -> Result<()> {
+    let scheduler = Scheduler::builder(file)
+        .workers(3)
+        .retry_policy("transfer", RetryPolicy::fixed(Duration::from_millis(1)))
+        .handler_fn(transfer)
+        .handler_fn(|_: Receipt, _: &TaskContext| Ok(Outcome::done()))
+        .start()?;
+    if takes_orders {
+        loop {
+            let id = order(&scheduler)?;
+            say(&format!("ordered {id}"))?;
+        }
+    }
+    let open = Filter::new().unfinished();
+    while scheduler.count(&open)? > 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    scheduler.shutdown(Duration::from_secs(30))?;
+    Ok(())
+}
+
+/// The order and its task are one commit.
+fn order(client: &Client) -> Result<String> {
+    let transfer = Transfer {
+        from: fastrand::i64(1..=ACCOUNTS),
+        to: fastrand::i64(1..=ACCOUNTS),
+        amount: fastrand::i64(1..100),
+    };
+    // Here it is not the transfer that kills the process.
+    let task = NewTask::new(transfer).max_crashes(1_000);
+    let id = task.task_id().to_string();
+    client.transaction(|tx| {
+        tx.sql().execute("INSERT INTO orders VALUES (?1)", [&id])?;
+        tx.schedule(task)?;
+        Ok::<_, punctual::Error>(())
+    })?;
+    Ok(id)
+}
+
+/// The handler: the balances, the ledger, the receipt and the completion are one commit.
+fn transfer(transfer: Transfer, cx: &TaskContext) -> TaskResult {
+    let id = cx.id().to_string();
+    say(&format!("begun {id}"))?;
+    // Some work outside, during which the process may die.
+    std::thread::sleep(Duration::from_micros(fastrand::u64(..3_000)));
+    let made = cx.complete(|tx| {
+        book(tx, &id, transfer.from, -transfer.amount)?;
+        if fastrand::u8(..) < 8 {
+            // Half of it is done: it is undone, and the attempt made again.
+            return Err(Failure::from("the pen is out of ink"));
+        }
+        book(tx, &id, transfer.to, transfer.amount)?;
+        tx.schedule(Receipt {
+            transfer: id.clone(),
+        })?;
+        Ok(Outcome::done())
+    });
+    say(&format!("ended {id}"))?;
+    made
+}
+
+fn book(
+    tx: &Tx<'_>,
+    transfer: &str,
+    account: i64,
+    change: i64,
+) -> std::result::Result<(), Failure> {
+    let sql = tx.sql();
+    sql.prepare_cached("UPDATE accounts SET balance = balance + ?2 WHERE id = ?1")?
+        .execute((account, change))?;
+    sql.prepare_cached("INSERT INTO ledger VALUES (?1, ?2, ?3)")?
+        .execute((transfer, account, change))?;
+    Ok(())
+}
+
+/// A line for the parent, by one write: what was written before a kill is not lost.
+fn say(line: &str) -> std::io::Result<()> {
+    std::io::stdout()
+        .lock()
+        .write_all(format!("{line}\n").as_bytes())
+}
+
+/// How the audit finds a transfer's task.
+pub(crate) fn is_made(client: &Client, id: &str) -> Result<bool> {
+    let id: punctual::TaskId = id.parse()?;
+    let task = client.get(id)?;
+    Ok(task.is_some_and(|task| task.state() == TaskState::Completed))
+}
