@@ -16,11 +16,17 @@ mod p14_bounded;
 #[cfg(target_os = "linux")]
 mod process_crash;
 #[cfg(target_os = "linux")]
+mod process_fair;
+#[cfg(target_os = "linux")]
 mod process_fork;
 #[cfg(target_os = "linux")]
 mod process_full;
 #[cfg(target_os = "linux")]
 mod process_kit;
+#[cfg(target_os = "linux")]
+mod process_limit;
+#[cfg(target_os = "linux")]
+mod process_once;
 #[cfg(target_os = "linux")]
 mod process_order;
 #[cfg(target_os = "linux")]
@@ -29,6 +35,8 @@ mod process_poison;
 mod process_stale;
 #[cfg(target_os = "linux")]
 mod process_stop;
+#[cfg(target_os = "linux")]
+mod process_version;
 #[cfg(target_os = "linux")]
 mod process_wake;
 mod queues;

@@ -1,0 +1,65 @@
+//! Processes that write as fast as they can: each has its share.
+
+use std::time::Duration;
+
+use punctual::{Client, Filter, NewTask};
+
+use crate::process_kit::{Line, Part, Place, Process, Since};
+
+/// Long enough for a process to be starved, were there nothing against it.
+const SPAN: Duration = Duration::from_millis(2_500);
+
+#[test]
+#[ignore = "a child process that commits as fast as it can"]
+fn child() {
+    let Some(part) = Part::played() else { return };
+    let client = Client::open(&part.file).expect("to open the file");
+    part.say(&Line::Opened);
+    part.next_order();
+    let since = Since::now();
+    let (mut count, mut longest) = (0, Duration::ZERO);
+    while since.elapsed() < SPAN {
+        let call = Since::now();
+        client
+            .schedule(NewTask::with_kind("note", &count))
+            .expect("to schedule");
+        longest = longest.max(call.elapsed());
+        count += 1;
+    }
+    part.note(format!("{count} {}", longest.as_millis()));
+}
+
+/// SQLite's lock is neither fair nor woken: by its own busy timeout the share of one of two is often a tenth, and of one of
+/// four nothing at all.
+#[test]
+fn p12_no_process_is_starved_by_others_that_write_all_the_time() {
+    for processes in [2, 4] {
+        let place = Place::new();
+        let client = Client::open(place.file()).expect("to open the file");
+        let mut children: Vec<_> = (0..processes)
+            .map(|_| Process::start("process_fair::child", &place.file(), &[]))
+            .collect();
+        for child in &children {
+            assert_eq!(child.line(), Line::Opened);
+        }
+        for child in &mut children {
+            child.order("begin");
+        }
+        let mut counts = Vec::new();
+        for child in children {
+            let Line::Note(text) = child.line() else {
+                panic!("a child says something else");
+            };
+            let (count, longest) = text.split_once(' ').expect("two numbers");
+            eprintln!("fair: of {processes}: {count} commits, longest wait {longest} ms");
+            counts.push(count.parse::<u64>().expect("a number"));
+        }
+        let all: u64 = counts.iter().sum();
+        assert_eq!(client.count(&Filter::all()).expect("to count"), all);
+        let least = counts.iter().min().expect("some");
+        assert!(
+            2 * least * processes >= all,
+            "less than half of a fair share: {counts:?}"
+        );
+    }
+}
