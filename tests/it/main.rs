@@ -36,6 +36,8 @@ mod process_stale;
 #[cfg(target_os = "linux")]
 mod process_stop;
 #[cfg(target_os = "linux")]
+mod process_transaction;
+#[cfg(target_os = "linux")]
 mod process_version;
 #[cfg(target_os = "linux")]
 mod process_wake;
