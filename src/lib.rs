@@ -65,6 +65,10 @@
 //!   Nothing is polled.
 //! - **P4 at least once.** Every acknowledged task runs, or is stored, until it has ended and its [`Retention`] is over. A
 //!   crash costs a started task none of its attempts, up to its [`max_crashes`](NewTask::max_crashes).
+//! - **P5 at most once.** A task with [`Delivery::AtMostOnce`] is never started twice, also across a loss of power: its claim
+//!   is synced before it starts, and an interrupted attempt is final.
+//! - **P6 exactly-once effects.** What a handler writes in the same file by [`TaskContext::complete`] commits with the
+//!   completion, or not at all.
 //! - **P7 no overlap.** Two attempts of one task never run at the same time. A stale attempt can change nothing.
 //! - **P8 cancel tells the truth.** See [`Cancel`].
 //! - **P9 order.** At each claim, of the due tasks of a queue: lowest priority value, then `scheduled_at`, then insertion.
@@ -76,19 +80,19 @@
 //! - **P14 bounded.** Memory does not grow with the backlog; ended tasks are pruned by default; the file and its log stop
 //!   growing when the load does.
 //!
-//! The numbers in between are taken by what is to come: at-most-once delivery (P5), effects that commit with the
-//! completion (P6), recurrences (P10).
+//! P10 is taken by what is to come: recurrences.
 //!
 //! What it cannot promise: effects outside the file are at least once, never exactly once, so a handler should bear being
 //! called twice. A handler thread cannot be killed, only asked to stop. All processes of a file are on one machine. A
-//! process that is stopped inside a commit holds SQLite's lock until it goes on or dies. A bulk call delays other writes by
-//! its own length. After a loss of power, never after a crash, a task that was reported completed may run again.
+//! process that is stopped inside a commit holds SQLite's lock until it goes on or dies. A bulk call or a
+//! [`transaction`](Client::transaction) delays other writes by its own length. After a loss of power, never after a crash, a task that was reported completed may run again.
 //!
 //! # What is where
 //!
 //! - [`Scheduler`] owns the file and the threads; [`Client`] does everything but run tasks, and is what a scheduler is by
 //!   `Deref`.
 //! - [`NewTask`] is a task to be scheduled: when, in which queue, how often tried.
+//! - [`Tx`] is the inside of a transaction with the user's own tables.
 //! - [`TaskHandler`] or a closure runs a kind; [`TaskContext`] is its attempt; [`Outcome`] and [`Failure`] are its answers.
 //! - [`Task`] and [`Attempt`] tell of what is stored; [`Filter`] and [`Page`] find it; [`Event`]s tell of what happens.
 //! - [`Error`] is opaque: decide by its [`ErrorKind`].

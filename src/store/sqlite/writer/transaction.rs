@@ -31,7 +31,6 @@ impl Writer {
         }));
         let error = match ran {
             Ok(Ok(Ended::Committed)) => {
-                self.check_path()?;
                 self.publish(done, || {});
                 return Ok(());
             }
