@@ -389,6 +389,51 @@ mod tests {
         );
     }
 
+    /// P5, P9: their claims are synced, or counted, in a transaction of their own; and what is better in their queue must not
+    /// be overtaken by what comes along with a caller's commit.
+    #[test]
+    fn a_queue_with_a_limit_or_a_task_delivered_at_most_once_has_no_standing_claim() {
+        let later = |id, queue| lane(id, queue, 2_000);
+        let once = Lane {
+            class: Class::Once,
+            ..later(2, "once")
+        };
+        let limited = Lane {
+            limit: Some(3),
+            ..later(3, "limited")
+        };
+        let unknown = Lane {
+            kind: "other".into(),
+            class: Class::Once,
+            ..later(4, "plain")
+        };
+        let lanes = [
+            later(1, "once"),
+            once.clone(),
+            limited.clone(),
+            unknown,
+            later(5, "plain"),
+        ];
+        let (_, plan) = planned(&lanes, &Scope::default(), &load(1), &measured(10));
+        let (standing, _) = plan.standing.unwrap();
+        let lanes = standing.queues.iter().flat_map(|queue| &queue.lanes);
+        assert_eq!(lanes.map(|lane| lane.lane.0).collect::<Vec<_>>(), [5]);
+        let due = [once, limited].map(|mut lane| {
+            lane.heads[5] = Some(NOW);
+            lane
+        });
+        let (claimed, plan) = planned(&due, &Scope::default(), &load(1), &measured(10));
+        assert_eq!(claimed, [2, 3]);
+        let lanes = plan.claim.unwrap().queues;
+        assert!(
+            lanes
+                .iter()
+                .flat_map(|queue| &queue.lanes)
+                .all(|lane| lane.cost.is_none()),
+            "and never ahead"
+        );
+    }
+
     #[test]
     fn queues_take_turns_by_starts() {
         let lanes = [lane(1, "a", 1), lane(2, "b", 1), lane(3, "c", 1)];

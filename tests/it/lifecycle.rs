@@ -363,3 +363,20 @@ fn a_start_deadline_from_another_client_is_kept_in_time() {
     scheduler.advance(4 * S);
     assert_eq!(task(&scheduler, id).state(), TaskState::Failed);
 }
+
+/// SQLite does not wait for the lock by which a fresh file gets its log.
+#[test]
+fn a_fresh_file_can_be_opened_by_many_at_once() {
+    for _ in 0..10 {
+        let (_dir, path) = file();
+        std::thread::scope(|scope| {
+            let open = || Client::open(&path).and_then(|client| client.schedule(probe(1)));
+            let opened: Vec<_> = (0..6).map(|_| scope.spawn(open)).collect();
+            for each in opened {
+                each.join().unwrap().unwrap();
+            }
+        });
+        let client = Client::open(&path).unwrap();
+        assert_eq!(client.count(&Filter::all()).unwrap(), 6);
+    }
+}

@@ -295,6 +295,32 @@ impl Drop for Process {
     }
 }
 
+/// This binary, for a child whose every fsync takes 20 ms longer.
+pub(crate) fn slow_syncs(place: &Place) -> Command {
+    let source = place.file().with_file_name("slow.c");
+    let library = place.file().with_file_name("slow.so");
+    if !library.exists() {
+        std::fs::write(
+            &source,
+            "#define _GNU_SOURCE
+             #include <unistd.h>
+             #include <sys/syscall.h>
+             int fsync(int file) { usleep(20000); return syscall(SYS_fsync, file); }
+             int fdatasync(int file) { usleep(20000); return syscall(SYS_fdatasync, file); }",
+        )
+        .expect("to write a source");
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .args([&library, &source])
+            .status()
+            .expect("a C compiler, as for SQLite itself");
+        assert!(built.success());
+    }
+    let mut command = Command::new(std::env::current_exe().expect("the path of this binary"));
+    command.env("LD_PRELOAD", library);
+    command
+}
+
 fn written(file: &Path, arguments: &[&dyn fmt::Display]) -> String {
     let mut text = file.to_str().expect("a path in UTF-8").to_owned();
     for argument in arguments {

@@ -4,8 +4,6 @@
 //! otherwise is not noticed at all.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -17,7 +15,7 @@ use punctual::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::process_kit::{Line, PATIENCE, Part, Place, Process, eventually};
+use crate::process_kit::{Line, PATIENCE, Part, Place, Process, eventually, slow_syncs};
 
 #[derive(Serialize, Deserialize)]
 struct Quick;
@@ -143,33 +141,8 @@ fn p3_another_process_s_commit_starts_its_task_here() {
 #[test]
 fn p3_no_commit_is_missed_whose_sync_takes_long() {
     let place = Place::new();
-    let shim = slow_fsync(&place.file());
-    let mut command = Command::new(std::env::current_exe().expect("the path of this binary"));
-    command.env("LD_PRELOAD", shim);
-    let child = Process::start_as(command, SCHEDULING, &place.file(), &[]);
+    let child = Process::start_as(slow_syncs(&place), SCHEDULING, &place.file(), &[]);
     every_commit_is_noticed(&place, child);
-}
-
-/// A library that makes each fsync of a process 20 ms longer.
-fn slow_fsync(beside: &Path) -> std::path::PathBuf {
-    let source = beside.with_file_name("slow.c");
-    let library = beside.with_file_name("slow.so");
-    std::fs::write(
-        &source,
-        "#define _GNU_SOURCE
-         #include <unistd.h>
-         #include <sys/syscall.h>
-         int fsync(int file) { usleep(20000); return syscall(SYS_fsync, file); }
-         int fdatasync(int file) { usleep(20000); return syscall(SYS_fdatasync, file); }",
-    )
-    .expect("to write a source");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&library, &source])
-        .status()
-        .expect("a C compiler, as for SQLite itself");
-    assert!(built.success());
-    library
 }
 
 /// Whoever uses the file without us is noticed, too.

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Settings;
 use crate::store::sqlite::courtesy::Courtesy;
 use crate::store::sqlite::fault;
-use crate::time::{Stopwatch, pause};
+use crate::time::{Deadline, Stopwatch, pause};
 
 /// How much an acknowledged call survives.
 ///
@@ -75,7 +75,7 @@ impl Opener {
             .map_err(|error| fault::of("cannot configure the connection", error))?;
         let set = |name: &str, value: &str, expected: &str| set(&conn, name, value, expected);
         self.in_context(
-            set("journal_mode", "wal", "wal")
+            self.when_unlocked(|| set("journal_mode", "wal", "wal"))
                 .and_then(|()| set("synchronous", "FULL", "2"))
                 .and_then(|()| set("wal_autocheckpoint", "0", "0"))
                 // For the user's own tables. Off by default in some builds of SQLite, and on in others.
@@ -109,6 +109,20 @@ impl Opener {
             .map_err(|error| fault::of(&context, error))?;
         self.in_context(harden(&conn))?;
         Ok(conn)
+    }
+
+    /// Tries again while another process is at it. SQLite itself does not wait for the lock that makes a fresh file one with a
+    /// log: two that wait for each other would do so for ever.
+    fn when_unlocked(&self, set: impl Fn() -> Result<()>) -> Result<()> {
+        let deadline = Deadline::after(self.busy_wait);
+        loop {
+            match set() {
+                Err(error) if error.kind() == ErrorKind::Busy && !deadline.is_over() => {
+                    pause(Duration::from_millis(1).mul_f64(0.5 + fastrand::f64()));
+                }
+                set => return set,
+            }
+        }
     }
 
     fn in_context<T>(&self, result: Result<T>) -> Result<T> {

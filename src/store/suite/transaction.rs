@@ -23,6 +23,7 @@ on_every_backend!(
 on_files!(
     a_transaction_is_seen_by_others_when_it_has_committed,
     p6_an_operation_that_failed_cannot_be_committed,
+    p12_after_a_panic_inside_others_can_write_at_once,
 );
 
 fn insert(work: &dyn Work, task: Insert) -> TaskId {
@@ -234,6 +235,24 @@ fn a_transaction_is_seen_by_others_when_it_has_committed(kit: &mut Kit) {
         other => panic!("{other:?}"),
     };
     assert_eq!(Some(claimed), id);
+}
+
+/// Nobody has to call the store that it happened in.
+fn p12_after_a_panic_inside_others_can_write_at_once(kit: &mut Kit) {
+    let other = kit.another(false);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        kit.store().transaction(kit.now, None, &mut |work| {
+            insert(work, task());
+            panic!("inside")
+        })
+    }));
+    assert!(panicked.is_err());
+    kit.sql(|conn| {
+        conn.busy_timeout(std::time::Duration::ZERO).unwrap();
+        conn.execute_batch("CREATE TABLE own (x)").unwrap();
+    });
+    let inserted = other.apply(kit.now, vec![Op::Insert(vec![task()])]);
+    assert!(inserted.is_ok());
 }
 
 /// Whatever the caller makes of its error: it may be done by half.
