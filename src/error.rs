@@ -48,8 +48,10 @@ pub enum ErrorKind {
     Forked,
     /// A call on the same store from inside one of its transactions.
     Reentrant,
-    /// A caller's transaction took too long, and its SQL was interrupted. Nothing was stored.
-    Interrupted,
+    /// A caller's transaction took longer than it may. Nothing was stored.
+    Timeout,
+    /// The caller's own SQL failed inside a transaction: the error's [`source`](StdError::source) is that of `rusqlite`.
+    Sql,
 }
 
 /// An error of the crate.
@@ -102,6 +104,15 @@ impl Error {
 
     pub(crate) fn invalid(context: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid, context)
+    }
+
+    /// A runner's write whose claim was taken over.
+    pub(crate) fn stale(id: TaskId) -> Self {
+        Self::new(
+            ErrorKind::State,
+            format!("the task {id} is not this attempt's any more"),
+        )
+        .with_task(id)
     }
 
     pub(crate) fn with_source(

@@ -165,7 +165,7 @@ pub use model::delivery::Delivery;
 pub use model::edit::Edit;
 pub use model::event::{Event, EventKind};
 pub use model::filter::{Cursor, DEFAULT_PAGE, Filter, MAX_FILTER_TERMS, MAX_PAGE, Page};
-pub use model::health::Health;
+pub use model::health::{Health, SlowTransaction};
 pub use model::limits::{
     MAX_ATTEMPTS, MAX_BATCH, MAX_ERROR_BYTES, MAX_HISTORY, MAX_METADATA_BYTES, MAX_NAME_BYTES,
     MAX_PAYLOAD_BYTES, MAX_PRIORITY, MAX_TAGS,

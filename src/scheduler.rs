@@ -1,5 +1,6 @@
 //! The scheduler: it puts the parts together, starts them and stops them, and decides nothing.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -140,8 +141,9 @@ impl Builder {
         self
     }
 
-    /// Bounds how many tasks of a queue run at once in all processes of the file together, as
-    /// [`Client::limit_queue`] does, when the scheduler starts. The last one to start decides.
+    /// Bounds how many tasks of a queue run at once in all processes of the file together, when the scheduler starts: 1 to
+    /// 1,000,000. The last one to start decides. It stays in the file when this line is removed: it is lifted by
+    /// [`Client::set_global_limit`].
     pub fn global_limit(mut self, queue: impl Into<String>, limit: usize) -> Self {
         self.limits.push((queue.into(), limit));
         self
@@ -171,10 +173,19 @@ impl Builder {
         self
     }
 
-    /// How long a [`transaction`](Client::transaction) or [`TaskContext::complete`] may take: SQL of it that runs after that
-    /// is interrupted, and nothing of it is stored. Default: 5 seconds.
+    /// How long a [`transaction`](Client::transaction) or [`TaskContext::complete`] may take. A statement that runs then is
+    /// interrupted; code between two cannot be, and [`Health::slow_transaction`] names it; nothing of the transaction is stored
+    /// either way. 1 ms to 1 hour; default: 5 seconds.
     pub fn transaction_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.transaction_time = timeout;
+        self.settings.transaction_timeout = timeout;
+        self
+    }
+
+    /// What the names of the tables begin with. Only `punctual_`, the default: a file has one set of tables, so two
+    /// schedulers of one program are kept apart by queues, or by files. Any other prefix is refused as
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) rather than ignored.
+    pub fn table_prefix(mut self, prefix: impl Into<Cow<'static, str>>) -> Self {
+        self.settings.table_prefix = prefix.into();
         self
     }
 
@@ -270,7 +281,7 @@ impl Builder {
             clock: self.clock,
         };
         for (queue, limit) in &self.limits {
-            client.limit_queue(queue, Some(*limit))?;
+            client.set_global_limit(queue, Some(*limit))?;
         }
         // Before anything is claimed: what the dead held comes first if it is better than what waits.
         client.recover()?;
@@ -345,6 +356,7 @@ impl Builder {
 /// `Invalid` for a limit that is not allowed, or two for one queue.
 fn check_limits(limits: &[(String, usize)]) -> Result<()> {
     for (index, (queue, limit)) in limits.iter().enumerate() {
+        check_name("queue", queue)?;
         check_limit(queue, *limit)?;
         if limits[..index].iter().any(|(other, _)| other == queue) {
             return Err(Error::invalid(format!(

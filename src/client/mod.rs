@@ -5,6 +5,7 @@ pub(crate) mod submit;
 pub(crate) mod transaction;
 mod write;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -97,6 +98,14 @@ impl ClientBuilder {
         self
     }
 
+    /// What the names of the tables begin with. Only `punctual_`, the default: a file has one set of tables, so two
+    /// schedulers of one program are kept apart by queues, or by files. Any other prefix is refused as
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) rather than ignored.
+    pub fn table_prefix(mut self, prefix: impl Into<Cow<'static, str>>) -> Self {
+        self.settings.table_prefix = prefix.into();
+        self
+    }
+
     /// How much of the file the connection that writes keeps in memory, at most. It is taken as it is needed. More helps
     /// when tasks are stored in no order of their due times, into many queues, or with large payloads. 1 MiB to 64 GiB;
     /// default: 16 MiB.
@@ -105,10 +114,11 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a [`transaction`](Client::transaction) may take: SQL of it that runs after that is interrupted, and nothing of
-    /// it is stored. Default: 5 seconds.
+    /// How long a [`transaction`](Client::transaction) may take. A statement that runs then is interrupted; code between two
+    /// cannot be, and [`Health::slow_transaction`] names it; nothing of the transaction is stored either way. 1 ms to 1 hour;
+    /// default: 5 seconds.
     pub fn transaction_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.transaction_time = timeout;
+        self.settings.transaction_timeout = timeout;
         self
     }
 
@@ -507,12 +517,12 @@ impl Client {
     /// ```
     /// # use punctual::Scheduler;
     /// # let scheduler = Scheduler::in_memory().start()?;
-    /// scheduler.limit_queue("reports", Some(2))?;
-    /// assert_eq!(scheduler.health().queue_limits(), [("reports".to_owned(), 2)]);
-    /// scheduler.limit_queue("reports", None)?;
+    /// scheduler.set_global_limit("reports", Some(2))?;
+    /// assert_eq!(scheduler.health().global_limits(), [("reports".to_owned(), 2)]);
+    /// scheduler.set_global_limit("reports", None)?;
     /// # Ok::<(), punctual::Error>(())
     /// ```
-    pub fn limit_queue(&self, queue: &str, limit: Option<usize>) -> Result<()> {
+    pub fn set_global_limit(&self, queue: &str, limit: Option<usize>) -> Result<()> {
         self.write(write::limit(queue, limit))
     }
 
@@ -584,7 +594,7 @@ impl Client {
             last_error: condition.last_error.map(|(at, error)| (at.to_utc(), error)),
             wal_bytes: condition.wal_bytes,
             paused_queues: condition.paused_queues,
-            queue_limits: condition.queue_limits,
+            global_limits: condition.global_limits,
             is_polling: condition.is_polling,
             slow_transaction: condition.slow_transaction,
             ..Health::default()

@@ -91,8 +91,8 @@ impl Submit<'_> {
         self.send(write::pause(queue, false))
     }
 
-    /// As [`Client::limit_queue`].
-    pub fn limit_queue(self, queue: &str, limit: Option<usize>) -> Receipt<()> {
+    /// As [`Client::set_global_limit`].
+    pub fn set_global_limit(self, queue: &str, limit: Option<usize>) -> Receipt<()> {
         self.send(write::limit(queue, limit))
     }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::id::TaskId;
 use crate::model::answer::Cancel;
 use crate::model::new_task::{NewTask, Scheduled};
-use crate::store::{Ending, Work};
+use crate::store::{Ending, Holder, Work};
 use crate::time::Timestamp;
 
 /// The inside of a transaction on the scheduler's own file, made by [`Client::transaction`] and
@@ -64,8 +64,11 @@ impl<'a> Tx<'a> {
     /// The connection, for the user's own SQL: it sees and shares the transaction, which is an immediate one, so it never
     /// has to be tried again for another's sake. Foreign keys are enforced.
     ///
-    /// Refused as not authorised are `BEGIN`, `COMMIT`, `ROLLBACK`, `SAVEPOINT`, `ATTACH`, a `PRAGMA` that sets anything, and
-    /// writes to the tables `punctual_…`, which may be read.
+    /// `BEGIN`, `COMMIT`, `ROLLBACK`, `SAVEPOINT`, `ATTACH`, a `PRAGMA` that sets anything, and writes to the tables
+    /// `punctual_…` are refused; those tables may be read.
+    ///
+    /// It is the one connection that the scheduler writes by, and outlives the transaction: leave its settings as they are (busy
+    /// timeout, limits, configuration), and drop temporary tables.
     #[must_use]
     pub fn sql(&self) -> &Connection {
         self.work.sql()
@@ -75,6 +78,38 @@ impl<'a> Tx<'a> {
         let write = write?;
         let reply = self.work.apply(write.op).map(|reply| vec![reply]);
         write::answer(reply, write.task, write.answer)
+    }
+}
+
+/// Runs a closure in a transaction of its own, for an attempt if there is a holder. With its answer the closure says how
+/// the transaction is to end.
+pub(crate) fn run_inside<T, E: From<Error>>(
+    client: &Client,
+    holder: Option<Holder>,
+    run: impl FnOnce(&Tx<'_>) -> Result<(T, Ending), E>,
+) -> Result<T, E> {
+    let now = client.now();
+    let mut run = Some(run);
+    let mut answer = None;
+    let ended = client.store.transaction(now, holder, &mut |work| match run
+        .take()
+        .map(|run| run(&Tx::new(work, now)))
+    {
+        Some(Ok((value, ending))) => {
+            answer = Some(Ok(value));
+            ending
+        }
+        Some(Err(error)) => {
+            answer = Some(Err(error));
+            Ending::RollBack
+        }
+        None => Ending::RollBack,
+    });
+    match (ended, answer) {
+        // The closure may know more of what went wrong.
+        (_, Some(Err(error))) => Err(error),
+        (Err(error), _) => Err(error.into()),
+        (Ok(()), answer) => answer.expect("a transaction that has ended was run"),
     }
 }
 
@@ -94,8 +129,9 @@ impl Client {
     /// # Errors
     ///
     /// That of the closure. Of the crate's own: [`ErrorKind::Busy`] if its turn did not come in time, before it is called;
-    /// [`ErrorKind::Interrupted`] if it took longer than
+    /// [`ErrorKind::Timeout`] if it took longer than
     /// [`transaction_timeout`](crate::Builder::transaction_timeout); [`ErrorKind::Invalid`] if its SQL ended the transaction;
+    /// [`ErrorKind::Sql`] if a deferred foreign key is violated at the end;
     /// [`ErrorKind::Unknown`] if the disk failed during the commit: it may or may not be stored;
     /// [`ErrorKind::Reentrant`] inside another transaction on the same store; else as [`schedule`](Self::schedule).
     ///
@@ -122,28 +158,9 @@ impl Client {
         &self,
         run: impl FnOnce(&Tx<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let now = self.now();
-        let mut run = Some(run);
-        let mut answer = None;
-        let committed = self.store.transaction(now, None, &mut |work| {
-            let Some(run) = run.take() else {
-                return Ending::RollBack;
-            };
-            let ran = run(&Tx::new(work, now));
-            let ending = match ran {
-                Ok(_) => Ending::Commit,
-                Err(_) => Ending::RollBack,
-            };
-            answer = Some(ran);
-            ending
-        });
-        match (committed, answer) {
-            // The closure may know more of what went wrong.
-            (_, Some(Err(error))) => Err(error),
-            (Ok(()), Some(answer)) => answer,
-            (Err(error), _) => Err(error.into()),
-            (Ok(()), None) => unreachable!("a transaction that has ended was run"),
-        }
+        run_inside(self, None, |tx| {
+            run(tx).map(|answer| (answer, Ending::Commit))
+        })
     }
 
     /// Stores a task in a transaction of the user's own, on a connection of the user's own to the same file, such as a
@@ -157,8 +174,11 @@ impl Client {
     ///
     /// [`ErrorKind::Invalid`] if the connection is to another file, to this one under another name (a hard link), or has no
     /// open transaction; [`ErrorKind::ReadOnly`] if it cannot write; [`ErrorKind::Replaced`] if the file is not there any
-    /// more; [`ErrorKind::Unsupported`] for a store in memory; [`ErrorKind::Busy`] if another connection is writing; else as
-    /// [`schedule`](Self::schedule).
+    /// more; [`ErrorKind::Unsupported`] for a store in memory; [`ErrorKind::Busy`] if another connection is writing;
+    /// [`ErrorKind::Reentrant`] inside a transaction of the same store; else as [`schedule`](Self::schedule).
+    ///
+    /// After [`ErrorKind::Invalid`] and [`ErrorKind::Payload`] nothing was written, and the transaction can go on. After any
+    /// other error roll it back: it may be done by half, and one that has read before somebody else wrote can only be begun anew.
     ///
     /// # Example
     ///

@@ -133,14 +133,12 @@ pub(super) fn pause(queue: &str, paused: bool) -> Result<Write<()>> {
 }
 
 pub(super) fn limit(queue: &str, limit: Option<usize>) -> Result<Write<()>> {
-    match limit {
-        Some(limit) => check_limit(queue, limit)?,
-        None => check_name("queue", queue)?,
-    }
+    check_name("queue", queue)?;
+    let limit = limit.map(|limit| check_limit(queue, limit)).transpose()?;
     Ok(Write {
         op: Op::LimitQueue {
             queue: queue.to_owned(),
-            limit: limit.and_then(|limit| u32::try_from(limit).ok()),
+            limit,
         },
         now: None,
         task: None,

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::client::Client;
-use crate::client::transaction::Tx;
+use crate::client::transaction::{Tx, run_inside};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::token::{StopReason, Token};
 use crate::id::TaskId;
@@ -151,30 +151,26 @@ impl TaskContext {
             Settled::Applied => Ok(()),
             Settled::Stale => {
                 self.token.raise(StopReason::Lost);
-                Err(Error::new(
-                    ErrorKind::State,
-                    format!("the task {} is not this attempt's any more", self.claim.id),
-                )
-                .with_task(self.claim.id))
+                Err(Error::stale(self.claim.id))
             }
         }
     }
 
-    /// Completes the task together with the handler's own rows: what the closure does, the tasks that it schedules and the
-    /// completion commit as one, or not at all. So what a handler writes in the scheduler's file happens exactly once,
-    /// however often the process dies (P6).
+    /// Ends the attempt in the transaction that writes the handler's own rows: what the closure does, the tasks that it
+    /// schedules and the completion commit as one, or not at all. So what a handler writes in the scheduler's file happens
+    /// exactly once, however often the process dies (P6).
     ///
-    /// The closure runs now, on this thread, if the attempt still holds its task. It returns the [`Outcome`], most often
-    /// [`Outcome::done`]; a snooze or a cancellation is committed with its effects just as well. Then the attempt is settled,
-    /// and the handler should return the outcome that it is given. If the closure returns an error or panics nothing of it
-    /// is stored, and how the attempt ends is for the handler to say. For the rules inside see [`Client::transaction`].
+    /// The closure runs now, on this thread, if the attempt still holds its task. The [`Outcome`] that it returns is committed:
+    /// most often [`Outcome::done`], but a snooze or a cancellation just as well. After that the attempt is settled: the handler
+    /// should return the outcome that it is given, and what else it returns is ignored. If the closure returns an error or
+    /// panics, nothing of it is stored, and how the attempt ends is for the handler to say. For the rules inside see
+    /// [`Client::transaction`].
     ///
     /// # Errors
     ///
     /// That of the closure. Of the crate's own: [`ErrorKind::State`] if the task is not this attempt's any more, or was
-    /// settled already, before the closure is called; [`ErrorKind::Unknown`] if the disk failed during the commit: it may or
-    /// may not be stored, and an error that the handler returns is recorded only if it is not; else as
-    /// [`Client::transaction`].
+    /// settled already, before the closure is called; else as [`Client::transaction`]. After [`ErrorKind::Unknown`] return the
+    /// error: if the commit was stored it counts, and the error is dropped; if not, the error is recorded.
     ///
     /// # Panics
     ///
@@ -217,34 +213,23 @@ impl TaskContext {
         if self.is_settled() {
             return Err(self.settled_already().into());
         }
-        let now = self.client.now();
         let holder = Holder {
             id: self.claim.id,
             fence: self.claim.fence,
+            delivery: self.claim.delivery,
         };
-        let mut run = Some(run);
-        let mut failed = None;
-        let committed = self
-            .client
-            .store
-            .transaction(now, Some(holder), &mut |work| match run
-                .take()
-                .map(|run| run(&Tx::new(work, now)))
-            {
-                Some(Ok(outcome)) => Ending::Settle(Box::new(self.settlement(outcome))),
-                Some(Err(error)) => {
-                    failed = Some(error);
-                    Ending::RollBack
-                }
-                None => Ending::RollBack,
-            });
-        match (committed, failed) {
-            (_, Some(error)) => Err(error),
-            (Ok(()), None) => {
+        let ran = run_inside(&self.client, Some(holder), |tx| {
+            let outcome = run(tx).map_err(Refused::ByCaller)?;
+            let settlement = Box::new(self.settlement(outcome));
+            Ok(((), Ending::Settle(settlement)))
+        });
+        match ran {
+            Ok(()) => {
                 self.settled.store(true, Ordering::Release);
                 Ok(Outcome::settled())
             }
-            (Err(error), None) => {
+            Err(Refused::ByCaller(error)) => Err(error),
+            Err(Refused::ByStore(error)) => {
                 if error.kind() == ErrorKind::State {
                     self.token.raise(StopReason::Lost);
                 }
@@ -281,6 +266,18 @@ impl TaskContext {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+}
+
+/// Who did not want a completion.
+enum Refused<E> {
+    ByCaller(E),
+    ByStore(Error),
+}
+
+impl<E> From<Error> for Refused<E> {
+    fn from(error: Error) -> Self {
+        Self::ByStore(error)
     }
 }
 

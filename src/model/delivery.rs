@@ -1,6 +1,6 @@
 //! How often a task may be started.
 
-/// How often a task is delivered to its handler, should the process or the power die meanwhile.
+/// Whether a task may be started again after an attempt that did not complete it.
 ///
 /// # Example
 ///
@@ -15,11 +15,12 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// Until an attempt has ended: one that was interrupted is made again. The default.
+    /// It is: after an error as its retry policy says, and after the process or the power died. The default.
     #[default]
     AtLeastOnce,
-    /// It is never started twice: its claim is synced to the disk before its handler is called, and an attempt that did not
-    /// complete it is final. One that was interrupted ends as failed with the error `interrupted`, and so may one that
-    /// was about to start when the power went. Only [`retry`](crate::Client::retry) has it started again.
+    /// It is never started twice: its claim is synced to the disk before its handler is called, at any
+    /// [`Durability`](crate::Durability), and whatever ends its attempt is final, also an error, a panic or a snooze: its retry
+    /// policy means nothing. If the process or the power died it ends as failed with the error `interrupted`, and so may one
+    /// that was about to start when the power went. Only [`retry`](crate::Client::retry) has it started again.
     AtMostOnce,
 }

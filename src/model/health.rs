@@ -1,8 +1,11 @@
 //! Whether everything is well, for a readiness probe or an operator.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use crate::error::{Error, ErrorKind};
+use crate::id::TaskId;
 
 /// The state of a scheduler or client, as it is now. Made without a write, and without a read of the file.
 ///
@@ -25,9 +28,9 @@ pub struct Health {
     pub(crate) spare: usize,
     pub(crate) unknown_kinds: Vec<String>,
     pub(crate) paused_queues: Vec<String>,
-    pub(crate) queue_limits: Vec<(String, usize)>,
+    pub(crate) global_limits: Vec<(String, usize)>,
     pub(crate) is_polling: bool,
-    pub(crate) slow_transaction: Option<String>,
+    pub(crate) slow_transaction: Option<SlowTransaction>,
 }
 
 impl Health {
@@ -44,18 +47,17 @@ impl Health {
         self.stopped.as_ref().map(Error::kind)
     }
 
-    /// The last error of the storage and when it came, whether or not a retry has helped since.
+    /// The last error of the storage, or of a transaction that took too long, and when it came, whether or not a retry has helped since.
     #[must_use]
     pub fn last_error(&self) -> Option<(DateTime<Utc>, &Error)> {
         self.last_error.as_ref().map(|(at, error)| (*at, error))
     }
 
     /// A transaction of the program's that has taken longer than
-    /// [`transaction_timeout`](crate::Builder::transaction_timeout) and goes on: whose it is, and since when. All writes of
-    /// the process wait for it.
+    /// [`transaction_timeout`](crate::Builder::transaction_timeout) and goes on. Every write to the file waits for it.
     #[must_use]
-    pub fn slow_transaction(&self) -> Option<&str> {
-        self.slow_transaction.as_deref()
+    pub fn slow_transaction(&self) -> Option<&SlowTransaction> {
+        self.slow_transaction.as_ref()
     }
 
     /// The length of the write-ahead log after the last commit, in bytes.
@@ -108,10 +110,38 @@ impl Health {
         &self.paused_queues
     }
 
-    /// Queues that [`limit_queue`](crate::Client::limit_queue) has bounded, and how many of their tasks may run at once in
-    /// all processes together.
+    /// Queues with a limit for all processes together, by [`set_global_limit`](crate::Client::set_global_limit), and how many of
+    /// their tasks may run at once. A client without a scheduler knows them as of its last write.
     #[must_use]
-    pub fn queue_limits(&self) -> &[(String, usize)] {
-        &self.queue_limits
+    pub fn global_limits(&self) -> &[(String, usize)] {
+        &self.global_limits
+    }
+}
+
+/// A transaction of the program's that takes longer than it may, as [`Health::slow_transaction`] names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlowTransaction {
+    pub(crate) thread: String,
+    pub(crate) task: Option<TaskId>,
+    pub(crate) running_for: Duration,
+}
+
+impl SlowTransaction {
+    /// The name of the thread that is inside; empty if it has none.
+    #[must_use]
+    pub fn thread(&self) -> &str {
+        &self.thread
+    }
+
+    /// The task whose handler it is that completes it; `None` for a [`transaction`](crate::Client::transaction).
+    #[must_use]
+    pub fn task(&self) -> Option<TaskId> {
+        self.task
+    }
+
+    /// How long it has been running.
+    #[must_use]
+    pub fn running_for(&self) -> Duration {
+        self.running_for
     }
 }

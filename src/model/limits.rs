@@ -24,7 +24,7 @@ pub const MAX_ERROR_BYTES: usize = 8 * 1024;
 /// How many attempts of a task its history keeps, the newest.
 pub const MAX_HISTORY: usize = 50;
 /// How many tasks of a queue may run at once in all processes, at most.
-const MAX_QUEUE_LIMIT: usize = 1_000_000;
+const MAX_QUEUE_LIMIT: u32 = 1_000_000;
 /// The longest span that any option takes: 1,000 years.
 pub(crate) const MAX_SPAN: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
 
@@ -57,14 +57,15 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
 /// # Errors
 ///
 /// `Invalid`, naming the queue.
-pub(crate) fn check_limit(queue: &str, limit: usize) -> Result<()> {
-    check_name("queue", queue)?;
-    if (1..=MAX_QUEUE_LIMIT).contains(&limit) {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "the queue {queue:?} has a limit of {limit}; 1 to {MAX_QUEUE_LIMIT} are allowed, and to stop it, pause it"
-    )))
+pub(crate) fn check_limit(queue: &str, limit: usize) -> Result<u32> {
+    let allowed = u32::try_from(limit)
+        .ok()
+        .filter(|limit| (1..=MAX_QUEUE_LIMIT).contains(limit));
+    allowed.ok_or_else(|| {
+        Error::invalid(format!(
+            "the queue {queue:?} has a limit of {limit}; 1 to {MAX_QUEUE_LIMIT} are allowed, and to stop it, pause it"
+        ))
+    })
 }
 
 /// # Errors

@@ -160,8 +160,8 @@ impl NewTask {
         self
     }
 
-    /// How often it may be started, should the process or the power die. Default: its payload's
-    /// [`DELIVERY`](Payload::DELIVERY), and at least once for [`with_kind`](Self::with_kind).
+    /// Whether it may be started again after an attempt that did not complete it. If not, `max_attempts` may not be over 1.
+    /// Default: its payload's [`DELIVERY`](Payload::DELIVERY), and at least once for [`with_kind`](Self::with_kind).
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.delivery = delivery;
         self
@@ -269,6 +269,9 @@ impl NewTask {
 }
 
 impl NewTask {
+    /// # Errors
+    ///
+    /// `Invalid` if it is out of its range, or does not go with the delivery.
     fn checked_attempts(&self) -> Result<u32> {
         let max_attempts = self.max_attempts.unwrap_or(match self.delivery {
             Delivery::AtLeastOnce => DEFAULT_MAX_ATTEMPTS,

@@ -30,8 +30,9 @@ pub trait Payload: Serialize + DeserializeOwned + 'static {
     /// and `_ . : / @ -`.
     const KIND: &'static str;
 
-    /// How often a task of this kind may be started, unless [`NewTask::delivery`](crate::NewTask::delivery) says otherwise
-    /// for one. It is kept with each task when it is scheduled.
+    /// Whether a task of this kind may be started again after an attempt that did not complete it, unless
+    /// [`NewTask::delivery`](crate::NewTask::delivery) says otherwise for one. It is kept with each task when it is scheduled by
+    /// [`NewTask::new`](crate::NewTask::new); [`NewTask::with_kind`](crate::NewTask::with_kind) does not know it.
     const DELIVERY: Delivery = Delivery::AtLeastOnce;
 }
 

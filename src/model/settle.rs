@@ -94,6 +94,13 @@ pub(crate) enum End {
     CancelledUnstarted,
 }
 
+impl End {
+    /// Whether the handler returned the outcome of a completion.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self, Self::Returned { result: Ok(outcome), .. } if outcome.0 == Verdict::Settled)
+    }
+}
+
 /// What becomes of the task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {

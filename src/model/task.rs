@@ -233,7 +233,7 @@ impl Task {
         self.max_attempts
     }
 
-    /// How often it may be started, should the process or the power die.
+    /// Whether it may be started again after an attempt that did not complete it.
     #[must_use]
     pub fn delivery(&self) -> Delivery {
         self.delivery

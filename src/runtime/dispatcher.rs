@@ -309,9 +309,8 @@ impl Dispatcher {
             if let Some(took) = each.ran {
                 self.costs.saw(&each.kind, took);
             }
-            if self.control.is_stopping() {
-                self.control.finished.fetch_add(1, Ordering::Relaxed);
-            }
+            let counts = usize::from(self.control.is_stopping());
+            self.control.finished.fetch_add(counts, Ordering::Relaxed);
         }
         self.attempts.remove(settled().map(|each| each.place));
     }

@@ -152,11 +152,10 @@ fn call(
 }
 
 fn tell(end: &End, cx: &TaskContext) {
-    let is_success = matches!(end, End::Returned { result: Ok(_), .. });
-    if cx.is_settled() && !is_success {
+    if cx.is_settled() && !end.is_settled() {
         tell!(
             warn,
-            "an attempt that was completed ended by an error, which changes nothing"
+            "its outcome was committed by complete(): what the handler returned is ignored"
         );
     }
     match end {

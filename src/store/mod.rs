@@ -23,12 +23,14 @@ mod suite;
 mod ticket;
 pub(crate) mod work;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::health::SlowTransaction;
 use crate::model::op::{Lane, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
@@ -39,16 +41,21 @@ pub use sqlite::Durability;
 pub(crate) use ticket::{Pending, Ticket};
 pub(crate) use work::{Body, Ending, Holder, Work};
 
+/// Begins the names of all tables.
+const TABLE_PREFIX: &str = "punctual_";
+
 /// How a store is opened.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    /// Begins the names of the tables.
+    pub(crate) table_prefix: Cow<'static, str>,
     pub(crate) durability: Durability,
     /// How long a call waits for a lock or for its turn.
     pub(crate) busy_wait: Duration,
     /// Of the connection that writes.
     pub(crate) page_cache_bytes: usize,
-    /// How long a caller's transaction may take before its SQL is interrupted.
-    pub(crate) transaction_time: Duration,
+    /// How long a caller's transaction may take.
+    pub(crate) transaction_timeout: Duration,
     /// Whether it will run tasks, and so is an instance that others can outlive.
     pub(crate) runs: bool,
 }
@@ -56,15 +63,31 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn new(runs: bool) -> Self {
         Self {
+            table_prefix: Cow::Borrowed(TABLE_PREFIX),
             durability: Durability::default(),
             busy_wait: Duration::from_secs(5),
             page_cache_bytes: 16 << 20,
-            transaction_time: Duration::from_secs(5),
+            transaction_timeout: Duration::from_secs(5),
             runs,
         }
     }
 
     fn check(&self) -> Result<()> {
+        if self.table_prefix != TABLE_PREFIX {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the tables are named {TABLE_PREFIX}…, not {}…: keep two schedulers apart by queues, or by files",
+                    self.table_prefix
+                ),
+            ));
+        }
+        let timeout = self.transaction_timeout;
+        if !(Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&timeout) {
+            return Err(Error::invalid(format!(
+                "a transaction timeout of {timeout:?} is not between 1 ms and 1 h"
+            )));
+        }
         let bytes = self.page_cache_bytes as u64;
         if (1 << 20..=1 << 36).contains(&bytes) {
             return Ok(());
@@ -186,9 +209,9 @@ pub(crate) struct Condition {
     /// Queues that are paused, whether or not they have tasks.
     pub(crate) paused_queues: Vec<String>,
     /// Queues with a limit for all processes.
-    pub(crate) queue_limits: Vec<(String, usize)>,
+    pub(crate) global_limits: Vec<(String, usize)>,
     /// Other processes' commits are found by looking often.
     pub(crate) is_polling: bool,
-    /// A caller's transaction that takes too long: whose it is, and since when.
-    pub(crate) slow_transaction: Option<String>,
+    /// A caller's transaction that takes too long.
+    pub(crate) slow_transaction: Option<SlowTransaction>,
 }

@@ -4,6 +4,7 @@ use rusqlite::Connection;
 
 use crate::error::Result;
 use crate::id::TaskId;
+use crate::model::delivery::Delivery;
 use crate::model::op::{Op, Reply};
 use crate::model::settle::{Fence, Settlement};
 
@@ -37,4 +38,5 @@ pub(crate) type Body<'a> = dyn FnMut(&dyn Work) -> Ending + 'a;
 pub(crate) struct Holder {
     pub(crate) id: TaskId,
     pub(crate) fence: Fence,
+    pub(crate) delivery: Delivery,
 }

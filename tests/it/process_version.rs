@@ -8,7 +8,7 @@ use punctual::rusqlite::Connection;
 use punctual::{Client, ErrorKind, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskState};
 use serde::{Deserialize, Serialize};
 
-use crate::process_kit::{Line, PATIENCE, Part, Place, Process, eventually};
+use crate::process_kit::{Line, PATIENCE, Part, Place, Process, Since, eventually};
 
 #[derive(Serialize, Deserialize)]
 struct Quick;
@@ -171,9 +171,8 @@ fn p12_tables_that_are_altered_by_hand_stop_the_store_by_name() {
     }
 }
 
-/// What is acknowledged is in the file that has the name.
 #[test]
-fn p1_a_file_that_is_moved_replaced_or_deleted_takes_no_task_any_more() {
+fn p12_a_file_that_is_moved_replaced_or_deleted_takes_no_task_any_more() {
     for harm in ["move", "replace", "delete"] {
         let place = Place::new();
         let mut process = start(&place);
@@ -187,11 +186,13 @@ fn p1_a_file_that_is_moved_replaced_or_deleted_takes_no_task_any_more() {
                 fs::rename(&aside, &file).expect("to replace it");
             }
         }
-        // It looks at the path every few milliseconds, before it writes.
-        eventually(harm, || {
-            let answer = ask(&mut process, "schedule");
-            (answer == "Err(Replaced)").then_some(())
-        });
+        // It looks at the path every ten milliseconds, before it writes.
+        let since = Since::now();
+        let mut taken = 0;
+        while ask(&mut process, "schedule") != "Err(Replaced)" {
+            taken += 1;
+            assert!(since.elapsed() < PATIENCE, "{harm}: {taken} were taken");
+        }
         assert_eq!(stopped(&mut process), "Some(Replaced)", "{harm}");
         assert_eq!(ask(&mut process, "read"), "Err(Replaced)", "{harm}");
     }

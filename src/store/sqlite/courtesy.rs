@@ -1,8 +1,8 @@
 //! Turns between processes: SQLite's write lock is neither queued for nor handed over, so who writes back to back could keep
 //! it for ever.
 //!
-//! Who has waited for a while holds a shared lock on a file that is there for that; who has written for a while looks
-//! whether somebody does, and only then leaves a gap. A lock ends with its process, so nothing has to be cleared up, and
+//! A process that has waited for a while holds a shared lock on a file that is there for that; one that has written for a
+//! while looks whether another does, and only then leaves a gap. A lock ends with its process, so nothing has to be cleared up, and
 //! without another writer it costs a look every few milliseconds.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -15,22 +15,22 @@ use crate::time::{Stopwatch, pause};
 use crate::wake::lock;
 
 /// How long a process writes back to back before it looks whether another waits.
-const REIGN: Duration = Duration::from_millis(5);
-/// The gap that it leaves then: longer than the pause of who waits.
+const MAX_STREAK: Duration = Duration::from_millis(5);
+/// The gap that it leaves then: longer than the pause of a process that waits, whatever its jitter.
 const GAP: Duration = Duration::from_micros(1000);
-/// From when on somebody who waits says so, and looks this often whether the lock is free. Looks are not free themselves:
-/// with a pause of 200 µs four processes on two processors got a third less done.
-const SAYS_SO_AFTER: Duration = Duration::from_millis(2);
+/// From when on a process that waits says so, and looks this often whether the lock is free. Each look costs some 10 µs.
+const ANNOUNCE_AFTER: Duration = Duration::from_millis(2);
 const STEP: Duration = Duration::from_micros(500);
-/// Who has waited longer looks more often, so that the oldest comes first; who waits in vain for one that is stopped, less.
+/// One that has waited longer looks more often, so that the oldest comes first; one that waits in vain, for a process that is
+/// stopped, less often.
 const OLD: Duration = Duration::from_millis(50);
 const OLD_STEP: Duration = Duration::from_micros(250);
 const IN_VAIN: Duration = Duration::from_millis(500);
-const LONGEST_STEP: Duration = Duration::from_millis(1);
+const LONGEST_STEP: Duration = Duration::from_micros(600);
 
 /// How long to sleep before the lock is tried again, after `waited`, for the `count`-th time.
-fn step(waited: Duration, count: i32) -> Duration {
-    if waited < SAYS_SO_AFTER {
+fn retry_delay(waited: Duration, count: i32) -> Duration {
+    if waited < ANNOUNCE_AFTER {
         Duration::from_micros(50 << count.clamp(0, 3)).min(STEP)
     } else if waited < OLD {
         STEP
@@ -53,7 +53,7 @@ struct Waiting {
     /// Opened when it is first needed.
     file: Option<File>,
     /// Whether this process says that it waits.
-    says_so: bool,
+    is_waiting: bool,
 }
 
 impl Courtesy {
@@ -66,24 +66,24 @@ impl Courtesy {
 
     /// How long to sleep before the lock is tried again.
     pub(super) fn wait(&self, waited: Duration, count: i32) -> Duration {
-        if waited >= SAYS_SO_AFTER {
+        if waited >= ANNOUNCE_AFTER {
             let mut waiting = lock(&self.waiting);
-            if !waiting.says_so {
+            if !waiting.is_waiting {
                 // If it cannot be said, the wait may be longer.
                 let file = waiting.file.take().or_else(|| open(&self.path));
-                waiting.says_so = file
+                waiting.is_waiting = file
                     .as_ref()
                     .is_some_and(|file| file.try_lock_shared().is_ok());
                 waiting.file = file;
             }
         }
-        step(waited, count)
+        retry_delay(waited, count)
     }
 
-    /// It has come to its turn.
-    fn came(&self) {
+    /// It has come to its turn, or has given up.
+    fn stop_waiting(&self) {
         let mut waiting = lock(&self.waiting);
-        if std::mem::take(&mut waiting.says_so)
+        if std::mem::take(&mut waiting.is_waiting)
             && let Some(file) = &waiting.file
             && file.unlock().is_err()
         {
@@ -133,7 +133,7 @@ impl Streak {
             self.since = Stopwatch::start();
             return;
         }
-        if self.since.elapsed() < REIGN {
+        if self.since.elapsed() < MAX_STREAK {
             return;
         }
         if self.somebody_waits() {
@@ -142,9 +142,9 @@ impl Streak {
         self.since = Stopwatch::start();
     }
 
-    /// The lock is held.
-    pub(super) fn begin(&self) {
-        self.courtesy.came();
+    /// This process does not wait any more: it has the lock, or has given up.
+    pub(super) fn stop_waiting(&self) {
+        self.courtesy.stop_waiting();
     }
 
     /// The transaction is over.
@@ -187,13 +187,13 @@ mod tests {
         assert!(!streak.somebody_waits(), "nobody ever has");
         theirs.wait(Duration::ZERO, 0);
         assert!(!streak.somebody_waits(), "not for long");
-        theirs.wait(SAYS_SO_AFTER, 5);
+        theirs.wait(ANNOUNCE_AFTER, 5);
         theirs.wait(OLD, 6);
         assert!(streak.somebody_waits());
         assert!(streak.somebody_waits(), "still");
-        theirs.came();
+        theirs.stop_waiting();
         assert!(!streak.somebody_waits());
-        theirs.wait(SAYS_SO_AFTER, 5);
+        theirs.wait(ANNOUNCE_AFTER, 5);
         assert!(streak.somebody_waits(), "again");
         drop(theirs);
         assert!(!streak.somebody_waits(), "it is gone");
@@ -207,18 +207,18 @@ mod tests {
         let (first, second) = (Courtesy::new(&db), Courtesy::new(&db));
         first.wait(OLD, 9);
         second.wait(OLD, 9);
-        first.came();
+        first.stop_waiting();
         assert!(Streak::new(Arc::clone(&first)).somebody_waits());
-        second.came();
+        second.stop_waiting();
         assert!(!Streak::new(first).somebody_waits());
     }
 
     #[test]
     fn a_gap_is_long_enough_for_whoever_waits_to_see_it() {
-        for waited in [SAYS_SO_AFTER, OLD, IN_VAIN - SAYS_SO_AFTER] {
-            assert!(step(waited, 100).mul_f64(1.5) < GAP, "{waited:?}");
+        for waited in [ANNOUNCE_AFTER, OLD, IN_VAIN, 2 * IN_VAIN] {
+            assert!(retry_delay(waited, 100).mul_f64(1.5) < GAP, "{waited:?}");
         }
-        assert_eq!(step(Duration::ZERO, 0), Duration::from_micros(50));
-        assert!(step(IN_VAIN, 1_000) <= LONGEST_STEP);
+        assert_eq!(retry_delay(Duration::ZERO, 0), Duration::from_micros(50));
+        assert!(retry_delay(IN_VAIN, 1_000) <= LONGEST_STEP);
     }
 }

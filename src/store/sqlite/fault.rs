@@ -21,7 +21,7 @@ pub(super) fn kind(error: &rusqlite::Error) -> ErrorKind {
         }
         ErrorCode::ReadOnly | ErrorCode::PermissionDenied => ErrorKind::ReadOnly,
         ErrorCode::TooBig => ErrorKind::Payload,
-        ErrorCode::OperationInterrupted => ErrorKind::Interrupted,
+        ErrorCode::OperationInterrupted => ErrorKind::Timeout,
         _ => ErrorKind::Storage,
     }
 }
@@ -31,25 +31,23 @@ pub(super) fn of(context: &str, error: rusqlite::Error) -> Error {
     Error::new(kind(&error), context).with_source(error)
 }
 
-/// An error of the caller's own SQL, inside a transaction: what is wrong with the SQL or its values is `Invalid`.
+/// An error of the caller's own SQL, inside a transaction; [`source`](std::error::Error::source) gives it back. What is wrong
+/// with the SQL, its values or a constraint is `Sql`, what a transaction does not allow `Invalid`.
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
-        let kind = match error.sqlite_error_code() {
+        let (kind, context) = match error.sqlite_error_code() {
+            Some(ErrorCode::AuthorizationForStatementDenied) => (
+                ErrorKind::Invalid,
+                "the SQL of a transaction may not begin or end one, attach a file, set a pragma, or write to punctual's tables",
+            ),
             Some(
-                ErrorCode::AuthorizationForStatementDenied
-                | ErrorCode::ConstraintViolation
+                ErrorCode::ConstraintViolation
                 | ErrorCode::TypeMismatch
                 | ErrorCode::ParameterOutOfRange
                 | ErrorCode::Unknown,
             )
-            | None => ErrorKind::Invalid,
-            Some(_) => kind(&error),
-        };
-        let context = match error.sqlite_error_code() {
-            Some(ErrorCode::AuthorizationForStatementDenied) => {
-                "the SQL of a transaction may not begin or end one, attach a file, set a pragma, or write to punctual's tables"
-            }
-            _ => "the SQL of a transaction failed",
+            | None => (ErrorKind::Sql, "the SQL failed"),
+            Some(_) => (kind(&error), "the SQL failed"),
         };
         Error::new(kind, context).with_source(error)
     }
@@ -57,6 +55,10 @@ impl From<rusqlite::Error> for Error {
 
 /// An error of a COMMIT: after a failed write or sync the transaction may or may not be in the log.
 pub(super) fn of_commit(error: rusqlite::Error) -> Error {
+    if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
+        // A deferred foreign key of the caller's: the transaction is still open, and will be rolled back.
+        return Error::from(error);
+    }
     match kind(&error) {
         ErrorKind::Storage => Error::new(
             ErrorKind::Unknown,

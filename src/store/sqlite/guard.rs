@@ -14,24 +14,24 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
+use crate::model::health::SlowTransaction;
 use crate::time::Stopwatch;
 use crate::wake::lock;
 
 /// How many steps of SQLite's machine there are between two looks at the time.
 const LOOK_AFTER: c_int = 1_000;
 
-/// Pragmas that only tell something, which also some virtual tables need.
-const PRAGMAS: [&str; 11] = [
-    "data_version",
-    "database_list",
+/// Pragmas that only tell something if they are given no value, which some virtual tables need.
+const PLAIN_PRAGMAS: [&str; 4] = ["data_version", "database_list", "page_count", "page_size"];
+
+/// Pragmas that only tell something, of what they are given.
+const TABLE_PRAGMAS: [&str; 7] = [
     "foreign_key_list",
     "index_info",
     "index_list",
     "index_xinfo",
-    "page_count",
-    "page_size",
     "table_info",
     "table_list",
     "table_xinfo",
@@ -41,10 +41,9 @@ const PRAGMAS: [&str; 11] = [
 #[derive(Debug)]
 pub(super) struct Guard {
     /// How long a transaction of the caller's may take.
-    limit: Duration,
+    timeout: Duration,
     /// Whether what runs now is the caller's own.
     is_theirs: AtomicBool,
-    has_interrupted: AtomicBool,
     running: Mutex<Option<Running>>,
 }
 
@@ -56,11 +55,10 @@ struct Running {
 }
 
 impl Guard {
-    pub(super) fn new(limit: Duration) -> Self {
+    pub(super) fn new(timeout: Duration) -> Self {
         Self {
-            limit,
+            timeout,
             is_theirs: AtomicBool::new(false),
-            has_interrupted: AtomicBool::new(false),
             running: Mutex::new(None),
         }
     }
@@ -80,7 +78,6 @@ impl Guard {
 
     /// A transaction of the caller's begins; it ends when what is returned is dropped, even by a panic.
     pub(super) fn enter(&self, task: Option<TaskId>) -> Entered<'_> {
-        self.has_interrupted.store(false, Ordering::Relaxed);
         *lock(&self.running) = Some(Running {
             since: Stopwatch::start(),
             thread: thread::current(),
@@ -103,36 +100,42 @@ impl Guard {
         run()
     }
 
-    /// Whether the transaction has taken too long, and something of it was interrupted for that.
-    pub(super) fn has_interrupted(&self) -> bool {
-        self.has_interrupted.load(Ordering::Relaxed)
+    /// Whether the transaction has taken too long.
+    pub(super) fn is_over(&self) -> bool {
+        let is_slow = |running: &Running| running.since.elapsed() > self.timeout;
+        lock(&self.running).as_ref().is_some_and(is_slow)
     }
 
-    /// What became of a transaction that is not open any more, although nobody has committed it or rolled it back.
-    pub(super) fn why_ended(&self) -> Error {
-        if self.has_interrupted() {
-            let limit = self.limit;
-            return Error::new(
-                ErrorKind::Interrupted,
-                format!("the transaction has taken over {limit:?}: its SQL was interrupted"),
-            );
+    /// Whether the transaction can still be committed.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` if it has taken too long, `Invalid` if it is not open any more, although nobody has ended it.
+    pub(super) fn check(&self, conn: &Connection) -> Result<()> {
+        if self.is_over() {
+            let timeout = self.timeout;
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                format!("the transaction has taken over {timeout:?}"),
+            ));
         }
-        Error::invalid(
-            "the transaction was ended from inside, by ON CONFLICT ROLLBACK or RAISE(ROLLBACK)",
-        )
+        if conn.is_autocommit() {
+            return Err(Error::invalid(
+                "the transaction was ended from inside, by ON CONFLICT ROLLBACK or RAISE(ROLLBACK)",
+            ));
+        }
+        Ok(())
     }
 
-    /// A transaction that has taken too long and goes on: whose it is, and since when.
-    pub(super) fn slow(&self) -> Option<String> {
+    /// A transaction that has taken too long and goes on.
+    pub(super) fn slow(&self) -> Option<SlowTransaction> {
         let running = lock(&self.running);
         let running = running.as_ref()?;
-        let (took, name) = (running.since.elapsed(), running.thread.name());
-        (took > self.limit).then(|| {
-            let task = running
-                .task
-                .map_or(String::new(), |id| format!(" of the task {id}"));
-            let name = name.unwrap_or("without a name");
-            format!("a transaction{task} on the thread {name} has taken {took:.1?} so far")
+        let running_for = running.since.elapsed();
+        (running_for > self.timeout).then(|| SlowTransaction {
+            thread: running.thread.name().unwrap_or_default().to_owned(),
+            task: running.task,
+            running_for,
         })
     }
 
@@ -142,12 +145,7 @@ impl Guard {
 
     /// Whether to interrupt the statement that runs.
     fn interrupts(&self) -> bool {
-        let is_slow = |running: &Running| running.since.elapsed() > self.limit;
-        let interrupts = self.is_theirs() && lock(&self.running).as_ref().is_some_and(is_slow);
-        if interrupts {
-            self.has_interrupted.store(true, Ordering::Relaxed);
-        }
-        interrupts
+        self.is_theirs() && self.is_over()
     }
 
     fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
@@ -174,18 +172,39 @@ fn is_allowed(action: &AuthAction<'_>) -> bool {
     use AuthAction as A;
     match action {
         A::Transaction { .. } | A::Savepoint { .. } | A::Attach { .. } | A::Detach { .. } => false,
-        A::Pragma { pragma_name, .. } => PRAGMAS.contains(pragma_name),
+        A::Pragma {
+            pragma_name,
+            pragma_value,
+        } => {
+            TABLE_PRAGMAS.contains(pragma_name)
+                || pragma_value.is_none() && PLAIN_PRAGMAS.contains(pragma_name)
+        }
+        // Also what is temporary: its name would hide ours, for as long as the connection lives.
         A::Insert { table_name }
         | A::Update { table_name, .. }
         | A::Delete { table_name }
         | A::CreateTable { table_name }
+        | A::CreateTempTable { table_name }
+        | A::CreateVtable { table_name, .. }
         | A::DropTable { table_name }
+        | A::DropTempTable { table_name }
+        | A::DropVtable { table_name, .. }
         | A::AlterTable { table_name, .. }
         | A::CreateIndex { table_name, .. }
+        | A::CreateTempIndex { table_name, .. }
         | A::DropIndex { table_name, .. }
         | A::CreateTrigger { table_name, .. }
         | A::CreateTempTrigger { table_name, .. }
-        | A::DropTrigger { table_name, .. } => !is_ours(table_name),
+        | A::DropTrigger { table_name, .. }
+        | A::CreateView {
+            view_name: table_name,
+        }
+        | A::CreateTempView {
+            view_name: table_name,
+        }
+        | A::DropView {
+            view_name: table_name,
+        } => !is_ours(table_name),
         _ => true,
     }
 }

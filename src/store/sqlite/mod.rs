@@ -122,7 +122,7 @@ impl SqliteStore {
     /// Opens or creates a file.
     pub(crate) fn open(path: &Path, settings: Settings, now: Timestamp) -> Result<Self> {
         let home = Home::new()?;
-        let opener = Opener::new(path, settings)?;
+        let opener = Opener::new(path, &settings)?;
         let conn = opener.writer()?;
         let context = format!("cannot open {}", opener.path.display());
         schema::migrate(&conn).map_err(|error| error.in_context(&context))?;
@@ -164,7 +164,7 @@ impl SqliteStore {
             wal_pages: Arc::new(AtomicI32::new(0)),
             foreign_writes: AtomicU64::new(0),
             heard: AtomicU64::new(0),
-            guard: Arc::new(Guard::new(settings.transaction_time)),
+            guard: Arc::new(Guard::new(settings.transaction_timeout)),
         });
         let path = opener.as_ref().map(|opener| opener.path.clone());
         let identity = path.as_deref().map(identity::at).transpose()?;
@@ -176,7 +176,7 @@ impl SqliteStore {
         } else {
             0
         };
-        let mut writer = Writer::new(conn, opener, Arc::clone(&shared), settings)?;
+        let mut writer = Writer::new(conn, opener, Arc::clone(&shared), &settings)?;
         writer.instance = instance;
         Ok(Self {
             shared,
@@ -513,7 +513,7 @@ fn backup(store: &SqliteStore, to: &Path) -> Result<()> {
     }
     let context = format!("cannot back up to {}", to.display());
     let opener =
-        Opener::new(to, Settings::new(false)).map_err(|error| error.in_context(&context))?;
+        Opener::new(to, &Settings::new(false)).map_err(|error| error.in_context(&context))?;
     let copied = store.with_reader(|conn| {
         let mut target = rusqlite::Connection::open(&opener.path)?;
         let backup = rusqlite::backup::Backup::new(conn, &mut target)?;

@@ -54,7 +54,7 @@ impl Opener {
     ///
     /// `Invalid` for a path that is no place for a database file, `ReadOnly` if it cannot be written, `Unsupported` on a
     /// network file system, `Version` if SQLite is one that can lose commits.
-    pub(super) fn new(path: &Path, settings: Settings) -> Result<Self> {
+    pub(super) fn new(path: &Path, settings: &Settings) -> Result<Self> {
         check_version(rusqlite::version_number())?;
         let path = resolve(path)?;
         check_file_system(&path)?;
@@ -469,7 +469,7 @@ mod tests {
             page_cache_bytes: 3 << 20,
             ..Settings::new(true)
         };
-        let opener = Opener::new(&dir.path().join("app.db"), settings).unwrap();
+        let opener = Opener::new(&dir.path().join("app.db"), &settings).unwrap();
         let kib = |conn: Connection| -> i64 {
             -conn
                 .pragma_query_value(None, "cache_size", |row| row.get::<_, i64>(0))
@@ -493,7 +493,7 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_is_read_only() {
         // Nobody can create a file there, root neither.
-        let error = Opener::new(Path::new("/sys/punctual.db"), Settings::new(false)).unwrap_err();
+        let error = Opener::new(Path::new("/sys/punctual.db"), &Settings::new(false)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
     }
 
@@ -512,7 +512,7 @@ mod tests {
             Path::new("/dev/null"),
             Path::new("/"),
         ] {
-            let error = Opener::new(bad, Settings::new(false)).unwrap_err();
+            let error = Opener::new(bad, &Settings::new(false)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{bad:?}: {error}");
         }
         assert!(!inside("missing").exists(), "nothing was created");
@@ -527,14 +527,14 @@ mod tests {
             dir.path().join("l.db"),
             dir.path().join("h.db"),
         );
-        let opener = Opener::new(&file, Settings::new(false)).unwrap();
+        let opener = Opener::new(&file, &Settings::new(false)).unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         assert_eq!(
-            Opener::new(&link, Settings::new(false)).unwrap().path,
+            Opener::new(&link, &Settings::new(false)).unwrap().path,
             opener.path
         );
         std::fs::hard_link(&file, &hard).unwrap();
-        let error = Opener::new(&hard, Settings::new(false)).unwrap_err();
+        let error = Opener::new(&hard, &Settings::new(false)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains("hard link"), "{error}");
     }
@@ -544,7 +544,7 @@ mod tests {
     fn a_new_file_is_its_owner_s_alone() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let opener = Opener::new(&dir.path().join("a.db"), Settings::new(false)).unwrap();
+        let opener = Opener::new(&dir.path().join("a.db"), &Settings::new(false)).unwrap();
         let conn = opener.writer().unwrap();
         conn.execute_batch("CREATE TABLE t (x)").unwrap();
         for name in ["a.db", "a.db-wal", "a.db-shm"] {

@@ -62,7 +62,7 @@ impl Shared {
             wal_bytes: pages * (4096 + 24),
             paused_queues: lanes.paused().cloned().collect(),
             slow_transaction: self.guard.slow(),
-            queue_limits: limits
+            global_limits: limits
                 .map(|(queue, limit)| (queue.clone(), limit as usize))
                 .collect(),
             ..Condition::default()
@@ -122,7 +122,7 @@ impl Writer {
         conn: Connection,
         opener: Option<Opener>,
         shared: Arc<Shared>,
-        settings: Settings,
+        settings: &Settings,
     ) -> Result<Self> {
         let checkpoints = Checkpoints::new(Arc::clone(&shared.wal_pages), opener.clone());
         let file = opener.map(File::new).transpose()?;
@@ -161,6 +161,10 @@ impl Writer {
         }))
         .and_then(|()| self.guard.install(&mut conn))
         .map_err(|error| fault::of("cannot watch the connection", error))?;
+        if let Some(file) = &self.file {
+            // It may have waited already, to make the tables or to enrol.
+            file.streak.stop_waiting();
+        }
         self.syncs = true;
         self.seen = Seen::default();
         self.conn = Some(conn);
@@ -306,12 +310,10 @@ impl Writer {
         stands: bool,
         done: &mut Done,
     ) -> std::result::Result<Vec<Vec<Reply>>, Failure> {
-        let claims = |op: &Op| matches!(op, Op::Claim(_));
-        let stands = self.begin(
-            stands,
-            || batch.iter().any(|request| request.ops.iter().any(claims)),
-            done,
-        )?;
+        self.begin(done)?;
+        let is_claim = |op: &Op| matches!(op, Op::Claim(_));
+        let has_claims = batch.iter().any(|each| each.ops.iter().any(is_claim));
+        let stands = self.may_stand(has_claims)? && stands;
         let conn = self.conn.as_ref().expect("checked");
         let hub = &self.shared.hub;
         let mut tx = Tx {
@@ -329,13 +331,8 @@ impl Writer {
         Ok(replies)
     }
 
-    /// Begins a transaction, and learns what others have done. Returns whether a standing claim may still come along.
-    fn begin(
-        &mut self,
-        stands: bool,
-        claims: impl FnOnce() -> bool,
-        done: &mut Done,
-    ) -> std::result::Result<bool, Failure> {
+    /// Begins a transaction, and learns what others have done.
+    fn begin(&mut self, done: &mut Done) -> std::result::Result<(), Failure> {
         let conn = self.conn.as_ref().expect("checked");
         let failed = |error| Failure::at("begin a transaction", error);
         if let Some(file) = &mut self.file {
@@ -343,7 +340,7 @@ impl Writer {
         }
         let begun = run_sql(conn, "BEGIN IMMEDIATE");
         if let Some(file) = &self.file {
-            file.streak.begin();
+            file.streak.stop_waiting();
         }
         begun.map_err(failed)?;
         if self.file.is_some() {
@@ -357,20 +354,36 @@ impl Writer {
                 .map_err(|error| Failure::at("forget cancellations", error))?;
         }
         done.heard = heard;
+        Ok(())
+    }
+
+    /// Before anything is done in the transaction: whether a standing claim may come along. It was planned for the heads as
+    /// they were, so while they are stale it may not: another process may have added a better task. They are read again if
+    /// somebody needs them.
+    fn may_stand(&self, has_claims: bool) -> std::result::Result<bool, Failure> {
         if !lock(&self.shared.lanes).is_stale() {
-            return Ok(stands);
+            return Ok(true);
         }
-        if claims() || stands && self.shared.hub.standing().stands() {
-            freshen_heads(conn, &self.shared).map_err(failed)?;
-            return Ok(stands);
+        if !has_claims && !self.shared.hub.standing().stands() {
+            return Ok(false);
         }
-        // One may be left from now on that is for what is not known here yet.
-        Ok(false)
+        let conn = self.conn.as_ref().expect("checked");
+        freshen_heads(conn, &self.shared)
+            .map_err(|error| Failure::at("begin a transaction", error))?;
+        Ok(true)
+    }
+
+    /// The transaction is over: from now on it counts as a gap.
+    fn end_streak(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.streak.end();
+        }
     }
 
     /// Leaves no transaction open, and no connection that cannot be trusted.
     fn clean_up(&mut self, failure: Failure) -> Error {
         self.roll_back();
+        self.end_streak();
         let poisons = failure.poisons();
         let error = match &self.conn {
             Some(conn) => failure.into_error(conn),
@@ -403,9 +416,7 @@ impl Writer {
     /// After COMMIT: first the caches learn, then the callers are answered, then everybody else is told.
     fn publish(&mut self, done: Done, answer: impl FnOnce()) {
         self.commits += 1;
-        if let Some(file) = &mut self.file {
-            file.streak.end();
-        }
+        self.end_streak();
         self.forgotten = done.heard;
         lock(&self.shared.lanes).learn(done.learnt);
         if let Some((standing, claims)) = done.standing {

@@ -633,3 +633,27 @@ fn p5_the_claim_and_the_end_of_a_task_delivered_at_most_once_are_synced() {
         assert_eq!(has_synced(), synced, "the end, {delivery:?}");
     }
 }
+
+/// P5: likewise of one that ends with its effects.
+#[test]
+fn p5_a_completion_of_a_task_delivered_at_most_once_is_synced() {
+    for (delivery, synced) in [(Delivery::AtLeastOnce, false), (Delivery::AtMostOnce, true)] {
+        let kit = kit();
+        let fence = Fence {
+            seq: 1,
+            instance: 0,
+            claim_no: 1,
+        };
+        let holder = crate::store::Holder {
+            id: TaskId::new(),
+            fence,
+            delivery,
+        };
+        let ran = kit
+            .store
+            .transaction(NOW, Some(holder), &mut |_| unreachable!("it is stale"));
+        assert_eq!(ran.unwrap_err().kind(), ErrorKind::State);
+        let synced_then = kit.store.turn.with_writer(|writer| writer.has_synced());
+        assert_eq!(synced_then, synced, "{delivery:?}");
+    }
+}

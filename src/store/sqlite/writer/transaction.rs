@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::{Writer, run_sql};
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::delivery::Delivery;
 use crate::model::op::{Op, Reply, Settled};
 use crate::store::sqlite::batch::{self, Failure};
 use crate::store::sqlite::guard::Guard;
@@ -24,7 +25,8 @@ impl Writer {
         body: &mut Body<'_>,
     ) -> Result<()> {
         self.check()?;
-        self.set_sync(self.durability == super::Durability::PowerLoss)?;
+        let must_sync = holder.is_some_and(|holder| holder.delivery == Delivery::AtMostOnce);
+        self.set_sync(must_sync || self.durability == super::Durability::PowerLoss)?;
         let mut done = Done::default();
         let ran = catch_unwind(AssertUnwindSafe(|| {
             self.inside(now, holder, body, &mut done)
@@ -34,7 +36,7 @@ impl Writer {
                 self.publish(done, || {});
                 return Ok(());
             }
-            Ok(Ok(Ended::NotWanted)) => {
+            Ok(Ok(Ended::RolledBack)) => {
                 self.leave();
                 return Ok(());
             }
@@ -54,7 +56,11 @@ impl Writer {
                 error
             }
         };
-        if !matches!(error.kind(), ErrorKind::Invalid | ErrorKind::State) {
+        let is_theirs = matches!(
+            error.kind(),
+            ErrorKind::Invalid | ErrorKind::State | ErrorKind::Sql
+        );
+        if !is_theirs {
             self.note(now, &error);
         }
         Err(error)
@@ -68,6 +74,7 @@ impl Writer {
             self.give_up_connection();
         }
         self.roll_back();
+        self.end_streak();
     }
 
     fn inside(
@@ -77,7 +84,8 @@ impl Writer {
         body: &mut Body<'_>,
         done: &mut Done,
     ) -> std::result::Result<Ended, Stopped> {
-        let stands = self.begin(true, || false, done)?;
+        self.begin(done)?;
+        let stands = self.may_stand(false)?;
         let conn = self.conn.as_ref().expect("checked");
         if let Some(holder) = holder {
             check_held(conn, holder)?;
@@ -99,27 +107,30 @@ impl Writer {
                 done,
             }),
         };
-        let ending = {
+        let (ending, checked) = {
             let _entered = guard.enter(holder.map(|holder| holder.id));
-            body(&inside)
+            let ending = body(&inside);
+            (ending, guard.check(conn))
         };
         let Inside { failed, tx, .. } = inside;
         let mut tx = tx.into_inner();
         let failed = failed.into_inner();
-        if matches!(ending, Ending::RollBack) && failed.is_none() && !guard.has_interrupted() {
-            return Ok(Ended::NotWanted);
-        }
         if let Some(error) = failed {
             return Err(Stopped::Refused(error));
         }
-        if conn.is_autocommit() || guard.has_interrupted() {
-            return Err(Stopped::Refused(guard.why_ended()));
+        match (&ending, checked) {
+            // One that took too long is told to whoever asks how the store is.
+            (_, Err(error)) if error.kind() == ErrorKind::Timeout => {
+                return Err(Stopped::Refused(error));
+            }
+            (Ending::RollBack, _) => return Ok(Ended::RolledBack),
+            (_, checked) => checked.map_err(Stopped::Refused)?,
         }
         if let (Ending::Settle(settlement), Some(holder)) = (ending, holder) {
             let settled = settle::settle(&mut tx, std::slice::from_ref(&settlement));
             let settled = settled.map_err(|error| Failure::at("settle", error))?;
             if settled != [Settled::Applied] {
-                return Err(Stopped::Refused(stale(holder)));
+                return Err(Stopped::Refused(Error::stale(holder.id)));
             }
         }
         if stands && tx.done.news.due.is_some_and(|due| due <= now) {
@@ -132,8 +143,8 @@ impl Writer {
 
 enum Ended {
     Committed,
-    /// The caller does not want it.
-    NotWanted,
+    /// As the caller wants it.
+    RolledBack,
 }
 
 /// Why a transaction was not committed, although the caller wanted it, or was not begun.
@@ -158,16 +169,7 @@ fn check_held(conn: &Connection, holder: Holder) -> std::result::Result<(), Stop
     if held {
         return Ok(());
     }
-    Err(Stopped::Refused(stale(holder)))
-}
-
-fn stale(holder: Holder) -> Error {
-    let id = holder.id;
-    Error::new(
-        ErrorKind::State,
-        format!("the task {id} is not this attempt's any more"),
-    )
-    .with_task(id)
+    Err(Stopped::Refused(Error::stale(holder.id)))
 }
 
 struct Inside<'a> {
@@ -183,9 +185,7 @@ impl Work for Inside<'_> {
         if let Some(error) = &*self.failed.borrow() {
             return Err(error.clone());
         }
-        if self.conn.is_autocommit() {
-            return Err(self.guard.why_ended());
-        }
+        self.guard.check(self.conn)?;
         let mut tx = self.tx.borrow_mut();
         let applied = self.guard.as_ours(|| batch::apply_checked(&mut tx, &op));
         applied.map_err(|failure| {
