@@ -7,14 +7,17 @@
     reason = "the library's own rules for time and threads do not bind its users"
 )]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use punctual::{Client, Filter, NewTask, Outcome, Payload, Scheduler, TaskState};
+use punctual::{Client, Filter, NewTask, Outcome, Payload, Scheduler};
 use serde::{Deserialize, Serialize};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Serialize, Deserialize)]
 struct Resize {
@@ -25,18 +28,19 @@ impl Payload for Resize {
     const KIND: &'static str = "resize";
 }
 
-/// A worker: it has the handler, and no more than two pictures are in hand at once in all processes together.
+/// What a worker does. No more than three pictures are in hand at once in all of them together.
 fn work(file: &Path) -> Result<()> {
     let _scheduler = Scheduler::builder(file)
         .workers(2)
-        .global_limit("pictures", 2)
+        .global_limit("pictures", 3)
         .handler_fn(|resize: Resize, _cx| {
             std::thread::sleep(Duration::from_millis(5));
-            Outcome::with(&format!(
+            println!(
                 "picture {} by process {}",
                 resize.picture,
                 std::process::id()
-            ))
+            );
+            Outcome::with(&std::process::id())
         })
         .start()?;
     loop {
@@ -44,47 +48,46 @@ fn work(file: &Path) -> Result<()> {
     }
 }
 
-fn start_worker(file: &Path) -> Result<Child> {
-    let this = std::env::current_exe()?;
-    Ok(Command::new(this).arg("work").arg(file).spawn()?)
+/// A worker that is running. Killed when dropped.
+struct Worker(Child);
+
+impl Worker {
+    fn start(file: &Path) -> Result<Self> {
+        let this = std::env::current_exe()?;
+        Ok(Self(Command::new(this).arg("work").arg(file).spawn()?))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn main() -> Result<()> {
-    if let [_, _, file] = &std::env::args().collect::<Vec<_>>()[..] {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [part, file] = &arguments[..]
+        && part == "work"
+    {
         return work(Path::new(file));
     }
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("pictures.db");
     // It runs nothing: a client needs neither handlers nor threads.
     let client = Client::open(&file)?;
-    let mut workers = [start_worker(&file)?, start_worker(&file)?];
-    for picture in 0..100 {
-        client.schedule(NewTask::new(Resize { picture }).queue("pictures"))?;
+    let (first, second) = (Worker::start(&file)?, Worker::start(&file)?);
+    let tasks = (0..100).map(|picture| NewTask::new(Resize { picture }).queue("pictures"));
+    let tasks = client.schedule_many(tasks)?;
+    client.wait(tasks[20].id(), PATIENCE)?;
+    // It dies, and the other goes on with what it had in hand.
+    drop(first);
+    let mut by = BTreeSet::new();
+    for task in &tasks {
+        let ended = client.wait(task.id(), PATIENCE)?.ok_or("it does not end")?;
+        by.extend(ended.result::<u32>()?);
     }
-    // One of them dies: the other goes on with what it had in hand.
-    let first = client.list(&Filter::new().kind("resize").limit(1))?;
-    client.wait(first.tasks()[0].id(), Duration::from_secs(30))?;
-    workers[0].kill()?;
-    let mut makers = std::collections::BTreeSet::new();
-    for task in client
-        .list(&Filter::new().kind("resize").limit(100))?
-        .tasks()
-    {
-        let ended = client
-            .wait(task.id(), Duration::from_secs(30))?
-            .ok_or("it does not end")?;
-        assert_eq!(ended.state(), TaskState::Completed);
-        let made: String = ended.result()?.ok_or("it has no result")?;
-        println!("{made}");
-        makers.extend(made.rsplit_once(' ').map(|(_, process)| process.to_owned()));
-    }
-    assert!(
-        makers.contains(&workers[1].id().to_string()),
-        "the other worked on"
-    );
-    workers[1].kill()?;
-    workers
-        .iter_mut()
-        .try_for_each(|worker| worker.wait().map(drop))?;
+    assert!(by.contains(&second.0.id()), "{by:?}");
+    assert_eq!(client.count(&Filter::new().kind("resize").unfinished())?, 0);
     Ok(())
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use punctual::rusqlite::Connection;
-use punctual::{Client, Filter};
+use punctual::{Client, Filter, TaskId, TaskState};
 
 use crate::Result;
-use crate::bank::{ACCOUNTS, BALANCE, is_made};
+use crate::bank::{ACCOUNTS, BALANCE};
 
 pub(crate) struct Audited {
     pub(crate) transfers: i64,
@@ -72,4 +72,10 @@ pub(crate) fn audit(file: &Path, acknowledged: &[String]) -> Result<Audited> {
     }
     let crashes = number("SELECT sum(crashes) FROM punctual_task")?;
     Ok(Audited { transfers, crashes })
+}
+
+fn is_made(client: &Client, id: &str) -> Result<bool> {
+    let id: TaskId = id.parse()?;
+    let task = client.get(id)?;
+    Ok(task.is_some_and(|task| task.state() == TaskState::Completed))
 }

@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["branch", file] => bank::serve(Path::new(file), true),
-        ["closing branch", file] => bank::serve(Path::new(file), false),
+        ["closing-branch", file] => bank::serve(Path::new(file), false),
         [] => kill_and_audit(20),
         [kills] => kill_and_audit(kills.parse()?),
         _ => Err("usage: accounts [<kills>]".into()),
@@ -65,7 +65,7 @@ fn kill_and_audit(kills: usize) -> Result<()> {
 
     // Two more make what is left, and end of their own accord.
     let since = Instant::now();
-    let closing = (0..2).map(|_| Branch::start("closing branch", &file));
+    let closing = (0..2).map(|_| Branch::start("closing-branch", &file));
     for branch in closing.collect::<Result<Vec<_>>>()? {
         branch.end(PATIENCE.saturating_sub(since.elapsed()))?;
     }

@@ -120,6 +120,44 @@ fn p7_a_settlement_whose_commit_is_in_doubt_is_settled_once() {
     assert_eq!((kit.completed(), kit.runs()), (3, 3));
 }
 
+/// The handler is told that it may or may not be stored, and returns that as an error: what was stored counts.
+#[test]
+fn p6_a_completion_whose_commit_is_in_doubt_happens_once() {
+    for (fault, attempts) in [
+        (Fault::After, 1),
+        (Fault::Before(ErrorKind::Unknown), 2),
+        (Fault::Before(ErrorKind::Busy), 2),
+    ] {
+        let faults = Arc::new(Faults::default());
+        let clock = TestClock::new("2026-01-01T00:00:00Z".parse().unwrap());
+        let (shared, inside) = (Arc::clone(&faults), Arc::clone(&faults));
+        let parts = Scheduler::in_memory()
+            .clock(clock.clone())
+            .handler_fn(move |_: Probe, cx| {
+                if cx.attempt() == 1 {
+                    inside.of_writes([fault]);
+                }
+                cx.complete(|tx| {
+                    tx.schedule(NewTask::with_kind("effect", &1))?;
+                    Ok(Outcome::done())
+                })
+            })
+            .on_store(|store| Arc::new(FaultyStore::new(store, shared)))
+            .unwrap();
+        let mut scheduler = Stepper::new(parts, &clock);
+        let id = scheduler.schedule(Probe(1)).unwrap().id();
+        scheduler.advance(Duration::from_secs(60));
+        let task = scheduler.get(id).unwrap().unwrap();
+        assert_eq!(
+            (task.state(), task.attempt()),
+            (TaskState::Completed, attempts),
+            "{fault:?}"
+        );
+        let effects = scheduler.count(&Filter::new().kind("effect")).unwrap();
+        assert_eq!(effects, 1, "{fault:?}");
+    }
+}
+
 #[test]
 fn p4_a_task_whose_start_cannot_be_noted_is_not_started_and_costs_nothing() {
     let mut kit = Kit::new();

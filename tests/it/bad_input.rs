@@ -297,7 +297,7 @@ type Setup = fn(punctual::Builder) -> punctual::Builder;
 
 #[test]
 fn a_bad_scheduler_is_refused_before_anything_is_created() {
-    let bad: [(&str, Setup); 15] = [
+    let bad: [(&str, Setup); 21] = [
         ("zero workers", |b| b.workers(0)),
         ("a page cache of nothing", |b| b.page_cache_bytes(0)),
         ("a page cache without bounds", |b| {
@@ -324,6 +324,20 @@ fn a_bad_scheduler_is_refused_before_anything_is_created() {
         ("a queue that runs nothing", |b| b.queue("a", 0)),
         ("a queue given twice", |b| b.queue("a", 1).queue("a", 2)),
         ("only queues, and none", |b| b.only_queues()),
+        ("a global limit of nothing", |b| b.global_limit("a", 0)),
+        ("a global limit without bounds", |b| {
+            b.global_limit("a", usize::MAX)
+        }),
+        ("a global limit of no queue", |b| b.global_limit("", 1)),
+        ("a global limit given twice", |b| {
+            b.global_limit("a", 1).global_limit("a", 2)
+        }),
+        ("no time for a transaction", |b| {
+            b.transaction_timeout(Duration::ZERO)
+        }),
+        ("all the time for a transaction", |b| {
+            b.transaction_timeout(Duration::MAX)
+        }),
         ("an absurd retention", |b| {
             b.retention(Retention::default().failed(Duration::MAX))
         }),
@@ -335,6 +349,33 @@ fn a_bad_scheduler_is_refused_before_anything_is_created() {
         let left = std::fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(left, 0, "{name}: nothing was created");
     }
+}
+
+/// Two sets of tables in one file: it is said that there is no such thing, not ignored.
+#[test]
+fn another_table_prefix_is_refused_as_unsupported() {
+    let (dir, path) = file();
+    let errors = [
+        Scheduler::builder(&path)
+            .table_prefix("billing_")
+            .start()
+            .map(|_| ()),
+        Client::builder(&path).table_prefix("").open().map(|_| ()),
+        Scheduler::in_memory()
+            .table_prefix("Punctual_")
+            .start()
+            .map(|_| ()),
+    ];
+    for error in errors {
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("punctual_"), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    Client::builder(&path)
+        .table_prefix("punctual_")
+        .open()
+        .unwrap();
 }
 
 /// Both ways to open a file fail alike.

@@ -129,6 +129,45 @@ fn a_pause_holds_until_it_is_lifted_even_over_a_restart() {
     assert!(scheduler.health().paused_queues().is_empty());
 }
 
+/// A limit for all processes is kept in the file: the last one that was given holds, whoever opens it.
+#[test]
+fn a_global_limit_holds_until_another_is_given_even_over_a_restart() {
+    let (_dir, path) = file();
+    let gate = Gate::default();
+    let open = |limit: Option<usize>| {
+        let at_gate = gate.clone();
+        let builder = Scheduler::builder(&path)
+            .workers(6)
+            .handler_fn(move |_: Probe, _cx| {
+                at_gate.pass();
+                Ok(Outcome::done())
+            });
+        match limit {
+            Some(limit) => builder.global_limit("mail", limit),
+            None => builder,
+        }
+        .start()
+        .unwrap()
+    };
+    let mail = |limit| vec![("mail".to_owned(), limit)];
+    drop(open(Some(1)));
+    assert_eq!(open(None).health().global_limits(), mail(1));
+    let (first, second) = (open(Some(3)), open(Some(2)));
+    let _open = OpenOnDrop(gate.clone());
+    first
+        .schedule_many((0..8).map(|n| probe(n).queue("mail")))
+        .unwrap();
+    gate.await_waiting(2);
+    first.schedule(Other(1)).unwrap();
+    assert_eq!(
+        (gate.most(), second.health().global_limits()),
+        (2, &mail(2)[..])
+    );
+    second.set_global_limit("mail", None).unwrap();
+    gate.await_waiting(8);
+    assert!(second.health().global_limits().is_empty());
+}
+
 /// What was claimed and not started when its queue was paused is given back and costs nothing.
 #[test]
 fn a_pause_gives_back_what_waits_for_a_worker() {
