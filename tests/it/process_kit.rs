@@ -440,7 +440,7 @@ impl Place {
         std::fs::metadata(self.dir.path().join("tasks.db-wal")).map_or(0, |log| log.len())
     }
 
-    /// The lock files that are there now.
+    /// The lock files of instances that are there now; the one by which processes say that they wait is nobody's.
     pub(crate) fn lock_files(&self) -> Vec<String> {
         let folder = self.dir.path().join("tasks.db.punctual");
         // A process that died early may not even have made it.
@@ -450,6 +450,7 @@ impl Place {
                 let entry = entry.expect("a lock file");
                 entry.file_name().into_string().expect("its name")
             })
+            .filter(|name| name != "waiting")
             .collect()
     }
 

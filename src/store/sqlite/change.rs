@@ -10,7 +10,7 @@ use crate::model::settle::Fence;
 use crate::model::task::TaskState;
 use crate::store::sqlite::filter::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::insert::{MAX_INLINE_BYTES, checksum};
-use crate::store::sqlite::lanes::{Set, queue_id};
+use crate::store::sqlite::lanes::{QueueChange, queue_id};
 use crate::store::sqlite::prune::{delete, forget_expiry};
 use crate::store::sqlite::row;
 use crate::store::sqlite::tx::{Tx, extra};
@@ -272,7 +272,9 @@ pub(super) fn pause(tx: &mut Tx<'_>, queue: &str, paused: bool) -> rusqlite::Res
     let (id, _) = queue_id(tx.conn, queue)?;
     let at = paused.then_some(tx.now.micros());
     tx.conn.prepare_cached(PAUSE)?.execute(params![at, id])?;
-    tx.done.learnt.set(queue.to_owned(), Set::Paused(paused));
+    tx.done
+        .learnt
+        .changed(queue.to_owned(), QueueChange::Paused(paused));
     tx.done.news.queues = true;
     Ok(())
 }
@@ -283,7 +285,9 @@ const LIMIT: &str = "UPDATE punctual_queue SET max_running = :limit WHERE id = :
 pub(super) fn limit(tx: &mut Tx<'_>, queue: &str, limit: Option<u32>) -> rusqlite::Result<()> {
     let (id, _) = queue_id(tx.conn, queue)?;
     tx.conn.prepare_cached(LIMIT)?.execute(params![limit, id])?;
-    tx.done.learnt.set(queue.to_owned(), Set::Limit(limit));
+    tx.done
+        .learnt
+        .changed(queue.to_owned(), QueueChange::Limit(limit));
     tx.done.news.queues = true;
     Ok(())
 }

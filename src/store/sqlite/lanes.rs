@@ -20,14 +20,14 @@ pub(super) struct Lanes {
     by_name: HashMap<(Arc<str>, Arc<str>, Class), LaneId>,
     by_id: HashMap<LaneId, usize>,
     /// What is set of queues, whether or not they have a lane.
-    set: BTreeMap<String, Setting>,
+    settings: BTreeMap<String, QueueSettings>,
     /// Another process may have changed what is due since the heads were read.
     is_stale: bool,
 }
 
 /// What is set of a queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Setting {
+pub(super) struct QueueSettings {
     paused: bool,
     limit: Option<u32>,
 }
@@ -38,7 +38,7 @@ pub(super) const NEW_LANES: &str = "
     FROM punctual_lane AS lane JOIN punctual_queue AS queue ON queue.id = lane.queue
     WHERE lane.id > :last ORDER BY lane.id";
 
-pub(super) const SETTINGS: &str = "
+pub(super) const QUEUE_SETTINGS: &str = "
     SELECT name, paused_at IS NOT NULL, max_running FROM punctual_queue INDEXED BY punctual_queue_set
     WHERE paused_at IS NOT NULL OR max_running IS NOT NULL";
 
@@ -58,7 +58,7 @@ impl Lanes {
     /// Reads all lanes and their true heads.
     pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
         let mut lanes = Self::default();
-        lanes.catch_up(News::read(conn, 0)?);
+        lanes.catch_up(ForeignChanges::read(conn, 0)?);
         lanes.set_heads(read_heads(conn)?);
         Ok(lanes)
     }
@@ -69,17 +69,17 @@ impl Lanes {
     }
 
     /// Another process has committed: takes over its lanes and settings at once. The heads are only marked.
-    pub(super) fn catch_up(&mut self, news: News) {
+    pub(super) fn catch_up(&mut self, news: ForeignChanges) {
         self.is_stale = true;
         for lane in news.lanes {
             if !self.by_id.contains_key(&lane.id) {
                 self.add(lane);
             }
         }
-        if news.set != self.set {
-            self.set = news.set;
+        if news.settings != self.settings {
+            self.settings = news.settings;
             for lane in &mut self.list {
-                let setting = self.set.get(&*lane.queue).copied().unwrap_or_default();
+                let setting = self.settings.get(&*lane.queue).copied().unwrap_or_default();
                 (lane.paused, lane.limit) = (setting.paused, setting.limit);
             }
         }
@@ -106,7 +106,7 @@ impl Lanes {
     }
 
     fn add(&mut self, mut lane: Lane) {
-        if let Some(setting) = self.set.get(&*lane.queue) {
+        if let Some(setting) = self.settings.get(&*lane.queue) {
             (lane.paused, lane.limit) = (setting.paused, setting.limit);
         }
         let name = (Arc::clone(&lane.queue), Arc::clone(&lane.kind), lane.class);
@@ -121,12 +121,13 @@ impl Lanes {
 
     /// The limits of queues, whether or not those have a lane.
     pub(super) fn limits(&self) -> impl Iterator<Item = (&String, u32)> {
-        let limit = |(queue, setting): (_, &Setting)| setting.limit.map(|limit| (queue, limit));
-        self.set.iter().filter_map(limit)
+        let limit =
+            |(queue, setting): (_, &QueueSettings)| setting.limit.map(|limit| (queue, limit));
+        self.settings.iter().filter_map(limit)
     }
 
     pub(super) fn paused(&self) -> impl Iterator<Item = &String> {
-        let paused = self.set.iter().filter(|(_, setting)| setting.paused);
+        let paused = self.settings.iter().filter(|(_, setting)| setting.paused);
         paused.map(|(queue, _)| queue)
     }
 
@@ -161,25 +162,26 @@ impl Lanes {
                 head.apply_to(&mut self.list[index].heads[usize::from(priority)]);
             }
         }
-        for (queue, change) in learnt.set {
+        for (queue, change) in learnt.queues {
             for lane in self.list.iter_mut().filter(|lane| *lane.queue == *queue) {
                 change.apply_to(&mut lane.paused, &mut lane.limit);
             }
-            let setting = self.set.entry(queue).or_default();
+            let setting = self.settings.entry(queue).or_default();
             change.apply_to(&mut setting.paused, &mut setting.limit);
         }
-        self.set.retain(|_, setting| *setting != Setting::default());
+        self.settings
+            .retain(|_, setting| *setting != QueueSettings::default());
     }
 }
 
 /// What other processes did to the lanes, but for their heads.
 #[derive(Debug)]
-pub(super) struct News {
+pub(super) struct ForeignChanges {
     lanes: Vec<Lane>,
-    set: BTreeMap<String, Setting>,
+    settings: BTreeMap<String, QueueSettings>,
 }
 
-impl News {
+impl ForeignChanges {
     /// Reads the lanes after `last`, and what is set of queues.
     pub(super) fn read(conn: &Connection, last: i64) -> rusqlite::Result<Self> {
         let lanes = conn
@@ -196,14 +198,14 @@ impl News {
                 })
             })?
             .collect::<rusqlite::Result<_>>()?;
-        let set = conn
-            .prepare_cached(SETTINGS)?
+        let settings = conn
+            .prepare_cached(QUEUE_SETTINGS)?
             .query_map([], |row| {
                 let (paused, limit) = (row.get(1)?, row::limit(row, 2)?);
-                Ok((row.get(0)?, Setting { paused, limit }))
+                Ok((row.get(0)?, QueueSettings { paused, limit }))
             })?
             .collect::<rusqlite::Result<_>>()?;
-        Ok(Self { lanes, set })
+        Ok(Self { lanes, settings })
     }
 }
 
@@ -237,17 +239,17 @@ pub(super) fn read_heads(conn: &Connection) -> rusqlite::Result<Vec<(LaneId, i64
 pub(super) struct Learnt {
     created: Vec<Lane>,
     heads: HashMap<(LaneId, u8), Head>,
-    set: Vec<(String, Set)>,
+    queues: Vec<(String, QueueChange)>,
 }
 
 /// A change of what is set of a queue.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Set {
+pub(super) enum QueueChange {
     Paused(bool),
     Limit(Option<u32>),
 }
 
-impl Set {
+impl QueueChange {
     fn apply_to(self, paused: &mut bool, limit: &mut Option<u32>) {
         match self {
             Self::Paused(value) => *paused = value,
@@ -292,7 +294,7 @@ impl Learnt {
                 head.apply_to(slot);
             }
         }
-        for (queue, change) in &self.set {
+        for (queue, change) in &self.queues {
             if *lane.queue == **queue {
                 change.apply_to(&mut lane.paused, &mut lane.limit);
             }
@@ -316,8 +318,8 @@ impl Learnt {
             .insert((lane, priority), Head { at, exact: true });
     }
 
-    pub(super) fn set(&mut self, queue: String, change: Set) {
-        self.set.push((queue, change));
+    pub(super) fn changed(&mut self, queue: String, change: QueueChange) {
+        self.queues.push((queue, change));
     }
 }
 
@@ -330,19 +332,19 @@ const ADD_LANE: &str =
     "INSERT INTO punctual_lane (queue, kind, class) VALUES (:queue, :kind, :class)";
 
 /// The number of a queue, which is added if it is new, and what is set of it.
-pub(super) fn queue_id(conn: &Connection, name: &str) -> rusqlite::Result<(i64, Setting)> {
+pub(super) fn queue_id(conn: &Connection, name: &str) -> rusqlite::Result<(i64, QueueSettings)> {
     let found = conn
         .prepare_cached(FIND_QUEUE)?
         .query_row([name], |row| {
             let (paused, limit) = (row.get(1)?, row::limit(row, 2)?);
-            Ok((row.get(0)?, Setting { paused, limit }))
+            Ok((row.get(0)?, QueueSettings { paused, limit }))
         })
         .optional()?;
     if let Some(found) = found {
         return Ok(found);
     }
     conn.prepare_cached(ADD_QUEUE)?.execute([name])?;
-    Ok((conn.last_insert_rowid(), Setting::default()))
+    Ok((conn.last_insert_rowid(), QueueSettings::default()))
 }
 
 /// The number of a lane, which is added if it is new.

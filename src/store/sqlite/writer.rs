@@ -4,6 +4,7 @@
 //! disk, for one, rolls all of it back, and the next statement would commit alone. A batch that failed is rolled back
 //! whole, and each of its requests is run again in a transaction of its own, so that a culprit fails alone.
 
+mod foreign;
 mod transaction;
 
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
@@ -14,22 +15,25 @@ use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
-use crate::model::settle::Fence;
 use crate::store::sqlite::batch::{Failure, operate};
 use crate::store::sqlite::checkpoint::Checkpoints;
 use crate::store::sqlite::courtesy::Streak;
 use crate::store::sqlite::guard::Guard;
-use crate::store::sqlite::lanes::{Lanes, News, read_heads};
+use crate::store::sqlite::lanes::Lanes;
 use crate::store::sqlite::ledger::Ledger;
 use crate::store::sqlite::open::identity::{self, Identity};
 use crate::store::sqlite::open::{Durability, Opener};
 use crate::store::sqlite::turn::Request;
 use crate::store::sqlite::tx::{Done, Tx};
-use crate::store::sqlite::{fault, rescue, schema};
+use crate::store::sqlite::{fault, rescue};
 use crate::store::{Condition, Hub, Settings};
 use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
+
+#[cfg(test)]
+pub(super) use foreign::CANCELS;
+use foreign::{Seen, learn_foreign_writes};
 
 /// How often the path is looked at, to notice that the file is another: a look takes 2 µs, a hundredth of a synced commit.
 const IDENTITY_CHECK: Duration = Duration::from_millis(10);
@@ -357,22 +361,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Before anything is done in the transaction: whether a standing claim may come along. It was planned for the heads as
-    /// they were, so while they are stale it may not: another process may have added a better task. They are read again if
-    /// somebody needs them.
-    fn may_stand(&self, has_claims: bool) -> std::result::Result<bool, Failure> {
-        if !lock(&self.shared.lanes).is_stale() {
-            return Ok(true);
-        }
-        if !has_claims && !self.shared.hub.standing().stands() {
-            return Ok(false);
-        }
-        let conn = self.conn.as_ref().expect("checked");
-        freshen_heads(conn, &self.shared)
-            .map_err(|error| Failure::at("begin a transaction", error))?;
-        Ok(true)
-    }
-
     /// The transaction is over: from now on it counts as a gap.
     fn end_streak(&mut self) {
         if let Some(file) = &mut self.file {
@@ -447,45 +435,9 @@ impl Writer {
         }
     }
 
-    /// Looks whether another connection wrote, and learns what; `true`: it did.
-    pub(super) fn refresh(&mut self) -> Result<bool> {
-        if self.file.is_none() {
-            return Ok(false);
-        }
-        self.check()?;
-        let conn = self.conn.as_ref().expect("checked");
-        let mut learnt = learn_foreign_writes(conn, &self.shared, &mut self.seen, self.instance);
-        // Who runs nothing need not know what is due.
-        if learnt.is_ok() && self.instance != 0 {
-            learnt = freshen_heads(conn, &self.shared)
-                .map_err(|error| Failure::at("look for changes", error));
-        }
-        if let Err(failure) = learnt {
-            let error = self.clean_up(failure);
-            if fault::stops(error.kind()) {
-                self.stop(&error);
-            }
-            return Err(error);
-        }
-        Ok(self.tell_foreign_writes())
-    }
-
     /// How many transactions it has committed.
     pub(super) fn commits(&self) -> u64 {
         self.commits
-    }
-
-    /// Tells the runner and maintenance, once for each time that another connection was seen to have written; `true`: now.
-    fn tell_foreign_writes(&mut self) -> bool {
-        let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
-        let found = writes != self.told;
-        if found {
-            self.told = writes;
-            self.shared.hub.look_again();
-            // A start deadline may be among what was written.
-            self.shared.hub.expires(Timestamp::MIN);
-        }
-        found
     }
 
     /// A look at the file on the write connection, between two transactions.
@@ -518,71 +470,3 @@ fn runs_again(kind: ErrorKind) -> bool {
 fn run_sql(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(|_| ())
 }
-
-/// As of when a connection knows the file.
-#[derive(Debug, Default)]
-struct Seen {
-    /// Changes with each commit of another connection.
-    data: i64,
-    /// Changes with each change of any table's definition.
-    schema: i64,
-}
-
-/// Learns of new lanes, and whom to ask to stop, if another connection has committed since the last look. If tables were
-/// changed, looks whether they are still ours.
-fn learn_foreign_writes(
-    conn: &Connection,
-    shared: &Shared,
-    seen: &mut Seen,
-    instance: i64,
-) -> std::result::Result<(), Failure> {
-    let failed = |error| Failure::at("look for changes", error);
-    let number = |pragma| -> rusqlite::Result<i64> {
-        conn.prepare_cached(pragma)?.query_row([], |row| row.get(0))
-    };
-    let data = number("PRAGMA data_version").map_err(failed)?;
-    if data == seen.data {
-        return Ok(());
-    }
-    let schema = number("PRAGMA schema_version").map_err(failed)?;
-    if schema != seen.schema {
-        schema::verify(conn).map_err(Failure::Refused)?;
-        seen.schema = schema;
-    }
-    let last = lock(&shared.lanes).last();
-    let news = News::read(conn, last).map_err(failed)?;
-    lock(&shared.lanes).catch_up(news);
-    let cancelled = cancels(conn, instance).map_err(failed)?;
-    if !cancelled.is_empty() {
-        shared.hub.cancel(&cancelled);
-        shared.heard.fetch_add(1, Ordering::SeqCst);
-    }
-    shared.foreign_writes.fetch_add(1, Ordering::SeqCst);
-    seen.data = data;
-    Ok(())
-}
-
-/// Reads what is due in the lanes, if another connection has committed since it was read.
-fn freshen_heads(conn: &Connection, shared: &Shared) -> rusqlite::Result<()> {
-    if lock(&shared.lanes).is_stale() {
-        let heads = read_heads(conn)?;
-        lock(&shared.lanes).set_heads(heads);
-    }
-    Ok(())
-}
-
-/// What other processes want cancelled of what this one runs.
-fn cancels(conn: &Connection, instance: i64) -> rusqlite::Result<Vec<Fence>> {
-    conn.prepare_cached(CANCELS)?
-        .query_map([instance], |row| {
-            Ok(Fence {
-                seq: row.get(0)?,
-                instance,
-                claim_no: row.get(1)?,
-            })
-        })?
-        .collect()
-}
-
-pub(super) const CANCELS: &str =
-    "SELECT seq, claim_no FROM punctual_cancel WHERE instance = :instance";
