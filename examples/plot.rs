@@ -42,7 +42,7 @@ impl Row {
     fn share(&self) -> Option<f64> {
         let is_rate = matches!(self.unit.as_str(), "tasks/s" | "MB/s");
         let ends = |end| self.setting.ends_with(end);
-        let is_beside_other = ends("lean limit") || ends("over W1");
+        let is_beside_other = ends("lean limit") || ends("over W1") || self.workload == "W11";
         self.ratio.filter(|_| is_rate && !is_beside_other)
     }
 
