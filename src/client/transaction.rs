@@ -167,8 +167,8 @@ impl Client {
     /// [`rusqlite::Transaction`]: it is stored if that commits, and its due time is then noticed without a further call.
     /// How safe the commit is, is that connection's affair.
     ///
-    /// The connection needs a busy timeout, as all writers wait for one another; a transaction that begins by reading should
-    /// be an immediate one.
+    /// The connection has to wait for other writers, best by [`set_busy_handler`](Self::set_busy_handler); a transaction that
+    /// begins by reading should be an immediate one.
     ///
     /// # Errors
     ///
@@ -198,6 +198,29 @@ impl Client {
     pub fn schedule_in(&self, conn: &Connection, task: impl Into<NewTask>) -> Result<Scheduled> {
         let now = self.now();
         self.run_in(conn, now, write::schedule(now, task.into()))
+    }
+
+    /// Has a connection of the user's own wait for SQLite's write lock as the crate's do, at most for the store's busy timeout:
+    /// it looks every 50 to 400 µs. SQLite's own busy timeout sleeps for up to 100 ms between two looks, and beside processes
+    /// that write all the time it may wait for seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Forked`] or [`ErrorKind::Reentrant`], as every call.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{Client, rusqlite::Connection};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("app.db");
+    /// let client = Client::open(&path)?;
+    /// let mut conn = Connection::open(&path)?;
+    /// client.set_busy_handler(&mut conn)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_busy_handler(&self, conn: &mut Connection) -> Result<()> {
+        self.store.set_busy_handler(conn)
     }
 
     /// Stores tasks in a transaction of the user's own, and answers in their order.

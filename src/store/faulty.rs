@@ -100,6 +100,10 @@ impl Store for FaultyStore {
         self.inner.apply_on(now, conn, op)
     }
 
+    fn set_busy_handler(&self, conn: &mut rusqlite::Connection) -> Result<()> {
+        self.inner.set_busy_handler(conn)
+    }
+
     fn read(&self, query: Query) -> Result<Answer> {
         self.inner.read(query)
     }

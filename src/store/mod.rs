@@ -147,6 +147,10 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// `Invalid` if the connection is not to this file, or no transaction is open on it.
     fn apply_on(&self, now: Timestamp, conn: &rusqlite::Connection, op: Op) -> Result<Reply>;
 
+    /// Has a connection of the caller's own look for the write lock often enough to get it beside processes that write all the
+    /// time.
+    fn set_busy_handler(&self, conn: &mut rusqlite::Connection) -> Result<()>;
+
     /// Reads, without waiting for a writer.
     fn read(&self, query: Query) -> Result<Answer>;
 

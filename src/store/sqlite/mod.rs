@@ -66,6 +66,8 @@ pub(crate) struct SqliteStore {
     path: Option<PathBuf>,
     /// Which file that was when it was opened.
     identity: Option<Identity>,
+    /// How long a lock is waited for.
+    busy_wait: Duration,
     instance: i64,
     boot_id: String,
     others: Mutex<Others>,
@@ -184,6 +186,7 @@ impl SqliteStore {
             readers,
             path,
             identity,
+            busy_wait: settings.busy_wait,
             instance,
             boot_id,
             others: Mutex::default(),
@@ -376,6 +379,11 @@ impl Store for SqliteStore {
     fn apply_on(&self, now: Timestamp, conn: &rusqlite::Connection, op: Op) -> Result<Reply> {
         self.check_caller()?;
         guest::apply(self, now, conn, &op)
+    }
+
+    fn set_busy_handler(&self, conn: &mut rusqlite::Connection) -> Result<()> {
+        self.check_caller()?;
+        open::set_busy_handler(conn, self.busy_wait)
     }
 
     fn read(&self, query: Query) -> Result<Answer> {

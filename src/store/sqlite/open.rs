@@ -104,9 +104,7 @@ impl Opener {
         let context = format!("cannot open {}", self.path.display());
         let mut conn = Connection::open_with_flags(&self.path, flags)
             .map_err(|error| not_writable(fault::of(&context, error)))?;
-        let step = |_, count: i32| Duration::from_micros(50 << count.clamp(0, 4));
-        conn.busy_handler(Some(patient(self.busy_wait, step)))
-            .map_err(|error| fault::of(&context, error))?;
+        set_busy_handler(&mut conn, self.busy_wait)?;
         self.in_context(harden(&conn))?;
         Ok(conn)
     }
@@ -277,6 +275,13 @@ fn network_file_system(magic: i128) -> Option<&'static str> {
 #[cfg(not(target_os = "linux"))]
 fn check_file_system(_path: &Path) -> Result<()> {
     Ok(())
+}
+
+/// Has a connection wait for a lock for so long, and look for it every 50 to 400 µs.
+pub(super) fn set_busy_handler(conn: &mut Connection, busy_wait: Duration) -> Result<()> {
+    let step = |_, count: i32| Duration::from_micros(50 << count.clamp(0, 3));
+    conn.busy_handler(Some(patient(busy_wait, step)))
+        .map_err(|error| fault::of("cannot set the busy handler", error))
 }
 
 /// Retries a held lock after `step` of how long it has waited and how often it has tried, about 50 µs to 1 ms, with jitter:
