@@ -207,3 +207,85 @@ fn what_one_process_decides_the_others_do() {
     client.resume("slots").expect("to resume");
     assert!(client.wait(paused, PATIENCE).expect("to read").is_some());
 }
+
+#[derive(Serialize, Deserialize)]
+struct Left;
+
+impl Payload for Left {
+    const KIND: &'static str = "left";
+}
+
+#[derive(Serialize, Deserialize)]
+struct Right;
+
+impl Payload for Right {
+    const KIND: &'static str = "right";
+}
+
+#[test]
+#[ignore = "a child process that has handlers for some kinds and queues"]
+fn specialist() {
+    let Some(part) = Part::played() else { return };
+    let builder = Scheduler::builder(&part.file).workers(2);
+    let told = part.clone();
+    let tell = move |cx: &TaskContext| {
+        told.note(format!("{} {}", cx.kind(), cx.queue()));
+        Ok(Outcome::done())
+    };
+    let other = tell.clone();
+    let builder = match part.argument::<String>(0).as_str() {
+        "left" => builder.handler_fn(move |_: Left, cx: &TaskContext| tell(cx)),
+        "right" => builder.handler_fn(move |_: Right, cx: &TaskContext| tell(cx)),
+        _ => builder
+            .handler_fn(move |_: Left, cx: &TaskContext| tell(cx))
+            .handler_fn(move |_: Right, cx: &TaskContext| other(cx))
+            .queue("special", 1)
+            .only_queues(),
+    };
+    let _scheduler = builder.start().expect("to open the file");
+    part.say(&Line::Opened);
+    part.die_with_parent();
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A process with handlers for one kind, one with those for another, one for a queue of its own, and one that only schedules.
+#[test]
+fn each_process_runs_what_it_has_handlers_and_queues_for() {
+    let place = Place::new();
+    let client = Client::open(place.file()).expect("to open the file");
+    client.pause("special").expect("to pause");
+    let roles = ["left", "right", "special"];
+    let processes = roles.map(|role| {
+        let process = Process::start("process_limit::specialist", &place.file(), &[&role]);
+        assert_eq!(process.line(), Line::Opened);
+        process
+    });
+    let tasks = (0..20).flat_map(|_| [NewTask::new(Left), NewTask::new(Right)]);
+    let scheduled = client.schedule_many(tasks).expect("to schedule");
+    for each in &scheduled {
+        let ended = client.wait(each.id(), PATIENCE).expect("to read");
+        assert_eq!(ended.expect("an end").state(), TaskState::Completed);
+    }
+    let told: Vec<Vec<Line>> = processes.into_iter().map(Process::kill).collect();
+    for (role, lines) in roles.iter().zip(&told) {
+        let expected = match *role {
+            "special" => vec![],
+            kind => vec![Line::Note(format!("{kind} default")); 20],
+        };
+        assert_eq!(*lines, expected, "{role}");
+    }
+    // The queue that only the last one would have run, had it lived.
+    client.resume("special").expect("to resume");
+    let special = NewTask::new(Left).queue("special");
+    let special = client.schedule(special).expect("to schedule").id();
+    let process = Process::start("process_limit::specialist", &place.file(), &[&"special"]);
+    let ended = client.wait(special, PATIENCE).expect("to read");
+    assert_eq!(ended.expect("an end").state(), TaskState::Completed);
+    let lines = process.kill();
+    assert!(
+        lines.contains(&Line::Note("left special".to_owned())),
+        "{lines:?}"
+    );
+}
