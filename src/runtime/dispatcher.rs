@@ -277,7 +277,7 @@ impl Dispatcher {
         }
         self.unpruned += finished.len();
         self.forget_settled(&finished);
-        let batch = Batch::new(finished, self.control.is_stopping());
+        let batch = Batch::new(finished, self.control.is_stopping(), self.in_doubt);
         if !batch.ended.is_empty() {
             ops.push(Op::Settle(Arc::clone(&batch.settlements)));
         }
@@ -334,7 +334,8 @@ impl Dispatcher {
     fn answered(&mut self, batch: Batch, answer: Result<Vec<Reply>>) -> Result<usize> {
         match answer {
             Ok(replies) => {
-                self.in_doubt = false;
+                // An answer to what was asked before the doubt settles nothing of it.
+                self.in_doubt &= !batch.disowns;
                 self.settled(&batch, &replies);
                 let mut count = 0;
                 for reply in replies {
@@ -589,6 +590,40 @@ mod tests {
             let task = parts.client.get(id).unwrap().unwrap();
             assert_eq!(task.attempt(), 0, "{stops}");
         }
+    }
+
+    /// P4: a standing claim's commit is not known to have been stored, and what was deferred before that is answered since.
+    #[test]
+    fn p4_an_answer_from_before_a_doubt_does_not_settle_it() {
+        let parts = Scheduler::in_memory()
+            .clock(TestClock::new("2026-03-01T09:00:00Z".parse().unwrap()))
+            .handler_fn(|_: Probe, _| Ok(Outcome::done()))
+            .build()
+            .unwrap();
+        let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
+        let now = parts.client.now();
+        let store = &parts.client.store;
+        parts.client.schedule(NewTask::new(Probe)).unwrap();
+        while executor.run_one() || dispatcher.run_once(now) == Next::At(now) {}
+        dispatcher.run_once(now);
+        let taken = store.hub().standing().take(store.lanes().len()).unwrap();
+        let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
+        let claim = Op::Claim(taken.request().clone());
+        store.apply(now, vec![claim]).unwrap();
+        drop(taken);
+        let state = || parts.client.get(id).unwrap().unwrap().state();
+        assert_eq!(state(), crate::TaskState::Running);
+        dispatcher.deferred = Some(Deferred {
+            ticket: crate::store::Ticket::ready(Ok(Vec::new())),
+            batch: Batch::new(Vec::new(), false, false),
+            since: Stopwatch::start(),
+        });
+        for _ in 0..3 {
+            dispatcher.run_once(now);
+            executor.run_one();
+        }
+        dispatcher.run_once(now);
+        assert_eq!(state(), crate::TaskState::Completed);
     }
 
     /// A worker that is woken and does not get the processor is waited for, not looked at all the time.

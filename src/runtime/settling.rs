@@ -24,17 +24,20 @@ pub(super) struct Batch {
     pub(super) settlements: Arc<Vec<Settlement>>,
     /// They are counted for the shutdown.
     pub(super) while_stopping: bool,
+    /// The same transaction gives back what is not held here.
+    pub(super) disowns: bool,
 }
 
 impl Batch {
     /// Those that were settled already are left out.
-    pub(super) fn new(finished: Vec<Finished>, while_stopping: bool) -> Self {
+    pub(super) fn new(finished: Vec<Finished>, while_stopping: bool, disowns: bool) -> Self {
         let (ended, settlements): (_, Vec<_>) =
             finished.into_iter().filter_map(Ended::split).unzip();
         Self {
             ended,
             settlements: Arc::new(settlements),
             while_stopping,
+            disowns,
         }
     }
 
