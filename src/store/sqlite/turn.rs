@@ -155,6 +155,20 @@ struct Queue {
     last: usize,
 }
 
+impl Queue {
+    fn position(&self, cell: &Arc<Cell>) -> Option<usize> {
+        let mut requests = self.requests.iter();
+        requests.position(|each| Arc::ptr_eq(&each.cell, cell))
+    }
+
+    /// Takes out a request for whose answer nobody waits.
+    fn remove(&mut self, index: usize) {
+        if let Some(mut request) = self.requests.remove(index) {
+            request.is_answered = true;
+        }
+    }
+}
+
 /// The queue before the writer, and the writer.
 pub(super) struct Turn {
     queue: Mutex<Queue>,
@@ -196,7 +210,7 @@ impl Turn {
         let sort = Sort::of(&ops);
         let (cell, leads) = self.enqueue(now, ops, sort, Some(thread::current()))?;
         if leads {
-            self.lead();
+            self.lead(Some(&cell));
         }
         self.wait_for(&cell)
     }
@@ -221,7 +235,7 @@ impl Turn {
         let sort = Sort::of(&ops);
         let (cell, leads) = self.enqueue(now, ops, sort, None)?;
         if leads {
-            self.lead();
+            self.lead(None);
         }
         Ok(Submitted {
             turn: Arc::clone(self),
@@ -248,7 +262,7 @@ impl Turn {
     pub(super) fn finish(&self) {
         let deadline = Deadline::after(self.wait);
         while !lock(&self.queue).requests.is_empty() {
-            self.lead();
+            self.lead(None);
             if deadline.is_over() {
                 return;
             }
@@ -311,7 +325,7 @@ impl Turn {
         loop {
             match self.wait_for_turn(cell, deadline)? {
                 Waited::Answered(answer) => return answer,
-                Waited::Leads => self.lead(),
+                Waited::Leads => self.lead(Some(cell)),
             }
         }
     }
@@ -370,11 +384,7 @@ impl Turn {
     /// Takes a request out of the queue, if nobody has begun with it and the turn was not handed to it.
     fn give_up(&self, cell: &Arc<Cell>) -> bool {
         let mut queue = lock(&self.queue);
-        let Some(index) = queue
-            .requests
-            .iter()
-            .position(|each| Arc::ptr_eq(&each.cell, cell))
-        else {
+        let Some(index) = queue.position(cell) else {
             return false;
         };
         let mut state = lock(&cell.state);
@@ -383,10 +393,7 @@ impl Turn {
         }
         state.stage = Stage::Taken;
         drop(state);
-        if let Some(mut request) = queue.requests.remove(index) {
-            // Nobody waits for an answer.
-            request.is_answered = true;
-        }
+        queue.remove(index);
         if !queue.leading {
             // It may have been the one that was invited.
             queue.leading = true;
@@ -395,11 +402,12 @@ impl Turn {
         true
     }
 
-    /// Serves the queue until it is empty or somebody else's turn has come. Only for whom `leading` was set.
-    fn lead(&self) {
-        let mut reign = Reign::new(self);
+    /// Serves the queue until it is empty or somebody else's turn has come; `own`: what the calling thread waits for. Only
+    /// for whom `leading` was set.
+    fn lead(&self, own: Option<&Arc<Cell>>) {
+        let mut reign = Reign::new(self, own);
         let mut writer = lock(&self.writer);
-        while let Next::Batch(batch) = reign.next(None) {
+        while let Next::Batch(batch) = reign.next() {
             writer.run(batch);
         }
     }
@@ -415,7 +423,7 @@ impl Turn {
             loop {
                 let notified = woken.wait(Duration::from_secs(1));
                 let Some(turn) = turn.upgrade() else { return };
-                if notified && catch_unwind(AssertUnwindSafe(|| turn.lead())).is_err() {
+                if notified && catch_unwind(AssertUnwindSafe(|| turn.lead(None))).is_err() {
                     tell!(error, "a write panicked; the others go on");
                 }
             }
@@ -448,23 +456,26 @@ fn busy(why: &str) -> Error {
 /// One thread's time at the writer. Dropped, even by a panic, it leaves the turn free or in other hands.
 struct Reign<'a> {
     turn: &'a Turn,
+    /// What the thread itself waits for.
+    own: Option<&'a Arc<Cell>>,
     since: Stopwatch,
     served: usize,
     over: bool,
 }
 
 impl<'a> Reign<'a> {
-    fn new(turn: &'a Turn) -> Self {
+    fn new(turn: &'a Turn, own: Option<&'a Arc<Cell>>) -> Self {
         Self {
             turn,
+            own,
             since: Stopwatch::start(),
             served: 0,
             over: false,
         }
     }
 
-    /// What is to be served next, by a thread that may have an exclusive request of its own.
-    fn next(&mut self, own: Option<&Arc<Cell>>) -> Next {
+    /// What is to be served next.
+    fn next(&mut self) -> Next {
         let mut queue = lock(&self.turn.queue);
         for _ in 0..YIELDS {
             if !(1..queue.last).contains(&callers(&queue.requests)) {
@@ -478,7 +489,8 @@ impl<'a> Reign<'a> {
         let front = queue.requests.front().map(|request| &request.cell);
         let is_exclusive = front.is_some_and(|cell| cell.sort == Sort::Exclusive);
         if is_exclusive
-            && own
+            && self
+                .own
                 .zip(front)
                 .is_some_and(|(own, front)| Arc::ptr_eq(own, front))
             && let Some(mut request) = queue.requests.pop_front()
@@ -522,9 +534,15 @@ enum Next {
 
 impl Drop for Reign<'_> {
     fn drop(&mut self) {
-        if !self.over {
-            self.turn.hand_on(&mut lock(&self.turn.queue));
+        if self.over {
+            return;
         }
+        let mut queue = lock(&self.turn.queue);
+        // The thread unwinds: it does not come back for its answer, nor to lead.
+        if let Some(index) = self.own.and_then(|own| queue.position(own)) {
+            queue.remove(index);
+        }
+        self.turn.hand_on(&mut queue);
     }
 }
 

@@ -49,11 +49,11 @@ impl Turn {
         cell: &Arc<Cell>,
         run: &mut Option<R>,
     ) -> Option<T> {
-        let mut reign = Reign::new(self);
+        let mut reign = Reign::new(self, Some(cell));
         let mut writer = lock(&self.writer);
         let mut answer = None;
         loop {
-            match reign.next(Some(cell)) {
+            match reign.next() {
                 Next::Batch(batch) => writer.run(batch),
                 Next::Own => {
                     let _inside = Inside::enter(&self.inside);

@@ -418,6 +418,29 @@ fn p12_a_panic_on_the_helper_s_thread_does_not_silence_it() {
     assert_eq!(kit.rows(), 6);
 }
 
+/// A thread that panicked as it led for others was told to lead again, for what it had queued itself: nobody did.
+#[test]
+fn p12_a_leader_s_panic_before_its_own_request_leaves_the_turn_to_others() {
+    type Call = fn(&Kit);
+    let calls: [Call; 2] = [
+        |kit| drop(kit.insert(vec![task()])),
+        |kit| drop(kit.store.turn.exclusive(NOW, |_writer| ())),
+    ];
+    for call in calls {
+        let kit = kit_with(S);
+        // As many as a transaction takes: what comes next is served after it.
+        let full = || std::iter::once(poison()).chain((1..MAX_REIGN_OPS).map(|_| task()));
+        let ops = || full().map(|task| Op::Insert(vec![task])).collect();
+        let mut poisoned = kit.while_led(|| kit.store.defer(NOW, ops()));
+        assert!(catch_unwind(AssertUnwindSafe(|| call(&kit))).is_err());
+        let answer = poisoned.try_take().unwrap();
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unknown);
+        assert_eq!(kit.queued(), 0);
+        kit.insert(vec![task()]).unwrap();
+        assert_eq!(kit.rows(), 1);
+    }
+}
+
 /// Panics when it is told.
 struct Bomb;
 
