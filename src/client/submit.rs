@@ -129,7 +129,8 @@ impl<T> Receipt<T> {
     ///
     /// # Errors
     ///
-    /// Those of the method of [`Client`] with the same name.
+    /// Those of the method of [`Client`] with the same name. [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant) inside a
+    /// transaction on the same store, if the write is not done yet: it follows after the transaction.
     pub fn wait(self) -> Result<T> {
         answer(self.ticket.wait(), self.task, self.answer)
     }

@@ -615,6 +615,10 @@ impl Pending for Submitted {
     fn wait(self: Box<Self>) -> Result<Vec<Reply>> {
         {
             let mut state = lock(&self.cell.state);
+            if !matches!(state.stage, Stage::Done(_)) {
+                // It would wait for its own transaction. What was asked is done after that, and nobody hears of it.
+                self.turn.check_reentrant()?;
+            }
             state.thread = Some(thread::current());
             if self.cell.sort == Sort::Patient && matches!(state.stage, Stage::Queued) {
                 // It has been patient for long enough.

@@ -441,6 +441,28 @@ fn p12_a_leader_s_panic_before_its_own_request_leaves_the_turn_to_others() {
     }
 }
 
+/// It waited for its own transaction, until its time was up.
+#[test]
+fn a_submitted_write_cannot_be_waited_for_inside_a_transaction_of_the_same_thread() {
+    let kit = kit_with(S);
+    let submit = |task: &Insert| {
+        let ops = vec![Op::Insert(vec![task.clone()])];
+        Box::new(kit.store.turn.submit(NOW, ops).unwrap())
+    };
+    let [early, late] = [task(), task()];
+    let done = submit(&early);
+    while !kit.has(early.id) {
+        std::thread::yield_now();
+    }
+    let turn = &kit.store.turn;
+    let waited = turn.exclusive(NOW, |_writer| (done.wait(), submit(&late).wait()));
+    let (done, not_yet) = waited.unwrap();
+    done.unwrap();
+    assert_eq!(not_yet.unwrap_err().kind(), ErrorKind::Reentrant);
+    kit.insert(vec![task()]).unwrap();
+    assert!(kit.has(late.id));
+}
+
 /// Panics when it is told.
 struct Bomb;
 
