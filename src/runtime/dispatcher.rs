@@ -118,16 +118,18 @@ impl Dispatcher {
         hub.pass_on_cancelled(|fence| self.attempts.raise(fence, StopReason::Cancelled, now));
     }
 
-    /// Looks for what other processes did, once a second.
+    /// Looks for what other processes did, once a second, or when it next can.
     fn refresh(&mut self, now: Timestamp) {
         let due = self
             .refreshed_at
             .is_none_or(|at| now.since(at) >= MAX_PARK || now < at);
         if due {
-            self.refreshed_at = Some(now);
-            if let Err(error) = self.client.store.refresh() {
-                tell!(warn, %error, "cannot look for changes");
+            match self.client.store.refresh() {
+                Ok(false) => return,
+                Ok(true) => {}
+                Err(error) => tell!(warn, %error, "cannot look for changes"),
             }
+            self.refreshed_at = Some(now);
         }
     }
 
@@ -624,6 +626,21 @@ mod tests {
         }
         dispatcher.run_once(now);
         assert_eq!(state(), crate::TaskState::Completed);
+    }
+
+    #[test]
+    fn p7_a_look_for_changes_that_a_write_prevented_is_made_up_for() {
+        let parts = Scheduler::in_memory().build().unwrap();
+        let (mut dispatcher, now) = (parts.dispatcher(), parts.client.now());
+        let mut look_inside = |_: &dyn crate::store::Work| {
+            dispatcher.refresh(now);
+            crate::store::Ending::RollBack
+        };
+        let store = &parts.client.store;
+        store.transaction(now, None, &mut look_inside).unwrap();
+        assert_eq!(dispatcher.refreshed_at, None);
+        dispatcher.refresh(now);
+        assert_eq!(dispatcher.refreshed_at, Some(now));
     }
 
     /// A worker that is woken and does not get the processor is waited for, not looked at all the time.

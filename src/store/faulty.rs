@@ -112,7 +112,7 @@ impl Store for FaultyStore {
         self.inner.lanes()
     }
 
-    fn refresh(&self) -> Result<()> {
+    fn refresh(&self) -> Result<bool> {
         self.inner.refresh()
     }
 

@@ -158,8 +158,9 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// other processes did since [`refresh`](Self::refresh).
     fn lanes(&self) -> Vec<Lane>;
 
-    /// Looks whether another process wrote, and if so learns what it did to the lanes.
-    fn refresh(&self) -> Result<()>;
+    /// Looks whether another process wrote, and if so learns what it did to the lanes; `false`: a write is under way, and it
+    /// was not looked.
+    fn refresh(&self) -> Result<bool>;
 
     /// # Errors
     ///

@@ -394,10 +394,10 @@ impl Store for SqliteStore {
         lock(&self.shared.lanes).list().to_vec()
     }
 
-    fn refresh(&self) -> Result<()> {
-        // Whoever leads looks first of all, and a wait for him would have no bound: a leader comes after the other.
-        let refreshed = self.turn.with_idle_writer(Writer::refresh);
-        refreshed.map_or(Ok(()), |found| found.map(|_| ()))
+    fn refresh(&self) -> Result<bool> {
+        // A wait for who leads would have no bound: a leader comes after the other.
+        let looked = self.turn.with_idle_writer(Writer::refresh);
+        looked.map_or(Ok(false), |found| found.map(|_| true))
     }
 
     fn check(&self) -> Result<()> {

@@ -93,6 +93,8 @@ pub(super) struct Writer {
     seen: Seen,
     /// How often others had written when maintenance was last told.
     told: u64,
+    /// What is due was read again after others had written, and the runner was not told since.
+    freshened: bool,
     /// How often others' cancellations had been heard of when they were last deleted.
     forgotten: u64,
     commits: u64,
@@ -140,6 +142,7 @@ impl Writer {
             syncs: true,
             seen: Seen::default(),
             told: 0,
+            freshened: false,
             forgotten: 0,
             commits: 0,
             drawn: 0,

@@ -47,6 +47,7 @@ on_files!(
     damaged_options_come_as_such,
     p12_a_damaged_row_stops_no_claim_but_its_own,
     what_another_process_scheduled_is_taken,
+    p7_what_another_process_scheduled_is_told_when_it_is_known,
     a_queue_that_another_process_paused_is_left_alone,
     a_queue_s_limit_counts_what_every_instance_holds,
     what_other_processes_made_due_is_seen_in_new_lanes_and_old_ones,
@@ -506,6 +507,30 @@ fn what_another_process_scheduled_is_taken(kit: &mut Kit) {
     assert!(!wake.wait(Duration::ZERO), "once");
     assert_eq!(kit.next_at("default", "probe"), Some(NOW));
     assert_eq!(ids(&kit.claim(9)), [id]);
+}
+
+/// It was told of the write before it was known what is due, and not again: a task of another process started up to a second
+/// late, while this one had something to write.
+fn p7_what_another_process_scheduled_is_told_when_it_is_known(kit: &mut Kit) {
+    let other = kit.another(false);
+    let wake = Wake::new();
+    kit.store().hub().set_runner(wake.clone());
+    kit.insert(due(NOW + S));
+    type Learn = fn(&mut Kit);
+    let ways: [Learn; 2] = [
+        |kit| assert!(kit.store().refresh().unwrap()),
+        |kit| assert!(kit.claim(9).is_empty()),
+    ];
+    for (learn, earlier) in ways.into_iter().zip(1..) {
+        let at = NOW + S - earlier * MICRO;
+        other.apply(NOW, vec![Op::Insert(vec![due(at)])]).unwrap();
+        kit.insert(due(NOW + S));
+        assert_ne!(kit.next_at("default", "probe"), Some(at), "not read yet");
+        wake.wait(Duration::ZERO);
+        learn(kit);
+        assert_eq!(kit.next_at("default", "probe"), Some(at));
+        assert!(wake.wait(Duration::ZERO), "the runner is told");
+    }
 }
 
 fn a_queue_that_another_process_paused_is_left_alone(kit: &mut Kit) {

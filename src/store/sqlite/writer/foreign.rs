@@ -24,8 +24,8 @@ impl Writer {
         let mut learnt = learn_foreign_writes(conn, &self.shared, &mut self.seen, self.instance);
         // Who runs nothing need not know what is due.
         if learnt.is_ok() && self.instance != 0 {
-            learnt = freshen_heads(conn, &self.shared)
-                .map_err(|error| Failure::at("look for changes", error));
+            let read = self.freshen_heads();
+            learnt = read.map_err(|error| Failure::at("look for changes", error));
         }
         if let Err(failure) = learnt {
             let error = self.clean_up(failure);
@@ -37,33 +37,46 @@ impl Writer {
         Ok(self.tell_foreign_writes())
     }
 
-    /// Tells the runner and maintenance, once for each time that another connection was seen to have written; `true`: now.
+    /// Tells the runner and maintenance, once for each time that another connection was seen to have written, and the runner
+    /// once more when it is known what is due since then; `true`: now.
     pub(super) fn tell_foreign_writes(&mut self) -> bool {
         let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
         let found = writes != self.told;
         if found {
             self.told = writes;
-            self.shared.hub.look_again();
             // A start deadline may be among what was written.
             self.shared.hub.expires(Timestamp::MIN);
         }
-        found
+        let tells = std::mem::take(&mut self.freshened) || found;
+        if tells {
+            self.shared.hub.look_again();
+        }
+        tells
     }
 
     /// Before anything is done in the transaction: whether a standing claim may come along. It was planned for the heads as
     /// they were, so while they are stale it may not: another process may have added a better task. They are read again if
     /// somebody needs them.
-    pub(super) fn may_stand(&self, has_claims: bool) -> std::result::Result<bool, Failure> {
+    pub(super) fn may_stand(&mut self, has_claims: bool) -> std::result::Result<bool, Failure> {
         if !lock(&self.shared.lanes).is_stale() {
             return Ok(true);
         }
         if !has_claims && !self.shared.hub.standing().stands() {
             return Ok(false);
         }
-        let conn = self.conn.as_ref().expect("checked");
-        freshen_heads(conn, &self.shared)
+        self.freshen_heads()
             .map_err(|error| Failure::at("begin a transaction", error))?;
         Ok(true)
+    }
+
+    /// Reads what is due in the lanes, if another connection has committed since it was read.
+    fn freshen_heads(&mut self) -> rusqlite::Result<()> {
+        if lock(&self.shared.lanes).is_stale() {
+            let heads = read_heads(self.conn.as_ref().expect("checked"))?;
+            lock(&self.shared.lanes).set_heads(heads);
+            self.freshened = true;
+        }
+        Ok(())
     }
 }
 
@@ -107,15 +120,6 @@ pub(super) fn learn_foreign_writes(
     }
     shared.foreign_writes.fetch_add(1, Ordering::SeqCst);
     seen.data = data;
-    Ok(())
-}
-
-/// Reads what is due in the lanes, if another connection has committed since it was read.
-fn freshen_heads(conn: &Connection, shared: &Shared) -> rusqlite::Result<()> {
-    if lock(&shared.lanes).is_stale() {
-        let heads = read_heads(conn)?;
-        lock(&shared.lanes).set_heads(heads);
-    }
     Ok(())
 }
 
