@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use punctual::rusqlite::Connection;
 use punctual::{Durability, Failure, Filter, Outcome, Retention, Scheduler, TaskState};
 
 use crate::kit::{DAY, LONG, Probe, S, clock, file, probe, state};
@@ -106,6 +107,8 @@ fn the_file_stops_growing_when_the_load_does() {
         .retention(Retention::default().completed(S))
         .stepped(&clock)
         .unwrap();
+    // What is in the log counts as far as it makes the file longer.
+    let conn = Connection::open(&path).unwrap();
     let mut sizes = Vec::new();
     for _ in 0..12 {
         scheduler
@@ -114,9 +117,10 @@ fn the_file_stops_growing_when_the_load_does() {
         scheduler.drain();
         clock.advance(61 * S);
         scheduler.drain();
-        sizes.push(bytes(&path, "") + bytes(&path, "-wal"));
+        let pages = conn.query_row("PRAGMA page_count", [], |row| row.get(0));
+        sizes.push(pages.unwrap());
     }
-    let (early, late) = (sizes[5], sizes[11]);
+    let (early, late): (i64, i64) = (sizes[5], sizes[11]);
     assert!(late <= early + early / 10, "{sizes:?}");
 }
 
@@ -143,8 +147,8 @@ fn the_log_does_not_grow_with_what_is_written() {
         peak = peak.max(scheduler.health().wal_bytes());
     }
     assert!(bytes(&path, "") > 20 << 20, "30 MB were written");
-    // It is moved at 4 MiB, by a thread that has to get the processor: tests of several busy processes run beside this one.
-    assert!(peak < 16 << 20, "the log was {peak} bytes long");
-    assert!(bytes(&path, "-wal") < 16 << 20);
+    // It is moved at 4 MiB, beside the writer, who waits at 16.
+    assert!(peak < 17 << 20, "the log was {peak} bytes long");
+    assert!(bytes(&path, "-wal") < 17 << 20);
     let _ = scheduler.shutdown(LONG).unwrap();
 }

@@ -20,8 +20,12 @@ use crate::wake::{Wake, lock};
 
 /// The log is checkpointed when it is longer than this, in pages: 4 MiB.
 const LONG: i32 = 1024;
+/// While the helper moves the log, the writer makes it no longer than this, in pages: 16 MiB.
+const TOO_LONG: i32 = 4 * LONG;
 /// So many pages the writer moves itself.
 const FEW: i32 = 256;
+/// How long the writer waits for the helper at a time.
+const PASS_WAIT: Duration = Duration::from_secs(1);
 /// How long a store that is dropped waits for the helper: for one checkpoint.
 const JOIN_WAIT: Duration = Duration::from_secs(5);
 const IDLE_WAIT: Duration = Duration::from_secs(3600);
@@ -62,6 +66,9 @@ impl Checkpoints {
         let Some(helper) = &mut self.helper else {
             return Ok(());
         };
+        if pages >= TOO_LONG {
+            helper.wait();
+        }
         match helper.progress() {
             Progress::Working => return Ok(()),
             Progress::Idle { moved } => {
@@ -114,6 +121,8 @@ struct Shared {
     opener: Opener,
     wake: Wake,
     works: AtomicBool,
+    /// Notified after each pass.
+    rests: Wake,
     moved: AtomicI32,
     over: AtomicBool,
     /// Opened when it is first needed; given up after an error.
@@ -127,6 +136,7 @@ impl Helper {
                 opener,
                 wake: Wake::new(),
                 works: AtomicBool::new(false),
+                rests: Wake::new(),
                 moved: AtomicI32::new(0),
                 over: AtomicBool::new(false),
                 conn: Mutex::new(None),
@@ -149,6 +159,14 @@ impl Helper {
         }
         Progress::Idle {
             moved: self.shared.moved.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until it makes no pass.
+    fn wait(&self) {
+        let deadline = Deadline::after(PASS_WAIT);
+        while self.shared.works.load(Ordering::Acquire) && !deadline.is_over() {
+            self.shared.rests.wait(deadline.remaining());
         }
     }
 
@@ -192,6 +210,7 @@ impl Shared {
                 };
                 self.moved.store(moved, Ordering::Relaxed);
                 self.works.store(false, Ordering::Release);
+                self.rests.notify();
             }
             self.wake.wait(IDLE_WAIT);
         }
