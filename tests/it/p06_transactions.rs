@@ -259,6 +259,88 @@ fn p6_a_transaction_that_sql_has_rolled_back_commits_nothing_of_what_comes_after
     client.schedule(probe(3)).unwrap();
 }
 
+/// The crate's own statements are kept on the same connection by their text, and were permitted when they were made.
+#[test]
+fn p6_statements_that_are_kept_are_refused_too() {
+    let (_dir, path) = file();
+    let client = Client::open(&path).unwrap();
+    with_table(&client);
+    let _ = client.transaction(|_| Err::<(), _>(Error::from(rusqlite::Error::InvalidQuery)));
+    let kept = [
+        "ROLLBACK",
+        "COMMIT",
+        "BEGIN IMMEDIATE",
+        "PRAGMA synchronous = NORMAL",
+    ];
+    client
+        .transaction(|tx| {
+            write(tx, 1)?;
+            tx.schedule(probe(1).queue("new"))?;
+            for sql in kept {
+                let prepared = tx.sql().prepare_cached(sql);
+                assert!(prepared.and_then(|mut it| it.execute([])).is_err(), "{sql}");
+            }
+            tx.schedule(probe(2).queue("new"))?;
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+    assert_eq!(rows(&client), 1);
+    assert_eq!(client.count(&Filter::all()).unwrap(), 2);
+}
+
+#[test]
+fn a_table_cannot_be_given_one_of_our_names() {
+    let (_dir, path) = file();
+    let client = Client::open(&path).unwrap();
+    with_table(&client);
+    let refused = [
+        "CREATE TEMP TABLE t (id, state); ALTER TABLE t RENAME TO punctual_task",
+        "CREATE TEMP TABLE t (id, state); ALTER TABLE t RENAME TO Punctual_Task",
+        "ALTER TABLE other RENAME TO punctual_other",
+    ];
+    for sql in refused {
+        let error = client
+            .transaction(|tx| tx.sql().execute_batch(sql).map_err(Error::from))
+            .expect_err(sql);
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{sql}: {error}");
+        assert!(error.to_string().contains("names that begin"), "{error}");
+        client.schedule(probe(1).after(LONG)).unwrap();
+    }
+    assert_eq!(client.count(&Filter::all()).unwrap(), 3);
+    // As SQLite's manual has it done.
+    let made_anew = "CREATE TABLE new (x, z); INSERT INTO new SELECT x, 1 FROM other;
+        DROP TABLE other; ALTER TABLE new RENAME TO other";
+    client
+        .transaction(|tx| tx.sql().execute_batch(made_anew).map_err(Error::from))
+        .unwrap();
+}
+
+/// It would keep the connection at what it has read, and every later write busy.
+#[test]
+fn p12_a_statement_that_was_left_running_inside_holds_up_nobody() {
+    let (_dir, path) = file();
+    let client = Client::open(&path).unwrap();
+    with_table(&client);
+    client
+        .transaction(|tx| write(tx, 1).map(|_| ()).map_err(Error::from))
+        .unwrap();
+    let error = client
+        .transaction(|tx| {
+            write(tx, 2)?;
+            let read = Box::leak(Box::new(tx.sql().prepare("SELECT x FROM own")?));
+            let mut rows = read.query([])?;
+            rows.next()?;
+            std::mem::forget(rows);
+            Ok::<_, Error>(())
+        })
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    let other = Connection::open(&path).unwrap();
+    other.execute("INSERT INTO own (x) VALUES (3)", []).unwrap();
+    client.schedule(probe(1)).unwrap();
+    assert_eq!(rows(&client), 2);
+}
+
 /// A deferred one fails the COMMIT, and is no fault of the disk.
 #[test]
 fn foreign_keys_are_enforced_inside() {

@@ -17,6 +17,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::health::SlowTransaction;
+use crate::store::sqlite::schema;
 use crate::time::Stopwatch;
 use crate::wake::lock;
 
@@ -44,6 +45,8 @@ pub(super) struct Guard {
     timeout: Duration,
     /// Whether what runs now is the caller's own.
     is_theirs: AtomicBool,
+    /// Whether it has altered a table, and so may have given it one of our names.
+    has_altered: AtomicBool,
     running: Mutex<Option<Running>>,
 }
 
@@ -59,6 +62,7 @@ impl Guard {
         Self {
             timeout,
             is_theirs: AtomicBool::new(false),
+            has_altered: AtomicBool::new(false),
             running: Mutex::new(None),
         }
     }
@@ -70,7 +74,8 @@ impl Guard {
             guard.authorize(&context)
         }))?;
         let guard = Arc::clone(self);
-        // A transaction that was ended from inside is over: what comes after it would commit alone.
+        // A transaction that was ended from inside is over: what comes after it would commit alone. No rollback hook: a
+        // connection that is dropped has freed it before it rolls back.
         conn.commit_hook(Some(move || guard.is_theirs()))?;
         let guard = Arc::clone(self);
         conn.progress_handler(LOOK_AFTER, Some(move || guard.interrupts()))
@@ -83,6 +88,7 @@ impl Guard {
             thread: thread::current(),
             task,
         });
+        self.has_altered.store(false, Ordering::Relaxed);
         self.is_theirs.store(true, Ordering::Relaxed);
         Entered(self)
     }
@@ -106,11 +112,11 @@ impl Guard {
         lock(&self.running).as_ref().is_some_and(is_slow)
     }
 
-    /// Whether the transaction can still be committed.
+    /// Whether the transaction can still be gone on with.
     ///
     /// # Errors
     ///
-    /// `Timeout` if it has taken too long, `Invalid` if it is not open any more, although nobody has ended it.
+    /// `Timeout` if it has taken too long, `Invalid` if it is not open any more, although the crate has not ended it.
     pub(super) fn check(&self, conn: &Connection) -> Result<()> {
         if self.is_over() {
             let timeout = self.timeout;
@@ -123,6 +129,24 @@ impl Guard {
             return Err(Error::invalid(
                 "the transaction was ended from inside, by ON CONFLICT ROLLBACK or RAISE(ROLLBACK)",
             ));
+        }
+        Ok(())
+    }
+
+    /// Whether the transaction can be committed.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check); `Invalid` also if it has left a statement running, or a table with a name of ours.
+    pub(super) fn check_end(&self, conn: &Connection) -> Result<()> {
+        self.check(conn)?;
+        if conn.is_busy() {
+            return Err(Error::invalid(
+                "a statement was left running inside the transaction: its rows were forgotten, not dropped",
+            ));
+        }
+        if self.has_altered.load(Ordering::Relaxed) {
+            schema::refuse_reserved(conn)?;
         }
         Ok(())
     }
@@ -149,7 +173,14 @@ impl Guard {
     }
 
     fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
-        if !self.is_theirs() || is_allowed(&context.action) {
+        if !self.is_theirs() {
+            return Authorization::Allow;
+        }
+        if matches!(context.action, AuthAction::AlterTable { .. }) {
+            // It is not said what to.
+            self.has_altered.store(true, Ordering::Relaxed);
+        }
+        if is_allowed(&context.action) {
             Authorization::Allow
         } else {
             Authorization::Deny

@@ -129,6 +129,31 @@ pub(super) fn verify(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
+const RESERVED: &str = "
+    SELECT 'temp', name FROM sqlite_temp_schema WHERE name LIKE 'punctual^_%' ESCAPE '^'
+    UNION ALL SELECT 'main', name FROM sqlite_schema WHERE name LIKE 'punctual^_%' ESCAPE '^'";
+
+/// # Errors
+///
+/// `Invalid` if anything but our tables and indexes has a name of ours.
+pub(super) fn refuse_reserved(conn: &Connection) -> Result<()> {
+    let read = || -> rusqlite::Result<Vec<(String, String)>> {
+        conn.prepare(RESERVED)?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect()
+    };
+    let failed = |error| fault::of("cannot read the schema", error);
+    let (found, expected) = (read().map_err(failed)?, expected().map_err(failed)?);
+    for (place, name) in found {
+        if place == "temp" || !expected.contains_key(&name) {
+            return Err(Error::invalid(format!(
+                "{place}.{name}: names that begin with punctual_ are the crate's"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// An error of a statement of ours. If the statement does not fit the file, that is because of the schema.
 pub(super) fn diagnose(conn: &Connection, context: &str, error: rusqlite::Error) -> Error {
     if error.sqlite_error_code() == Some(ErrorCode::Unknown)

@@ -35,6 +35,12 @@ use crate::wake::lock;
 pub(super) use foreign::CANCELS;
 use foreign::{Seen, learn_foreign_writes};
 
+/// The connection keeps its statements by their text, and keeps them permitted: in a caller's transaction these are not to be
+/// found by anybody who asks for a statement to be kept of his own.
+const BEGIN: &str = "BEGIN IMMEDIATE -- punctual";
+const COMMIT: &str = "COMMIT -- punctual";
+const ROLLBACK: &str = "ROLLBACK -- punctual";
+
 /// How often the path is looked at, to notice that the file is another: a look takes 2 µs, a hundredth of a synced commit.
 const IDENTITY_CHECK: Duration = Duration::from_millis(10);
 
@@ -334,7 +340,7 @@ impl Writer {
             done,
         };
         let replies = operate(&mut tx, batch, stands, hub)?;
-        run_sql(conn, "COMMIT").map_err(Failure::Commit)?;
+        run_sql(conn, COMMIT).map_err(Failure::Commit)?;
         Ok(replies)
     }
 
@@ -345,7 +351,7 @@ impl Writer {
         if let Some(file) = &mut self.file {
             file.streak.leave_gap();
         }
-        let begun = run_sql(conn, "BEGIN IMMEDIATE");
+        let begun = run_sql(conn, BEGIN);
         if let Some(file) = &self.file {
             file.streak.stop_waiting();
         }
@@ -390,7 +396,7 @@ impl Writer {
     fn roll_back(&mut self) {
         if let Some(conn) = &self.conn
             && !conn.is_autocommit()
-            && let Err(error) = run_sql(conn, "ROLLBACK")
+            && let Err(error) = run_sql(conn, ROLLBACK)
         {
             tell!(warn, %error, "cannot roll back");
             self.give_up_connection();

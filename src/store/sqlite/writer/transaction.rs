@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use rusqlite::Connection;
 
-use super::{Writer, run_sql};
+use super::{COMMIT, Writer, run_sql};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::delivery::Delivery;
 use crate::model::op::{Op, Reply, Settled};
@@ -69,11 +69,13 @@ impl Writer {
     /// Rolls back what the caller does not want, or may not have.
     fn leave(&mut self) {
         let conn = self.conn.as_ref().expect("checked");
-        if conn.is_autocommit() {
-            // Something in it has failed so badly that SQLite rolled it back: what the connection holds may not be right.
+        // Something in it has failed so badly that SQLite rolled it back: what the connection holds may not be right. What
+        // was left running would keep it at what it has read.
+        let is_spoilt = conn.is_autocommit() || conn.is_busy();
+        self.roll_back();
+        if is_spoilt {
             self.give_up_connection();
         }
-        self.roll_back();
         self.end_streak();
     }
 
@@ -110,7 +112,7 @@ impl Writer {
         let (ending, checked) = {
             let _entered = guard.enter(holder.map(|holder| holder.id));
             let ending = body(&inside);
-            (ending, guard.check(conn))
+            (ending, guard.check_end(conn))
         };
         let Inside { failed, tx, .. } = inside;
         let mut tx = tx.into_inner();
@@ -136,7 +138,7 @@ impl Writer {
         if stands && tx.done.news.due.is_some_and(|due| due <= now) {
             batch::claim_standing(&mut tx, hub)?;
         }
-        run_sql(conn, "COMMIT").map_err(Failure::Commit)?;
+        run_sql(conn, COMMIT).map_err(Failure::Commit)?;
         Ok(Ended::Committed)
     }
 }
