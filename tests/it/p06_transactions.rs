@@ -726,6 +726,10 @@ fn p6_only_a_transaction_on_the_same_file_takes_tasks() {
     let conn = begun(Connection::open(&path).unwrap());
     conn.pragma_update(None, "query_only", true).unwrap();
     refused(&conn, ErrorKind::ReadOnly, "");
+    let conn = begun(Connection::open(&path).unwrap());
+    let hiding = "CREATE TEMP TABLE punctual_task AS SELECT * FROM main.punctual_task";
+    conn.execute_batch(hiding).unwrap();
+    refused(&conn, ErrorKind::Invalid, "temp.punctual_task");
     #[cfg(unix)]
     {
         let alias = dir.path().join("alias.db");

@@ -143,6 +143,27 @@ fn p12_a_file_that_is_migrated_by_a_newer_version_is_left_to_it() {
     assert_eq!((state(held), state(late)), (10, 0));
 }
 
+/// Nobody need have looked: what comes on a connection of the user's own is not stored in a form that is out of date.
+#[test]
+fn p12_a_transaction_on_another_connection_is_refused_in_a_newer_file() {
+    let place = Place::new();
+    let client = Client::open(place.file()).expect("to open the file");
+    let mut conn = Connection::open(place.file()).expect("to open the file");
+    let newer = "UPDATE punctual_meta SET value = value + 1 WHERE key = 'schema_version'";
+    conn.execute(newer, []).expect("to migrate");
+    let tx = conn.transaction().expect("to begin");
+    let refused = |tx: &Connection| client.schedule_in(tx, Quick).expect_err("it is newer");
+    assert_eq!(refused(&tx).kind(), ErrorKind::Version);
+    drop(tx);
+    // No table was changed.
+    let error = client.schedule(Quick).expect_err("it is newer");
+    assert_eq!(error.kind(), ErrorKind::Version);
+    let older = "UPDATE punctual_meta SET value = value - 1 WHERE key = 'schema_version'";
+    conn.execute(older, []).expect("to migrate back");
+    let tx = conn.transaction().expect("to begin");
+    assert_eq!(refused(&tx).kind(), ErrorKind::Version, "it has stopped");
+}
+
 #[test]
 fn p12_tables_that_are_altered_by_hand_stop_the_store_by_name() {
     for (harm, said) in [

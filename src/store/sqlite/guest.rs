@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 
-use rusqlite::{Connection, MAIN_DB};
+use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
@@ -15,9 +15,13 @@ use crate::store::sqlite::open::identity;
 use crate::store::sqlite::tx::{Done, Tx};
 use crate::store::sqlite::{SqliteStore, fault, schema};
 use crate::time::Timestamp;
+use crate::wake::lock;
 
 /// Changes nothing, but takes SQLite's write lock.
 const TAKE_LOCK: &str = "UPDATE punctual_meta SET value = value WHERE key = ''";
+
+const HIDDEN: &str =
+    "SELECT name FROM sqlite_temp_schema WHERE name LIKE 'punctual^_%' ESCAPE '^' LIMIT 1";
 
 pub(super) fn apply(
     store: &SqliteStore,
@@ -26,10 +30,13 @@ pub(super) fn apply(
     op: &Op,
 ) -> Result<Reply> {
     check(store, conn)?;
+    check_tables(conn)?;
     // A transaction that begins by reading cannot write any more once somebody else has.
     conn.prepare_cached(TAKE_LOCK)
         .and_then(|mut statement| statement.execute([]))
         .map_err(|error| schema::diagnose(conn, "cannot write", error))?;
+    // As of the lock: it may have been migrated since the store looked.
+    schema::check_version(conn)?;
     let mut done = Done::default();
     let mut tx = Tx {
         conn,
@@ -47,9 +54,28 @@ pub(super) fn apply(
 
 /// # Errors
 ///
-/// `Invalid` for a connection to another file, or to this one under another name, or without a transaction; `ReadOnly` for
+/// `Invalid` if temporary tables of the user's hide ours: what is written would be gone with the connection.
+fn check_tables(conn: &Connection) -> Result<()> {
+    let hidden: Option<String> = conn
+        .prepare_cached(HIDDEN)
+        .and_then(|mut hidden| hidden.query_row([], |row| row.get(0)).optional())
+        .map_err(|error| fault::of("cannot ask the connection", error))?;
+    match hidden {
+        Some(name) => Err(Error::invalid(format!(
+            "temp.{name} hides the crate's on the connection"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// # Errors
+///
+/// The error that the store has stopped with. `Invalid` for a connection to another file, or to this one under another name, or without a transaction; `ReadOnly` for
 /// one that cannot write; `Replaced` if the file is not there any more.
 fn check(store: &SqliteStore, conn: &Connection) -> Result<()> {
+    if let Some(error) = &*lock(&store.shared.stopped) {
+        return Err(error.clone());
+    }
     let (Some(path), Some(identity)) = (&store.path, store.identity) else {
         return Err(Error::new(
             ErrorKind::Unsupported,

@@ -154,6 +154,19 @@ pub(super) fn refuse_reserved(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
+/// A look at the version alone, in a file that has our tables.
+///
+/// # Errors
+///
+/// `Version` if the file was migrated by a newer version.
+pub(super) fn check_version(conn: &Connection) -> Result<()> {
+    let found = conn
+        .prepare_cached(READ_VERSION)
+        .and_then(|mut version| version.query_row([], |row| row.get(0)))
+        .map_err(|error| diagnose(conn, "cannot read the schema", error))?;
+    refuse_newer(found)
+}
+
 /// An error of a statement of ours. If the statement does not fit the file, that is because of the schema.
 pub(super) fn diagnose(conn: &Connection, context: &str, error: rusqlite::Error) -> Error {
     if error.sqlite_error_code() == Some(ErrorCode::Unknown)
