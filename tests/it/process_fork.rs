@@ -57,6 +57,14 @@ fn found(part: &Part, scheduler: Scheduler, client: Client) -> Vec<String> {
     found
 }
 
+/// It is not over before its process is.
+#[derive(Serialize, Deserialize)]
+struct Endless;
+
+impl Payload for Endless {
+    const KIND: &'static str = "endless";
+}
+
 fn run_one(client: &Client) {
     let id = client.schedule(Quick).expect("to schedule").id();
     let ended = client.wait(id, PATIENCE).expect("to read").expect("an end");
@@ -140,4 +148,56 @@ fn p7_a_forked_child_is_told_and_harms_nobody() {
     let client = Client::open(place.file()).expect("to open the file");
     let counts = client.count(&punctual::Filter::all().state(TaskState::Completed));
     assert_eq!(counts.expect("to count"), 22);
+}
+
+#[test]
+#[ignore = "a child process whose own child outlives it"]
+fn parent() {
+    let Some(part) = Part::played() else { return };
+    let handler = part.clone();
+    let _scheduler = Scheduler::builder(&part.file)
+        .workers(1)
+        .handler_fn(move |_: Endless, cx: &TaskContext| {
+            handler.started(cx);
+            loop {
+                std::thread::park();
+            }
+        })
+        .start()
+        .expect("to open the file");
+    assert_eq!(part.next_order(), "fork");
+    match fork().expect("a fork") {
+        Fork::Child => loop {
+            let order = part.next_order();
+            part.note(format!("the child: {order}"));
+        },
+        Fork::Parent(_) => loop {
+            std::thread::park();
+        },
+    }
+}
+
+/// The child has its parent's files open, and so holds the lock that proved its life.
+#[test]
+fn p11_a_forked_child_does_not_keep_a_dead_process_s_tasks() {
+    let place = Place::new();
+    let client = Client::open(place.file()).expect("to open the file");
+    let id = client.schedule(Endless).expect("to schedule").id();
+    let mut process = Process::start("process_fork::parent", &place.file(), &[]);
+    process.read_until(|line| matches!(line, Line::Started { .. }));
+    process.order("fork");
+    process.order("once");
+    assert_eq!(process.line(), Line::Note("the child: once".to_owned()));
+    process.signal(rustix::process::Signal::KILL);
+    let scheduler = Scheduler::builder(place.file())
+        .workers(1)
+        .handler_fn(|_: Endless, _: &TaskContext| Ok(Outcome::done()))
+        .start()
+        .expect("to open the file");
+    let ended = scheduler.wait(id, PATIENCE).expect("to read");
+    let task = ended.expect("an end");
+    assert_eq!(task.state(), TaskState::Completed);
+    assert_eq!(task.task().crashes(), 1);
+    process.order("again");
+    assert_eq!(process.line(), Line::Note("the child: again".to_owned()));
 }

@@ -454,6 +454,11 @@ impl Place {
             .collect()
     }
 
+    pub(crate) fn lose_lock_files(&self) {
+        let folder = self.dir.path().join("tasks.db.punctual");
+        std::fs::remove_dir_all(folder).expect("to remove the lock files");
+    }
+
     /// A connection that only looks, past the crate: it takes nothing back and clears nothing up.
     pub(crate) fn look(&self) -> Connection {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

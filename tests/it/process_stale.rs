@@ -1,5 +1,5 @@
 //! An attempt that was taken over while it ran. It cannot be, as long as the system keeps its locks; these tests take a
-//! living process for one of another boot, as if it had lost its proof of life.
+//! living process, whose lock file they remove, for one of another boot.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Sender, channel};
@@ -77,8 +77,9 @@ fn child() {
     }
 }
 
-/// Makes every process that has the file open look like one of another boot.
+/// Makes every process that has the file open look like one of another boot. What it had open then proves nothing.
 fn forget_the_boot(place: &Place) {
+    place.lose_lock_files();
     let conn = Connection::open(place.file()).expect("to open the file");
     conn.busy_timeout(PATIENCE).expect("to wait for a lock");
     let changed = conn.execute("UPDATE punctual_instance SET boot_id = 'another'", []);

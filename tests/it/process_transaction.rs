@@ -177,13 +177,14 @@ fn p6_a_process_that_is_killed_inside_a_completion_leaves_the_task_to_the_next()
     assert_eq!((rows(&place, "own"), rows(&place, "punctual_task")), (1, 2));
 }
 
-/// A living process is taken for one of another boot, as if it had lost its proof of life.
+/// A living process, whose lock file is lost, is taken for one of another boot.
 #[test]
 fn p7_an_attempt_that_another_process_took_over_does_not_get_inside() {
     let (place, client) = place();
     let id = client.schedule(Effect).expect("to schedule").id();
     let mut stale = start(&place, "stale");
     until(&stale, "inside");
+    place.lose_lock_files();
     let conn = Connection::open(place.file()).expect("to open the file");
     conn.busy_timeout(PATIENCE).expect("to wait for a lock");
     conn.execute("UPDATE punctual_instance SET boot_id = 'another'", [])

@@ -143,6 +143,36 @@ fn p12_a_file_that_is_migrated_by_a_newer_version_is_left_to_it() {
     assert_eq!((state(held), state(late)), (10, 0));
 }
 
+/// The lock files were taken for rubbish, or left behind when the file was moved: then the kernel is asked for the process.
+#[test]
+fn p11_tasks_of_a_process_whose_lock_file_is_lost_are_taken_back_when_it_is_gone() {
+    let place = Place::new();
+    let client = Client::open(place.file()).expect("to open the file");
+    let id = client.schedule(Ordered).expect("to schedule").id();
+    let process = start(&place);
+    process.read_until(|line| matches!(line, Line::Started { .. }));
+    place.lose_lock_files();
+    let scheduler = Scheduler::builder(place.file())
+        .workers(1)
+        .handler_fn(|_: Ordered, _: &TaskContext| Ok(Outcome::done()))
+        .handler_fn(|_: Quick, _: &TaskContext| Ok(Outcome::done()))
+        .start()
+        .expect("to open the file");
+    let quick = scheduler.schedule(Quick).expect("to schedule").id();
+    scheduler.wait(quick, PATIENCE).expect("to read");
+    let task = scheduler.get(id).expect("to read").expect("it is there");
+    assert_eq!(
+        task.state(),
+        TaskState::Running,
+        "a missing file is not death"
+    );
+    process.kill();
+    let ended = scheduler.wait(id, PATIENCE).expect("to read");
+    let ended = ended.expect("an end");
+    assert_eq!(ended.state(), TaskState::Completed);
+    assert_eq!(ended.task().crashes(), 1);
+}
+
 /// Nobody need have looked: what comes on a connection of the user's own is not stored in a form that is out of date.
 #[test]
 fn p12_a_transaction_on_another_connection_is_refused_in_a_newer_file() {

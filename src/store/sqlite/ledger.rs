@@ -1,8 +1,11 @@
 //! A process's proof of life, and its list of started attempts: one file beside the database.
 //!
-//! The kernel drops the lock when the process dies, so an instance is dead exactly when its lock can be taken; no time is
-//! involved, and a process that is stopped or slow is alive. What the file lists was started: before a handler is called
-//! its claim is written there, with a plain write that a crash of the process does not undo.
+//! The kernel drops the lock when the process dies, so an instance whose lock can be taken is dead; no time is involved,
+//! and a process that is stopped or slow is alive. Where the file is lost, or a forked child still holds the lock, the kernel
+//! is asked for the process itself. What the file lists was started: before a handler is called its claim is written there,
+//! with a plain write that a crash of the process does not undo.
+
+pub(super) mod process;
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -13,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::Started;
 use crate::model::settle::Fence;
+use crate::store::sqlite::ledger::process::{Boot, Process};
 use crate::store::sqlite::open::identity;
 use crate::wake::lock;
 
@@ -195,39 +199,51 @@ fn is_instance(name: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct DeadLedger {
     path: PathBuf,
-    /// Holds the lock, so that nobody else takes the same tasks back.
+    /// Holds the lock, if that was free: others need not take the same tasks back.
     _file: Option<File>,
     started: Started,
 }
 
+/// An instance that may be dead.
+#[derive(Debug)]
+pub(super) struct Other {
+    pub(super) id: i64,
+    pub(super) name: String,
+    pub(super) process: Process,
+    pub(super) inode: i64,
+}
+
 impl DeadLedger {
-    /// Takes over from an instance if it is dead: its lock can be taken, or the machine was started anew since.
+    /// Takes over from an instance if it is dead: its lock can be taken, or the kernel says that its process is gone.
     ///
-    /// `None` if it is alive, or nothing proves that it is not: a missing file is not death.
-    pub(super) fn take(database: &Path, name: &str, inode: u64, same_boot: bool) -> Option<Self> {
-        let path = folder(database).join(name);
-        let opened = OpenOptions::new().read(true).write(true).open(&path);
-        if !same_boot {
-            // Claims that were synced may have been started by what was not: all count as started.
-            return Some(Self {
-                path,
-                _file: opened.ok(),
-                started: Started::All,
-            });
-        }
-        let mut file = opened.ok()?;
-        let metadata = file.metadata().ok()?;
-        if identity::of(&metadata).inode() != inode || file.try_lock().is_err() {
+    /// `None` if it is alive, or nothing proves that it is not: a missing file is not death, nor is a boot that is not told.
+    pub(super) fn take(database: &Path, other: &Other, own: &Process) -> Option<Self> {
+        let path = folder(database).join(&other.name);
+        let file = OpenOptions::new().read(true).write(true).open(&path).ok();
+        let is_its_own = |file: &File| {
+            let metadata = file.metadata().ok();
+            metadata.is_some_and(|found| {
+                i64::try_from(identity::of(&found).inode()).is_ok_and(|inode| inode == other.inode)
+            })
+        };
+        let file = file.filter(is_its_own);
+        let boot = other.process.boot(own);
+        let is_dead = match &file {
+            // A lock that is held is of this boot, whatever that is called; but it may be a forked child that holds it.
+            Some(file) => file.try_lock().is_ok() || other.process.has_exited(own),
+            None => boot == Boot::Another || other.process.has_exited(own),
+        };
+        if !is_dead {
             return None;
         }
-        let mut bytes = Vec::new();
-        let started = match file.read_to_end(&mut bytes) {
-            Ok(_) => Started::Listed(decode(&bytes)),
-            Err(_) => Started::All,
+        let started = match &file {
+            Some(file) if boot == Boot::This => listed(file),
+            // Claims that were synced may have been started by what was not: all count as started.
+            _ => Started::All,
         };
         Some(Self {
             path,
-            _file: Some(file),
+            _file: file,
             started,
         })
     }
@@ -242,6 +258,14 @@ impl DeadLedger {
     }
 }
 
+fn listed(mut file: &File) -> Started {
+    let mut bytes = Vec::new();
+    match file.read_to_end(&mut bytes) {
+        Ok(_) => Started::Listed(decode(&bytes)),
+        Err(_) => Started::All,
+    }
+}
+
 fn decode(bytes: &[u8]) -> Arc<[(i64, i64)]> {
     let number = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().expect("eight bytes"));
     let mut cells: Vec<(i64, i64)> = bytes
@@ -250,24 +274,6 @@ fn decode(bytes: &[u8]) -> Arc<[(i64, i64)]> {
         .collect();
     cells.sort_unstable();
     cells.into()
-}
-
-/// The running system's name for this boot; empty where there is none.
-pub(super) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|id| id.trim().to_owned())
-        .unwrap_or_default()
-}
-
-/// When this process started, in ticks since the boot; 0 where that is not told. With the pid it names the process to
-/// a person who looks at the file.
-pub(super) fn process_started_at() -> i64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The command's name, in parentheses, may hold anything.
-    stat.rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_whitespace().nth(19))
-        .and_then(|ticks| ticks.parse().ok())
-        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -282,10 +288,26 @@ mod tests {
         }
     }
 
-    fn listed(started: Started) -> Vec<(i64, i64)> {
+    fn cells(started: Started) -> Vec<(i64, i64)> {
         match started {
             Started::Listed(cells) => cells.to_vec(),
             Started::All => panic!("the ledger was there"),
+        }
+    }
+
+    fn process(boot_id: &str) -> Process {
+        Process {
+            boot_id: boot_id.to_owned(),
+            ..Process::own()
+        }
+    }
+
+    fn other(name: &str, inode: u64, process: Process) -> Other {
+        Other {
+            id: 1,
+            name: name.to_owned(),
+            process,
+            inode: inode as i64,
         }
     }
 
@@ -294,30 +316,51 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("x.db");
         let ledger = Ledger::create(&db, "one").unwrap().unwrap();
-        let inode = ledger.inode();
+        let (inode, own) = (ledger.inode(), process("this"));
+        let take = |name, inode, boot| {
+            let other = other(name, inode, process(boot));
+            DeadLedger::take(&db, &other, &own)
+        };
+        for boot in ["this", "another", ""] {
+            assert!(take("one", inode, boot).is_none(), "its lock is held");
+        }
         assert!(
-            DeadLedger::take(&db, "one", inode, true).is_none(),
-            "its lock is held"
-        );
-        assert!(
-            DeadLedger::take(&db, "two", inode, true).is_none(),
+            take("two", inode, "this").is_none(),
             "a missing file is not death"
         );
+        assert!(take("two", inode, "").is_none(), "nor a hidden boot");
+        assert!(take("two", inode, "another").is_some(), "another boot is");
         drop(ledger);
-        assert!(
-            DeadLedger::take(&db, "one", inode + 1, true).is_none(),
-            "another file"
-        );
-        let dead = DeadLedger::take(&db, "one", inode, true).unwrap();
-        assert!(
-            DeadLedger::take(&db, "one", inode, true).is_none(),
-            "somebody is at it"
-        );
-        dead.remove();
-        assert!(
-            DeadLedger::take(&db, "one", inode, false).is_some(),
-            "another boot"
-        );
+        assert!(take("one", inode + 1, "this").is_none(), "another file");
+        let dead = take("one", inode, "this").unwrap();
+        assert!(take("one", inode, "this").is_none(), "somebody is at it");
+        drop(dead);
+        for boot in ["another", ""] {
+            let dead = take("one", inode, boot).unwrap();
+            assert!(matches!(dead.started(), Started::All), "{boot}");
+        }
+        take("one", inode, "this").unwrap().remove();
+        assert!(take("one", inode, "another").is_some());
+    }
+
+    /// As a forked child holds it, or where the file was lost.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn p11_of_a_process_that_is_gone_no_lock_proves_that_it_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("x.db");
+        let gone = Process {
+            pid: i32::MAX as u32,
+            ..Process::own()
+        };
+        let held = Ledger::create(&db, "one").unwrap().unwrap();
+        held.begin(fence(7)).unwrap();
+        let take = |name: &str| {
+            let other = other(name, held.inode(), gone.clone());
+            DeadLedger::take(&db, &other, &Process::own()).unwrap()
+        };
+        assert_eq!(cells(take("one").started()), [(7, 107)]);
+        assert!(matches!(take("lost").started(), Started::All));
     }
 
     #[test]
@@ -332,10 +375,11 @@ mod tests {
         ledger.begin(fence(4)).unwrap();
         let inode = ledger.inode();
         drop(ledger);
-        let dead = DeadLedger::take(&db, "one", inode, true).unwrap();
-        let cells = listed(dead.started());
+        let own = Process::own();
+        let other = other("one", inode, own.clone());
+        let dead = DeadLedger::take(&db, &other, &own).unwrap();
         assert_eq!(
-            cells,
+            cells(dead.started()),
             [(1, 101), (3, 103), (4, 104)],
             "the cell of 2 was used again"
         );

@@ -42,7 +42,8 @@ use crate::model::settle::Fence;
 use crate::process::Home;
 use crate::store::sqlite::guard::Guard;
 use crate::store::sqlite::lanes::Lanes;
-use crate::store::sqlite::ledger::{DeadLedger, Ledger};
+use crate::store::sqlite::ledger::process::Process;
+use crate::store::sqlite::ledger::{DeadLedger, Ledger, Other};
 use crate::store::sqlite::open::Opener;
 use crate::store::sqlite::open::identity::{self, Identity};
 use crate::store::sqlite::read::Readers;
@@ -69,7 +70,7 @@ pub(crate) struct SqliteStore {
     /// How long a lock is waited for.
     busy_wait: Duration,
     instance: i64,
-    boot_id: String,
+    process: Process,
     others: Mutex<Others>,
     watch: Mutex<Option<Watch>>,
     /// When it was closed, or else opened: an instance that ends says when, and a store has no clock.
@@ -88,17 +89,9 @@ struct Others {
     dead: HashMap<i64, DeadLedger>,
 }
 
-#[derive(Debug)]
-struct Other {
-    id: i64,
-    name: String,
-    boot_id: String,
-    inode: i64,
-}
-
 const ADD_INSTANCE: &str = "
-    INSERT INTO punctual_instance (id, name, boot_id, pid, pid_started_at, lock_inode, started_at)
-    VALUES (:id, :name, :boot_id, :pid, :pid_started_at, :lock_inode, :started_at)";
+    INSERT INTO punctual_instance (id, name, boot_id, pid_namespace, pid, pid_started_at, lock_inode, started_at)
+    VALUES (:id, :name, :boot_id, :pid_namespace, :pid, :pid_started_at, :lock_inode, :started_at)";
 
 /// Numbers are never used again: a stale fence must not fit a later instance.
 const NEXT_INSTANCE: &str = "
@@ -114,7 +107,8 @@ const END_INSTANCE: &str = "
 const FORGET_INSTANCES: &str = "DELETE FROM punctual_instance WHERE ended_at < :before";
 
 const OTHER_INSTANCES: &str = "
-    SELECT id, name, boot_id, lock_inode FROM punctual_instance WHERE ended_at IS NULL AND id <> :own";
+    SELECT id, name, boot_id, pid_namespace, pid, lock_inode FROM punctual_instance
+    WHERE ended_at IS NULL AND id <> :own";
 
 const IS_EXPECTED: &str = "SELECT 1 FROM punctual_instance WHERE name = :name AND ended_at IS NULL";
 
@@ -170,9 +164,9 @@ impl SqliteStore {
         });
         let path = opener.as_ref().map(|opener| opener.path.clone());
         let identity = path.as_deref().map(identity::at).transpose()?;
-        let boot_id = ledger::boot_id();
+        let process = Process::own();
         let instance = if settings.runs {
-            let (instance, ledger) = enrol(&conn, path.as_deref(), &boot_id, now)?;
+            let (instance, ledger) = enrol(&conn, path.as_deref(), &process, now)?;
             *lock(&shared.ledger) = ledger.map(Arc::new);
             instance
         } else {
@@ -188,7 +182,7 @@ impl SqliteStore {
             identity,
             busy_wait: settings.busy_wait,
             instance,
-            boot_id,
+            process,
             others: Mutex::default(),
             watch: Mutex::default(),
             seen_at: AtomicI64::new(now.micros()),
@@ -218,34 +212,50 @@ impl SqliteStore {
         let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
         let mut others = lock(&self.others);
         if others.read_at != Some(writes) {
-            others.alive = self.with_reader(|conn| {
-                conn.prepare_cached(OTHER_INSTANCES)?
-                    .query_map([self.instance], |row| {
-                        Ok(Other {
-                            id: row.get(0)?,
-                            name: row.get(1)?,
-                            boot_id: row.get(2)?,
-                            inode: row.get(3)?,
-                        })
-                    })?
-                    .collect()
-            })?;
+            others.alive = self.others()?;
             others.read_at = Some(writes);
         }
         let Others { alive, dead, .. } = &mut *others;
-        alive.retain(|other| {
-            let inode = u64::try_from(other.inode).unwrap_or(0);
-            let same_boot = other.boot_id == self.boot_id;
-            match DeadLedger::take(path, &other.name, inode, same_boot) {
-                Some(ledger) if !dead.contains_key(&other.id) => {
-                    tell!(info, instance = %other.name, "an instance has died");
-                    dead.insert(other.id, ledger);
-                    false
-                }
-                taken => taken.is_none(),
+        let found: Vec<(i64, DeadLedger)> = alive
+            .iter()
+            .filter_map(|other| {
+                DeadLedger::take(path, other, &self.process).map(|ledger| (other.id, ledger))
+            })
+            .collect();
+        if found.is_empty() {
+            return Ok(());
+        }
+        // Those that took leave before they were gone have nothing to be taken back.
+        *alive = self.others()?;
+        for (id, ledger) in found {
+            if let Some(index) = alive.iter().position(|other| other.id == id) {
+                let other = alive.swap_remove(index);
+                tell!(info, instance = %other.name, "an instance has died");
+                dead.entry(id).or_insert(ledger);
             }
-        });
+        }
+        alive.retain(|other| !dead.contains_key(&other.id));
         Ok(())
+    }
+
+    /// The instances that have not ended, but for this one.
+    fn others(&self) -> Result<Vec<Other>> {
+        self.with_reader(|conn| {
+            conn.prepare_cached(OTHER_INSTANCES)?
+                .query_map([self.instance], |row| {
+                    Ok(Other {
+                        id: row.get(0)?,
+                        name: row.get(1)?,
+                        process: Process {
+                            boot_id: row.get(2)?,
+                            pid_namespace: row.get(3)?,
+                            pid: row.get(4)?,
+                        },
+                        inode: row.get(5)?,
+                    })
+                })?
+                .collect()
+        })
     }
 
     /// In a forked child: leaves everything as it is. To close a connection would take away the parent's locks, or its log.
@@ -281,7 +291,7 @@ impl SqliteStore {
 fn enrol(
     conn: &rusqlite::Connection,
     path: Option<&Path>,
-    boot_id: &str,
+    process: &Process,
     now: Timestamp,
 ) -> Result<(i64, Option<Ledger>)> {
     let (name, ledger) = proof_of_life(path)?;
@@ -294,9 +304,10 @@ fn enrol(
             params![
                 id,
                 name,
-                boot_id,
-                std::process::id(),
-                ledger::process_started_at(),
+                process.boot_id,
+                process.pid_namespace,
+                process.pid,
+                ledger::process::started_at(),
                 i64::try_from(inode).unwrap_or(0),
                 now.micros()
             ],

@@ -31,6 +31,7 @@ CREATE TABLE punctual_instance (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
     boot_id TEXT NOT NULL,
+    pid_namespace TEXT NOT NULL,
     pid INTEGER NOT NULL,
     pid_started_at INTEGER NOT NULL,
     lock_inode INTEGER NOT NULL,
