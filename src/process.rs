@@ -19,23 +19,48 @@ fn parts(word: u64) -> (u32, u32) {
     ((word >> 32) as u32, word as u32)
 }
 
+/// The process that something was made in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner(u32);
+
+impl Owner {
+    pub(crate) fn this() -> Self {
+        Self(std::process::id())
+    }
+
+    /// # Errors
+    ///
+    /// `Forked` anywhere but in that process.
+    pub(crate) fn check(self) -> Result<()> {
+        if self.is_here() {
+            return Ok(());
+        }
+        Err(forked())
+    }
+
+    pub(crate) fn is_here(self) -> bool {
+        self == Self::this()
+    }
+}
+
 /// The process that has opened a store. Dropped with it.
 #[derive(Debug)]
-pub(crate) struct Home(u32);
+pub(crate) struct Home(Owner);
 
 impl Home {
     /// # Errors
     ///
     /// `Forked` in a child of a process that had a store open when it was forked.
     pub(crate) fn new() -> Result<Self> {
-        let own = std::process::id();
+        let owner = Owner::this();
+        let Owner(own) = owner;
         let one_more = |open| match parts(open) {
             (opener, count) if opener == own => Some(word(own, count + 1)),
             (_, 0) => Some(word(own, 1)),
             _ => None,
         };
         OPEN.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more)
-            .map(|_| Self(own))
+            .map(|_| Self(owner))
             .map_err(|_| forked())
     }
 
@@ -43,14 +68,11 @@ impl Home {
     ///
     /// `Forked` anywhere but in that process.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.is_here() {
-            return Ok(());
-        }
-        Err(forked())
+        self.0.check()
     }
 
     pub(crate) fn is_here(&self) -> bool {
-        std::process::id() == self.0
+        self.0.is_here()
     }
 }
 
@@ -81,7 +103,7 @@ mod tests {
         let own = Home::new().unwrap();
         assert!(own.check().is_ok());
         // It was never opened, and is not to be closed.
-        let parents = ManuallyDrop::new(Home(std::process::id() + 1));
+        let parents = ManuallyDrop::new(Home(Owner(std::process::id() + 1)));
         assert_eq!(parents.check().unwrap_err().kind(), ErrorKind::Forked);
     }
 

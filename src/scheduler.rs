@@ -508,6 +508,10 @@ impl Scheduler {
     #[must_use]
     pub fn health(&self) -> Health {
         let parts = &self.parts;
+        if parts.client.store.check().is_err() {
+            // In a forked child a lock may be held by a thread that is not there.
+            return parts.client.health();
+        }
         let mut unknown: Vec<String> = Vec::new();
         for lane in parts.client.store.lanes() {
             let known = parts.registry.get(&lane.kind).is_some();

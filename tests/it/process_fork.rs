@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fork::{Fork, fork, waitpid};
-use punctual::{Client, ErrorKind, Outcome, Payload, Scheduler, TaskContext, TaskState};
+use punctual::{Client, ErrorKind, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskState};
 use serde::{Deserialize, Serialize};
 
 use crate::process_kit::{Line, PATIENCE, Part, Place, Process};
@@ -200,4 +200,75 @@ fn p11_a_forked_child_does_not_keep_a_dead_process_s_tasks() {
     assert_eq!(task.task().crashes(), 1);
     process.order("again");
     assert_eq!(process.line(), Line::Note("the child: again".to_owned()));
+}
+
+#[test]
+#[ignore = "a child process that forks inside a transaction"]
+fn inside() {
+    let Some(part) = Part::played() else { return };
+    let scheduler = match part.argument::<String>(0).as_str() {
+        "file" => Scheduler::builder(&part.file),
+        _ => Scheduler::in_memory(),
+    };
+    let scheduler = scheduler.start().expect("to start");
+    let client = scheduler.client();
+    let later = || NewTask::new(Quick).after(Duration::from_secs(3600));
+    let mut waits = None;
+    let done = client.transaction(|tx| {
+        tx.sql().execute_batch("CREATE TABLE own (x)")?;
+        tx.schedule(later())?;
+        // It waits for its turn; not the child is to give it that.
+        let submit = || client.submit().schedule(later());
+        waits = std::thread::scope(|scope| scope.spawn(submit).join()).ok();
+        if let Fork::Parent(child) = fork().expect("a fork") {
+            let status = waitpid(child).expect("its end");
+            part.note(format!("the child ended with {status}"));
+            for x in 0..200 {
+                tx.sql().execute("INSERT INTO own VALUES (?1)", [x])?;
+            }
+        } else {
+            let kind = tx.schedule(later()).map_err(|error| error.kind());
+            part.note(format!("inside {:?}", kind.map(|_| ())));
+            let sql = tx.sql().execute("INSERT INTO own VALUES (0)", []);
+            part.note(format!("its SQL is refused: {}", sql.is_err()));
+        }
+        Ok::<_, punctual::Error>(())
+    });
+    if let Err(error) = done {
+        part.note(format!("after {:?}", error.kind()));
+        std::process::exit(0);
+    }
+    let waits = waits.expect("a receipt").wait();
+    waits.expect("to schedule what waited");
+    for _ in 0..20 {
+        client.schedule(later()).expect("to schedule");
+    }
+    let rows = client.transaction(|tx| {
+        let count = "SELECT count(*) FROM own";
+        let rows: i64 = tx.sql().query_row(count, [], |row| row.get(0))?;
+        Ok::<_, punctual::Error>(rows)
+    });
+    let tasks = client.count(&punctual::Filter::all());
+    part.note(format!("{rows:?} rows, {tasks:?} tasks"));
+}
+
+/// It would have committed its parent's transaction, without a lock.
+#[test]
+fn p7_a_child_that_was_forked_inside_a_transaction_leaves_it_to_its_parent() {
+    for store in ["file", "memory"] {
+        let place = Place::new();
+        let process = Process::start("process_fork::inside", &place.file(), &[&store]);
+        let expected = [
+            "inside Err(Forked)",
+            "its SQL is refused: true",
+            "after Forked",
+            "the child ended with 0",
+            "Ok(200) rows, Ok(22) tasks",
+        ];
+        for line in expected {
+            assert_eq!(process.line(), Line::Note(line.to_owned()), "{store}");
+        }
+        let (status, _) = process.end();
+        assert!(status.success(), "{status}");
+    }
 }

@@ -17,6 +17,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::health::SlowTransaction;
+use crate::process::Owner;
 use crate::store::sqlite::schema;
 use crate::time::Stopwatch;
 use crate::wake::lock;
@@ -41,6 +42,7 @@ const TABLE_PRAGMAS: [&str; 7] = [
 /// Watches over the caller's SQL.
 #[derive(Debug)]
 pub(super) struct Guard {
+    owner: Owner,
     /// How long a transaction of the caller's may take.
     timeout: Duration,
     /// Whether what runs now is the caller's own.
@@ -60,6 +62,7 @@ struct Running {
 impl Guard {
     pub(super) fn new(timeout: Duration) -> Self {
         Self {
+            owner: Owner::this(),
             timeout,
             is_theirs: AtomicBool::new(false),
             has_altered: AtomicBool::new(false),
@@ -76,7 +79,7 @@ impl Guard {
         let guard = Arc::clone(self);
         // A transaction that was ended from inside is over: what comes after it would commit alone. No rollback hook: a
         // connection that is dropped has freed it before it rolls back.
-        conn.commit_hook(Some(move || guard.is_theirs()))?;
+        conn.commit_hook(Some(move || guard.is_theirs() || !guard.owner.is_here()))?;
         let guard = Arc::clone(self);
         conn.progress_handler(LOOK_AFTER, Some(move || guard.interrupts()))
     }
@@ -116,8 +119,10 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// `Timeout` if it has taken too long, `Invalid` if it is not open any more, although the crate has not ended it.
+    /// `Forked` in a process that was forked inside it, `Timeout` if it has taken too long, `Invalid` if it is not open any
+    /// more, although the crate has not ended it.
     pub(super) fn check(&self, conn: &Connection) -> Result<()> {
+        self.check_process()?;
         if self.is_over() {
             let timeout = self.timeout;
             return Err(Error::new(
@@ -131,6 +136,13 @@ impl Guard {
             ));
         }
         Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// `Forked` in a process that was forked inside the transaction: that is its parent's.
+    pub(super) fn check_process(&self) -> Result<()> {
+        self.owner.check()
     }
 
     /// Whether the transaction can be committed.
@@ -169,7 +181,7 @@ impl Guard {
 
     /// Whether to interrupt the statement that runs.
     fn interrupts(&self) -> bool {
-        self.is_theirs() && self.is_over()
+        self.is_theirs() && (self.is_over() || !self.owner.is_here())
     }
 
     fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
@@ -180,7 +192,7 @@ impl Guard {
             // It is not said what to.
             self.has_altered.store(true, Ordering::Relaxed);
         }
-        if is_allowed(&context.action) {
+        if is_allowed(&context.action) && self.owner.is_here() {
             Authorization::Allow
         } else {
             Authorization::Deny

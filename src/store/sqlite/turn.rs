@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
+use crate::process::Owner;
 use crate::store::Pending;
 use crate::store::sqlite::writer::Writer;
 use crate::tell::tell;
@@ -171,6 +172,7 @@ impl Queue {
 
 /// The queue before the writer, and the writer.
 pub(super) struct Turn {
+    owner: Owner,
     queue: Mutex<Queue>,
     /// How many requests wait, for an operation that can be short.
     waiting: Arc<AtomicUsize>,
@@ -194,6 +196,7 @@ impl Turn {
     /// `wait` bounds how long a call waits to be served.
     pub(super) fn new(writer: Writer, wait: Duration) -> Self {
         Self {
+            owner: Owner::this(),
             queue: Mutex::default(),
             waiting: writer.waiting(),
             space: Condvar::new(),
@@ -534,7 +537,8 @@ enum Next {
 
 impl Drop for Reign<'_> {
     fn drop(&mut self) {
-        if self.over {
+        if self.over || !self.turn.owner.is_here() {
+            // Nor does a forked child hand on what is its parent's.
             return;
         }
         let mut queue = lock(&self.turn.queue);

@@ -58,6 +58,10 @@ impl Turn {
                 Next::Own => {
                     let _inside = Inside::enter(&self.inside);
                     answer = run.take().map(|run| run(&mut writer));
+                    if !self.owner.is_here() {
+                        // It was forked inside: what waits is its parent's to do.
+                        return answer;
+                    }
                 }
                 Next::Over => return answer,
             }

@@ -31,6 +31,14 @@ impl Writer {
         let ran = catch_unwind(AssertUnwindSafe(|| {
             self.inside(now, holder, body, &mut done)
         }));
+        if let Err(forked) = self.guard.check_process() {
+            // Even to roll back would be to write where the parent does.
+            std::mem::forget(self.conn.take());
+            return match ran {
+                Ok(_) => Err(forked),
+                Err(panic) => resume_unwind(panic),
+            };
+        }
         let error = match ran {
             Ok(Ok(Ended::Committed)) => {
                 self.publish(done, || {});
