@@ -249,6 +249,35 @@ fn p12_a_file_that_is_moved_replaced_or_deleted_takes_no_task_any_more() {
     }
 }
 
+/// What was acknowledged is in the log that was removed: it is saved while it is still open.
+#[test]
+fn p1_a_log_that_is_removed_stops_the_store_and_loses_nothing() {
+    for harm in ["delete", "replace"] {
+        let place = Place::new();
+        let mut process = start(&place);
+        let since = Since::now();
+        let mut taken = 0;
+        let mut answer = ask(&mut process, "schedule");
+        while answer == "Ok(())" && since.elapsed() < PATIENCE {
+            taken += 1;
+            if taken == 5 {
+                let log = place.file().with_file_name("tasks.db-wal");
+                fs::remove_file(&log).expect("to remove the log");
+                if harm == "replace" {
+                    fs::write(&log, "").expect("to replace the log");
+                }
+            }
+            answer = ask(&mut process, "schedule");
+        }
+        assert_eq!(answer, "Err(Replaced)", "{harm}: {taken} were taken");
+        assert_eq!(stopped(&mut process), "Some(Replaced)", "{harm}");
+        process.kill();
+        let client = Client::open(place.file()).expect("to open the file");
+        let stored = client.count(&punctual::Filter::all()).expect("to count");
+        assert_eq!(stored, taken, "{harm}");
+    }
+}
+
 /// Through two hard links SQLite has two logs, and loses what is in one of them. A symbolic link is the file itself.
 #[test]
 fn a_second_name_of_the_file_is_refused_and_a_symbolic_link_is_the_same_file() {

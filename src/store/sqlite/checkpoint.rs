@@ -91,7 +91,7 @@ impl Checkpoints {
 
 /// Moves what no reader needs, and tells how long the log is and how much of it is moved; `None`: another checkpoint is
 /// going on.
-fn checkpoint(conn: &Connection) -> rusqlite::Result<Option<(i32, i32)>> {
+pub(super) fn checkpoint(conn: &Connection) -> rusqlite::Result<Option<(i32, i32)>> {
     let (busy, length, moved): (bool, i32, i32) = conn
         .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;

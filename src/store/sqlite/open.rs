@@ -211,6 +211,13 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
     Error::new(kind, format!("cannot open {}", path.display())).with_source(error)
 }
 
+/// Where SQLite keeps the log of a file.
+pub(super) fn log_of(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push("-wal");
+    PathBuf::from(name)
+}
+
 /// Creates the file with access for its owner only; SQLite gives its log the same mode. An existing file is never
 /// opened here: closing it again would drop the locks that SQLite holds on it in this process.
 fn create(path: &Path) -> Result<()> {

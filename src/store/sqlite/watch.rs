@@ -9,13 +9,14 @@
 mod notice;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::error::Result;
 use crate::store::sqlite::fault;
+use crate::store::sqlite::open::log_of;
 use crate::store::sqlite::turn::Turn;
 use crate::store::sqlite::watch::notice::{Bell, Notice};
 use crate::tell::tell;
@@ -140,13 +141,6 @@ impl Watch {
     pub(super) fn is_polling(&self) -> bool {
         self.stop.is_polling.load(Ordering::Relaxed)
     }
-}
-
-/// Where SQLite keeps the log of a file.
-fn log_of(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push("-wal");
-    PathBuf::from(name)
 }
 
 impl Drop for Watch {

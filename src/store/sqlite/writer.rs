@@ -7,6 +7,7 @@
 mod foreign;
 mod transaction;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,13 +17,13 @@ use rusqlite::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
 use crate::store::sqlite::batch::{Failure, operate};
-use crate::store::sqlite::checkpoint::Checkpoints;
+use crate::store::sqlite::checkpoint::{self, Checkpoints};
 use crate::store::sqlite::courtesy::Streak;
 use crate::store::sqlite::guard::Guard;
 use crate::store::sqlite::lanes::Lanes;
 use crate::store::sqlite::ledger::Ledger;
 use crate::store::sqlite::open::identity::{self, Identity};
-use crate::store::sqlite::open::{Durability, Opener};
+use crate::store::sqlite::open::{Durability, Opener, log_of};
 use crate::store::sqlite::turn::Request;
 use crate::store::sqlite::tx::{Done, Tx};
 use crate::store::sqlite::{fault, rescue};
@@ -116,6 +117,9 @@ pub(super) struct Writer {
 struct File {
     opener: Opener,
     identity: Identity,
+    log: PathBuf,
+    /// Which file the log was when the connection was opened. As long as one is, it stays that.
+    log_identity: Option<Identity>,
     streak: Streak,
 }
 
@@ -123,9 +127,19 @@ impl File {
     fn new(opener: Opener) -> Result<Self> {
         Ok(Self {
             identity: identity::at(&opener.path)?,
+            log: log_of(&opener.path),
+            log_identity: None,
             streak: Streak::new(Arc::clone(&opener.courtesy)),
             opener,
         })
+    }
+
+    /// # Errors
+    ///
+    /// `Replaced` if somebody has removed the log: what is committed to it nobody else will see, nor anybody after a crash.
+    fn check_log(&self) -> Result<()> {
+        self.log_identity
+            .map_or(Ok(()), |expected| identity::check(&self.log, expected))
     }
 }
 
@@ -174,9 +188,10 @@ impl Writer {
         }))
         .and_then(|()| self.guard.install(&mut conn))
         .map_err(|error| fault::of("cannot watch the connection", error))?;
-        if let Some(file) = &self.file {
+        if let Some(file) = &mut self.file {
             // It may have waited already, to make the tables or to enrol.
             file.streak.stop_waiting();
+            file.log_identity = identity::at(&file.log).ok();
         }
         self.syncs = true;
         self.seen = Seen::default();
@@ -286,17 +301,34 @@ impl Writer {
             .map_err(|failure| self.clean_up(failure))
     }
 
-    /// Whether the path still names the file.
+    /// Whether the path still names the file, and the file's log is where it was.
     fn check_path(&mut self) -> Result<()> {
         let Some(file) = &self.file else {
             return Ok(());
         };
         self.checked = Stopwatch::start();
-        let checked = identity::check(&file.opener.path, file.identity);
+        let mut checked = identity::check(&file.opener.path, file.identity);
+        if checked.is_ok() {
+            checked = file.check_log();
+            if checked.is_err() {
+                self.save_log();
+            }
+        }
         if let Err(error) = &checked {
             self.stop(error);
         }
         checked
+    }
+
+    /// The log has lost its name, but is still open here: moves what is in it into the file, unless another connection has
+    /// committed since this one. That may have been to a log of its own.
+    fn save_log(&mut self) {
+        if let Some(conn) = &self.conn
+            && let Ok(false) = self.has_foreign_writes(conn)
+            && let Err(error) = checkpoint::checkpoint(conn)
+        {
+            tell!(error, %error, "cannot save what is in the log");
+        }
     }
 
     /// FULL only for what was promised: it has to be set outside the transaction.

@@ -37,6 +37,11 @@ impl Writer {
         Ok(self.tell_foreign_writes())
     }
 
+    /// Whether another connection has committed since `conn`, the writer's, has last looked.
+    pub(super) fn has_foreign_writes(&self, conn: &Connection) -> rusqlite::Result<bool> {
+        Ok(number(conn, DATA_VERSION)? != self.seen.data)
+    }
+
     /// Tells the runner and maintenance, once for each time that another connection was seen to have written, and the runner
     /// once more when it is known what is due since then; `true`: now.
     pub(super) fn tell_foreign_writes(&mut self) -> bool {
@@ -80,6 +85,9 @@ impl Writer {
     }
 }
 
+const DATA_VERSION: &str = "PRAGMA data_version";
+const SCHEMA_VERSION: &str = "PRAGMA schema_version";
+
 /// As of when a connection knows the file.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -98,14 +106,11 @@ pub(super) fn learn_foreign_writes(
     instance: i64,
 ) -> std::result::Result<(), Failure> {
     let failed = |error| Failure::at("look for changes", error);
-    let number = |pragma| -> rusqlite::Result<i64> {
-        conn.prepare_cached(pragma)?.query_row([], |row| row.get(0))
-    };
-    let data = number("PRAGMA data_version").map_err(failed)?;
+    let data = number(conn, DATA_VERSION).map_err(failed)?;
     if data == seen.data {
         return Ok(());
     }
-    let schema = number("PRAGMA schema_version").map_err(failed)?;
+    let schema = number(conn, SCHEMA_VERSION).map_err(failed)?;
     if schema != seen.schema {
         schema::verify(conn).map_err(Failure::Refused)?;
         seen.schema = schema;
@@ -123,6 +128,10 @@ pub(super) fn learn_foreign_writes(
     shared.foreign_writes.fetch_add(1, Ordering::SeqCst);
     seen.data = data;
     Ok(())
+}
+
+fn number(conn: &Connection, pragma: &str) -> rusqlite::Result<i64> {
+    conn.prepare_cached(pragma)?.query_row([], |row| row.get(0))
 }
 
 /// What other processes want cancelled of what this one runs.
