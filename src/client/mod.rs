@@ -28,12 +28,15 @@ use crate::model::retention::Retention;
 use crate::model::task::{Ended, Task};
 use crate::store::hub::Events;
 use crate::store::{self, Durability, Settings, Store};
-use crate::time::{Clock, Deadline, SystemClock, Timestamp};
+use crate::time::{Clock, Deadline, Stopwatch, SystemClock, Timestamp};
 
 /// How many tasks of a [`schedule_stream`](Client::schedule_stream) share a commit.
 const STREAM_CHUNK: usize = 1_000;
 /// How many events a subscription holds, unless it says otherwise.
 const DEFAULT_EVENTS: usize = 1_024;
+/// Who waits for the end of a task looks for one in another process this often: an eighth of how long it has waited.
+const SOONEST_LOOK: Duration = Duration::from_millis(5);
+const LATEST_LOOK: Duration = Duration::from_millis(50);
 /// Schedules tasks and looks after them; everything but running them.
 ///
 /// A clone is cheap and means the same file. A [`Scheduler`](crate::Scheduler) is one, by `Deref`; a program that runs
@@ -399,6 +402,8 @@ impl Client {
 
     /// Waits until a task has ended, at most `timeout`; `None` if it has not by then.
     ///
+    /// An end in this process wakes it; one in another process it looks for, every 5 to 50 ms, less often the longer it waits.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::NotFound`] if there is no such task, or it was deleted meanwhile.
@@ -425,8 +430,7 @@ impl Client {
         let deadline = Deadline::after(timeout);
         self.store.check()?;
         let waiter = self.store.hub().wait_for(id);
-        // An end in this process notifies; one in another is looked for, less and less often.
-        let mut look_again = Duration::from_millis(5);
+        let waited = Stopwatch::start();
         loop {
             let state = self
                 .store
@@ -443,8 +447,8 @@ impl Client {
             if deadline.is_over() {
                 return Ok(None);
             }
+            let look_again = (waited.elapsed() / 8).clamp(SOONEST_LOOK, LATEST_LOOK);
             waiter.wait(deadline.remaining().min(look_again));
-            look_again = (look_again * 2).min(Duration::from_millis(250));
         }
     }
 

@@ -176,7 +176,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Takes back a slice of what dead instances held.
     fn recover(&self, now: Timestamp) -> Result<Rescued>;
 
-    /// Whether other instances are alive, as of the last [`recover`](Self::recover): they may die.
+    /// Whether other instances are alive, as of the last [`recover`](Self::recover), or may have come since: they may die.
     fn has_others(&self) -> bool;
 
     /// The earliest instant at which a task's start deadline or retention is over; for maintenance to wake at.

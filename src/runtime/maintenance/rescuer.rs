@@ -28,7 +28,7 @@ impl Rescuer {
         }
     }
 
-    /// Alone on the file it waits for nothing: that another process has come is learnt within a second.
+    /// Alone on the file it waits for nothing: that another process has come, it is notified of.
     fn planned(&self) -> Next {
         if self.others {
             Next::At(self.next)
@@ -42,6 +42,7 @@ impl Service for Rescuer {
     fn run_once(&mut self, now: Timestamp) -> Next {
         // A clock that was set back must not keep it from looking.
         if now < self.next && self.next <= now + LOOK_EVERY {
+            self.others |= self.client.store.has_others();
             return self.planned();
         }
         self.next = now + LOOK_EVERY;
@@ -67,5 +68,29 @@ impl Service for Rescuer {
             }
         }
         self.planned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Scheduler;
+
+    /// Another process had come, begun a task and died between two looks: it was found up to a second late.
+    #[test]
+    fn p11_what_is_committed_between_two_looks_is_not_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        let parts = Scheduler::builder(&path).build().unwrap();
+        let mut rescuer = Rescuer::new(parts.client.clone());
+        let now = parts.client.now();
+        parts.client.store.refresh().unwrap();
+        assert_eq!(rescuer.run_once(now), Next::Notified, "it is alone");
+        let soon = now + LOOK_EVERY / 5;
+        assert_eq!(rescuer.run_once(soon), Next::Notified, "it still is");
+        Client::open(&path).unwrap().pause("mail").unwrap();
+        parts.client.store.refresh().unwrap();
+        assert_eq!(rescuer.run_once(soon), Next::At(now + LOOK_EVERY));
+        assert_eq!(rescuer.run_once(now + LOOK_EVERY), Next::Notified);
     }
 }

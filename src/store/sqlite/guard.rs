@@ -132,7 +132,7 @@ impl Guard {
         }
         if conn.is_autocommit() {
             return Err(Error::invalid(
-                "the transaction was ended from inside, by ON CONFLICT ROLLBACK or RAISE(ROLLBACK)",
+                "the transaction was rolled back inside, by ON CONFLICT ROLLBACK or RAISE(ROLLBACK), or by an error of the disk",
             ));
         }
         Ok(())

@@ -461,7 +461,9 @@ impl Store for SqliteStore {
     }
 
     fn has_others(&self) -> bool {
-        !lock(&self.others).alive.is_empty()
+        let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
+        let others = lock(&self.others);
+        !others.alive.is_empty() || self.path.is_some() && others.read_at != Some(writes)
     }
 
     fn next_maintenance(&self) -> Result<NextMaintenance> {

@@ -357,16 +357,34 @@ fn set(conn: &Connection, name: &str, value: &str, expected: &str) -> Result<()>
     }
 }
 
-/// A file that cannot be opened for writing is `ReadOnly`, whatever SQLite calls it.
+/// A file that cannot be opened for writing is `ReadOnly`, whatever SQLite calls it; unless no file can be opened at all.
 fn not_writable(error: Error) -> Error {
     let cannot_open = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<rusqlite::Error>())
         .and_then(rusqlite::Error::sqlite_error_code)
         == Some(rusqlite::ErrorCode::CannotOpen);
-    if cannot_open {
-        Error::new(ErrorKind::ReadOnly, error.to_string())
-    } else {
-        error
+    if !cannot_open {
+        return error;
+    }
+    match no_descriptors() {
+        Some(why) => Error::new(ErrorKind::Storage, error.to_string()).with_source(why),
+        None => Error::new(ErrorKind::ReadOnly, error.to_string()),
+    }
+}
+
+/// The system's error if this process can open nothing more.
+fn no_descriptors() -> Option<io::Error> {
+    let error = fs::File::open("/").err()?;
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        let used_up = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+        used_up.contains(&error.raw_os_error()).then_some(error)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = error;
+        None
     }
 }
 
