@@ -175,7 +175,7 @@ impl Client {
     ///
     /// [`ErrorKind::Invalid`] if the connection is to another file, to this one under another name (a hard link), has no
     /// open transaction, or has a temporary table with a name of the crate's; [`ErrorKind::ReadOnly`] if it cannot write; [`ErrorKind::Replaced`] if the file is not there any
-    /// more; [`ErrorKind::Unsupported`] for a store in memory; [`ErrorKind::Busy`] if another connection is writing;
+    /// more, or the connection is to one that was there before; [`ErrorKind::Unsupported`] for a store in memory; [`ErrorKind::Busy`] if another connection is writing;
     /// [`ErrorKind::Reentrant`] inside a transaction of the same store; else as [`schedule`](Self::schedule).
     ///
     /// After [`ErrorKind::Invalid`] and [`ErrorKind::Payload`] nothing was written, and the transaction can go on. After any

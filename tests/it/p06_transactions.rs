@@ -744,6 +744,31 @@ fn p6_only_a_transaction_on_the_same_file_takes_tasks() {
     assert_eq!(client.count(&Filter::all()).unwrap(), 1);
 }
 
+/// The client was opened anew after the file was restored, the connection was not.
+#[test]
+fn p6_a_connection_to_a_file_that_was_replaced_takes_no_tasks() {
+    let (dir, path) = file();
+    drop(Client::open(&path).unwrap());
+    let mut old = Connection::open(&path).unwrap();
+    old.execute_batch("CREATE TABLE own (x)").unwrap();
+    let restored = dir.path().join("restored.db");
+    drop(Client::open(&restored).unwrap());
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+    }
+    std::fs::rename(&restored, &path).unwrap();
+    let client = Client::open(&path).unwrap();
+    let tx = old.transaction().unwrap();
+    let error = client.schedule_in(&tx, probe(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Replaced, "{error}");
+    drop(tx);
+    let mut new = Connection::open(&path).unwrap();
+    let tx = new.transaction().unwrap();
+    client.schedule_in(&tx, probe(1)).unwrap();
+    tx.commit().unwrap();
+    assert_eq!(client.count(&Filter::all()).unwrap(), 1);
+}
+
 /// Somebody else writes, and a deferred transaction that has read cannot begin to write any more.
 #[test]
 fn the_user_s_own_transaction_that_cannot_write_is_told_so() {

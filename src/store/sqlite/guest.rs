@@ -6,6 +6,8 @@
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 
+#[cfg(unix)]
+use rusqlite::FileControl;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -71,7 +73,7 @@ fn check_tables(conn: &Connection) -> Result<()> {
 /// # Errors
 ///
 /// The error that the store has stopped with. `Invalid` for a connection to another file, or to this one under another name, or without a transaction; `ReadOnly` for
-/// one that cannot write; `Replaced` if the file is not there any more.
+/// one that cannot write; `Replaced` if the file is not there any more, or was not when the connection was opened.
 fn check(store: &SqliteStore, conn: &Connection) -> Result<()> {
     if let Some(error) = &*lock(&store.shared.stopped) {
         return Err(error.clone());
@@ -90,6 +92,12 @@ fn check(store: &SqliteStore, conn: &Connection) -> Result<()> {
         }));
     }
     identity::check(path, identity)?;
+    if has_moved(conn)? {
+        return Err(Error::new(
+            ErrorKind::Replaced,
+            format!("the connection is to a file that was {theirs} once: open it anew"),
+        ));
+    }
     let readonly = conn
         .is_readonly(MAIN_DB)
         .map_err(|error| fault::of("cannot ask the connection", error))?;
@@ -105,4 +113,18 @@ fn check(store: &SqliteStore, conn: &Connection) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether the path of a connection names another file by now.
+#[cfg(unix)]
+fn has_moved(conn: &Connection) -> Result<bool> {
+    let mut moved = 0;
+    conn.file_control(Some(MAIN_DB), FileControl::HasMoved(&mut moved))
+        .map_err(|error| fault::of("cannot ask the connection", error))?;
+    Ok(moved != 0)
+}
+
+#[cfg(not(unix))]
+fn has_moved(_conn: &Connection) -> Result<bool> {
+    Ok(false)
 }
