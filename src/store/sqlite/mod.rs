@@ -434,6 +434,11 @@ impl Store for SqliteStore {
     }
 
     fn recover(&self, now: Timestamp) -> Result<Rescued> {
+        if lock(&self.shared.stopped).is_some() {
+            // Others can take back what this one cannot: it holds no dead one's lock.
+            *lock(&self.others) = Others::default();
+            return Ok(Rescued::default());
+        }
         self.find_dead()?;
         let next = lock(&self.others)
             .dead
@@ -461,6 +466,9 @@ impl Store for SqliteStore {
     }
 
     fn has_others(&self) -> bool {
+        if lock(&self.shared.stopped).is_some() {
+            return false;
+        }
         let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
         let others = lock(&self.others);
         !others.alive.is_empty() || self.path.is_some() && others.read_at != Some(writes)
@@ -497,6 +505,7 @@ impl Store for SqliteStore {
         if lock(&self.shared.stopped).is_some() {
             // Nothing can be settled here any more: whoever opens the file next takes over.
             *lock(&self.shared.ledger) = None;
+            *lock(&self.others) = Others::default();
         }
     }
 }

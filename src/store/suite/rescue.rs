@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::insert::rows;
 use super::{Kit, NOW, S, done, error, on_every_backend, on_files, task};
+use crate::error::ErrorKind;
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::delivery::Delivery;
@@ -28,6 +29,7 @@ on_files!(
     p11_an_instance_that_ended_well_leaves_nothing_to_rescue,
     p11_a_large_rescue_goes_in_slices,
     p11_what_was_started_and_settled_is_not_rescued,
+    p11_a_store_that_has_stopped_leaves_the_dead_to_others,
     an_attempt_that_fails_in_the_next_process_is_counted_right,
 );
 
@@ -298,4 +300,26 @@ fn an_attempt_that_fails_in_the_next_process_is_counted_right(kit: &mut Kit) {
         kit.ends(id),
         [AttemptEnd::Crashed, AttemptEnd::Failed, AttemptEnd::Failed]
     );
+}
+
+/// An older version, after a migration: it took the lock of whoever died and kept it, and to all others that proved a life.
+fn p11_a_store_that_has_stopped_leaves_the_dead_to_others(kit: &mut Kit) {
+    let id = kit.insert(task());
+    kit.claim_one();
+    let stopped = kit.another(true);
+    stopped.recover(NOW).unwrap();
+    assert!(stopped.has_others());
+    let version = |by: &str| {
+        let sql =
+            format!("UPDATE punctual_meta SET value = value {by} WHERE key = 'schema_version'");
+        kit.sql(|conn| conn.execute(&sql, []).unwrap());
+    };
+    version("+ 1");
+    assert_eq!(stopped.refresh().unwrap_err().kind(), ErrorKind::Version);
+    version("- 1");
+    kit.die();
+    stopped.recover(NOW).unwrap();
+    assert!(!stopped.has_others());
+    while kit.store().recover(NOW).unwrap().more {}
+    assert_eq!(kit.state(id), TaskState::Pending);
 }
