@@ -18,17 +18,36 @@ use crate::thread::Thread;
 use crate::time::Deadline;
 use crate::wake::{Wake, lock};
 
-/// The log is checkpointed when it is longer than this, in pages: 4 MiB.
-const LONG: i32 = 1024;
-/// While the helper moves the log, the writer makes it no longer than this, in pages: 16 MiB.
-const TOO_LONG: i32 = 4 * LONG;
-/// So many pages the writer moves itself.
-const FEW: i32 = 256;
+/// The log is checkpointed when it is longer than this.
+const LONG: usize = 4 << 20;
+/// While the helper moves the log, the writer makes it no longer than this.
+const TOO_LONG: usize = 4 * LONG;
+/// So much the writer moves itself.
+const FEW: usize = 1 << 20;
 /// How long the writer waits for the helper at a time.
 const PASS_WAIT: Duration = Duration::from_secs(1);
 /// How long a store that is dropped waits for the helper: for one checkpoint.
 const JOIN_WAIT: Duration = Duration::from_secs(5);
 const IDLE_WAIT: Duration = Duration::from_secs(3600);
+
+/// The lengths in pages: the user's file may have pages of any size.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    long: i32,
+    too_long: i32,
+    few: i32,
+}
+
+impl Limits {
+    fn new(page_bytes: usize) -> Self {
+        let pages = |bytes: usize| i32::try_from(bytes / page_bytes).unwrap_or(i32::MAX);
+        Self {
+            long: pages(LONG),
+            too_long: pages(TOO_LONG),
+            few: pages(FEW),
+        }
+    }
+}
 
 /// The checkpoints of one write connection.
 #[derive(Debug)]
@@ -37,15 +56,18 @@ pub(super) struct Checkpoints {
     pages: Arc<AtomicI32>,
     /// The length at which the next checkpoint is tried: a reader can hold up the last one.
     at: i32,
+    limits: Limits,
     helper: Option<Helper>,
 }
 
 impl Checkpoints {
     /// `opener`: how the helper opens a connection; `None` in memory, where there is no log.
-    pub(super) fn new(pages: Arc<AtomicI32>, opener: Option<Opener>) -> Self {
+    pub(super) fn new(pages: Arc<AtomicI32>, page_bytes: usize, opener: Option<Opener>) -> Self {
+        let limits = Limits::new(page_bytes);
         Self {
             pages,
-            at: LONG,
+            at: limits.long,
+            limits,
             helper: opener.map(Helper::new),
         }
     }
@@ -53,8 +75,13 @@ impl Checkpoints {
     /// Looks at the log after a commit, whose callers have their answers by then.
     pub(super) fn after_commit(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         let pages = self.pages.load(Ordering::Relaxed);
-        if pages < LONG {
-            self.at = LONG;
+        let Limits {
+            long,
+            too_long,
+            few,
+        } = self.limits;
+        if pages < long {
+            self.at = long;
             if let Some(helper) = &mut self.helper {
                 helper.forget();
             }
@@ -66,14 +93,14 @@ impl Checkpoints {
         let Some(helper) = &mut self.helper else {
             return Ok(());
         };
-        if pages >= TOO_LONG {
+        if pages >= too_long {
             helper.wait();
         }
         match helper.progress() {
             Progress::Working => return Ok(()),
             Progress::Idle { moved } => {
                 let left = pages - moved;
-                if left > FEW && helper.gains(left) && helper.start() {
+                if left > few && helper.gains(left) && helper.start() {
                     return Ok(());
                 }
             }
@@ -84,7 +111,7 @@ impl Checkpoints {
             return Ok(());
         };
         // A reader still needs what is left, so the log grows on; try again when it is worth it.
-        self.at = if moved < length { pages + LONG } else { LONG };
+        self.at = if moved < length { pages + long } else { long };
         Ok(())
     }
 }

@@ -158,6 +158,7 @@ impl SqliteStore {
             stopped: Mutex::new(None),
             last_error: Mutex::new(None),
             wal_pages: Arc::new(AtomicI32::new(0)),
+            page_bytes: open::page_bytes(&conn)?,
             foreign_writes: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             guard: Arc::new(Guard::new(settings.transaction_timeout)),

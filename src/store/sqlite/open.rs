@@ -323,6 +323,13 @@ fn harden(conn: &Connection) -> Result<()> {
     set(conn, "mmap_size", "0", "0")
 }
 
+/// What the file was made with; with a log it stays that.
+pub(super) fn page_bytes(conn: &Connection) -> Result<usize> {
+    conn.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0))
+        .map(|bytes| bytes as usize)
+        .map_err(|error| fault::of("cannot read the page size", error))
+}
+
 fn set_cache(conn: &Connection, bytes: usize) -> Result<()> {
     // Negative: in KiB, not in pages.
     let value = format!("-{}", bytes / 1024);

@@ -54,6 +54,7 @@ pub(super) struct Shared {
     pub(super) stopped: Mutex<Option<Error>>,
     pub(super) last_error: Mutex<Option<(Timestamp, Error)>>,
     pub(super) wal_pages: Arc<AtomicI32>,
+    pub(super) page_bytes: usize,
     /// How often another connection was seen to have written.
     pub(super) foreign_writes: AtomicU64,
     /// How often cancellations by other processes were heard of.
@@ -70,7 +71,7 @@ impl Shared {
             stopped: lock(&self.stopped).clone(),
             last_error: lock(&self.last_error).clone(),
             // Each page of the log has a header of 24 bytes.
-            wal_bytes: pages * (4096 + 24),
+            wal_bytes: pages * (self.page_bytes as u64 + 24),
             paused_queues: lanes.paused().cloned().collect(),
             slow_transaction: self.guard.slow(),
             global_limits: limits
@@ -150,7 +151,8 @@ impl Writer {
         shared: Arc<Shared>,
         settings: &Settings,
     ) -> Result<Self> {
-        let checkpoints = Checkpoints::new(Arc::clone(&shared.wal_pages), opener.clone());
+        let pages = Arc::clone(&shared.wal_pages);
+        let checkpoints = Checkpoints::new(pages, shared.page_bytes, opener.clone());
         let file = opener.map(File::new).transpose()?;
         let mut writer = Self {
             conn: None,
