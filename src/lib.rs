@@ -53,7 +53,7 @@
 //! [`Client::schedule`] writes the task and returns when it is on disk. At its due time the dispatcher claims it, a worker
 //! notes the start and calls the handler, and what the handler returns is settled: completed, tried again as the
 //! [`RetryPolicy`] says, snoozed, failed or cancelled. A claim belongs to its process, and to no other: the kernel holds a
-//! lock for it that ends with the process. When a process dies, the next to open the file takes back what it held: what
+//! lock for it that ends with the process. When a process dies, the next scheduler takes back what it held: what
 //! had not been started waits as before, what had been started runs again, and costs none of its attempts.
 //!
 //! # Promises
@@ -72,8 +72,8 @@
 //! - **P7 no overlap.** Two attempts of one task never run at the same time. A stale attempt can change nothing.
 //! - **P8 cancel tells the truth.** See [`Cancel`].
 //! - **P9 order.** At each claim, of the due tasks of a queue: lowest priority value, then `scheduled_at`, then insertion.
-//! - **P11 crash recovery.** A dead process's tasks are runnable again at once on the next open, and within a second if
-//!   another process has the file open. A living process's tasks are never taken, however slow it is.
+//! - **P11 crash recovery.** A dead process's tasks are runnable again at once when the next scheduler opens the file, and
+//!   within a second if another has it open. A living process's tasks are never taken, however slow it is.
 //! - **P12 never goes quiet.** No error, panic or slow disk ends a loop silently. Only a file that is damaged, replaced,
 //!   read-only or of a newer schema stops the store, which every call and [`health`](Scheduler::health) then name.
 //! - **P13 flat cost.** Scheduling and claiming visit only the rows that they take, however many tasks the file holds.
@@ -86,6 +86,13 @@
 //! called twice. A handler thread cannot be killed, only asked to stop. All processes of a file are on one machine. A
 //! process that is stopped inside a commit holds SQLite's lock until it goes on or dies. A bulk call or a
 //! [`transaction`](Client::transaction) delays other writes by its own length. After a loss of power, never after a crash, a task that was reported completed may run again.
+//!
+//! # Files
+//!
+//! Beside `app.db` lie SQLite's log, `app.db-wal` and `app.db-shm`, and the processes' lock files, the folder `app.db.punctual`.
+//! They belong together: move or delete them together while nobody has the file open, and copy it with
+//! [`backup`](Client::backup). All processes of a file run as one user. If the log, or the file itself, is moved or
+//! removed while a store has it open, that stops as [`ErrorKind::Replaced`].
 //!
 //! # What is where
 //!

@@ -452,7 +452,8 @@ impl Client {
         }
     }
 
-    /// Subscribes to what happens to tasks by this process, holding up to 1,024 events.
+    /// Subscribes to what happens to tasks by this process, holding up to 1,024 events. Not to what
+    /// [`schedule_in`](Self::schedule_in) and [`cancel_in`](Self::cancel_in) do.
     ///
     /// # Example
     ///

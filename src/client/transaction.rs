@@ -166,7 +166,8 @@ impl Client {
 
     /// Stores a task in a transaction of the user's own, on a connection of the user's own to the same file, such as a
     /// [`rusqlite::Transaction`]: it is stored if that commits, and its due time is then noticed without a further call.
-    /// How safe the commit is, is that connection's affair.
+    /// How safe the commit is, is that connection's affair. It makes no [`Event`](crate::Event): whether it commits, only the
+    /// file will say.
     ///
     /// The connection has to wait for other writers, best by [`set_busy_handler`](Self::set_busy_handler); a transaction that
     /// begins by reading should be an immediate one.

@@ -42,7 +42,7 @@ impl Edit {
         self
     }
 
-    /// Replaces the number of attempts, 1 to 10,000.
+    /// Replaces the number of attempts, 1 to 10,000. A task that is delivered at most once has one all the same.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = Some(attempts);
         self

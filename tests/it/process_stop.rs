@@ -178,9 +178,9 @@ fn a_killed_process_s_tasks_go_on_in_another_that_has_the_file_open() {
         killed = other;
     }
     eprintln!("rescue: started again after {took:?}");
-    let worst = took.iter().max().expect("some");
-    // Half a second is how often it looks; the rest is for a machine that has other things to do.
-    assert!(*worst < Duration::from_secs(5), "{worst:?}");
+    took.sort_unstable();
+    // Half a second is how often it looks. One in four may be late: the machine has other things to do.
+    assert!(took[2] < Duration::from_secs(2), "{took:?}");
 }
 
 /// How a process that stands still inside a commit comes out of it.
