@@ -3,8 +3,10 @@
 
 use std::process::Command;
 
-use punctual::{Client, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskId, TaskState};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use punctual::{
+    Client, Filter, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskId, TaskState,
+};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -147,4 +149,58 @@ fn a_process_that_cannot_write_for_a_while_goes_on_when_it_can() {
         .query_row("PRAGMA integrity_check", [], |row| row.get(0))
         .expect("to check the file");
     assert_eq!(integrity, "ok");
+}
+
+#[test]
+#[ignore = "a child process that runs out of file descriptors"]
+fn crowded() {
+    let Some(part) = Part::played() else { return };
+    let client = Client::open(&part.file).expect("to open the file");
+    let tasks = (0..2_000).map(|n| NewTask::with_kind("none", &n));
+    client.schedule_many(tasks).expect("to schedule");
+    let limit = Rlimit {
+        current: Some(64),
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    setrlimit(Resource::Nofile, limit).expect("to limit itself");
+    let mut files = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        files.push(file);
+    }
+    // Each that reads at the same time needs a connection of its own.
+    let refused = std::sync::Mutex::new(Vec::new());
+    let read = || {
+        while refused.lock().expect("nobody panics").is_empty() {
+            if let Err(error) = client.count(&Filter::all()) {
+                refused.lock().expect("nobody panics").push(error.kind());
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(read);
+        }
+    });
+    let mut refused = refused.into_inner().expect("nobody panics");
+    refused.dedup();
+    part.note(format!("{refused:?}"));
+    let write = client.schedule(NewTask::with_kind("none", &0));
+    part.note(format!("{:?}", write.map(|_| ())));
+    drop(files);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| client.count(&Filter::all()).expect("to read"));
+        }
+    });
+    part.note("it reads");
+}
+
+/// It is no fault of the file's.
+#[test]
+fn p12_a_process_without_file_descriptors_is_not_told_that_the_file_is_read_only() {
+    let place = Place::new();
+    let process = Process::start("process_full::crowded", &place.file(), &[]);
+    for expected in ["[Storage]", "Ok(())", "it reads"] {
+        assert_eq!(process.line(), Line::Note(expected.to_owned()));
+    }
 }
