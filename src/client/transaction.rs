@@ -6,9 +6,7 @@ use rusqlite::Connection;
 
 use crate::client::Client;
 use crate::client::write::{self, Write};
-#[cfg(doc)]
-use crate::error::ErrorKind;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::answer::Cancel;
 use crate::model::new_task::{NewTask, Scheduled};
@@ -106,6 +104,8 @@ pub(crate) fn run_inside<T, E: From<Error>>(
         None => Ending::RollBack,
     });
     match (ended, answer) {
+        // That its SQL was refused says less.
+        (Err(error), _) if error.kind() == ErrorKind::Forked => Err(error.into()),
         // The closure may know more of what went wrong.
         (_, Some(Err(error))) => Err(error),
         (Err(error), _) => Err(error.into()),

@@ -231,6 +231,7 @@ fn inside() {
             part.note(format!("inside {:?}", kind.map(|_| ())));
             let sql = tx.sql().execute("INSERT INTO own VALUES (0)", []);
             part.note(format!("its SQL is refused: {}", sql.is_err()));
+            sql?;
         }
         Ok::<_, punctual::Error>(())
     });
