@@ -130,8 +130,8 @@ impl Client {
     ///
     /// That of the closure. Of the crate's own: [`ErrorKind::Busy`] if its turn did not come in time, before it is called;
     /// [`ErrorKind::Timeout`] if it took longer than
-    /// [`transaction_timeout`](crate::Builder::transaction_timeout); [`ErrorKind::Invalid`] if its SQL ended the transaction,
-    /// gave a table one of the crate's names, or was left running (its rows forgotten);
+    /// [`transaction_timeout`](crate::Builder::transaction_timeout); [`ErrorKind::Invalid`] if its SQL ended the transaction or
+    /// gave a table one of the crate's names;
     /// [`ErrorKind::Sql`] if a deferred foreign key is violated at the end;
     /// [`ErrorKind::Unknown`] if the disk failed during the commit: it may or may not be stored;
     /// [`ErrorKind::Reentrant`] inside another transaction on the same store; else as [`schedule`](Self::schedule).

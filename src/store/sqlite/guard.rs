@@ -12,13 +12,14 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::hooks::{Action, AuthAction, AuthContext, Authorization};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::health::SlowTransaction;
 use crate::process::Owner;
-use crate::store::sqlite::schema;
+use crate::store::sqlite::{fault, schema};
+use crate::tell::tell;
 use crate::time::Stopwatch;
 use crate::wake::lock;
 
@@ -39,6 +40,12 @@ const TABLE_PRAGMAS: [&str; 7] = [
     "table_xinfo",
 ];
 
+/// Ends what [`Guard::watch_rows`] has begun.
+pub(super) fn stop_watching(conn: &mut Connection) {
+    // To take a hook away cannot fail but for want of memory, and then it does no harm.
+    let _ = conn.update_hook(None::<fn(Action, &str, &str, i64)>);
+}
+
 /// Watches over the caller's SQL.
 #[derive(Debug)]
 pub(super) struct Guard {
@@ -47,8 +54,10 @@ pub(super) struct Guard {
     timeout: Duration,
     /// Whether what runs now is the caller's own.
     is_theirs: AtomicBool,
-    /// Whether it has altered a table, and so may have given it one of our names.
+    /// Whether the connection has a statement that alters a table, and may give it one of our names.
     has_altered: AtomicBool,
+    /// What had a name of ours when the connection was opened, and is none of ours.
+    reserved: Mutex<Vec<String>>,
     running: Mutex<Option<Running>>,
 }
 
@@ -66,6 +75,7 @@ impl Guard {
             timeout,
             is_theirs: AtomicBool::new(false),
             has_altered: AtomicBool::new(false),
+            reserved: Mutex::default(),
             running: Mutex::new(None),
         }
     }
@@ -80,8 +90,22 @@ impl Guard {
         // A transaction that was ended from inside is over: what comes after it would commit alone. No rollback hook: a
         // connection that is dropped has freed it before it rolls back.
         conn.commit_hook(Some(move || guard.is_theirs() || !guard.owner.is_here()))?;
+        self.has_altered.store(false, Ordering::Relaxed);
+        *lock(&self.reserved) = schema::reserved(conn)?;
         let guard = Arc::clone(self);
         conn.progress_handler(LOOK_AFTER, Some(move || guard.interrupts()))
+    }
+
+    /// Has a forked child end that changes rows by a statement from before the fork, until [`stop_watching`]. It is not refused
+    /// as a new one is, and once the child's memory is full of changed pages they are written into the parent's log.
+    pub(super) fn watch_rows(&self, conn: &mut Connection) -> rusqlite::Result<()> {
+        let owner = self.owner;
+        conn.update_hook(Some(move |_: Action, _: &str, _: &str, _: i64| {
+            if !owner.is_here() {
+                tell!(error, "a forked child writes in its parent's transaction");
+                std::process::abort();
+            }
+        }))
     }
 
     /// A transaction of the caller's begins; it ends when what is returned is dropped, even by a panic.
@@ -91,7 +115,6 @@ impl Guard {
             thread: thread::current(),
             task,
         });
-        self.has_altered.store(false, Ordering::Relaxed);
         self.is_theirs.store(true, Ordering::Relaxed);
         Entered(self)
     }
@@ -149,18 +172,21 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// As [`check`](Self::check); `Invalid` also if it has left a statement running, or a table with a name of ours.
+    /// As [`check`](Self::check); `Invalid` also if it has given a table a name of ours.
     pub(super) fn check_end(&self, conn: &Connection) -> Result<()> {
         self.check(conn)?;
-        if conn.is_busy() {
-            return Err(Error::invalid(
-                "a statement was left running inside the transaction: its rows were forgotten, not dropped",
-            ));
+        if !self.has_altered.load(Ordering::Relaxed) {
+            return Ok(());
         }
-        if self.has_altered.load(Ordering::Relaxed) {
-            schema::refuse_reserved(conn)?;
+        let failed = |error| fault::of("cannot read the schema", error);
+        let reserved = schema::reserved(conn).map_err(failed)?;
+        let before = lock(&self.reserved);
+        match reserved.iter().find(|name| !before.contains(name)) {
+            Some(name) => Err(Error::invalid(format!(
+                "{name}: names that begin with punctual_ are the crate's"
+            ))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// A transaction that has taken too long and goes on.

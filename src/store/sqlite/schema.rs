@@ -130,28 +130,18 @@ pub(super) fn verify(conn: &Connection) -> Result<()> {
 }
 
 const RESERVED: &str = "
-    SELECT 'temp', name FROM sqlite_temp_schema WHERE name LIKE 'punctual^_%' ESCAPE '^'
-    UNION ALL SELECT 'main', name FROM sqlite_schema WHERE name LIKE 'punctual^_%' ESCAPE '^'";
+    SELECT 'temp.' || name FROM sqlite_temp_schema WHERE name LIKE 'punctual^_%' ESCAPE '^'
+    UNION ALL SELECT name FROM sqlite_schema WHERE name LIKE 'punctual^_%' ESCAPE '^'";
 
-/// # Errors
-///
-/// `Invalid` if anything but our tables and indexes has a name of ours.
-pub(super) fn refuse_reserved(conn: &Connection) -> Result<()> {
-    let read = || -> rusqlite::Result<Vec<(String, String)>> {
-        conn.prepare(RESERVED)?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect()
-    };
-    let failed = |error| fault::of("cannot read the schema", error);
-    let (found, expected) = (read().map_err(failed)?, expected().map_err(failed)?);
-    for (place, name) in found {
-        if place == "temp" || !expected.contains_key(&name) {
-            return Err(Error::invalid(format!(
-                "{place}.{name}: names that begin with punctual_ are the crate's"
-            )));
-        }
-    }
-    Ok(())
+/// What has a name of ours, and is none of our tables and indexes.
+pub(super) fn reserved(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let found: Vec<String> = conn
+        .prepare(RESERVED)?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let expected = expected()?;
+    let is_none = |name: &String| !expected.contains_key(name);
+    Ok(found.into_iter().filter(is_none).collect())
 }
 
 /// A look at the version alone, in a file that has our tables.

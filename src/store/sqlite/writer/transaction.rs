@@ -10,10 +10,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::delivery::Delivery;
 use crate::model::op::{Op, Reply, Settled};
 use crate::store::sqlite::batch::{self, Failure};
-use crate::store::sqlite::guard::Guard;
-use crate::store::sqlite::settle;
+use crate::store::sqlite::guard::{Guard, stop_watching};
 use crate::store::sqlite::tx::{Done, Tx};
+use crate::store::sqlite::{fault, settle};
 use crate::store::{Body, Ending, Holder, Work};
+use crate::tell::tell;
 use crate::time::Timestamp;
 
 impl Writer {
@@ -27,6 +28,11 @@ impl Writer {
         self.check()?;
         let must_sync = holder.is_some_and(|holder| holder.delivery == Delivery::AtMostOnce);
         self.set_sync(must_sync || self.durability == super::Durability::PowerLoss)?;
+        if let Some(conn) = &mut self.conn {
+            self.guard
+                .watch_rows(conn)
+                .map_err(|error| fault::of("cannot watch the connection", error))?;
+        }
         let mut done = Done::default();
         let ran = catch_unwind(AssertUnwindSafe(|| {
             self.inside(now, holder, body, &mut done)
@@ -39,9 +45,13 @@ impl Writer {
                 Err(panic) => resume_unwind(panic),
             };
         }
+        if let Some(conn) = &mut self.conn {
+            stop_watching(conn);
+        }
         let error = match ran {
             Ok(Ok(Ended::Committed)) => {
                 self.publish(done, || {});
+                self.leave_nothing_running();
                 return Ok(());
             }
             Ok(Ok(Ended::RolledBack)) => {
@@ -77,14 +87,24 @@ impl Writer {
     /// Rolls back what the caller does not want, or may not have.
     fn leave(&mut self) {
         let conn = self.conn.as_ref().expect("checked");
-        // Something in it has failed so badly that SQLite rolled it back: what the connection holds may not be right. What
-        // was left running would keep it at what it has read.
-        let is_spoilt = conn.is_autocommit() || conn.is_busy();
-        self.roll_back();
-        if is_spoilt {
+        if conn.is_autocommit() {
+            // Something in it has failed so badly that SQLite rolled it back: what the connection holds may not be right.
             self.give_up_connection();
         }
+        self.roll_back();
         self.end_streak();
+        self.leave_nothing_running();
+    }
+
+    /// A statement whose rows the caller has leaked would keep the connection at what it has read, and every later write busy.
+    fn leave_nothing_running(&mut self) {
+        if self.conn.as_ref().is_some_and(Connection::is_busy) {
+            tell!(
+                warn,
+                "a statement was left running inside a transaction: the log cannot be shortened until this process ends"
+            );
+            self.give_up_connection();
+        }
     }
 
     fn inside(
