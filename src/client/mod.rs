@@ -36,7 +36,7 @@ const STREAM_CHUNK: usize = 1_000;
 const DEFAULT_EVENTS: usize = 1_024;
 /// Who waits for the end of a task looks for one in another process this often: an eighth of how long it has waited.
 const SOONEST_LOOK: Duration = Duration::from_millis(5);
-const LATEST_LOOK: Duration = Duration::from_millis(50);
+const LATEST_LOOK: Duration = Duration::from_millis(250);
 /// Schedules tasks and looks after them; everything but running them.
 ///
 /// A clone is cheap and means the same file. A [`Scheduler`](crate::Scheduler) is one, by `Deref`; a program that runs
@@ -402,7 +402,7 @@ impl Client {
 
     /// Waits until a task has ended, at most `timeout`; `None` if it has not by then.
     ///
-    /// An end in this process wakes it; one in another process it looks for, every 5 to 50 ms, less often the longer it waits.
+    /// An end in this process wakes it; one in another process it looks for, every 5 to 250 ms: it may be an eighth late.
     ///
     /// # Errors
     ///
