@@ -30,7 +30,9 @@ impl Executor {
     /// Runs tasks until the thread is not needed any more.
     pub(crate) fn work(&self) {
         while let Some(job) = self.ready.next() {
-            self.run(job);
+            if !self.run(job) {
+                return;
+            }
         }
     }
 
@@ -45,7 +47,8 @@ impl Executor {
         found
     }
 
-    fn run(&self, job: Job) {
+    /// Runs a task, and says whether the thread may go on: not in a child that the handler has forked.
+    fn run(&self, job: Job) -> bool {
         let Job {
             claim,
             place,
@@ -67,12 +70,13 @@ impl Executor {
         if let Some(end) = unstarted {
             self.attempts.skip(place);
             let settlement = self.settlement(&claim, end, &entry.retry);
-            return self.finish.push(Finished {
+            self.finish.push(Finished {
                 place,
                 kind: claim.kind,
                 settlement: Some(settlement),
                 ran: None,
             });
+            return true;
         }
         let deadline = deadline(&claim, entry.timeout, self.client.now());
         self.attempts.start(place, deadline);
@@ -87,6 +91,10 @@ impl Executor {
         let run = || call(&cx, |payload| entry.run(payload, &cx));
         let end = catch_unwind(AssertUnwindSafe(run))
             .unwrap_or_else(|panic| End::Panicked(panic_text(panic)));
+        if self.client.store.check().is_err() {
+            // What else waits is its parent's, and a lock may be held by a thread that is not there.
+            return false;
+        }
         let late = deadline.is_some_and(|deadline| deadline <= self.client.now());
         let end = match end {
             End::Returned { result, .. } => End::Returned { result, late },
@@ -108,6 +116,7 @@ impl Executor {
         if !was_stuck {
             self.client.store.hub().standing().freed(ended);
         }
+        true
     }
 
     /// What to record. A retry policy may be the user's code: if it panics, the default one decides.

@@ -273,3 +273,94 @@ fn p7_a_child_that_was_forked_inside_a_transaction_leaves_it_to_its_parent() {
         assert!(status.success(), "{status}");
     }
 }
+
+#[test]
+#[ignore = "a child process whose handler forks"]
+fn handler() {
+    let Some(part) = Part::played() else { return };
+    let handler = part.clone();
+    let scheduler = Scheduler::builder(&part.file)
+        .workers(1)
+        .handler_fn(move |_: Quick, cx: &TaskContext| {
+            handler.started(cx);
+            Ok(Outcome::done())
+        })
+        .handler_fn(|_: Endless, _: &TaskContext| {
+            if let Fork::Parent(pid) = fork().expect("a fork") {
+                let status = waitpid(pid).expect("its end");
+                assert_eq!(status, 0);
+            }
+            Ok(Outcome::done())
+        })
+        .start()
+        .expect("to open the file");
+    let client = scheduler.client();
+    // Those are known to be quick, and so claimed many at a time.
+    for _ in 0..20 {
+        run_one(&client);
+    }
+    let mut tasks = vec![NewTask::new(Endless)];
+    tasks.extend((0..500).map(|_| NewTask::new(Quick)));
+    let tasks = client.schedule_many(tasks).expect("to schedule");
+    for task in tasks {
+        client
+            .wait(task.id(), PATIENCE)
+            .expect("to read")
+            .expect("an end");
+    }
+    part.note("done");
+}
+
+/// It has its parent's memory, and in it the tasks that wait for a worker.
+#[test]
+fn p7_a_child_that_a_handler_has_forked_runs_nothing() {
+    let place = Place::new();
+    let process = Process::start("process_fork::handler", &place.file(), &[]);
+    let done = Line::Note("done".to_owned());
+    let lines = process.read_until(|line| *line == done);
+    let starts = lines
+        .iter()
+        .filter(|line| matches!(line, Line::Started { .. }));
+    assert_eq!(starts.count(), 520);
+}
+
+#[test]
+#[ignore = "a child process whose child goes on with its transaction"]
+fn goes_on() {
+    let Some(part) = Part::played() else { return };
+    let client = Client::open(&part.file).expect("to open the file");
+    let done = client.transaction(|tx| {
+        tx.sql()
+            .execute_batch("CREATE TABLE own (x); CREATE TABLE other (x)")?;
+        // Permitted before the fork; and so much that it does not stay in memory.
+        let large = "INSERT INTO other VALUES (zeroblob(1000000))";
+        let mut large = tx.sql().prepare(large)?;
+        if let Fork::Parent(child) = fork().expect("a fork") {
+            for x in 0..200 {
+                tx.sql().execute("INSERT INTO own VALUES (?1)", [x])?;
+            }
+            part.note(format!("{:?}", waitpid(child).is_ok()));
+        } else {
+            for _ in 0..60 {
+                large.execute([])?;
+            }
+            part.note("it wrote");
+        }
+        Ok::<_, punctual::Error>(())
+    });
+    done.expect("to commit");
+    for _ in 0..20 {
+        client.schedule(Quick).expect("to schedule");
+    }
+}
+
+#[test]
+fn p7_a_child_that_goes_on_with_its_parent_s_transaction_ends() {
+    let place = Place::new();
+    let process = Process::start("process_fork::goes_on", &place.file(), &[]);
+    assert_eq!(process.line(), Line::Note("true".to_owned()));
+    let (status, _) = process.end();
+    assert!(status.success(), "{status}");
+    assert_eq!(place.number("SELECT count(*) FROM own"), 200);
+    assert_eq!(place.number("SELECT count(*) FROM punctual_task"), 20);
+}
