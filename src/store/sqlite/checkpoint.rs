@@ -93,14 +93,15 @@ impl Checkpoints {
         let Some(helper) = &mut self.helper else {
             return Ok(());
         };
-        if pages >= too_long {
+        // Not while a reader has made it longer than that: then a pass makes it no shorter.
+        if pages >= too_long && helper.began_at < too_long {
             helper.wait();
         }
         match helper.progress() {
             Progress::Working => return Ok(()),
             Progress::Idle { moved } => {
                 let left = pages - moved;
-                if left > few && helper.gains(left) && helper.start() {
+                if left > few && helper.gains(left) && helper.start(pages) {
                     return Ok(());
                 }
             }
@@ -141,6 +142,8 @@ struct Helper {
     thread: Option<Thread>,
     /// How much of the log was left before its last pass; 0 if there was none.
     left: i32,
+    /// How long the log was when its last pass began.
+    began_at: i32,
 }
 
 #[derive(Debug)]
@@ -170,6 +173,7 @@ impl Helper {
             }),
             thread: None,
             left: 0,
+            began_at: 0,
         }
     }
 
@@ -197,8 +201,9 @@ impl Helper {
         }
     }
 
-    /// Has it make a pass. `false`: there is no thread to be had.
-    fn start(&mut self) -> bool {
+    /// Has it make a pass over a log of that length. `false`: there is no thread to be had.
+    fn start(&mut self, pages: i32) -> bool {
+        self.began_at = pages;
         if self.thread.is_none() {
             let shared = Arc::clone(&self.shared);
             match Thread::spawn("punctual-log", move || shared.work()) {
