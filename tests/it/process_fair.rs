@@ -8,8 +8,8 @@ use punctual::{Client, Filter, NewTask};
 
 use crate::process_kit::{Line, Part, Place, Process, Since, slow_syncs};
 
-/// Long enough for a process to be starved, were there nothing against it.
-const SPAN: Duration = Duration::from_millis(2_500);
+/// Long enough for a process to be starved, were there nothing against it, in milliseconds.
+const SPAN: u64 = 2_500;
 
 #[test]
 #[ignore = "a child process that commits as fast as it can"]
@@ -18,9 +18,10 @@ fn child() {
     let client = Client::open(&part.file).expect("to open the file");
     part.say(&Line::Opened);
     part.next_order();
+    let span = Duration::from_millis(part.argument(0));
     let since = Since::now();
     let (mut count, mut longest) = (0, Duration::ZERO);
-    while since.elapsed() < SPAN {
+    while since.elapsed() < span {
         let call = Since::now();
         client
             .schedule(NewTask::with_kind("note", &std::process::id()))
@@ -39,7 +40,7 @@ fn p12_no_process_is_starved_by_others_that_write_all_the_time() {
     const MOST: usize = 250;
     for processes in [2, 4] {
         let place = Place::new();
-        let start = || Process::start("process_fair::child", &place.file(), &[]);
+        let start = || Process::start("process_fair::child", &place.file(), &[&10_000]);
         each_has_its_share(&place, (0..processes).map(|_| start()).collect());
         let longest = longest_wait(&place, "payload");
         eprintln!("fair: of {processes}: {longest} commits of others between two of one");
@@ -58,7 +59,7 @@ fn p12_no_process_waits_for_long_where_syncs_take_long() {
             slow_syncs(&place),
             "process_fair::child",
             &place.file(),
-            &[],
+            &[&SPAN],
         )
     };
     each_has_its_share(&place, (0..3).map(|_| start()).collect());
@@ -119,7 +120,7 @@ fn p12_a_connection_of_the_user_s_own_comes_to_its_turn() {
     const MOST: usize = 400;
     let place = Place::new();
     let client = Client::open(place.file()).expect("to open the file");
-    let start = || Process::start("process_fair::child", &place.file(), &[]);
+    let start = || Process::start("process_fair::child", &place.file(), &[&SPAN]);
     let mut children: Vec<_> = (0..3).map(|_| start()).collect();
     for child in &children {
         assert_eq!(child.line(), Line::Opened);
@@ -132,7 +133,7 @@ fn p12_a_connection_of_the_user_s_own_comes_to_its_turn() {
         child.order("begin");
     }
     let since = Since::now();
-    while since.elapsed() < SPAN {
+    while since.elapsed() < Duration::from_millis(SPAN) {
         let tx = conn.transaction().expect("a transaction");
         let own = NewTask::with_kind("own", &1);
         client.schedule_in(&tx, own).expect("to schedule");
