@@ -178,6 +178,7 @@ fn p11_tasks_of_a_process_whose_lock_file_is_lost_are_taken_back_when_it_is_gone
 fn p12_a_transaction_on_another_connection_is_refused_in_a_newer_file() {
     let place = Place::new();
     let client = Client::open(place.file()).expect("to open the file");
+    client.schedule(Quick).expect("to schedule");
     let mut conn = Connection::open(place.file()).expect("to open the file");
     let newer = "UPDATE punctual_meta SET value = value + 1 WHERE key = 'schema_version'";
     conn.execute(newer, []).expect("to migrate");
