@@ -85,7 +85,8 @@
 //! What it cannot promise: effects outside the file are at least once, never exactly once, so a handler should bear being
 //! called twice. A handler thread cannot be killed, only asked to stop. All processes of a file are on one machine. A
 //! process that is stopped inside a commit holds SQLite's lock until it goes on or dies. A bulk call or a
-//! [`transaction`](Client::transaction) delays other writes by its own length. After a loss of power, never after a crash, a task that was reported completed may run again.
+//! [`transaction`](Client::transaction) delays other writes by its own length. After a loss of power, never after a crash,
+//! a task that was reported completed may run again.
 //!
 //! # Files
 //!

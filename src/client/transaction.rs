@@ -131,7 +131,7 @@ impl Client {
     /// That of the closure. Of the crate's own: [`ErrorKind::Busy`] if its turn did not come in time, before it is called;
     /// [`ErrorKind::Timeout`] if it took longer than
     /// [`transaction_timeout`](crate::Builder::transaction_timeout); [`ErrorKind::Invalid`] if its SQL ended the transaction or
-    /// gave a table one of the crate's names;
+    /// gave a table one of the crate's names; [`ErrorKind::Forked`] in a child that was forked inside;
     /// [`ErrorKind::Sql`] if a deferred foreign key is violated at the end;
     /// [`ErrorKind::Unknown`] if the disk failed during the commit: it may or may not be stored;
     /// [`ErrorKind::Reentrant`] inside another transaction on the same store; else as [`schedule`](Self::schedule).
@@ -175,8 +175,9 @@ impl Client {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] if the connection is to another file, to this one under another name (a hard link), has no
-    /// open transaction, or has a temporary table with a name of the crate's; [`ErrorKind::ReadOnly`] if it cannot write; [`ErrorKind::Replaced`] if the file is not there any
-    /// more, or the connection is to one that was there before; [`ErrorKind::Unsupported`] for a store in memory; [`ErrorKind::Busy`] if another connection is writing;
+    /// open transaction, or has a temporary table with a name of the crate's; [`ErrorKind::ReadOnly`] if it cannot write;
+    /// [`ErrorKind::Replaced`] if the file is not there any more, or the connection is to one that was there before;
+    /// [`ErrorKind::Unsupported`] for a store in memory; [`ErrorKind::Busy`] if another connection is writing;
     /// [`ErrorKind::Reentrant`] inside a transaction of the same store; else as [`schedule`](Self::schedule).
     ///
     /// After [`ErrorKind::Invalid`] and [`ErrorKind::Payload`] nothing was written, and the transaction can go on. After any

@@ -72,8 +72,9 @@ fn check_tables(conn: &Connection) -> Result<()> {
 
 /// # Errors
 ///
-/// The error that the store has stopped with. `Invalid` for a connection to another file, or to this one under another name, or without a transaction; `ReadOnly` for
-/// one that cannot write; `Replaced` if the file is not there any more, or was not when the connection was opened.
+/// The error that the store has stopped with. `Invalid` for a connection to another file, or to this one under another name,
+/// or without a transaction; `ReadOnly` for one that cannot write; `Replaced` if the file is not there any more, or was not
+/// when the connection was opened.
 fn check(store: &SqliteStore, conn: &Connection) -> Result<()> {
     if let Some(error) = &*lock(&store.shared.stopped) {
         return Err(error.clone());

@@ -47,7 +47,7 @@ on_files!(
     damaged_options_come_as_such,
     p12_a_damaged_row_stops_no_claim_but_its_own,
     what_another_process_scheduled_is_taken,
-    p7_what_another_process_scheduled_is_told_when_it_is_known,
+    p3_what_another_process_scheduled_is_told_when_it_is_known,
     a_queue_that_another_process_paused_is_left_alone,
     a_queue_s_limit_counts_what_every_instance_holds,
     what_other_processes_made_due_is_seen_in_new_lanes_and_old_ones,
@@ -511,7 +511,7 @@ fn what_another_process_scheduled_is_taken(kit: &mut Kit) {
 
 /// It was told of the write before it was known what is due, and not again: a task of another process started up to a second
 /// late, while this one had something to write.
-fn p7_what_another_process_scheduled_is_told_when_it_is_known(kit: &mut Kit) {
+fn p3_what_another_process_scheduled_is_told_when_it_is_known(kit: &mut Kit) {
     let other = kit.another(false);
     let wake = Wake::new();
     kit.store().hub().set_runner(wake.clone());

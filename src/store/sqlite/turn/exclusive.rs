@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::{Cell, Next, Reign, Sort, Turn, Waited};
+use super::reign::{Next, Reign};
+use super::{Cell, Sort, Turn, Waited};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::sqlite::writer::Writer;
 use crate::time::{Deadline, Timestamp};

@@ -4,6 +4,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake as TaskWake;
 
+use super::reign::MAX_REIGN_OPS;
 use super::*;
 use crate::id::TaskId;
 use crate::model::delivery::Delivery;

@@ -1,0 +1,144 @@
+//! The dispatcher, a step at a time.
+
+use super::*;
+use crate::model::new_task::NewTask;
+use crate::model::outcome::Outcome;
+use crate::model::payload::Payload;
+use crate::scheduler::Scheduler;
+use crate::testing::TestClock;
+use crate::time::Clock;
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Probe;
+
+impl Payload for Probe {
+    const KIND: &'static str = "probe";
+}
+
+/// P8: it was stored as claimed, and neither it nor its cancellation had come to the dispatcher when the stop began.
+#[test]
+fn p8_what_came_along_is_not_started_after_its_cancellation_or_the_stop() {
+    for stops in [false, true] {
+        let clock = TestClock::new("2026-03-01T09:00:00Z".parse().unwrap());
+        let parts = Scheduler::in_memory()
+            .clock(clock.clone())
+            .handler_fn(|_: Probe, _| Ok(Outcome::done()))
+            .build()
+            .unwrap();
+        let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
+        let now = Clock::now(&clock);
+        parts.client.schedule(NewTask::new(Probe)).unwrap();
+        while executor.run_one() || dispatcher.run_once(now) == Next::At(now) {}
+        dispatcher.run_once(now);
+        if stops {
+            parts.stop();
+        }
+        let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
+        let state = || parts.client.get(id).unwrap().unwrap().state();
+        assert_eq!(state(), crate::TaskState::Running);
+        let answer = parts.client.cancel(id).unwrap();
+        assert_eq!(answer, crate::Cancel::Requested);
+        for _ in 0..3 {
+            dispatcher.run_once(now);
+            executor.run_one();
+        }
+        assert_eq!(state(), crate::TaskState::Cancelled, "{stops}");
+        let task = parts.client.get(id).unwrap().unwrap();
+        assert_eq!(task.attempt(), 0, "{stops}");
+    }
+}
+
+/// P4: a standing claim's commit is not known to have been stored, and what was deferred before that is answered since.
+#[test]
+fn p4_an_answer_from_before_a_doubt_does_not_settle_it() {
+    let parts = Scheduler::in_memory()
+        .clock(TestClock::new("2026-03-01T09:00:00Z".parse().unwrap()))
+        .handler_fn(|_: Probe, _| Ok(Outcome::done()))
+        .build()
+        .unwrap();
+    let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
+    let now = parts.client.now();
+    let store = &parts.client.store;
+    parts.client.schedule(NewTask::new(Probe)).unwrap();
+    while executor.run_one() || dispatcher.run_once(now) == Next::At(now) {}
+    dispatcher.run_once(now);
+    let taken = store.hub().standing().take(store.lanes().len()).unwrap();
+    let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
+    let claim = Op::Claim(taken.request().clone());
+    store.apply(now, vec![claim]).unwrap();
+    drop(taken);
+    let state = || parts.client.get(id).unwrap().unwrap().state();
+    assert_eq!(state(), crate::TaskState::Running);
+    dispatcher.deferred = Some(Deferred {
+        ticket: crate::store::Ticket::ready(Ok(Vec::new())),
+        batch: Batch::new(Vec::new(), false, false),
+        since: Stopwatch::start(),
+    });
+    for _ in 0..3 {
+        dispatcher.run_once(now);
+        executor.run_one();
+    }
+    dispatcher.run_once(now);
+    assert_eq!(state(), crate::TaskState::Completed);
+}
+
+#[test]
+fn p3_a_look_for_changes_that_a_write_prevented_is_made_up_for() {
+    let parts = Scheduler::in_memory().build().unwrap();
+    let (mut dispatcher, now) = (parts.dispatcher(), parts.client.now());
+    let mut look_inside = |_: &dyn crate::store::Work| {
+        dispatcher.refresh(now);
+        crate::store::Ending::RollBack
+    };
+    let store = &parts.client.store;
+    store.transaction(now, None, &mut look_inside).unwrap();
+    assert_eq!(dispatcher.refreshed_at, None);
+    dispatcher.refresh(now);
+    assert_eq!(dispatcher.refreshed_at, Some(now));
+}
+
+/// A worker that is woken and does not get the processor is waited for, not looked at all the time.
+#[test]
+fn p14_it_sleeps_while_a_free_worker_is_on_its_way() {
+    let parts = Scheduler::in_memory()
+        .clock(TestClock::new("2026-03-01T09:00:00Z".parse().unwrap()))
+        .handler_fn(|_: Probe, _| Ok(Outcome::done()))
+        .build()
+        .unwrap();
+    let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
+    parts.client.schedule(NewTask::new(Probe)).unwrap();
+    let now = parts.client.now();
+    dispatcher.run_once(now);
+    while dispatcher.ready.waiting().unmoved < AHEAD {
+        std::thread::yield_now();
+    }
+    assert_eq!(dispatcher.run_once(now), Next::At(now + LOOK_AGAIN));
+    assert!(executor.run_one(), "it was left to the worker");
+}
+
+/// It is asked once, like by its thread: nothing else will wake it before the instant that it names.
+#[test]
+fn p3_after_a_task_that_is_gone_it_wakes_for_the_next_one() {
+    let clock = TestClock::new("2026-03-01T09:00:00Z".parse().unwrap());
+    let parts = Scheduler::in_memory()
+        .clock(clock.clone())
+        .handler_fn(|_: Probe, _| Ok(Outcome::done()))
+        .build()
+        .unwrap();
+    let mut dispatcher = parts.dispatcher();
+    let ms = Duration::from_millis(1);
+    let schedule = |delay| {
+        let task = NewTask::new(Probe).after(delay);
+        parts.client.schedule(task).unwrap().id()
+    };
+    let (gone, moved) = (schedule(300 * ms), schedule(300 * ms));
+    schedule(500 * ms);
+    parts.client.cancel(gone).unwrap();
+    let later = clock.now() + 400 * ms;
+    parts.client.reschedule(moved, later).unwrap();
+    let start = Clock::now(&clock);
+    assert_eq!(dispatcher.run_once(start), Next::At(start + 300 * ms));
+    clock.advance(300 * ms);
+    let now = Clock::now(&clock);
+    assert_eq!(dispatcher.run_once(now), Next::At(start + 400 * ms));
+}
