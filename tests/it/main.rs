@@ -13,6 +13,7 @@ mod p08_cancel;
 mod p09_order;
 mod p12_never_quiet;
 mod p14_bounded;
+mod payloads;
 #[cfg(target_os = "linux")]
 mod process_crash;
 #[cfg(target_os = "linux")]
