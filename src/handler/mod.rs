@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::handler::context::TaskContext;
+use crate::model::json::decode;
 use crate::model::limits::check_name;
 use crate::model::new_task::check_timeout;
 use crate::model::outcome::TaskResult;
-use crate::model::payload::{Payload, decode};
+use crate::model::payload::Payload;
 use crate::model::retry::RetryPolicy;
 
 /// Runs the tasks of one kind.

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
+use crate::model::json::{encode, verified};
 use crate::model::limits::{MAX_ATTEMPTS, MAX_PRIORITY};
 use crate::model::op::Patch;
-use crate::model::payload::{Payload, encode};
+use crate::model::payload::Payload;
 
 /// What to change about a pending task; what is not named stays as it is.
 ///
@@ -32,7 +33,11 @@ impl Edit {
 
     /// Replaces the payload; it must be of the task's kind.
     pub fn payload<P: Payload>(mut self, payload: &P) -> Self {
-        self.payload = Some((P::KIND, encode("payload", payload)));
+        let mut encoded = encode("payload", payload);
+        if P::VERIFY {
+            encoded = encoded.and_then(verified::<P>);
+        }
+        self.payload = Some((P::KIND, encoded));
         self
     }
 

@@ -10,11 +10,12 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::id::TaskId;
 use crate::model::delivery::Delivery;
+use crate::model::json::{encode, verified};
 use crate::model::limits::{
     MAX_ATTEMPTS, MAX_METADATA_BYTES, MAX_PRIORITY, MAX_TAGS, after, check_name, check_span,
 };
 use crate::model::op::Insert;
-use crate::model::payload::{Payload, encode};
+use crate::model::payload::Payload;
 use crate::model::retry::RetryPolicy;
 use crate::model::task::Options;
 use crate::time::Timestamp;
@@ -87,7 +88,11 @@ impl Due {
 impl NewTask {
     /// A task due at once, with a new id and the default options.
     pub fn new<P: Payload>(payload: P) -> Self {
-        Self::with_kind(P::KIND, &payload).delivery(P::DELIVERY)
+        let mut task = Self::with_kind(P::KIND, &payload).delivery(P::DELIVERY);
+        if P::VERIFY {
+            task.payload = task.payload.and_then(verified::<P>);
+        }
+        task
     }
 
     /// A task of a kind that is known only at run time. The handler decodes `payload` from its JSON.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::model::json::encode;
 use crate::model::limits::clean_text;
-use crate::model::payload::encode;
 
 /// What a handler returns.
 pub type TaskResult = Result<Outcome, Failure>;

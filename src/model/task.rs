@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::id::TaskId;
 use crate::model::delivery::Delivery;
-use crate::model::payload::decode;
+use crate::model::json::decode;
 use crate::model::retry::RetryPolicy;
 use crate::time::Timestamp;
 
