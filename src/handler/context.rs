@@ -17,7 +17,7 @@ use crate::model::json::encode;
 use crate::model::op::{Op, Settled};
 use crate::model::outcome::Outcome;
 use crate::model::retry::RetryPolicy;
-use crate::model::settle::{Claim, End, Settlement, settle};
+use crate::model::settle::{Asked, Claim, End, Settlement, settle};
 use crate::store::{Ending, Holder};
 use crate::time::Timestamp;
 
@@ -238,6 +238,12 @@ impl TaskContext {
         }
     }
 
+    /// Whether the attempt's deadline has passed.
+    pub(crate) fn is_late(&self) -> bool {
+        let now = self.client.now();
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
     /// Whether [`complete`](Self::complete) has settled the attempt.
     pub(crate) fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Acquire)
@@ -256,7 +262,11 @@ impl TaskContext {
         let now = self.client.now();
         let end = End::Returned {
             result: Ok(outcome),
-            late: self.deadline.is_some_and(|deadline| deadline <= now),
+            asked: if self.is_late() {
+                Asked::TooLong
+            } else {
+                Asked::Not
+            },
         };
         // No outcome is retried.
         settle(&self.claim, end, &RetryPolicy::default(), 0.5, now)

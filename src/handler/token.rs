@@ -29,7 +29,9 @@ pub enum StopReason {
     Cancelled,
     /// The attempt's deadline has passed.
     DeadlinePassed,
-    /// The scheduler is shutting down, and its deadline has passed.
+    /// The scheduler is shutting down, and the shutdown's deadline has passed. If the handler returns an error now, the
+    /// task waits for the next scheduler and has lost no attempt, unless it is delivered at most once or the error is
+    /// [fatal](crate::Failure::fatal).
     ShuttingDown,
     /// The task is not this attempt's any more: what the handler returns is dropped.
     Lost,

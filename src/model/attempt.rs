@@ -28,6 +28,9 @@ pub enum AttemptEnd {
     Expired,
     /// The payload could not be decoded, or does not match its checksum; the handler was not called.
     Undecodable,
+    /// The handler returned an error after it was asked to stop because the scheduler shuts down, or has lost the task
+    /// ([`StopReason`](crate::StopReason)). This costs the task no attempt.
+    Interrupted,
 }
 
 impl AttemptEnd {
@@ -42,6 +45,7 @@ impl AttemptEnd {
             Self::Crashed => 60,
             Self::Expired => 70,
             Self::Undecodable => 80,
+            Self::Interrupted => 90,
         }
     }
 
@@ -56,6 +60,7 @@ impl AttemptEnd {
             Self::Crashed,
             Self::Expired,
             Self::Undecodable,
+            Self::Interrupted,
         ]
         .into_iter()
         .find(|end| end.code() == code)
@@ -87,8 +92,8 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Which start of the task it was, from 1; 0 if the task ended without being started. A snooze gives its number
-    /// back, so a number can come twice.
+    /// Which start of the task it was, from 1; 0 if the task ended without being started. A snooze and an interruption give
+    /// their number back, so a number can come twice.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
@@ -137,9 +142,9 @@ mod tests {
 
     #[test]
     fn codes_survive_storage() {
-        for code in (0..=80).step_by(10) {
+        for code in (0..=90).step_by(10) {
             assert_eq!(AttemptEnd::from_code(code).unwrap().code(), code);
         }
-        assert_eq!(AttemptEnd::from_code(81), None);
+        assert_eq!(AttemptEnd::from_code(91), None);
     }
 }

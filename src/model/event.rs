@@ -27,7 +27,8 @@ pub enum EventKind {
     Cancelled,
     /// A caller asked to cancel it while it runs.
     CancelRequested,
-    /// It was claimed and not started, and waits again.
+    /// It waits again and has lost no attempt: it was claimed and not started, or its handler gave up because the scheduler
+    /// was shutting down.
     GivenBack,
     /// The process that ran it died; it waits again.
     Rescued,

@@ -158,8 +158,9 @@ impl NewTask {
         self
     }
 
-    /// How often it is tried before it fails for good, the first attempt counted. Attempts during which the process died
-    /// do not count. 1 to 10,000; default: 20, and 1 if it is delivered at most once.
+    /// How often it is tried before it fails for good, the first attempt counted. Attempts during which the process died,
+    /// and those that gave up because the scheduler was shutting down, do not count. 1 to 10,000; default: 20, and 1 if it
+    /// is delivered at most once.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = Some(attempts);
         self

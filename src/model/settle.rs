@@ -77,11 +77,21 @@ impl Claim {
     }
 }
 
+/// Whether the handler had been asked to stop when it returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Not,
+    /// Its deadline had passed.
+    TooLong,
+    /// By the scheduler, for reasons of its own: it shuts down, or has lost the task.
+    Interrupted,
+}
+
 /// How an attempt ended.
 #[derive(Debug, Clone)]
 pub(crate) enum End {
-    /// The handler returned; `late` if its deadline had passed.
-    Returned { result: TaskResult, late: bool },
+    /// The handler returned.
+    Returned { result: TaskResult, asked: Asked },
     /// The handler panicked.
     Panicked(String),
     /// The payload is not what the handler takes: it was not called.
@@ -186,11 +196,11 @@ pub(crate) fn settle(
         )
     };
     let (change, record) = match end {
-        End::Returned { result, late } => match (result, late) {
-            (Ok(outcome), late) => match outcome.0 {
+        End::Returned { result, asked } => match (result, asked) {
+            (Ok(outcome), asked) => match outcome.0 {
                 Verdict::Done(result) => (
                     Change::Completed(result),
-                    late.then(|| Record {
+                    (asked == Asked::TooLong).then(|| Record {
                         end: AttemptEnd::Completed,
                         error: Some("completed after its deadline".to_owned()),
                     }),
@@ -223,8 +233,12 @@ pub(crate) fn settle(
                     Record::new(AttemptEnd::Cancelled, reason),
                 ),
             },
-            (Err(failure), false) => failed(AttemptEnd::Failed, &failure),
-            (Err(failure), true) => failed(AttemptEnd::TimedOut, &failure),
+            (Err(failure), Asked::Not) => failed(AttemptEnd::Failed, &failure),
+            (Err(failure), Asked::TooLong) => failed(AttemptEnd::TimedOut, &failure),
+            (Err(failure), Asked::Interrupted) => (
+                after_interruption(claim, &failure, now),
+                Record::new(AttemptEnd::Interrupted, failure.text),
+            ),
         },
         End::Panicked(text) => failed(AttemptEnd::Panicked, &Failure::from(text)),
         End::Undecodable(text) => failed(AttemptEnd::Undecodable, &Failure::from(text)),
@@ -264,6 +278,21 @@ fn after_failure(
     Change::Pending {
         at: now + delay,
         attempt: claim.attempt,
+    }
+}
+
+/// The handler gave up because it was asked to: that costs no attempt, as a crash costs none.
+fn after_interruption(claim: &Claim, failure: &Failure, now: Timestamp) -> Change {
+    let delay = match failure.retry {
+        _ if claim.delivery == Delivery::AtMostOnce => return Change::Failed,
+        // The handler knows that another attempt would not help.
+        Retry::Never => return Change::Failed,
+        Retry::After(delay) => delay,
+        Retry::ByPolicy => Duration::ZERO,
+    };
+    Change::Pending {
+        at: now + delay,
+        attempt: claim.attempt.saturating_sub(1),
     }
 }
 
@@ -362,10 +391,8 @@ pub(crate) mod tests {
     }
 
     fn returned(result: TaskResult) -> End {
-        End::Returned {
-            result,
-            late: false,
-        }
+        let asked = Asked::Not;
+        End::Returned { result, asked }
     }
 
     fn pending(seconds: u32, attempt: u32) -> Change {
@@ -377,9 +404,18 @@ pub(crate) mod tests {
 
     #[test]
     fn every_end_of_an_attempt() {
-        use AttemptEnd::{Cancelled, Completed, Failed, Panicked, Snoozed, TimedOut, Undecodable};
+        use AttemptEnd::{
+            Cancelled, Completed, Failed, Interrupted, Panicked, Snoozed, TimedOut, Undecodable,
+        };
         let error = || Failure::from("no");
-        let late = |result| End::Returned { result, late: true };
+        let late = |result| End::Returned {
+            result,
+            asked: Asked::TooLong,
+        };
+        let interrupted = |result| End::Returned {
+            result,
+            asked: Asked::Interrupted,
+        };
         // (attempt, crashes, max_attempts), the end, the change, the history
         let table = [
             (
@@ -454,6 +490,31 @@ pub(crate) mod tests {
                 returned(Err(Failure::retry_after(7 * S, "x"))),
                 Change::Failed,
                 Some(Failed),
+            ),
+            // Interrupted by the scheduler: the attempt is given back.
+            (
+                (3, 0, 3),
+                interrupted(Err(error())),
+                pending(0, 2),
+                Some(Interrupted),
+            ),
+            (
+                (1, 0, 1),
+                interrupted(Err(Failure::retry_after(7 * S, "x"))),
+                pending(7, 0),
+                Some(Interrupted),
+            ),
+            (
+                (1, 0, 3),
+                interrupted(Err(Failure::fatal("x"))),
+                Change::Failed,
+                Some(Interrupted),
+            ),
+            (
+                (1, 0, 3),
+                interrupted(Ok(Outcome::done())),
+                Change::Completed(None),
+                None,
             ),
             (
                 (1, 0, 3),
@@ -531,6 +592,13 @@ pub(crate) mod tests {
             (returned(Ok(Outcome::cancel("x"))), Change::Cancelled),
             (returned(Err("no".into())), Change::Failed),
             (returned(Err(Failure::retry_after(S, "x"))), Change::Failed),
+            (
+                End::Returned {
+                    result: Err("no".into()),
+                    asked: Asked::Interrupted,
+                },
+                Change::Failed,
+            ),
             (End::Panicked("boom".into()), Change::Failed),
             (End::Undecodable("bad".into()), Change::Failed),
             (End::Unstarted, Change::GivenBack),

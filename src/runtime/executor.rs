@@ -9,8 +9,9 @@ use std::time::Duration;
 use crate::client::Client;
 use crate::handler::Registry;
 use crate::handler::context::TaskContext;
+use crate::handler::token::StopReason;
 use crate::model::retry::RetryPolicy;
-use crate::model::settle::{Claim, End, Payload, Settlement, deadline, settle};
+use crate::model::settle::{Asked, Claim, End, Payload, Settlement, deadline, settle};
 use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::{Finish, Finished};
 use crate::runtime::ready::{Job, Ready};
@@ -100,9 +101,11 @@ impl Executor {
             // What else waits is its parent's, and a lock may be held by a thread that is not there.
             return false;
         }
-        let late = deadline.is_some_and(|deadline| deadline <= self.client.now());
         let end = match end {
-            End::Returned { result, .. } => End::Returned { result, late },
+            End::Returned { result, .. } => End::Returned {
+                result,
+                asked: asked(&cx),
+            },
             end => end,
         };
         let (ended, was_stuck) = self.attempts.end(place);
@@ -138,6 +141,15 @@ impl Executor {
     }
 }
 
+/// Whether the handler had been asked to stop when it returned.
+fn asked(cx: &TaskContext) -> Asked {
+    match cx.token.reason() {
+        Some(StopReason::ShuttingDown | StopReason::Lost) => Asked::Interrupted,
+        _ if cx.is_late() => Asked::TooLong,
+        _ => Asked::Not,
+    }
+}
+
 /// Calls the handler, and takes every way in which it can end.
 fn call(
     cx: &TaskContext,
@@ -155,7 +167,7 @@ fn call(
     let end = match catch_unwind(AssertUnwindSafe(|| run(payload))) {
         Ok(Ok(result)) => End::Returned {
             result,
-            late: false,
+            asked: Asked::Not,
         },
         Ok(Err(error)) => End::Undecodable(error.to_string()),
         Err(panic) => End::Panicked(panic_text(panic)),

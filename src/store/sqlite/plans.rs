@@ -10,7 +10,7 @@ use crate::model::filter::Filter;
 use crate::model::op::{ClaimRequest, Insert, LaneClaim, Op, QueueClaim, Reply};
 use crate::model::outcome::Outcome;
 use crate::model::retry::RetryPolicy;
-use crate::model::settle::{Claim, End, settle};
+use crate::model::settle::{Asked, Claim, End, settle};
 use crate::store::sqlite::claim::{CANDIDATES, COUNT_RUNNING, TAKE, TAKE_HANDFUL};
 use crate::store::sqlite::filter::{LANES, LAST_EXAMINED, LAST_EXAMINED_BACKWARDS, Matching};
 use crate::store::sqlite::lanes::{HEAD, NEW_LANES, NEXT_HEAD, read_heads};
@@ -480,7 +480,7 @@ fn p13_a_row_that_is_claimed_and_completed_keeps_its_length() {
             let result = Ok(Outcome::done());
             let end = End::Returned {
                 result,
-                late: false,
+                asked: Asked::Not,
             };
             settle(claim, end, &policy, 0.5, NOW)
         };

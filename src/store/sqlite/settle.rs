@@ -247,8 +247,9 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
     }
     let (state, event) = match settlement.change(held.cancel_requested) {
         Change::Pending { at, attempt } => {
-            let event = match &settlement.record {
-                Some(record) if record.end == AttemptEnd::Snoozed => EventKind::Snoozed,
+            let event = match settlement.record.as_ref().map(|record| record.end) {
+                Some(AttemptEnd::Snoozed) => EventKind::Snoozed,
+                Some(AttemptEnd::Interrupted) => EventKind::GivenBack,
                 _ => EventKind::Retrying,
             };
             held.scheduled_at = at.micros();

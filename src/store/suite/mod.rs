@@ -30,7 +30,7 @@ use crate::model::op::{
 use crate::model::outcome::{Failure, Outcome, TaskResult};
 use crate::model::query::Query;
 use crate::model::retry::RetryPolicy;
-use crate::model::settle::{Claim, End, Settlement, settle};
+use crate::model::settle::{Asked, Claim, End, Settlement, settle};
 use crate::model::task::{Task, TaskState};
 use crate::store::{Durability, Settings, Store, open_file, open_memory};
 use crate::time::Timestamp;
@@ -325,7 +325,7 @@ pub(super) fn due(at: Timestamp) -> Insert {
 pub(super) fn returned(result: TaskResult) -> End {
     End::Returned {
         result,
-        late: false,
+        asked: Asked::Not,
     }
 }
 

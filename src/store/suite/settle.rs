@@ -9,7 +9,7 @@ use crate::model::attempt::AttemptEnd;
 use crate::model::limits::MAX_HISTORY;
 use crate::model::op::{Action, Changed, Insert, Op, Settled};
 use crate::model::outcome::{Failure, Outcome};
-use crate::model::settle::{Claim, End, Fence};
+use crate::model::settle::{Asked, Claim, End, Fence};
 use crate::model::task::{Task, TaskState};
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::Wake;
@@ -40,7 +40,10 @@ on_files!(
 );
 
 fn late(result: crate::model::outcome::TaskResult) -> End {
-    End::Returned { result, late: true }
+    End::Returned {
+        result,
+        asked: Asked::TooLong,
+    }
 }
 
 fn every_end_of_an_attempt_is_recorded(kit: &mut Kit) {
@@ -74,6 +77,17 @@ fn every_end_of_an_attempt_is_recorded(kit: &mut Kit) {
             Some(10 * S),
             Some(A::TimedOut),
             Some("slow"),
+        ),
+        (
+            End::Returned {
+                result: Err("stopping".into()),
+                asked: Asked::Interrupted,
+            },
+            T::Pending,
+            0,
+            Some(Duration::ZERO),
+            Some(A::Interrupted),
+            Some("stopping"),
         ),
         (
             returned(Ok(Outcome::snooze(3 * S))),

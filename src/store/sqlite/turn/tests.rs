@@ -14,7 +14,7 @@ use crate::model::op::{ClaimRequest, Insert, LaneClaim, QueueClaim, Settled};
 use crate::model::outcome::Outcome;
 use crate::model::query::Query;
 use crate::model::retry::RetryPolicy;
-use crate::model::settle::{End, Fence, settle};
+use crate::model::settle::{Asked, End, Fence, settle};
 use crate::model::task::Options;
 use crate::store::sqlite::{Durability, SqliteStore};
 use crate::store::{Settings, Store};
@@ -670,7 +670,7 @@ fn p5_the_claim_and_the_end_of_a_task_delivered_at_most_once_are_synced() {
         assert_eq!(has_synced(), synced, "the claim, {delivery:?}");
         let end = End::Returned {
             result: Ok(Outcome::done()),
-            late: false,
+            asked: Asked::Not,
         };
         let ended = settle(&claims[0], end, &RetryPolicy::default(), 0.5, NOW);
         kit.store
