@@ -28,6 +28,7 @@ use crate::runtime::maintenance::{Deadlines, Maintenance, Pruner, Rescuer};
 use crate::runtime::plan::Scope;
 use crate::runtime::ready::{Intake, Ready};
 use crate::runtime::service::spawn;
+use crate::runtime::undecodable::Undecodable;
 use crate::store::{self, Durability, Settings, Store};
 use crate::thread::Thread;
 use crate::time::{Clock, Deadline, SystemClock, Timestamp};
@@ -308,6 +309,7 @@ impl Builder {
             scope: Arc::new(scope),
             finish: Arc::new(Finish::new(dispatcher_wake.clone())),
             control,
+            undecodable: Arc::default(),
             dispatcher_wake,
             maintenance_wake,
         })
@@ -380,6 +382,7 @@ pub(crate) struct Parts {
     attempts: Arc<Attempts>,
     finish: Arc<Finish>,
     control: Arc<Control>,
+    undecodable: Arc<Undecodable>,
     dispatcher_wake: Wake,
     maintenance_wake: Wake,
 }
@@ -392,6 +395,7 @@ impl Parts {
             ready: Arc::clone(&self.ready),
             attempts: Arc::clone(&self.attempts),
             finish: Arc::clone(&self.finish),
+            undecodable: Arc::clone(&self.undecodable),
         }
     }
 
@@ -405,6 +409,7 @@ impl Parts {
             Arc::clone(&self.attempts),
             Arc::clone(&self.finish),
             Arc::clone(&self.control),
+            Arc::clone(&self.undecodable),
         )
     }
 
@@ -424,6 +429,33 @@ impl Parts {
             ],
             Arc::clone(&self.control),
         )
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        if self.client.store.check().is_err() {
+            // In a forked child a lock may be held by a thread that is not there.
+            return self.client.health();
+        }
+        let mut unknown: Vec<String> = Vec::new();
+        for lane in self.client.store.lanes() {
+            let known = self.registry.get(&lane.kind).is_some();
+            if !known
+                && lane.next_at().is_some()
+                && !unknown.iter().any(|kind| **kind == *lane.kind)
+            {
+                unknown.push(lane.kind.to_string());
+            }
+        }
+        let undecodable = self.undecodable.kinds(self.client.now());
+        Health {
+            workers: self.workers,
+            busy: self.attempts.started(),
+            stuck: self.attempts.stuck(),
+            spare: self.ready.spares(),
+            unknown_kinds: unknown,
+            undecodable_kinds: undecodable.iter().map(ToString::to_string).collect(),
+            ..self.client.health()
+        }
     }
 
     /// Claims nothing any more; gives back what waits.
@@ -507,29 +539,7 @@ impl Scheduler {
     /// How the scheduler is.
     #[must_use]
     pub fn health(&self) -> Health {
-        let parts = &self.parts;
-        if parts.client.store.check().is_err() {
-            // In a forked child a lock may be held by a thread that is not there.
-            return parts.client.health();
-        }
-        let mut unknown: Vec<String> = Vec::new();
-        for lane in parts.client.store.lanes() {
-            let known = parts.registry.get(&lane.kind).is_some();
-            if !known
-                && lane.next_at().is_some()
-                && !unknown.iter().any(|kind| **kind == *lane.kind)
-            {
-                unknown.push(lane.kind.to_string());
-            }
-        }
-        Health {
-            workers: parts.workers,
-            busy: parts.attempts.started(),
-            stuck: parts.attempts.stuck(),
-            spare: parts.ready.spares(),
-            unknown_kinds: unknown,
-            ..parts.client.health()
-        }
+        self.parts.health()
     }
 
     /// Stops running tasks: claims nothing more, gives back what was claimed and not started, and waits until the handlers

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 
 use crate::client::Client;
 use crate::error::Result;
+use crate::model::health::Health;
 use crate::runtime::dispatcher::Dispatcher;
 use crate::runtime::executor::Executor;
 use crate::runtime::maintenance::Maintenance;
@@ -172,6 +173,12 @@ impl Stepper {
     #[must_use]
     pub fn clock(&self) -> &TestClock {
         &self.clock
+    }
+
+    /// Reports the health of the scheduler, as [`Scheduler::health`](crate::Scheduler::health) does.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.parts.health()
     }
 
     /// Claims and settles what there is to claim and settle now, without running a handler.

@@ -26,7 +26,8 @@ pub enum AttemptEnd {
     Crashed,
     /// The start deadline passed before the handler was started.
     Expired,
-    /// The payload could not be decoded, or does not match its checksum; the handler was not called.
+    /// The payload could not be decoded, or does not match its checksum; the handler was not called, and the task has lost no
+    /// attempt.
     Undecodable,
     /// The handler returned an error after it was asked to stop because the scheduler shuts down, or has lost the task
     /// ([`StopReason`](crate::StopReason)). This costs the task no attempt.
@@ -92,14 +93,14 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Which start of the task it was, from 1; 0 if the task ended without being started. A snooze and an interruption give
+    /// Which start of the task it was, from 1; 0 if its handler was not called. A snooze and an interruption give
     /// their number back, so a number can come twice.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// When it was claimed for its start; `None` if it was not started.
+    /// When it was claimed for its start; `None` if its handler was not called.
     #[must_use]
     pub fn started_at(&self) -> Option<DateTime<Utc>> {
         self.started_at.map(Timestamp::to_utc)

@@ -17,7 +17,7 @@ pub enum EventKind {
     Claimed,
     /// It completed. Final.
     Completed,
-    /// An attempt failed; it will be tried again.
+    /// An attempt failed, or its payload could not be decoded; it will be tried again.
     Retrying,
     /// Its handler asked to be called again later.
     Snoozed,

@@ -27,6 +27,7 @@ pub struct Health {
     pub(crate) stuck: usize,
     pub(crate) spare: usize,
     pub(crate) unknown_kinds: Vec<String>,
+    pub(crate) undecodable_kinds: Vec<String>,
     pub(crate) paused_queues: Vec<String>,
     pub(crate) global_limits: Vec<(String, usize)>,
     pub(crate) is_polling: bool,
@@ -95,6 +96,13 @@ impl Health {
     #[must_use]
     pub fn unknown_kinds(&self) -> &[String] {
         &self.unknown_kinds
+    }
+
+    /// Kinds of which this scheduler could not decode a payload within the last two hours, sorted: another version of the
+    /// program has scheduled them. See [`Payload`](crate::Payload) for what happens to such tasks.
+    #[must_use]
+    pub fn undecodable_kinds(&self) -> &[String] {
+        &self.undecodable_kinds
     }
 
     /// Whether other processes' commits are found by looking at the file often, because the system does not tell of them: on

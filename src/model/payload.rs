@@ -20,6 +20,24 @@ use crate::model::delivery::Delivery;
 /// - if [`VERIFY`](Self::VERIFY) is set, everything that the type encodes and does not decode: a field with
 ///   `skip_serializing` and no default, a number over 64 bits in a flattened struct or an untagged enum.
 ///
+/// # Changing a payload
+///
+/// Tasks that are stored keep the JSON that they were scheduled with, and while a new version of a program is rolled out,
+/// processes of both versions run tasks of one file. So:
+///
+/// 1. Give a new field a default (`#[serde(default)]`), and keep reading a field or variant that is no longer written. Then each
+///    version reads what the other writes, and nothing else is to be done.
+/// 2. Else deploy in two steps: first to all processes a version that reads both forms and writes the old one, then one that
+///    writes the new form.
+/// 3. Or give the new form a new `KIND` with a handler of its own. A process without that handler leaves such tasks alone.
+///
+/// A process that cannot decode a payload does not call the handler, so that is no attempt, also for a task that is delivered at
+/// most once. The task is due again after 1 s, and if it cannot be decoded then after 10 s, 1 min, 10 min and 1 h; for these
+/// tries the process leaves tasks of the kind to other processes, if there are any, until they are 50 ms late. After the last
+/// try the task has failed with the error of the decoding, which names the place in the payload and no value.
+/// [`Health::undecodable_kinds`](crate::Health::undecodable_kinds) names the kind from the first try on. Its tasks can be
+/// repaired by [`Client::edit`](crate::Client::edit) while they wait.
+///
 /// # Example
 ///
 /// ```

@@ -6,11 +6,22 @@ use std::time::Duration;
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::delivery::Delivery;
+use crate::model::limits::clean_text;
 use crate::model::new_task::DEFAULT_MAX_CRASHES;
 use crate::model::outcome::{Failure, Retry, TaskResult, Verdict};
 use crate::model::retry::RetryPolicy;
 use crate::model::task::{Options, TaskState};
 use crate::time::Timestamp;
+
+/// How long a task waits after each time that a process could not decode its payload; after the last time it has failed. So a
+/// rolling deploy has over an hour to bring a process that can.
+const DECODE_DELAYS: [Duration; 5] = [
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+    Duration::from_secs(600),
+    Duration::from_secs(3600),
+];
 
 /// The right to write for an attempt: a task that was claimed again has another `claim_no`, and a task of another
 /// instance another `instance`, so a stale attempt changes nothing.
@@ -35,6 +46,8 @@ pub(crate) struct Claim {
     /// This start counted.
     pub(crate) attempt: u32,
     pub(crate) crashes: u32,
+    /// How often in a row, up to now, the payload could not be decoded.
+    pub(crate) undecoded: u32,
     pub(crate) max_attempts: u32,
     pub(crate) delivery: Delivery,
     /// `None`: the default ones, as most have.
@@ -94,7 +107,8 @@ pub(crate) enum End {
     Returned { result: TaskResult, asked: Asked },
     /// The handler panicked.
     Panicked(String),
-    /// The payload is not what the handler takes: it was not called.
+    /// The payload is not what the handler takes: it was not called. Another process, with another version of the program, may
+    /// be able to decode it.
     Undecodable(String),
     /// The payload is damaged: it was not called, and never can be.
     Damaged(&'static str),
@@ -122,6 +136,10 @@ pub(crate) enum Change {
     },
     /// Not started: as if it had not been claimed.
     GivenBack,
+    /// Not started, because its payload could not be decoded: as if it had not been claimed, but due later.
+    Undecoded {
+        at: Timestamp,
+    },
     Failed,
     Cancelled,
 }
@@ -133,6 +151,8 @@ pub(crate) struct Settlement {
     pub(crate) id: TaskId,
     pub(crate) delivery: Delivery,
     change: Change,
+    /// Whether the handler was not called: the attempt does not count.
+    pub(crate) is_unstarted: bool,
     /// The line in the task's history; none for a plain success, which the task's row tells, or if nothing started.
     pub(crate) record: Option<Record>,
     pub(crate) finished_at: Timestamp,
@@ -165,15 +185,15 @@ impl Settlement {
         matches!(self.change, Change::Completed(_))
     }
 
-    /// Whether the handler was not called.
-    pub(crate) fn is_unstarted(&self) -> bool {
-        self.record.is_none() && !matches!(self.change, Change::Completed(_))
-    }
-
     /// The change to apply: what would run again ends as cancelled if a caller asked for that meanwhile.
     pub(crate) fn change(&self, cancel_requested: bool) -> &Change {
         match self.change {
-            Change::Pending { .. } | Change::GivenBack | Change::Failed if cancel_requested => {
+            Change::Pending { .. }
+            | Change::GivenBack
+            | Change::Undecoded { .. }
+            | Change::Failed
+                if cancel_requested =>
+            {
                 &Change::Cancelled
             }
             ref change => change,
@@ -195,6 +215,7 @@ pub(crate) fn settle(
             Record::new(how, failure.text.clone()),
         )
     };
+    let is_unstarted = !matches!(end, End::Returned { .. } | End::Panicked(_));
     let (change, record) = match end {
         End::Returned { result, asked } => match (result, asked) {
             (Ok(outcome), asked) => match outcome.0 {
@@ -241,8 +262,11 @@ pub(crate) fn settle(
             ),
         },
         End::Panicked(text) => failed(AttemptEnd::Panicked, &Failure::from(text)),
-        End::Undecodable(text) => failed(AttemptEnd::Undecodable, &Failure::from(text)),
-        End::Damaged(how) => failed(AttemptEnd::Undecodable, &Failure::fatal(how)),
+        End::Undecodable(text) => (
+            undecoded(claim, now),
+            Record::new(AttemptEnd::Undecodable, clean_text(&text)),
+        ),
+        End::Damaged(how) => (Change::Failed, Record::new(AttemptEnd::Undecodable, how)),
         End::Unstarted => (Change::GivenBack, None),
         End::CancelledUnstarted => (Change::Cancelled, None),
     };
@@ -251,6 +275,7 @@ pub(crate) fn settle(
         id: claim.id,
         delivery: claim.delivery,
         change,
+        is_unstarted,
         record,
         finished_at: now,
     }
@@ -278,6 +303,16 @@ fn after_failure(
     Change::Pending {
         at: now + delay,
         attempt: claim.attempt,
+    }
+}
+
+/// The payload was never given to a handler, so this was no attempt, whatever the delivery. The task waits for a process that
+/// can decode its payload, but not for ever.
+fn undecoded(claim: &Claim, now: Timestamp) -> Change {
+    let before = usize::try_from(claim.undecoded).unwrap_or(usize::MAX);
+    match DECODE_DELAYS.get(before) {
+        Some(&delay) => Change::Undecoded { at: now + delay },
+        None => Change::Failed,
     }
 }
 
@@ -382,6 +417,7 @@ pub(crate) mod tests {
             scheduled_at: NOW,
             attempt,
             crashes,
+            undecoded: 0,
             max_attempts,
             delivery: Delivery::AtLeastOnce,
             options: None,
@@ -525,7 +561,7 @@ pub(crate) mod tests {
             (
                 (1, 0, 3),
                 End::Undecodable("bad".into()),
-                pending(10, 1),
+                Change::Undecoded { at: NOW + S },
                 Some(Undecodable),
             ),
             (
@@ -569,6 +605,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_undecodable_payload_is_tried_again_for_an_hour_and_costs_no_attempt() {
+        let mut claim = claim(1, 0, 1);
+        let mut now = NOW;
+        let end = || End::Undecodable("bad".into());
+        let settled = |claim: &Claim, now| settle(claim, end(), &RetryPolicy::default(), 0.5, now);
+        for (before, seconds) in [1, 10, 60, 600, 3_600].into_iter().enumerate() {
+            claim.undecoded = before as u32;
+            let settlement = settled(&claim, now);
+            let at = now + seconds * S;
+            assert_eq!(settlement.change(false), &Change::Undecoded { at });
+            assert_eq!(settlement.change(true), &Change::Cancelled);
+            assert!(settlement.is_unstarted);
+            now = at;
+        }
+        for before in [5, 6, u32::MAX] {
+            claim.undecoded = before;
+            let settlement = settled(&claim, now);
+            assert_eq!(settlement.change(false), &Change::Failed);
+            assert!(settlement.is_unstarted, "nor does this one count");
+        }
+    }
+
+    #[test]
     fn the_task_s_own_policy_wins_over_the_handler_s() {
         let mut claim = claim(1, 0, 3);
         claim.options = Some(Box::new(Options {
@@ -600,7 +659,12 @@ pub(crate) mod tests {
                 Change::Failed,
             ),
             (End::Panicked("boom".into()), Change::Failed),
-            (End::Undecodable("bad".into()), Change::Failed),
+            (End::Damaged("crc"), Change::Failed),
+            // No handler was called.
+            (
+                End::Undecodable("bad".into()),
+                Change::Undecoded { at: NOW + S },
+            ),
             (End::Unstarted, Change::GivenBack),
         ];
         for (end, change) in ends {

@@ -20,6 +20,7 @@ use crate::runtime::plan::{AHEAD, Costs, Load, Plan, Scope, plan, took_turns};
 use crate::runtime::ready::{Job, Ready};
 use crate::runtime::service::{Next, Service};
 use crate::runtime::settling::{Batch, Deferred};
+use crate::runtime::undecodable::Undecodable;
 use crate::tell::tell;
 use crate::time::{MAX_PARK, Stopwatch, Timestamp};
 
@@ -51,6 +52,7 @@ pub(crate) struct Dispatcher {
     attempts: Arc<Attempts>,
     finish: Arc<Finish>,
     control: Arc<Control>,
+    undecodable: Arc<Undecodable>,
     /// Ends that the store did not take yet.
     unsettled: Vec<Finished>,
     costs: Costs,
@@ -87,6 +89,7 @@ impl Dispatcher {
         attempts: Arc<Attempts>,
         finish: Arc<Finish>,
         control: Arc<Control>,
+        undecodable: Arc<Undecodable>,
     ) -> Self {
         Self {
             client,
@@ -97,6 +100,7 @@ impl Dispatcher {
             attempts,
             finish,
             control,
+            undecodable,
             unsettled: Vec::new(),
             costs: Costs::default(),
             turns: VecDeque::new(),
@@ -196,7 +200,16 @@ impl Dispatcher {
         }
     }
 
-    fn load(&self) -> Load {
+    /// The kinds that other processes should have first, if there are any.
+    fn left_to_others(&self, now: Timestamp) -> Vec<Arc<str>> {
+        let kinds = self.undecodable.kinds(now);
+        if kinds.is_empty() || !self.client.store.has_others() {
+            return Vec::new();
+        }
+        kinds
+    }
+
+    fn load(&self, now: Timestamp) -> Load {
         let waiting = self.ready.waiting();
         let workers = self.ready.wanted();
         let held = self.attempts.held();
@@ -211,6 +224,7 @@ impl Dispatcher {
             stalled: held.started >= workers && waiting.unmoved >= AHEAD,
             waiting: waiting.count,
             ahead: waiting.cost,
+            left_to_others: self.left_to_others(now),
         }
     }
 
@@ -245,7 +259,7 @@ impl Dispatcher {
 
     fn plan(&mut self, lanes: &[Lane], now: Timestamp) -> Plan {
         took_turns(&mut self.turns, self.attempts.take_turns().iter());
-        let load = self.load();
+        let load = self.load(now);
         let is_limited = |lane: &Lane| lane.limit.is_some();
         self.has_caps = !self.scope.caps.is_empty() || lanes.iter().any(is_limited);
         plan(

@@ -15,6 +15,7 @@ use crate::model::settle::{Asked, Claim, End, Payload, Settlement, deadline, set
 use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::{Finish, Finished};
 use crate::runtime::ready::{Job, Ready};
+use crate::runtime::undecodable::Undecodable;
 use crate::tell::tell;
 use crate::time::Stopwatch;
 
@@ -29,6 +30,7 @@ pub(crate) struct Executor {
     pub(crate) ready: Arc<Ready>,
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) finish: Arc<Finish>,
+    pub(crate) undecodable: Arc<Undecodable>,
 }
 
 impl Executor {
@@ -108,6 +110,9 @@ impl Executor {
             },
             end => end,
         };
+        if matches!(end, End::Undecodable(_)) {
+            self.undecodable.note(&cx.claim.kind, self.client.now());
+        }
         let (ended, was_stuck) = self.attempts.end(place);
         if was_stuck {
             // It was taken for stuck, and perhaps replaced.

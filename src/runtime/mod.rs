@@ -13,3 +13,4 @@ pub(crate) mod plan;
 pub(crate) mod ready;
 pub(crate) mod service;
 pub(crate) mod settling;
+pub(crate) mod undecodable;

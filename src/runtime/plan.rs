@@ -18,6 +18,9 @@ pub(crate) const MAX_WAITING: usize = 1024;
 /// With more lanes than this no claim is left with the store: every call that makes something due would look at all.
 const MAX_STANDING_LANES: usize = 64;
 
+/// How long tasks of a kind that could not be decoded here are left to other processes, once they are due.
+pub(crate) const LEFT_TO_OTHERS: Duration = Duration::from_millis(50);
+
 /// What of the file this scheduler runs.
 #[derive(Debug, Default)]
 pub(crate) struct Scope {
@@ -47,6 +50,8 @@ pub(crate) struct Load {
     /// Tasks that wait for a worker, and how long they will take one.
     pub(crate) waiting: usize,
     pub(crate) ahead: Duration,
+    /// Kinds that another process may be able to decode, and this one is not: their tasks are left to others at first.
+    pub(crate) left_to_others: Vec<Arc<str>>,
 }
 
 /// How long the tasks of a kind take, as seen here: an exponentially weighted mean of the last ones.
@@ -125,10 +130,20 @@ pub(crate) fn plan(
             cost: cost.filter(|_| !capped && lane.class.may_wait()),
             class: lane.class,
         };
-        if !load.overbooked && lanes.len() <= MAX_STANDING_LANES && may_stand(&lane.queue) {
+        let is_left = load.left_to_others.contains(&lane.kind);
+        if !load.overbooked
+            && !is_left
+            && lanes.len() <= MAX_STANDING_LANES
+            && may_stand(&lane.queue)
+        {
             standing.add(&lane.queue, claim, room);
         }
-        match lane.next_at() {
+        let left_for = if is_left {
+            LEFT_TO_OTHERS
+        } else {
+            Duration::ZERO
+        };
+        match lane.next_at().map(|at| at + left_for) {
             Some(at) if at <= now => queues.add(&lane.queue, claim, room),
             at => plan.next = plan.next.into_iter().chain(at).min(),
         }
@@ -294,6 +309,26 @@ mod tests {
         let (claimed, plan) = planned(&lanes, &Scope::default(), &load(1), &Costs::default());
         assert_eq!(claimed, [1]);
         assert_eq!(plan.next, Some(Timestamp::from_micros(1_001)));
+    }
+
+    #[test]
+    fn a_kind_that_cannot_be_decoded_here_is_left_to_others_for_a_moment() {
+        let left = Load {
+            left_to_others: vec!["kind".into()],
+            ..load(1)
+        };
+        let later = NOW + LEFT_TO_OTHERS;
+        let lanes = [lane(1, "a", NOW.micros())];
+        let (claimed, plan) = planned(&lanes, &Scope::default(), &left, &Costs::default());
+        assert!(claimed.is_empty() && plan.standing.is_none());
+        assert_eq!(plan.next, Some(later), "and not for ever");
+        let long_due = [lane(
+            1,
+            "a",
+            NOW.micros() - LEFT_TO_OTHERS.as_micros() as i64,
+        )];
+        let (claimed, _) = planned(&long_due, &Scope::default(), &left, &Costs::default());
+        assert_eq!(claimed, [1]);
     }
 
     #[test]

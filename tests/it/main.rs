@@ -2,6 +2,7 @@
 
 mod attempts;
 mod bad_input;
+mod deploy;
 mod events;
 mod face;
 mod kit;

@@ -179,25 +179,31 @@ fn a_listener_that_panics_does_not_end_the_worker() {
 fn an_undecodable_payload_is_that_task_s_failure() {
     let mut scheduler = Scheduler::in_memory()
         .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
-        .retry_policy("probe", RetryPolicy::fixed(S))
         .stepped(&clock())
         .unwrap();
-    let bad = NewTask::with_kind("probe", "secret").max_attempts(2);
+    let bad = NewTask::with_kind("probe", "secret").max_attempts(1);
     let bad = scheduler.schedule(bad).unwrap().id();
     let good = scheduler.schedule(probe(1)).unwrap().id();
     scheduler.drain();
     assert_eq!(state(&scheduler, good), TaskState::Completed);
     assert_eq!(state(&scheduler, bad), TaskState::Pending);
-    scheduler.advance(10 * S);
-    let task = task(&scheduler, bad);
-    assert_eq!((task.state(), task.attempt()), (TaskState::Failed, 2));
-    assert!(
-        !task.error().unwrap().contains("secret"),
-        "{:?}",
-        task.error()
+    scheduler.advance(3_600 * S);
+    assert_eq!(
+        state(&scheduler, bad),
+        TaskState::Pending,
+        "for over an hour"
     );
-    for attempt in scheduler.history(bad).unwrap() {
+    scheduler.advance(700 * S);
+    let task = task(&scheduler, bad);
+    assert_eq!((task.state(), task.attempt()), (TaskState::Failed, 0));
+    let error = task.error().unwrap();
+    assert!(error.contains("expected u32"), "{error}");
+    assert!(!error.contains("secret"), "{error}");
+    let history = scheduler.history(bad).unwrap();
+    assert_eq!(history.len(), 6);
+    for attempt in history {
         assert_eq!(attempt.end(), AttemptEnd::Undecodable);
+        assert_eq!((attempt.number(), attempt.started_at()), (0, None));
     }
 }
 

@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 /// SQLite seeks by it only if the comparison has a collation, and else passes over all of the same instant.
 pub(super) const CANDIDATES: &str = "
     SELECT scheduled_at, seq, id, attempt, crashes, max_attempts, claim_no, extras, checksum, options, payload,
-        expires_at IS NOT NULL AND attempt = 0 AND expires_at < :now
+        expires_at IS NOT NULL AND attempt = 0 AND expires_at < :now, undecoded
     FROM punctual_task INDEXED BY punctual_task_due
     WHERE state = 0 AND lane = :lane AND priority = :priority
         AND (scheduled_at, seq) > (:scheduled_at, :seq COLLATE BINARY)
@@ -345,6 +345,7 @@ struct Candidate {
     id: TaskId,
     attempt: u32,
     crashes: u32,
+    undecoded: u32,
     max_attempts: u32,
     /// Of its last claim.
     claim_no: i64,
@@ -371,6 +372,7 @@ impl Candidate {
             options: row.get(9)?,
             payload: row.get(10)?,
             expired: row.get(11)?,
+            undecoded: row::count(row, 12)?,
         })
     }
 
@@ -421,6 +423,7 @@ impl Candidate {
             scheduled_at: self.at,
             attempt: self.attempt.saturating_add(1),
             crashes: self.crashes,
+            undecoded: self.undecoded,
             max_attempts: self.max_attempts,
             delivery: lane.class.delivery(),
             options,

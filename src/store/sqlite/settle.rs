@@ -36,14 +36,14 @@ const KEEP_RESULT: &str =
     "INSERT OR REPLACE INTO punctual_result (seq, result) VALUES (:seq, :result)";
 
 pub(super) const HELD: &str = "
-    SELECT lane, priority, attempt, started_at, scheduled_at, expires_at, cancel_requested_at IS NOT NULL
+    SELECT lane, priority, attempt, started_at, scheduled_at, expires_at, cancel_requested_at IS NOT NULL, undecoded
     FROM punctual_task
     WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
 
 pub(super) const RELEASE: &str = "
     UPDATE punctual_task
     SET state = 0, instance = NULL, scheduled_at = :scheduled_at, expires_at = :expires_at, attempt = :attempt,
-        started_at = :started_at, extras = extras | :extras
+        undecoded = :undecoded, started_at = :started_at, extras = extras | :extras
     WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
 
 pub(super) const END: &str = "
@@ -197,6 +197,7 @@ struct Held {
     lane: LaneId,
     priority: u8,
     attempt: i64,
+    undecoded: u32,
     started_at: Option<i64>,
     scheduled_at: i64,
     expires_at: Option<i64>,
@@ -230,19 +231,24 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
                 scheduled_at: row.get(4)?,
                 expires_at: row.get(5)?,
                 cancel_requested: row.get(6)?,
+                undecoded: row::count(row, 7)?,
             })
         })
         .optional()?;
     let Some(mut held) = held else {
         return Ok(Settled::Stale);
     };
-    if settlement.is_unstarted() {
+    if settlement.is_unstarted {
         held = held.unclaimed();
     }
     let mut extras = 0;
     if let Some(record) = &settlement.record {
         extras |= extra::ATTEMPTS;
-        let row = attempt_row(settlement.fence, held.attempt, held.started_at).ended(record);
+        let (attempt, started_at) = match settlement.is_unstarted {
+            true => (0, None),
+            false => (held.attempt, held.started_at),
+        };
+        let row = attempt_row(settlement.fence, attempt, started_at).ended(record);
         tx.add_attempt(row, settlement.finished_at)?;
     }
     let (state, event) = match settlement.change(held.cancel_requested) {
@@ -254,6 +260,7 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
             };
             held.scheduled_at = at.micros();
             held.attempt = i64::from(*attempt);
+            held.undecoded = 0;
             // It was started in time.
             if let Some(at) = held.expires_at.take() {
                 forget_expiry(tx.conn, seq, at)?;
@@ -263,6 +270,12 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
         }
         Change::GivenBack => {
             release(tx, settlement, &held, extras, EventKind::GivenBack)?;
+            return Ok(Settled::Applied);
+        }
+        Change::Undecoded { at } => {
+            held.scheduled_at = at.micros();
+            held.undecoded = held.undecoded.saturating_add(1);
+            release(tx, settlement, &held, extras, EventKind::Retrying)?;
             return Ok(Settled::Applied);
         }
         Change::Failed => (30, EventKind::Failed),
@@ -301,6 +314,7 @@ fn release(
         held.scheduled_at,
         held.expires_at,
         held.attempt,
+        held.undecoded,
         held.started_at,
         extras,
         seq,

@@ -116,15 +116,15 @@ fn every_end_of_an_attempt_is_recorded(kit: &mut Kit) {
         (
             End::Undecodable("bad".into()),
             T::Pending,
-            1,
-            Some(10 * S),
+            0,
+            Some(S),
             Some(A::Undecodable),
             Some("bad"),
         ),
         (
             End::Damaged("crc"),
             T::Failed,
-            1,
+            0,
             None,
             Some(A::Undecodable),
             Some("crc"),

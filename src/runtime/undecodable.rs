@@ -1,0 +1,57 @@
+//! The kinds whose payloads this process could not decode: a newer version of the program schedules them, or an older one did.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::time::Timestamp;
+use crate::wake::lock;
+
+/// How long after the last payload that could not be decoded its kind counts as such: longer than a task waits to be tried
+/// again.
+const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
+
+/// Kinds, each with the instant of the last payload that could not be decoded.
+#[derive(Debug, Default)]
+pub(crate) struct Undecodable(Mutex<HashMap<Arc<str>, Timestamp>>);
+
+impl Undecodable {
+    /// A payload of this kind could not be decoded.
+    pub(crate) fn note(&self, kind: &Arc<str>, now: Timestamp) {
+        lock(&self.0).insert(Arc::clone(kind), now);
+    }
+
+    /// The kinds that count as undecodable here, sorted.
+    pub(crate) fn kinds(&self, now: Timestamp) -> Vec<Arc<str>> {
+        let mut noted = lock(&self.0);
+        // An instant that lies ahead is from before the clock was set back.
+        noted.retain(|_, at| *at <= now && now.since(*at) <= REMEMBERED);
+        let mut kinds: Vec<Arc<str>> = noted.keys().cloned().collect();
+        kinds.sort_unstable();
+        kinds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_forgotten_a_while_after_its_last_failure() {
+        let (undecodable, at) = (Undecodable::default(), Timestamp::from_micros);
+        undecodable.note(&"b".into(), at(1));
+        undecodable.note(&"a".into(), at(2));
+        let kinds = |now| {
+            undecodable
+                .kinds(now)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(at(2)), ["a", "b"]);
+        assert_eq!(kinds(at(2) + REMEMBERED), ["a"]);
+        assert!(kinds(at(3) + REMEMBERED).is_empty());
+        undecodable.note(&"a".into(), at(9));
+        assert!(kinds(at(8)).is_empty(), "the clock was set back");
+    }
+}
