@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn bad_terms_are_refused() {
         assert!(Filter::new().kind("").check().is_err());
-        assert!(Filter::new().queue("a b").check().is_err());
+        assert!(Filter::new().queue("a\nb").check().is_err());
         assert!(Filter::new().tag("\0").check().is_err());
         assert!(Filter::all().limit(0).check().is_err());
         assert!(Filter::all().limit(MAX_PAGE + 1).check().is_err());

@@ -8,6 +8,10 @@ use crate::time::Timestamp;
 /// The largest payload or result, as encoded JSON: 1 MiB.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 /// The longest name of a kind, queue, partition or tag, in bytes.
+///
+/// A name is made of printable characters: letters with their marks, digits, punctuation, symbols, and spaces but for its ends.
+/// Two names are the same if their bytes are. Unicode writes some letters in two ways (é as one character, or as an e and an
+/// accent): bring names that people have typed to one form first, for instance to NFC.
 pub const MAX_NAME_BYTES: usize = 128;
 /// The most tags of a task.
 pub const MAX_TAGS: usize = 16;
@@ -28,7 +32,7 @@ const MAX_QUEUE_LIMIT: u32 = 1_000_000;
 /// The longest span that any option takes: 1,000 years.
 pub(crate) const MAX_SPAN: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
 
-/// A kind, queue, partition or tag: 1 to 128 bytes of letters, digits and `_ . : / @ -`.
+/// A kind, queue, partition or tag: 1 to 128 bytes of printable characters, without a space at either end.
 ///
 /// # Errors
 ///
@@ -43,13 +47,28 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
             name.len()
         )));
     }
-    let allowed = |c: char| c.is_alphanumeric() || "_.:/@-".contains(c);
-    match name.chars().find(|&c| !allowed(c)) {
+    if name.starts_with(' ') || name.ends_with(' ') {
+        return Err(Error::invalid(format!(
+            "the {what} {name:?} begins or ends with a space"
+        )));
+    }
+    match name.chars().find(|&c| !is_printable(c)) {
         None => Ok(()),
         Some(c) => Err(Error::invalid(format!(
-            "the {what} {name:?} has the character {c:?}; letters, digits and _ . : / @ - are allowed"
+            "the {what} {name:?} has the character {}, which is not printable",
+            c.escape_unicode()
         ))),
     }
+}
+
+/// Whether a character can be seen in a name: letters, marks, digits, punctuation, symbols and the space. Not so control and
+/// format characters, other spaces, and what Unicode has not assigned.
+fn is_printable(c: char) -> bool {
+    if c.is_ascii() {
+        return c == ' ' || c.is_ascii_graphic();
+    }
+    // `{:?}` escapes the others. It also escapes a mark that follows nothing, so a letter stands before it.
+    String::from_iter(['a', c]).escape_debug().count() == 2
 }
 
 /// A limit of a queue for all processes: 1 to 1,000,000.
@@ -129,10 +148,42 @@ mod tests {
 
     #[test]
     fn names_are_checked() {
-        for good in ["a", "mail.send", "a/b:c@d_e-f", "größe", &"x".repeat(128)] {
+        let good = [
+            "a",
+            "mail.send",
+            "a/b:c@d_e-f",
+            "größe",
+            "½ price",
+            "Bob's \"mail\" \\ #1 (new)",
+            "हिन्दी",
+            "cafe\u{301}",
+            "日本語",
+            "العربية",
+            "🚀",
+            &"x".repeat(128),
+        ];
+        for good in good {
             check_name("queue", good).unwrap();
         }
-        for bad in ["", "a b", "a\0b", "a\n", "a'b", &"x".repeat(129)] {
+        let bad = [
+            "",
+            " ",
+            " a",
+            "a ",
+            "a\0b",
+            "a\n",
+            "a\tb",
+            "a\u{7f}",
+            "a\u{a0}b",
+            "a\u{200b}b",
+            "a\u{202e}b",
+            "a\u{2028}b",
+            "\u{feff}a",
+            "a\u{e000}",
+            "a\u{378}",
+            &"x".repeat(129),
+        ];
+        for bad in bad {
             let error = check_name("queue", bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{bad:?}");
         }

@@ -412,7 +412,7 @@ mod tests {
             NewTask::with_kind("", &()),
             NewTask::with_kind("x".repeat(129), &()),
             task().queue(""),
-            task().queue("a b"),
+            task().queue("a b "),
             task().partition("\n"),
             task().priority(10),
             task().max_attempts(0),
@@ -426,7 +426,7 @@ mod tests {
             task().start_within(Duration::MAX),
             task().retry(RetryPolicy::custom(|_| Duration::ZERO)),
             task().retry(RetryPolicy::fixed(Duration::MAX)),
-            task().tag("no spaces, please"),
+            task().tag("no tabs,\tplease"),
             (0..17).fold(task(), |task, i| task.tag(format!("tag{i}"))),
             task().metadata("k", "v".repeat(4096)),
         ];

@@ -52,8 +52,8 @@ use crate::model::delivery::Delivery;
 /// }
 /// ```
 pub trait Payload: Serialize + DeserializeOwned + 'static {
-    /// Names the handler, across releases: tasks that are already stored carry it. 1 to 128 bytes of letters, digits
-    /// and `_ . : / @ -`.
+    /// Names the handler, across releases: tasks that are already stored carry it. 1 to
+    /// [`MAX_NAME_BYTES`](crate::MAX_NAME_BYTES) bytes of printable characters, as told there.
     const KIND: &'static str;
 
     /// Whether a task of this kind may be started again after an attempt that did not complete it, unless

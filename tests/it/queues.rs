@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use punctual::{Client, EventKind, NewTask, Outcome, Scheduler, TaskState};
+use punctual::{Client, EventKind, Filter, NewTask, Outcome, Scheduler, TaskState};
 
 use crate::kit::{
     DAY, Gate, LONG, Log, MS, OpenOnDrop, Other, Probe, S, Watch, clock, end_of, eventually, file,
@@ -266,4 +266,42 @@ fn instances_on_one_file_share_the_work() {
     }
     assert_eq!(counts.len(), 600);
     assert!(counts.values().all(|count| *count == 1), "each once");
+}
+
+/// Names in scripts that write vowels as marks were refused, and so was an é that was typed on some systems.
+#[test]
+fn names_are_whatever_can_be_printed() {
+    let mut scheduler = Scheduler::in_memory()
+        .queue("हिन्दी", 1)
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .stepped(&clock())
+        .unwrap();
+    let names = [
+        "हिन्दी",
+        "cafe\u{301}",
+        "café",
+        "½",
+        "Bob's \"mail\"",
+        "日本 語",
+        "🚀",
+    ];
+    let mut ids = Vec::new();
+    for name in names {
+        let task = probe(1).queue(name).tag(name).partition(name);
+        ids.push(scheduler.schedule(task).unwrap().id());
+    }
+    scheduler.pause("café").unwrap();
+    assert_eq!(scheduler.drain(), names.len() - 1);
+    for (name, id) in names.iter().zip(&ids) {
+        for filter in [
+            Filter::new().queue(*name),
+            Filter::new().tag(*name),
+            Filter::new().partition(*name),
+        ] {
+            let page = scheduler.list(&filter).unwrap();
+            let found: Vec<_> = page.tasks().iter().map(|task| task.id()).collect();
+            assert_eq!(found, [*id], "{name}: by their bytes");
+        }
+    }
+    assert_eq!(state(&scheduler, ids[2]), TaskState::Pending);
 }
