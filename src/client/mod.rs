@@ -180,7 +180,7 @@ impl Client {
     /// The payload is kept as JSON, at most [`MAX_PAYLOAD_BYTES`](crate::MAX_PAYLOAD_BYTES) (1 MiB). The due time defaults
     /// to now and has microsecond resolution. If a task with the same id is stored, nothing is added and
     /// [`Scheduled::Existing`] says so: scheduling again by the same id is safe, for as long as the task is kept (an ended
-    /// one for its [`Retention`]).
+    /// one for its [`Retention`]). [`Scheduled::Different`] says that the stored task has another kind or payload.
     ///
     /// # Errors
     ///
@@ -262,9 +262,13 @@ impl Client {
                         (None, Some(first)) => error.with_task(first),
                         _ => error,
                     })?;
-            let new = scheduled.iter().filter(|each| each.is_new()).count() as u64;
-            streamed.new += new;
-            streamed.existing += scheduled.len() as u64 - new;
+            for each in scheduled {
+                *match each {
+                    Scheduled::New(_) => &mut streamed.new,
+                    Scheduled::Existing(_) => &mut streamed.existing,
+                    Scheduled::Different(_) => &mut streamed.different,
+                } += 1;
+            }
         }
         Ok(streamed)
     }

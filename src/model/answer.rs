@@ -28,6 +28,7 @@ impl Bulk {
 pub struct Streamed {
     pub(crate) new: u64,
     pub(crate) existing: u64,
+    pub(crate) different: u64,
 }
 
 impl Streamed {
@@ -37,10 +38,17 @@ impl Streamed {
         self.new
     }
 
-    /// Tasks whose id was stored before.
+    /// Tasks that were stored before, by their ids.
     #[must_use]
     pub fn existing_count(self) -> u64 {
         self.existing
+    }
+
+    /// Tasks whose ids were stored before with another kind or payload, as [`Scheduled::Different`](crate::Scheduled::Different)
+    /// tells it.
+    #[must_use]
+    pub fn different_count(self) -> u64 {
+        self.different
     }
 }
 

@@ -122,7 +122,8 @@ impl NewTask {
         self.id
     }
 
-    /// Gives the task an id of the caller's. If a task with that id is stored, nothing is added. Default: a new UUIDv7.
+    /// Gives the task an id of the caller's. If a task with that id is stored, nothing is added, and [`Scheduled`] says whether
+    /// that one is the same. Default: a new UUIDv7.
     pub fn id(mut self, id: impl Into<TaskId>) -> Self {
         self.id = id.into();
         self
@@ -363,14 +364,21 @@ impl fmt::Debug for NewTask {
 /// let id = task.task_id();
 /// assert_eq!(scheduler.schedule(task.clone())?, Scheduled::New(id));
 /// assert_eq!(scheduler.schedule(task)?, Scheduled::Existing(id));
+/// let other = NewTask::with_kind("remind", &8).id(id);
+/// assert_eq!(scheduler.schedule(other)?, Scheduled::Different(id));
 /// # Ok::<(), punctual::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheduled {
     /// The task was stored.
     New(TaskId),
-    /// A task with that id was stored before; nothing was added.
+    /// A task with that id was stored before, of the same kind and with the same payload; nothing was added.
     Existing(TaskId),
+    /// A task with that id was stored before, but of another kind or with another payload; nothing was added or changed.
+    ///
+    /// The payloads are compared as they were encoded. So this also comes for a task whose payload was
+    /// [edited](crate::Client::edit), and for a map that gives its entries in another order each time.
+    Different(TaskId),
 }
 
 impl Scheduled {
@@ -378,7 +386,7 @@ impl Scheduled {
     #[must_use]
     pub fn id(self) -> TaskId {
         match self {
-            Self::New(id) | Self::Existing(id) => id,
+            Self::New(id) | Self::Existing(id) | Self::Different(id) => id,
         }
     }
 

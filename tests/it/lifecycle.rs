@@ -86,6 +86,55 @@ fn scheduling_again_by_the_same_id_makes_no_second_task() {
     assert_eq!(runs.take(), [1]);
 }
 
+/// It was answered as if it were the same, and never ran.
+#[test]
+fn the_same_id_with_another_kind_or_payload_is_told_apart() {
+    let (_dir, path) = file();
+    let scheduler = Scheduler::builder(&path)
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .start()
+        .unwrap();
+    // Due and not due, alone and among others: each is stored in its own way.
+    for delay in [DAY, std::time::Duration::ZERO] {
+        let first = probe(1).after(delay);
+        let id = first.task_id();
+        let mut calls = vec![
+            (first.clone(), Scheduled::New(id)),
+            (probe(1).id(id).priority(1), Scheduled::Existing(id)),
+            (probe(2).id(id), Scheduled::Different(id)),
+            (
+                NewTask::with_kind("other", &1).id(id),
+                Scheduled::Different(id),
+            ),
+            (probe(2).id(id).tag("rare"), Scheduled::Different(id)),
+        ];
+        for (task, answer) in &calls {
+            assert_eq!(scheduler.schedule(task.clone()).unwrap(), *answer);
+        }
+        drop(calls.remove(0));
+        let many = scheduler.schedule_many(calls.iter().map(|call| call.0.clone()));
+        let answers: Vec<Scheduled> = calls.iter().map(|call| call.1).collect();
+        assert_eq!(many.unwrap(), answers);
+        let among_others = (0..20).map(|n| match n {
+            3 => probe(1).id(id),
+            9 => probe(3).id(id),
+            _ => probe(n).after(DAY),
+        });
+        let streamed = scheduler.schedule_stream(among_others).unwrap();
+        let counts = (streamed.new_count(), streamed.existing_count());
+        assert_eq!((counts, streamed.different_count()), ((18, 1), 1));
+        assert_eq!(task(&scheduler, id).payload::<Probe>().unwrap().0, 1);
+    }
+    let twin: TaskId = "01890000-0000-7000-8000-000000000007".parse().unwrap();
+    let twins = [1, 2, 1].map(|n| probe(n).id(twin));
+    let [new, different, existing] = scheduler.schedule_many(twins).unwrap()[..] else {
+        panic!("three answers")
+    };
+    assert!(matches!(new, Scheduled::New(_)));
+    assert!(matches!(different, Scheduled::Different(_)));
+    assert!(matches!(existing, Scheduled::Existing(_)));
+}
+
 #[test]
 fn many_tasks_are_scheduled_in_one_call_and_answered_in_their_order() {
     let scheduler = Scheduler::in_memory().start().unwrap();

@@ -46,7 +46,7 @@ const INSERT_HANDFUL: &str =
 
 const HANDFUL: usize = 8;
 
-const SEQ: &str = "SELECT seq FROM punctual_task WHERE id = :id";
+const STORED: &str = "SELECT seq, checksum FROM punctual_task WHERE id = :id";
 
 const INSERT_PAYLOAD: &str = "INSERT INTO punctual_payload (seq, payload) VALUES (:seq, :payload)";
 
@@ -86,10 +86,27 @@ pub(super) fn insert(tx: &mut Tx<'_>, tasks: &[&Insert]) -> rusqlite::Result<Vec
                 }
                 Scheduled::New(task.id)
             }
-            None => Scheduled::Existing(task.id),
+            None => stored_before(tx, task)?.1,
         });
     }
     Ok(answers)
+}
+
+/// The row of the task that is stored with the id of `task`, and whether it is the same.
+fn stored_before(tx: &Tx<'_>, task: &Insert) -> rusqlite::Result<(Option<i64>, Scheduled)> {
+    let id = task.id.as_bytes();
+    let stored: Option<(i64, i64)> = tx
+        .conn
+        .prepare_cached(STORED)?
+        .query_row([&id[..]], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(match stored {
+        Some((seq, sum)) if sum == checksum(id, &task.kind, &task.payload) => {
+            (Some(seq), Scheduled::Existing(task.id))
+        }
+        Some((seq, _)) => (Some(seq), Scheduled::Different(task.id)),
+        None => (None, Scheduled::Existing(task.id)),
+    })
 }
 
 /// Stores a task that is due as claimed already, by one write of its row, if a worker waits for one and it is the best of
@@ -111,7 +128,7 @@ pub(super) fn insert_claimed(
     }
     let claim_no = tx.draw(0);
     let Some(seq) = write(tx, id, task, Some(claim_no))? else {
-        return Ok(Some((Scheduled::Existing(task.id), None)));
+        return Ok(Some((stored_before(tx, task)?.1, None)));
     };
     tx.event(id, task.id, EventKind::Claimed);
     let claim = Claim {
@@ -248,23 +265,19 @@ fn insert_handful(
     // Each row's number is one more than that of the row before.
     let before = tx.conn.last_insert_rowid() - added as i64;
     for (index, (task, lane)) in handful.iter().zip(lanes).enumerate() {
-        let is_new = added == HANDFUL || {
+        let mut answer = Scheduled::New(task.id);
+        if added < HANDFUL {
             let twin = handful[..index].iter().any(|other| other.id == task.id);
-            let mut seq = tx.conn.prepare_cached(SEQ)?;
-            let seq: Option<i64> = seq
-                .query_row([&task.id.as_bytes()[..]], |row| row.get(0))
-                .optional()?;
-            added > 0 && seq.is_some_and(|seq| seq > before) && !twin
-        };
-        if is_new {
+            let (seq, stored) = stored_before(tx, task)?;
+            if added == 0 || twin || seq.is_none_or(|seq| seq <= before) {
+                answer = stored;
+            }
+        }
+        if answer.is_new() {
             tx.pending(lane, task.priority, task.scheduled_at);
             tx.event_at(lane, task.id, EventKind::Scheduled, task.created_at);
         }
-        answers.push(if is_new {
-            Scheduled::New(task.id)
-        } else {
-            Scheduled::Existing(task.id)
-        });
+        answers.push(answer);
     }
     Ok(())
 }

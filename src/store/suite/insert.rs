@@ -70,9 +70,21 @@ fn an_id_that_is_stored_answers_existing_and_changes_nothing(kit: &mut Kit) {
         tags: vec!["other".into()],
         ..first
     };
-    let scheduled = kit.insert_all(vec![again, task()]);
-    assert_eq!(scheduled[0], Scheduled::Existing(id));
+    let same = Insert {
+        id,
+        priority: 9,
+        ..task()
+    };
+    let other_kind = Insert {
+        id,
+        kind: "another".into(),
+        ..task()
+    };
+    let scheduled = kit.insert_all(vec![again, task(), same, other_kind]);
+    assert_eq!(scheduled[0], Scheduled::Different(id));
     assert!(scheduled[1].is_new(), "the others of the call are stored");
+    assert_eq!(scheduled[2], Scheduled::Existing(id));
+    assert_eq!(scheduled[3], Scheduled::Different(id));
     let task = kit.task(id);
     assert_eq!((task.payload_json(), task.priority()), (&b"null"[..], 5));
     assert!(task.tags().is_empty());
