@@ -10,7 +10,7 @@ use crate::id::TaskId;
 use crate::model::answer::{Bulk, Cancel};
 use crate::model::edit::Edit;
 use crate::model::filter::Filter;
-use crate::model::op::{Action, Op};
+use crate::model::op::{Action, Op, Patch};
 
 impl Client {
     /// Cancels a task.
@@ -80,7 +80,36 @@ impl Client {
     /// # Ok::<(), punctual::Error>(())
     /// ```
     pub fn retry(&self, id: impl Into<TaskId>) -> Result<()> {
-        self.write(write::change(id.into(), Ok(Action::Retry)))
+        self.write(write::change(
+            id.into(),
+            Ok(Action::Retry(Patch::default())),
+        ))
+    }
+
+    /// Makes a task that has ended pending again, as [`retry`](Self::retry) does, and changes it in the same commit: no attempt
+    /// runs with what it was before.
+    ///
+    /// # Errors
+    ///
+    /// As [`retry`](Self::retry) and [`edit`](Self::edit).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{Edit, NewTask, Payload, Scheduler};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Remind { user: u64 }
+    /// # impl Payload for Remind { const KIND: &'static str = "remind"; }
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let task = scheduler.schedule(NewTask::with_kind("remind", "nobody"))?.id();
+    /// scheduler.cancel(task)?;
+    /// scheduler.retry_with(task, Edit::new().payload(&Remind { user: 7 }))?;
+    /// assert_eq!(scheduler.get(task)?.unwrap().payload::<Remind>()?.user, 7);
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    pub fn retry_with(&self, id: impl Into<TaskId>, edit: Edit) -> Result<()> {
+        self.write(write::change(id.into(), edit.prepare().map(Action::Retry)))
     }
 
     /// Changes a pending task.
@@ -158,7 +187,17 @@ impl Client {
     ///
     /// As [`cancel_all`](Self::cancel_all).
     pub fn retry_all(&self, filter: &Filter) -> Result<Bulk> {
-        self.change_all(filter, &Action::Retry)
+        self.change_all(filter, &Action::Retry(Patch::default()))
+    }
+
+    /// Makes all matching tasks that have ended pending again and changes them, in commits of up to 500. Tasks of another kind
+    /// than a new payload's are left as they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`cancel_all`](Self::cancel_all).
+    pub fn retry_all_with(&self, filter: &Filter, edit: Edit) -> Result<Bulk> {
+        self.change_all(filter, &Action::Retry(edit.prepare()?))
     }
 
     /// Changes all matching pending tasks, in commits of up to 500. Tasks of another kind than a new payload's are left as

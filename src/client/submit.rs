@@ -13,7 +13,7 @@ use crate::id::TaskId;
 use crate::model::answer::Cancel;
 use crate::model::edit::Edit;
 use crate::model::new_task::{NewTask, Scheduled};
-use crate::model::op::{Action, Reply};
+use crate::model::op::{Action, Patch, Reply};
 use crate::store::Ticket;
 
 /// The writes of a [`Client`] without waiting: each returns a [`Receipt`].
@@ -73,7 +73,15 @@ impl Submit<'_> {
 
     /// As [`Client::retry`].
     pub fn retry(self, id: impl Into<TaskId>) -> Receipt<()> {
-        self.send(write::change(id.into(), Ok(Action::Retry)))
+        self.send(write::change(
+            id.into(),
+            Ok(Action::Retry(Patch::default())),
+        ))
+    }
+
+    /// As [`Client::retry_with`].
+    pub fn retry_with(self, id: impl Into<TaskId>, edit: Edit) -> Receipt<()> {
+        self.send(write::change(id.into(), edit.prepare().map(Action::Retry)))
     }
 
     /// As [`Client::edit`].

@@ -277,7 +277,8 @@ pub(crate) enum Action {
     /// The new due time.
     Reschedule(Timestamp),
     RunNow,
-    Retry,
+    /// With a change of the task at the same time; the empty one changes nothing.
+    Retry(Patch),
     Edit(Patch),
 }
 
@@ -286,18 +287,25 @@ impl Action {
     pub(crate) fn allows(&self, state: TaskState) -> bool {
         match self {
             Self::Cancel => !state.is_final(),
-            Self::Delete | Self::Retry => state.is_final(),
+            Self::Delete | Self::Retry(_) => state.is_final(),
             Self::Reschedule(_) | Self::RunNow | Self::Edit(_) => state == TaskState::Pending,
         }
     }
 }
 
-/// A checked change of a pending task.
+/// A checked change of a task.
 #[derive(Clone, Default)]
 pub(crate) struct Patch {
     pub(crate) payload: Option<(String, Vec<u8>)>,
     pub(crate) priority: Option<u8>,
     pub(crate) max_attempts: Option<u32>,
+}
+
+impl Patch {
+    /// Whether it changes nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.payload.is_none() && self.priority.is_none() && self.max_attempts.is_none()
+    }
 }
 
 /// Shows no payload.

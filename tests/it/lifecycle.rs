@@ -135,6 +135,46 @@ fn the_same_id_with_another_kind_or_payload_is_told_apart() {
     assert!(matches!(existing, Scheduled::Existing(_)));
 }
 
+/// Its queue had to be paused for it, or it ran once more with what had failed.
+#[test]
+fn a_failed_task_is_repaired_and_retried_in_one_call() {
+    let mut scheduler = Scheduler::in_memory()
+        .handler_fn(|Probe(n), _cx| match n {
+            1 => Err(punctual::Failure::fatal("one is wrong")),
+            n => Outcome::with(&n),
+        })
+        .stepped(&clock())
+        .unwrap();
+    let tasks = scheduler.schedule_many((0..4).map(|_| probe(1).tag("x")));
+    let ids: Vec<TaskId> = tasks.unwrap().iter().map(|each| each.id()).collect();
+    scheduler.drain();
+    let repaired = |n| Edit::new().payload(&Probe(n)).priority(2).max_attempts(7);
+    scheduler.retry_with(ids[0], repaired(2)).unwrap();
+    let receipt = scheduler.submit().retry_with(ids[1], repaired(3));
+    receipt.wait().unwrap();
+    let wrong = scheduler.retry_with(ids[2], Edit::new().payload(&Other(1)));
+    assert_eq!(wrong.unwrap_err().kind(), ErrorKind::Payload);
+    assert_eq!(
+        state(&scheduler, ids[2]),
+        TaskState::Failed,
+        "nothing was done"
+    );
+    let running = scheduler.retry_with(ids[0], repaired(9));
+    assert_eq!(running.unwrap_err().kind(), ErrorKind::State);
+    assert_eq!(scheduler.drain(), 2);
+    for (id, n) in [(ids[0], 2), (ids[1], 3)] {
+        let task = task(&scheduler, id);
+        assert_eq!(task.result::<u32>().unwrap(), Some(n));
+        assert_eq!((task.priority(), task.max_attempts()), (2, 7));
+    }
+    let failed = Filter::new().tag("x").state(TaskState::Failed);
+    let bulk = scheduler.retry_all_with(&failed, repaired(4)).unwrap();
+    assert_eq!((bulk.matched(), bulk.changed()), (2, 2));
+    assert_eq!(scheduler.drain(), 2);
+    assert_eq!(scheduler.count(&failed).unwrap(), 0);
+    assert_eq!(state(&scheduler, ids[3]), TaskState::Completed);
+}
+
 #[test]
 fn many_tasks_are_scheduled_in_one_call_and_answered_in_their_order() {
     let scheduler = Scheduler::in_memory().start().unwrap();

@@ -121,7 +121,7 @@ fn apply(tx: &mut Tx<'_>, task: &Found, action: &Action) -> rusqlite::Result<Cha
         }
         Action::Reschedule(at) => reschedule(tx, task, *at),
         Action::RunNow => reschedule(tx, task, tx.now),
-        Action::Retry => retry(tx, task),
+        Action::Retry(edit) => retry(tx, task, edit),
         Action::Edit(edit) => edit_one(tx, task, edit),
     }
 }
@@ -188,7 +188,10 @@ const RETRY: &str = "
         finished_at = NULL, expires_at = NULL, cancel_requested_at = NULL, extras = extras & ~20
     WHERE seq = :seq AND state IN (20, 30, 40)";
 
-fn retry(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
+fn retry(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
+    if !is_of_kind(tx, task, edit) {
+        return Ok(Changed::WrongKind);
+    }
     // It gets another chance among the innocent, too.
     let lane = match tx.lane(task.lane) {
         Some(lane) if lane.class == Class::Suspect => {
@@ -214,7 +217,23 @@ fn retry(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
     }
     tx.pending(lane, task.priority, tx.now);
     tx.event(lane, task.id, EventKind::Retried);
+    if !edit.is_empty() {
+        let retried = Found {
+            lane,
+            scheduled_at: tx.now.micros(),
+            ..*task
+        };
+        return edit_one(tx, &retried, edit);
+    }
     Ok(Changed::Applied)
+}
+
+/// Whether the task is of the kind of the new payload, if there is one.
+fn is_of_kind(tx: &Tx<'_>, task: &Found, edit: &Patch) -> bool {
+    match &edit.payload {
+        Some((kind, _)) => tx.lane(task.lane).is_none_or(|lane| *lane.kind == **kind),
+        None => true,
+    }
 }
 
 const EDIT: &str = "
@@ -233,10 +252,10 @@ const KEEP_PAYLOAD: &str =
 const DROP_PAYLOAD: &str = "DELETE FROM punctual_payload WHERE seq = :seq";
 
 fn edit_one(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
+    if !is_of_kind(tx, task, edit) {
+        return Ok(Changed::WrongKind);
+    }
     if let Some((kind, payload)) = &edit.payload {
-        if tx.lane(task.lane).is_some_and(|lane| *lane.kind != **kind) {
-            return Ok(Changed::WrongKind);
-        }
         let inline = payload.len() <= MAX_INLINE_BYTES;
         tx.conn.prepare_cached(EDIT_PAYLOAD)?.execute(params![
             inline.then_some(payload),

@@ -64,7 +64,7 @@ fn every_action_in_every_state(kit: &mut Kit) {
         ),
         (
             "retry",
-            &|| Action::Retry,
+            &|| Action::Retry(Patch::default()),
             [pending, running, Applied, Applied, Applied],
         ),
         (
@@ -143,7 +143,10 @@ fn a_deleted_task_is_gone(kit: &mut Kit) {
     let id = kit.in_state(TaskState::Completed);
     kit.change(id, Action::Delete);
     assert!(kit.find(id).is_none());
-    assert_eq!(kit.change(id, Action::Retry), Changed::NotFound);
+    assert_eq!(
+        kit.change(id, Action::Retry(Patch::default())),
+        Changed::NotFound
+    );
     assert!(kit.insert_all(vec![Insert { id, ..task() }])[0].is_new());
 }
 
@@ -181,7 +184,7 @@ fn a_retried_task_has_all_its_attempts_before_it_and_its_history_behind_it(kit: 
     kit.settle(&claim, error());
     assert_eq!(kit.state(id), TaskState::Failed);
     kit.later(100 * S);
-    kit.change(id, Action::Retry);
+    kit.change(id, Action::Retry(Patch::default()));
     let task = kit.task(id);
     assert_eq!((task.state(), task.attempt()), (TaskState::Pending, 0));
     assert_eq!((task.start_by(), task.finished_at()), (None, None));
@@ -202,7 +205,7 @@ fn a_retried_task_is_no_suspect(kit: &mut Kit) {
     assert_eq!((claim.id, claim.crashes), (id, 1));
     assert_eq!(claim.fence.instance, instance);
     kit.settle(&claim, done());
-    kit.change(id, Action::Retry);
+    kit.change(id, Action::Retry(Patch::default()));
     kit.insert(task());
     let claims = kit.claim(9);
     assert_eq!((claims[0].id, claims[0].crashes), (id, 0));

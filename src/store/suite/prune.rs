@@ -4,7 +4,7 @@ use super::insert::rows;
 use super::{Kit, MICRO, NOW, S, done, error, json, on_every_backend, on_files, returned, task};
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
-use crate::model::op::{Action, Changed, Insert, Op};
+use crate::model::op::{Action, Changed, Insert, Op, Patch};
 use crate::model::outcome::Outcome;
 use crate::model::retention::{Cutoffs, Retention};
 use crate::model::settle::End;
@@ -84,7 +84,7 @@ fn what_has_not_ended_is_never_pruned(kit: &mut Kit) {
     // One that ended once and was tried again is as alive as any other.
     let claim = kit.claim_one();
     kit.settle(&claim, done());
-    kit.change(pending, Action::Retry);
+    kit.change(pending, Action::Retry(Patch::default()));
     assert_eq!(prune(kit, everything(), 99), 0);
     assert_eq!(kit.state(running), TaskState::Running);
     assert_eq!(kit.state(pending), TaskState::Pending);
@@ -303,7 +303,7 @@ fn a_deleted_task_leaves_nothing_behind(kit: &mut Kit) {
 
 fn an_edited_or_retried_task_leaves_no_row_that_nobody_owns(kit: &mut Kit) {
     let id = with_everything(kit, TaskState::Completed);
-    kit.change(id, Action::Retry);
+    kit.change(id, Action::Retry(Patch::default()));
     for table in ["result", "progress"] {
         assert_eq!(rows(kit, table), 0, "{table}");
     }

@@ -8,7 +8,7 @@ use crate::error::ErrorKind;
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::delivery::Delivery;
-use crate::model::op::{Action, Changed, Insert, Op, Rescued, Settled, Started};
+use crate::model::op::{Action, Changed, Insert, Op, Patch, Rescued, Settled, Started};
 use crate::model::query::Query;
 use crate::model::settle::Claim;
 use crate::model::task::{Options, TaskState};
@@ -115,7 +115,10 @@ fn p5_what_is_delivered_at_most_once_is_not_started_again_after_a_crash(kit: &mu
     kit.rescue(claim.fence.instance, Started::All);
     assert_eq!(kit.task(id).error(), Some("interrupted"));
     // Somebody takes the responsibility.
-    assert_eq!(kit.change(id, Action::Retry), Changed::Applied);
+    assert_eq!(
+        kit.change(id, Action::Retry(Patch::default())),
+        Changed::Applied
+    );
     let claim = kit.claim_one();
     assert_eq!(kit.settle(&claim, error()), Settled::Applied);
     assert_eq!(kit.state(id), TaskState::Failed, "once more, and no more");
