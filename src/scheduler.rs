@@ -548,9 +548,12 @@ impl Scheduler {
     /// What still runs then goes on, stays this process's, and is settled when it returns; nothing new starts. Clients of
     /// the file stay usable. A second call waits again.
     ///
+    /// Inside a handler it waits for that very handler: for the whole `timeout`, after which it asks the handler to stop and counts
+    /// it as still running. A handler that wants the scheduler to end should have another thread shut it down, and return.
+    ///
     /// # Errors
     ///
-    /// None at present.
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked) in a child of the process that started the scheduler.
     ///
     /// # Example
     ///

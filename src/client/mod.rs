@@ -408,6 +408,11 @@ impl Client {
     ///
     /// An end in this process wakes it; one in another process it looks for, every 5 to 250 ms: it may be an eighth late.
     ///
+    /// Inside a handler it keeps that handler's worker. If all workers wait so for tasks that have not been started, none is left
+    /// to start them, and each wait ends with its timeout: with one worker that is every wait for a pending task of the same
+    /// scheduler. Better schedule the rest of the work as a further task, or return [`Outcome::snooze`](crate::Outcome::snooze)
+    /// and look again then.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::NotFound`] if there is no such task, or it was deleted meanwhile.

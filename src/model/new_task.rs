@@ -154,6 +154,9 @@ impl NewTask {
     }
 
     /// 0 to 9; of the due tasks of a queue, lower ones run first. Default: 5.
+    ///
+    /// The order is strict: while tasks of a lower value keep the workers busy, those of a higher one wait, for ever if that
+    /// never ends. Queues do not: they take turns. So what must not be held up belongs in a queue of its own.
     pub fn priority(mut self, priority: u8) -> Self {
         self.priority = priority;
         self

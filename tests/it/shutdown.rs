@@ -306,3 +306,33 @@ fn a_stepped_scheduler_gives_back_what_it_holds_when_it_is_dropped() {
         "they are there to be run"
     );
 }
+
+#[test]
+fn a_wait_for_what_no_worker_is_left_to_run_ends_with_its_timeout_and_a_shutdown_inside_with_its_own()
+ {
+    let (told, heard) = std::sync::mpsc::channel();
+    let own = Arc::new(std::sync::OnceLock::<Scheduler>::new());
+    let inside = Arc::downgrade(&own);
+    let scheduler = Scheduler::in_memory()
+        .workers(1)
+        .handler_fn(move |Probe(n), cx| {
+            if n == 0 {
+                let pending = cx.client().schedule(probe(1))?.id();
+                let waited = cx.client().wait(pending, 20 * MS)?;
+                let own = inside.upgrade().expect("the test waits");
+                let scheduler = own.get().expect("it was started");
+                let ended = scheduler.shutdown(20 * MS)?;
+                let told_to = cx.stop_reason();
+                told.send((waited.is_none(), ended.still_running(), told_to))?;
+            }
+            Ok(Outcome::done())
+        })
+        .start()
+        .unwrap();
+    own.set(scheduler).unwrap();
+    own.get().unwrap().schedule(probe(0)).unwrap();
+    let (timed_out, still_running, told_to) = heard.recv_timeout(LONG).unwrap();
+    assert!(timed_out);
+    assert_eq!(still_running, 1, "the handler itself");
+    assert_eq!(told_to, Some(StopReason::ShuttingDown));
+}
