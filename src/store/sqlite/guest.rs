@@ -13,7 +13,7 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
 use crate::store::sqlite::batch::apply_checked;
-use crate::store::sqlite::open::identity;
+use crate::store::sqlite::identity;
 use crate::store::sqlite::tx::{Done, Tx};
 use crate::store::sqlite::{SqliteStore, fault, schema};
 use crate::time::Timestamp;

@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::Started;
 use crate::model::settle::Fence;
+use crate::store::sqlite::identity;
 use crate::store::sqlite::ledger::process::{Boot, Process};
-use crate::store::sqlite::open::identity;
 use crate::wake::lock;
 
 /// Bytes of a cell: the row and the claim number, little-endian.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::store::sqlite::fault;
-use crate::store::sqlite::open::log_of;
+use crate::store::sqlite::paths::log_of;
 use crate::store::sqlite::turn::Turn;
 use crate::store::sqlite::watch::notice::{Bell, Notice};
 use crate::tell::tell;

@@ -1,0 +1,72 @@
+//! Which file a path names, to notice that it was moved, deleted or replaced.
+
+use std::fs::Metadata;
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Device and inode; 0 where the system has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    pub(super) fn inode(self) -> u64 {
+        self.inode
+    }
+}
+
+#[cfg(unix)]
+pub(super) fn of(metadata: &Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    Identity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn of(_metadata: &Metadata) -> Identity {
+    Identity {
+        device: 0,
+        inode: 0,
+    }
+}
+
+#[cfg(unix)]
+pub(super) fn links(metadata: &Metadata) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Some(metadata.nlink())
+}
+
+#[cfg(not(unix))]
+pub(super) fn links(_metadata: &Metadata) -> Option<u64> {
+    None
+}
+
+pub(super) fn at(path: &Path) -> Result<Identity> {
+    std::fs::metadata(path)
+        .map(|metadata| of(&metadata))
+        .map_err(|error| {
+            Error::new(
+                ErrorKind::Replaced,
+                format!("{} was moved or deleted", path.display()),
+            )
+            .with_source(error)
+        })
+}
+
+/// # Errors
+///
+/// `Replaced` if the path no longer names the file it named.
+pub(super) fn check(path: &Path, expected: Identity) -> Result<()> {
+    if at(path)? == expected {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Replaced,
+        format!("{} was replaced by another file", path.display()),
+    ))
+}

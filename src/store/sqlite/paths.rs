@@ -1,0 +1,203 @@
+//! Where a database file may be, and the names of what SQLite keeps beside it.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::sqlite::identity;
+
+pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
+    let shown = path.display();
+    let text = path.to_string_lossy();
+    if text.is_empty() {
+        return Err(Error::invalid("the path is empty"));
+    }
+    if text.contains('\0') {
+        return Err(Error::invalid("the path has a NUL character"));
+    }
+    if text.starts_with("file:") || text.starts_with(":memory:") {
+        return Err(Error::invalid(format!(
+            "{shown} is a SQLite URI or special name, not a path; for a database in memory use in_memory()"
+        )));
+    }
+    match fs::canonicalize(path) {
+        Ok(resolved) => {
+            let metadata = fs::metadata(&resolved).map_err(|error| unreadable(path, error))?;
+            if metadata.is_dir() {
+                return Err(Error::invalid(format!("{shown} is a directory")));
+            }
+            if !metadata.is_file() {
+                return Err(Error::invalid(format!("{shown} is not a regular file")));
+            }
+            if let Some(links) = identity::links(&metadata)
+                && links > 1
+            {
+                return Err(Error::invalid(format!(
+                    "{shown} has {links} names (hard links): through two of them SQLite would lose data"
+                )));
+            }
+            Ok(resolved)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let name = path
+                .file_name()
+                .ok_or_else(|| Error::invalid(format!("{shown} names no file")))?;
+            let folder = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            let folder = fs::canonicalize(folder).map_err(|error| unreadable(folder, error))?;
+            Ok(folder.join(name))
+        }
+        Err(error) => Err(unreadable(path, error)),
+    }
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::PermissionDenied => ErrorKind::ReadOnly,
+        _ => ErrorKind::Invalid,
+    };
+    Error::new(kind, format!("cannot open {}", path.display())).with_source(error)
+}
+
+/// Where SQLite keeps the log of a file.
+pub(super) fn log_of(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push("-wal");
+    PathBuf::from(name)
+}
+
+/// Creates the file with access for its owner only; SQLite gives its log the same mode. An existing file is never
+/// opened here: closing it again would drop the locks that SQLite holds on it in this process.
+pub(super) fn create(path: &Path) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => {
+            let kind = match error.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    ErrorKind::ReadOnly
+                }
+                io::ErrorKind::StorageFull => ErrorKind::Full,
+                _ => ErrorKind::Storage,
+            };
+            Err(Error::new(kind, format!("cannot create {}", path.display())).with_source(error))
+        }
+    }
+}
+
+/// Refuses file systems on which another machine could have the file open: SQLite's log is shared memory.
+#[cfg(target_os = "linux")]
+pub(super) fn check_file_system(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    // One that cannot be asked will fail when the file is opened.
+    let Ok(stat) = rustix::fs::statfs(folder) else {
+        return Ok(());
+    };
+    // Its type differs between targets; every one of them fits.
+    match network_file_system(i128::from(stat.f_type)) {
+        None => Ok(()),
+        Some(name) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{} is on a network file system ({name}), where SQLite's log does not work",
+                path.display()
+            ),
+        )),
+    }
+}
+
+/// The name of a file system of that magic number (statfs(2)), if other machines can share it.
+#[cfg(target_os = "linux")]
+fn network_file_system(magic: i128) -> Option<&'static str> {
+    Some(match magic & 0xffff_ffff {
+        0x6969 => "NFS",
+        0x517b => "SMB",
+        0xff53_4d42 => "CIFS",
+        0xfe53_4d42 => "SMB2",
+        0x0102_1997 => "9p",
+        0x5346_414f => "AFS",
+        0x00c3_6400 => "Ceph",
+        0x7375_7245 => "Coda",
+        0x6573_5546 => "FUSE",
+        _ => return None,
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn check_file_system(_path: &Path) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Settings;
+    use crate::store::sqlite::open::Opener;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn network_file_systems_are_known_by_their_number() {
+        assert_eq!(network_file_system(0x6969), Some("NFS"));
+        // Some targets extend the sign.
+        assert_eq!(network_file_system(0xffff_ffff_ff53_4d42), Some("CIFS"));
+        assert_eq!(network_file_system(0xef53), None, "ext4");
+        assert_eq!(network_file_system(0x0102_1994), None, "tmpfs");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_folder_that_cannot_be_written_is_read_only() {
+        // Nobody can create a file there, root neither.
+        let error = Opener::new(Path::new("/sys/punctual.db"), &Settings::new(false)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    }
+
+    #[test]
+    fn paths_that_are_no_files_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = |name: &str| dir.path().join(name);
+        let missing = inside("missing").join("x.db");
+        for bad in [
+            Path::new(""),
+            Path::new(":memory:"),
+            Path::new("file:x.db?mode=memory"),
+            Path::new("a\0b"),
+            dir.path(),
+            missing.as_path(),
+            Path::new("/dev/null"),
+            Path::new("/"),
+        ] {
+            let error = Opener::new(bad, &Settings::new(false)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{bad:?}: {error}");
+        }
+        assert!(!inside("missing").exists(), "nothing was created");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_second_name_of_a_file_is_refused_and_a_symlink_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link, hard) = (
+            dir.path().join("a.db"),
+            dir.path().join("l.db"),
+            dir.path().join("h.db"),
+        );
+        let opener = Opener::new(&file, &Settings::new(false)).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(
+            Opener::new(&link, &Settings::new(false)).unwrap().path,
+            opener.path
+        );
+        std::fs::hard_link(&file, &hard).unwrap();
+        let error = Opener::new(&hard, &Settings::new(false)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("hard link"), "{error}");
+    }
+}
