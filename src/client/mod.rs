@@ -144,7 +144,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for a path that is no place for a file, [`ErrorKind::Corrupt`] for a file that is no
+    /// [`ErrorKind::Invalid`] for a path that is no place for a file, and for a file that has a second name: one that is
+    /// mounted alone (mount its folder instead) or has hard links, or whose log (`-wal`, `-shm`) or folder of lock files
+    /// (`.punctual`) is a link or a mount of something elsewhere. [`ErrorKind::Corrupt`] for a file that is no
     /// database, [`ErrorKind::ReadOnly`] if it cannot be written, [`ErrorKind::Version`] if its schema is newer than
     /// this crate's, [`ErrorKind::Unsupported`] on a network file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {

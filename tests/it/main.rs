@@ -28,6 +28,8 @@ mod process_kit;
 #[cfg(target_os = "linux")]
 mod process_limit;
 #[cfg(target_os = "linux")]
+mod process_mount;
+#[cfg(target_os = "linux")]
 mod process_once;
 #[cfg(target_os = "linux")]
 mod process_order;

@@ -13,6 +13,7 @@ mod identity;
 mod insert;
 mod lanes;
 mod ledger;
+mod mounts;
 mod open;
 mod paths;
 #[cfg(test)]

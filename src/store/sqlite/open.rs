@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Settings;
 use crate::store::sqlite::courtesy::Courtesy;
 use crate::store::sqlite::fault;
-use crate::store::sqlite::paths::{check_file_system, create, resolve};
+use crate::store::sqlite::paths::{check_beside, check_file_system, create, resolve};
 use crate::time::{Deadline, Stopwatch, pause};
 
 /// How much an acknowledged call survives.
@@ -59,6 +59,7 @@ impl Opener {
         check_version(rusqlite::version_number())?;
         let path = resolve(path)?;
         check_file_system(&path)?;
+        check_beside(&path)?;
         create(&path)?;
         Ok(Self {
             courtesy: Courtesy::new(&path),

@@ -1,11 +1,28 @@
-//! Where a database file may be, and the names of what SQLite keeps beside it.
+//! Where a database file may be, and what lies beside it.
+//!
+//! A database is three things that every process has to find together: the file, SQLite's log (`-wal` and its index,
+//! `-shm`) and the folder of the lock files (`.punctual`). The last two are found by the file's name. A second name of the
+//! file leads to another log and other locks: commits are lost, and a task runs in two processes at once. So the file must
+//! have one name, and what lies beside it must be there itself, not a link or a mount of something elsewhere.
+//!
+//! What is refused: a file that is mounted alone or has hard links, and the same of its log; a log or a lock folder that is
+//! a symbolic link, a mount point, or of the wrong type.
+//!
+//! What is harmless, and so allowed: a symbolic link to the file or on the way to it, since the path is resolved first, and
+//! all processes use the resolved one; a folder that is mounted in several places, since the log and the locks are in it
+//! and come along; names that differ in case on a file system that ignores case, since it ignores it for the other names
+//! as well; a lock folder with a device number of its own (a subvolume) that is no mount point, since its name leads every
+//! process to the same place.
+//!
+//! All this is checked when a file is opened. A name that is added later does not harm those who have the file open, for
+//! they keep their log: the process that comes by the new name is the one that is refused.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::sqlite::identity;
+use crate::store::sqlite::{identity, ledger, mounts};
 
 pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
     let shown = path.display();
@@ -30,11 +47,9 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
             if !metadata.is_file() {
                 return Err(Error::invalid(format!("{shown} is not a regular file")));
             }
-            if let Some(links) = identity::links(&metadata)
-                && links > 1
-            {
+            if let Some(fault) = second_name(&resolved, &metadata) {
                 return Err(Error::invalid(format!(
-                    "{shown} has {links} names (hard links): through two of them SQLite would lose data"
+                    "{shown} {fault}: under another name it has another log, and commits would be lost; {ONE_NAME}"
                 )));
             }
             Ok(resolved)
@@ -62,10 +77,79 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
     Error::new(kind, format!("cannot open {}", path.display())).with_source(error)
 }
 
+const ONE_NAME: &str = "mount the folder, not the file, and link to it by symbolic links only";
+
+/// What gives a file a further name, as the rest of a sentence that begins with its path.
+fn second_name(path: &Path, metadata: &Metadata) -> Option<String> {
+    match identity::links(metadata) {
+        Some(links) if links > 1 => return Some(format!("has {links} names (hard links)")),
+        _ => {}
+    }
+    // A system that does not answer has no such mounts, or hides them.
+    mounts::is_mount_point(path)
+        .unwrap_or(false)
+        .then(|| "is a mount point of its own".to_owned())
+}
+
+/// Checks what lies beside a database file, if it is there yet.
+///
+/// # Errors
+///
+/// `Invalid` if the log or the lock folder is kept somewhere else, or is of the wrong type.
+pub(super) fn check_beside(file: &Path) -> Result<()> {
+    for suffix in ["-wal", "-shm", "-journal"] {
+        check_companion(file, &beside(file, suffix), |path, metadata| {
+            if !metadata.is_file() {
+                return Some("is not a regular file".to_owned());
+            }
+            second_name(path, metadata)
+        })?;
+    }
+    check_companion(file, &ledger::folder(file), |path, metadata| {
+        if !metadata.is_dir() {
+            return Some("is not a folder".to_owned());
+        }
+        // Any folder has several links.
+        mounts::is_mount_point(path)
+            .unwrap_or(false)
+            .then(|| "is a mount point of its own".to_owned())
+    })
+}
+
+fn check_companion(
+    file: &Path,
+    companion: &Path,
+    fault: impl Fn(&Path, &Metadata) -> Option<String>,
+) -> Result<()> {
+    let metadata = match fs::symlink_metadata(companion) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(unreadable(companion, error)),
+    };
+    let fault = if metadata.is_symlink() {
+        Some("is a symbolic link".to_owned())
+    } else {
+        fault(companion, &metadata)
+    };
+    match fault {
+        None => Ok(()),
+        Some(fault) => Err(Error::invalid(format!(
+            "cannot open {}: {} {fault}, so processes may not find the same log and locks; {ONE_NAME}",
+            file.display(),
+            companion.display(),
+        ))),
+    }
+}
+
 /// Where SQLite keeps the log of a file.
 pub(super) fn log_of(file: &Path) -> PathBuf {
+    beside(file, "-wal")
+}
+
+/// The file's path with something added to its name.
+fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
-    name.push("-wal");
+    name.push(suffix);
     PathBuf::from(name)
 }
 
@@ -199,5 +283,46 @@ mod tests {
         let error = Opener::new(&hard, &Settings::new(false)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains("hard link"), "{error}");
+    }
+
+    /// A log or a lock folder that is somewhere else is not the one that other processes find.
+    #[cfg(unix)]
+    #[test]
+    fn p1_a_log_or_lock_folder_that_lies_elsewhere_is_refused() {
+        use std::os::unix::fs::symlink;
+        let elsewhere = tempfile::tempdir().unwrap();
+        let target = elsewhere.path().join("target");
+        fs::write(&target, "").unwrap();
+        type Make = fn(&Path, &Path);
+        let link: Make = |target, at| symlink(target, at).unwrap();
+        let hard: Make = |target, at| fs::hard_link(target, at).unwrap();
+        let folder: Make = |_, at| fs::create_dir(at).unwrap();
+        let file: Make = |_, at| fs::write(at, "").unwrap();
+        let dangling: Make = |_, at| symlink("nowhere", at).unwrap();
+        let linked_folder: Make = |target, at| symlink(target.parent().unwrap(), at).unwrap();
+        for (suffix, make, words) in [
+            ("-wal", link, "is a symbolic link"),
+            ("-wal", hard, "has 2 names"),
+            ("-wal", folder, "is not a regular file"),
+            ("-wal", dangling, "is a symbolic link"),
+            ("-shm", link, "is a symbolic link"),
+            ("-shm", hard, "has 2 names"),
+            ("-journal", link, "is a symbolic link"),
+            ("-journal", hard, "has 2 names"),
+            (".punctual", linked_folder, "is a symbolic link"),
+            (".punctual", dangling, "is a symbolic link"),
+            (".punctual", file, "is not a folder"),
+        ] {
+            // On the target's file system, for the hard links.
+            let dir = tempfile::tempdir_in(elsewhere.path()).unwrap();
+            let database = dir.path().join("a.db");
+            make(&target, &beside(&database, suffix));
+            let error = Opener::new(&database, &Settings::new(false)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{suffix}: {error}");
+            let text = error.to_string();
+            let expected = format!("a.db{suffix} {words}");
+            assert!(text.contains(&expected), "{suffix}: {text}");
+            assert!(!database.exists(), "{suffix}: nothing was created");
+        }
     }
 }
