@@ -16,6 +16,8 @@ mod p12_never_quiet;
 mod p14_bounded;
 mod payloads;
 #[cfg(target_os = "linux")]
+mod process_copy;
+#[cfg(target_os = "linux")]
 mod process_crash;
 #[cfg(target_os = "linux")]
 mod process_fair;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Device and inode; 0 where the system has none.
+/// Device and inode; 0 where the system has none. Two files that exist at the same time never have the same; one file may
+/// get another device number when its file system is mounted anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     device: u64,
@@ -13,6 +14,24 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// As it was stored by [`columns`](Self::columns).
+    pub(super) fn stored(device: i64, inode: i64) -> Self {
+        Self {
+            device: device.cast_unsigned(),
+            inode: inode.cast_unsigned(),
+        }
+    }
+
+    /// Device and inode as numbers that SQLite can store.
+    pub(super) fn columns(self) -> (i64, i64) {
+        (self.device.cast_signed(), self.inode.cast_signed())
+    }
+
+    /// Whether both are known, and say that these are two files.
+    pub(super) fn is_another(self, other: Self) -> bool {
+        self.inode != 0 && other.inode != 0 && self != other
+    }
+
     pub(super) fn inode(self) -> u64 {
         self.inode
     }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::Started;
 use crate::model::settle::Fence;
-use crate::store::sqlite::identity;
+use crate::store::sqlite::identity::{self, Identity};
 use crate::store::sqlite::ledger::process::{Boot, Process};
 use crate::wake::lock;
 
@@ -199,8 +199,8 @@ fn is_instance(name: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct DeadLedger {
     path: PathBuf,
-    /// Holds the lock, if that was free: others need not take the same tasks back.
-    _file: Option<File>,
+    /// Its own file. Holds the lock, if that was free: others need not take the same tasks back.
+    file: Option<File>,
     started: Started,
 }
 
@@ -211,13 +211,24 @@ pub(super) struct Other {
     pub(super) name: String,
     pub(super) process: Process,
     pub(super) inode: i64,
+    /// The database file that it has opened.
+    pub(super) file: Identity,
 }
 
 impl DeadLedger {
-    /// Takes over from an instance if it is dead: its lock can be taken, or the kernel says that its process is gone.
+    /// Takes over from an instance if it is dead: its lock can be taken, or the kernel says that its process is gone, or it
+    /// had another file open, of which `database`, the file `here`, is a copy.
     ///
-    /// `None` if it is alive, or nothing proves that it is not: a missing file is not death, nor is a boot that is not told.
-    pub(super) fn take(database: &Path, other: &Other, own: &Process) -> Option<Self> {
+    /// `None` if it is alive, or nothing proves that it is not: a missing lock file is not death, nor is a boot that is not
+    /// known, nor another device number while the lock is held in this database's folder: a file system can change its number
+    /// when it is mounted anew. A folder of lock files that was copied along proves nothing: the copies have other inodes, or,
+    /// in a snapshot of the file system, no locks.
+    pub(super) fn take(
+        database: &Path,
+        here: Identity,
+        other: &Other,
+        own: &Process,
+    ) -> Option<Self> {
         let path = folder(database).join(&other.name);
         let file = OpenOptions::new().read(true).write(true).open(&path).ok();
         let is_its_own = |file: &File| {
@@ -228,22 +239,24 @@ impl DeadLedger {
         };
         let file = file.filter(is_its_own);
         let boot = other.process.boot(own);
+        let is_of_original = other.file.is_another(here);
         let is_dead = match &file {
             // A lock that is held is of this boot, whatever that is called; but it may be a forked child that holds it.
             Some(file) => file.try_lock().is_ok() || other.process.has_exited(own),
-            None => boot == Boot::Another || other.process.has_exited(own),
+            None => is_of_original || boot == Boot::Another || other.process.has_exited(own),
         };
         if !is_dead {
             return None;
         }
         let started = match &file {
-            Some(file) if boot == Boot::This => listed(file),
-            // Claims that were synced may have been started by what was not: all count as started.
+            Some(file) if boot == Boot::This && !is_of_original => listed(file),
+            // Claims that were synced may have been started by what was not, and a copied list may be older than the copied
+            // claims: all count as started.
             _ => Started::All,
         };
         Some(Self {
             path,
-            _file: file,
+            file,
             started,
         })
     }
@@ -252,9 +265,12 @@ impl DeadLedger {
         self.started.clone()
     }
 
-    /// Removes the file, after the rescue has committed.
+    /// Removes the lock file, after the rescue has committed. A file of that name which is not the instance's own, as in a
+    /// folder that was copied, is left to [`clear_up`].
     pub(super) fn remove(self) {
-        let _ = fs::remove_file(&self.path);
+        if self.file.is_some() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -302,12 +318,19 @@ mod tests {
         }
     }
 
+    const HERE: (i64, i64) = (1, 20);
+
+    fn here() -> Identity {
+        Identity::stored(HERE.0, HERE.1)
+    }
+
     fn other(name: &str, inode: u64, process: Process) -> Other {
         Other {
             id: 1,
             name: name.to_owned(),
             process,
             inode: inode as i64,
+            file: here(),
         }
     }
 
@@ -319,7 +342,7 @@ mod tests {
         let (inode, own) = (ledger.inode(), process("this"));
         let take = |name, inode, boot| {
             let other = other(name, inode, process(boot));
-            DeadLedger::take(&db, &other, &own)
+            DeadLedger::take(&db, here(), &other, &own)
         };
         for boot in ["this", "another", ""] {
             assert!(take("one", inode, boot).is_none(), "its lock is held");
@@ -343,6 +366,52 @@ mod tests {
         assert!(take("one", inode, "another").is_some());
     }
 
+    /// A claim is of one file: in a copy, an instance of the original holds nothing, however alive it is.
+    #[test]
+    fn p11_an_instance_of_another_file_is_dead_unless_its_lock_is_held_beside_this_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, copy) = (dir.path().join("x.db"), dir.path().join("copy.db"));
+        let ledger = Ledger::create(&db, "one").unwrap().unwrap();
+        ledger.begin(fence(7)).unwrap();
+        let own = process("this");
+        let take = |database: &Path, inode, file: (i64, i64)| {
+            let other = Other {
+                file: Identity::stored(file.0, file.1),
+                ..other("one", inode, own.clone())
+            };
+            DeadLedger::take(database, here(), &other, &own)
+        };
+        let inode = ledger.inode();
+        let (another_file, another_device, unknown) = ((1, 21), (2, 20), (0, 0));
+        for file in [HERE, another_file, another_device, unknown] {
+            assert!(
+                take(&db, inode, file).is_none(),
+                "{file:?}: its lock is held"
+            );
+        }
+        for file in [HERE, unknown] {
+            assert!(take(&copy, inode, file).is_none(), "{file:?}: not a copy");
+        }
+        for file in [another_file, another_device] {
+            let dead = take(&copy, inode, file).unwrap();
+            assert!(matches!(dead.started(), Started::All), "{file:?}");
+        }
+        // The folder was copied along: another inode, or in a snapshot the same one, without the lock.
+        fs::create_dir(folder(&copy)).unwrap();
+        let lock_file = folder(&copy).join("one");
+        fs::copy(folder(&db).join("one"), &lock_file).unwrap();
+        let dead = take(&copy, inode, another_file).unwrap();
+        assert!(matches!(dead.started(), Started::All));
+        dead.remove();
+        assert!(lock_file.exists(), "it is not the instance's own");
+        let copied = identity::at(&lock_file).unwrap().inode();
+        let dead = take(&copy, copied, another_device).unwrap();
+        assert!(matches!(dead.started(), Started::All), "it may be too old");
+        dead.remove();
+        assert!(!lock_file.exists());
+        assert!(folder(&db).join("one").exists(), "the original's is left");
+    }
+
     /// As a forked child holds it, or where the file was lost.
     #[cfg(target_os = "linux")]
     #[test]
@@ -357,7 +426,7 @@ mod tests {
         held.begin(fence(7)).unwrap();
         let take = |name: &str| {
             let other = other(name, held.inode(), gone.clone());
-            DeadLedger::take(&db, &other, &Process::own()).unwrap()
+            DeadLedger::take(&db, here(), &other, &Process::own()).unwrap()
         };
         assert_eq!(cells(take("one").started()), [(7, 107)]);
         assert!(matches!(take("lost").started(), Started::All));
@@ -377,7 +446,7 @@ mod tests {
         drop(ledger);
         let own = Process::own();
         let other = other("one", inode, own.clone());
-        let dead = DeadLedger::take(&db, &other, &own).unwrap();
+        let dead = DeadLedger::take(&db, here(), &other, &own).unwrap();
         assert_eq!(
             cells(dead.started()),
             [(1, 101), (3, 103), (4, 104)],

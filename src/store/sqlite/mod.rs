@@ -93,8 +93,10 @@ struct Others {
 }
 
 const ADD_INSTANCE: &str = "
-    INSERT INTO punctual_instance (id, name, boot_id, pid_namespace, pid, pid_started_at, lock_inode, started_at)
-    VALUES (:id, :name, :boot_id, :pid_namespace, :pid, :pid_started_at, :lock_inode, :started_at)";
+    INSERT INTO punctual_instance
+        (id, name, boot_id, pid_namespace, pid, pid_started_at, lock_inode, file_device, file_inode, started_at)
+    VALUES
+        (:id, :name, :boot_id, :pid_namespace, :pid, :pid_started_at, :lock_inode, :file_device, :file_inode, :started_at)";
 
 /// Numbers are never used again: a stale fence must not fit a later instance.
 const NEXT_INSTANCE: &str = "
@@ -110,7 +112,7 @@ const END_INSTANCE: &str = "
 const FORGET_INSTANCES: &str = "DELETE FROM punctual_instance WHERE ended_at < :before";
 
 const OTHER_INSTANCES: &str = "
-    SELECT id, name, boot_id, pid_namespace, pid, lock_inode FROM punctual_instance
+    SELECT id, name, boot_id, pid_namespace, pid, lock_inode, file_device, file_inode FROM punctual_instance
     WHERE ended_at IS NULL AND id <> :own";
 
 const IS_EXPECTED: &str = "SELECT 1 FROM punctual_instance WHERE name = :name AND ended_at IS NULL";
@@ -170,7 +172,7 @@ impl SqliteStore {
         let identity = path.as_deref().map(identity::at).transpose()?;
         let process = Process::own();
         let instance = if settings.runs {
-            let (instance, ledger) = enrol(&conn, path.as_deref(), &process, now)?;
+            let (instance, ledger) = enrol(&conn, path.as_deref(), identity, &process, now)?;
             *lock(&shared.ledger) = ledger.map(Arc::new);
             instance
         } else {
@@ -210,7 +212,7 @@ impl SqliteStore {
 
     /// Finds instances that have died since the last look. Without another instance that is no query.
     fn find_dead(&self) -> Result<()> {
-        let Some(path) = &self.path else {
+        let (Some(path), Some(file)) = (&self.path, self.identity) else {
             return Ok(());
         };
         let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
@@ -223,7 +225,7 @@ impl SqliteStore {
         let found: Vec<(i64, DeadLedger)> = alive
             .iter()
             .filter_map(|other| {
-                DeadLedger::take(path, other, &self.process).map(|ledger| (other.id, ledger))
+                DeadLedger::take(path, file, other, &self.process).map(|ledger| (other.id, ledger))
             })
             .collect();
         if found.is_empty() {
@@ -256,6 +258,7 @@ impl SqliteStore {
                             pid: row.get(4)?,
                         },
                         inode: row.get(5)?,
+                        file: Identity::stored(row.get(6)?, row.get(7)?),
                     })
                 })?
                 .collect()
@@ -295,9 +298,11 @@ impl SqliteStore {
 fn enrol(
     conn: &rusqlite::Connection,
     path: Option<&Path>,
+    file: Option<Identity>,
     process: &Process,
     now: Timestamp,
 ) -> Result<(i64, Option<Ledger>)> {
+    let (device, file_inode) = file.map_or((0, 0), Identity::columns);
     let (name, ledger) = proof_of_life(path)?;
     let inode = ledger.as_ref().map_or(0, Ledger::inode);
     let enrolled = || -> rusqlite::Result<i64> {
@@ -313,6 +318,8 @@ fn enrol(
                 process.pid,
                 ledger::process::started_at(),
                 i64::try_from(inode).unwrap_or(0),
+                device,
+                file_inode,
                 now.micros()
             ],
         )?;
@@ -554,7 +561,8 @@ fn backup(store: &SqliteStore, to: &Path) -> Result<()> {
         // In one step: between two, a write would make it begin anew.
         backup.step(-1)?;
         drop(backup);
-        // The instances of the original do not run the copy: there they are of another boot, so dead.
+        // The instances of the original hold nothing in the copy. Their rows name the original's file, and so tell that,
+        // unless the copy is put in the original's place: so they become of another boot, which is dead wherever it lies.
         target.execute(
             "UPDATE punctual_instance SET boot_id = 'copied' WHERE ended_at IS NULL",
             [],

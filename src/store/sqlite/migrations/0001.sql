@@ -26,7 +26,8 @@ CREATE TABLE punctual_lane (
     UNIQUE (queue, kind, class)
 ) STRICT;
 
--- An instance that is not ended holds the lock on its file, or is dead.
+-- An instance that is not ended holds the lock on its file, or is dead. file_device and file_inode name the database file
+-- that it has opened: in a copy of the file they tell that it holds nothing there.
 CREATE TABLE punctual_instance (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
@@ -35,6 +36,8 @@ CREATE TABLE punctual_instance (
     pid INTEGER NOT NULL,
     pid_started_at INTEGER NOT NULL,
     lock_inode INTEGER NOT NULL,
+    file_device INTEGER NOT NULL,
+    file_inode INTEGER NOT NULL,
     started_at INTEGER NOT NULL,
     ended_at INTEGER
 ) STRICT;
