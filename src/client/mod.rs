@@ -144,11 +144,20 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for a path that is no place for a file, and for a file that has a second name: one that is
-    /// mounted alone (mount its folder instead) or has hard links, or whose log (`-wal`, `-shm`) or folder of lock files
-    /// (`.punctual`) is a link or a mount of something elsewhere. [`ErrorKind::Corrupt`] for a file that is no
-    /// database, [`ErrorKind::ReadOnly`] if it cannot be written, [`ErrorKind::Version`] if its schema is newer than
-    /// this crate's, [`ErrorKind::Unsupported`] on a network file system.
+    /// Nothing is left at a path that was refused, and a file there is as it was.
+    ///
+    /// - [`ErrorKind::Invalid`] for a path that is no place for a database: it ends in a slash, its folder does not exist, it
+    ///   is a folder, a device, or a symbolic link to nothing; it has more than 504 bytes, or there is no room for a further
+    ///   `.punctual` (9 bytes) in its name; its name ends in `-wal`, `-shm` or `-journal`, which SQLite uses for the log of
+    ///   another database; it lies in a folder of lock files.
+    /// - [`ErrorKind::Invalid`] for a file that has a second name: one that is mounted alone (mount its folder instead) or has
+    ///   hard links, or whose log (`-wal`, `-shm`) or folder of lock files (`.punctual`) is a link or a mount of something
+    ///   elsewhere.
+    /// - [`ErrorKind::Corrupt`] for a file that is no database.
+    /// - [`ErrorKind::ReadOnly`] if the file or its folder cannot be written.
+    /// - [`ErrorKind::Version`] if its schema is newer than this crate's.
+    /// - [`ErrorKind::Unsupported`] on a network file system.
+    /// - [`ErrorKind::Full`] or [`ErrorKind::Storage`] if a new file cannot be made a database.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder(path).open()
     }
@@ -582,8 +591,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if there is a file, or no folder, at `path`; [`ErrorKind::Full`] or [`ErrorKind::Storage`] if
-    /// it cannot be written. Nothing is left at `path` then.
+    /// [`ErrorKind::Invalid`] if there is a file at `path` already, or if it is no place for a database, as for
+    /// [`open`](Self::open); [`ErrorKind::ReadOnly`], [`ErrorKind::Full`] or [`ErrorKind::Storage`] if it cannot be written.
+    /// Nothing is left at `path` then.
     ///
     /// # Example
     ///

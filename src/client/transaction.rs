@@ -177,8 +177,8 @@ impl Client {
     /// [`ErrorKind::Invalid`] if the connection is to another file, to this one under another name (a hard link), has no
     /// open transaction, or has a temporary table with a name of the crate's; [`ErrorKind::ReadOnly`] if it cannot write;
     /// [`ErrorKind::Replaced`] if the file is not there any more, or the connection is to one that was there before;
-    /// [`ErrorKind::Unsupported`] for a store in memory; [`ErrorKind::Busy`] if another connection is writing;
-    /// [`ErrorKind::Reentrant`] inside a transaction of the same store; else as [`schedule`](Self::schedule).
+    /// [`ErrorKind::Unsupported`] for a store in memory, and for a file whose path is not UTF-8; [`ErrorKind::Busy`] if
+    /// another connection is writing; [`ErrorKind::Reentrant`] inside a transaction of the same store; else as [`schedule`](Self::schedule).
     ///
     /// After [`ErrorKind::Invalid`] and [`ErrorKind::Payload`] nothing was written, and the transaction can go on. After any
     /// other error roll it back: it may be done by half, and one that has read before somebody else wrote can only be begun anew.

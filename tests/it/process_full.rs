@@ -152,6 +152,49 @@ fn a_process_that_cannot_write_for_a_while_goes_on_when_it_can() {
 }
 
 #[test]
+#[ignore = "a child process that may create files and not write to them"]
+fn unwritable() {
+    let Some(part) = Part::played() else { return };
+    let client = Client::open(&part.file).map(|_| ());
+    part.note(format!("{:?}", client.map_err(|error| error.kind())));
+    let scheduler = Scheduler::builder(&part.file).start().map(|_| ());
+    part.note(format!("{:?}", scheduler.map_err(|error| error.kind())));
+}
+
+/// What a process says that tries to open the file and may not write to any.
+fn opened_unwritable(place: &Place) -> Vec<Line> {
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]);
+    command.arg(std::env::current_exe().expect("the path of this binary"));
+    let process = Process::start_as(command, "process_full::unwritable", &place.file(), &[]);
+    let (status, lines) = process.end();
+    assert!(status.success(), "{status}: {lines:?}");
+    lines
+}
+
+/// An empty file would be there, and a backup program or the next start would take it for a database without tasks.
+#[test]
+fn a_file_that_could_not_be_made_a_database_is_not_left_behind() {
+    let place = Place::new();
+    let lines = opened_unwritable(&place);
+    for line in lines {
+        let Line::Note(answer) = line else {
+            panic!("{line:?}")
+        };
+        let honest = ["Err(Full)", "Err(Storage)"];
+        assert!(honest.contains(&answer.as_str()), "{answer}");
+    }
+    let folder = place.file();
+    let folder = folder.parent().expect("a folder");
+    let left = std::fs::read_dir(folder).expect("to look").count();
+    assert_eq!(left, 0, "something was left behind");
+    // A file that was there before stays, though it is empty.
+    std::fs::write(place.file(), "").expect("an empty file");
+    opened_unwritable(&place);
+    assert!(place.file().exists(), "it is not ours to remove");
+}
+
+#[test]
 #[ignore = "a child process that runs out of file descriptors"]
 fn crowded() {
     let Some(part) = Part::played() else { return };

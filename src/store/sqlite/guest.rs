@@ -72,9 +72,9 @@ fn check_tables(conn: &Connection) -> Result<()> {
 
 /// # Errors
 ///
-/// The error that the store has stopped with. `Invalid` for a connection to another file, or to this one under another name,
-/// or without a transaction; `ReadOnly` for one that cannot write; `Replaced` if the file is not there any more, or was not
-/// when the connection was opened.
+/// The error that the store has stopped with. `Unsupported` in memory, and if the file's path is not UTF-8. `Invalid` for a
+/// connection to another file, or to this one under another name, or without a transaction; `ReadOnly` for one that cannot
+/// write; `Replaced` if the file is not there any more, or was not when the connection was opened.
 fn check(store: &SqliteStore, conn: &Connection) -> Result<()> {
     if let Some(error) = &*lock(&store.shared.stopped) {
         return Err(error.clone());
@@ -85,6 +85,15 @@ fn check(store: &SqliteStore, conn: &Connection) -> Result<()> {
             "a store in memory has no other connections: use transaction()",
         ));
     };
+    if path.to_str().is_none() {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the path {} is not UTF-8, so a connection's path cannot be compared with it: use transaction()",
+                path.display()
+            ),
+        ));
+    }
     let theirs = conn.path().unwrap_or_default();
     if Path::new(theirs) != path {
         return Err(Error::invalid(match theirs {
@@ -118,7 +127,7 @@ fn check(store: &SqliteStore, conn: &Connection) -> Result<()> {
 
 /// Whether the path of a connection names another file by now.
 #[cfg(unix)]
-fn has_moved(conn: &Connection) -> Result<bool> {
+pub(super) fn has_moved(conn: &Connection) -> Result<bool> {
     let mut moved = 0;
     conn.file_control(Some(MAIN_DB), FileControl::HasMoved(&mut moved))
         .map_err(|error| fault::of("cannot ask the connection", error))?;
@@ -126,6 +135,6 @@ fn has_moved(conn: &Connection) -> Result<bool> {
 }
 
 #[cfg(not(unix))]
-fn has_moved(_conn: &Connection) -> Result<bool> {
+pub(super) fn has_moved(_conn: &Connection) -> Result<bool> {
     Ok(false)
 }

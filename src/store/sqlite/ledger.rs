@@ -18,6 +18,7 @@ use crate::model::op::Started;
 use crate::model::settle::Fence;
 use crate::store::sqlite::identity::{self, Identity};
 use crate::store::sqlite::ledger::process::{Boot, Process};
+use crate::store::sqlite::paths::beside;
 use crate::wake::lock;
 
 /// Bytes of a cell: the row and the claim number, little-endian.
@@ -41,11 +42,12 @@ struct Cells {
     count: usize,
 }
 
+/// What the name of a database gets for the folder of its lock files.
+pub(super) const FOLDER_SUFFIX: &str = ".punctual";
+
 /// Where the lock files of a database are.
 pub(super) fn folder(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(".punctual");
-    PathBuf::from(name)
+    beside(database, FOLDER_SUFFIX)
 }
 
 fn failed(what: &str, path: &Path, error: io::Error) -> Error {

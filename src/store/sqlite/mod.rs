@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OpenFlags, OptionalExtension, params};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{CHUNK, Lane, Op, Reply, Rescued};
@@ -124,18 +124,29 @@ impl SqliteStore {
     pub(crate) fn open(path: &Path, settings: Settings, now: Timestamp) -> Result<Self> {
         let home = Home::new()?;
         let opener = Opener::new(path, &settings)?;
+        Self::open_file(home, &opener, settings, now).inspect_err(|_| opener.undo())
+    }
+
+    fn open_file(home: Home, opener: &Opener, settings: Settings, now: Timestamp) -> Result<Self> {
         let conn = opener.writer()?;
         let context = format!("cannot open {}", opener.path.display());
         schema::migrate(&conn).map_err(|error| error.in_context(&context))?;
         let path = opener.path.clone();
         let readers = Readers::new(opener.clone());
-        Self::new(home, conn, Some(opener), Some(readers), settings, now)
-            .map_err(|error| error.in_context(&context))
-            .map(|mut store| {
-                store.path = Some(path);
-                store.clear_up();
-                store
-            })
+        Self::new(
+            home,
+            conn,
+            Some(opener.clone()),
+            Some(readers),
+            settings,
+            now,
+        )
+        .map_err(|error| error.in_context(&context))
+        .map(|mut store| {
+            store.path = Some(path);
+            store.clear_up();
+            store
+        })
     }
 
     /// A store in memory, gone with its last user.
@@ -170,6 +181,14 @@ impl SqliteStore {
         });
         let path = opener.as_ref().map(|opener| opener.path.clone());
         let identity = path.as_deref().map(identity::at).transpose()?;
+        if let Some(path) = &path
+            && guest::has_moved(&conn)?
+        {
+            return Err(Error::new(
+                ErrorKind::Replaced,
+                format!("{} was replaced while it was opened", path.display()),
+            ));
+        }
         let process = Process::own();
         let instance = if settings.runs {
             let (instance, ledger) = enrol(&conn, path.as_deref(), identity, &process, now)?;
@@ -555,8 +574,14 @@ fn backup(store: &SqliteStore, to: &Path) -> Result<()> {
     let context = format!("cannot back up to {}", to.display());
     let opener =
         Opener::new(to, &Settings::new(false)).map_err(|error| error.in_context(&context))?;
+    if !opener.is_new {
+        return Err(Error::invalid(format!("{} exists already", to.display())));
+    }
     let copied = store.with_reader(|conn| {
-        let mut target = rusqlite::Connection::open(&opener.path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let mut target = rusqlite::Connection::open_with_flags(&opener.path, flags)?;
         let backup = rusqlite::backup::Backup::new(conn, &mut target)?;
         // In one step: between two, a write would make it begin anew.
         backup.step(-1)?;
@@ -572,6 +597,33 @@ fn backup(store: &SqliteStore, to: &Path) -> Result<()> {
     copied.map_err(|error| {
         // A copy that is not whole is worse than none.
         let _ = std::fs::remove_file(&opener.path);
+        let _ = std::fs::remove_file(paths::beside(&opener.path, "-journal"));
         error.in_context(&context)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As another process does that could not open the file that it had just created.
+    #[cfg(unix)]
+    #[test]
+    fn p1_a_file_that_is_removed_while_it_is_opened_is_not_taken_for_the_one_that_replaces_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let settings = Settings::new(true);
+        let opener = Opener::new(&path, &settings).unwrap();
+        let conn = opener.writer().unwrap();
+        schema::migrate(&conn).unwrap();
+        for name in ["a.db", "a.db-wal", "a.db-shm"] {
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        std::fs::write(&path, "").unwrap();
+        let now = Timestamp::from_micros(0);
+        let home = Home::new().unwrap();
+        let error = SqliteStore::new(home, conn, Some(opener), None, settings, now).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Replaced, "{error}");
+        assert!(!ledger::folder(&path).exists(), "nothing was registered");
+    }
 }

@@ -12,8 +12,8 @@ use rusqlite::{Connection, OpenFlags};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Settings;
 use crate::store::sqlite::courtesy::Courtesy;
-use crate::store::sqlite::fault;
 use crate::store::sqlite::paths::{check_beside, check_file_system, create, resolve};
+use crate::store::sqlite::{fault, ledger};
 use crate::time::{Deadline, Stopwatch, pause};
 
 /// How much an acknowledged call survives.
@@ -38,6 +38,8 @@ pub enum Durability {
 #[derive(Debug, Clone)]
 pub(super) struct Opener {
     pub(super) path: PathBuf,
+    /// The file was not there before.
+    pub(super) is_new: bool,
     /// How long to wait for a lock that another process holds.
     pub(super) busy_wait: Duration,
     /// Of the writer.
@@ -60,8 +62,9 @@ impl Opener {
         let path = resolve(path)?;
         check_file_system(&path)?;
         check_beside(&path)?;
-        create(&path)?;
+        let is_new = create(&path)?;
         Ok(Self {
+            is_new,
             courtesy: Courtesy::new(&path),
             path,
             busy_wait: settings.busy_wait,
@@ -95,6 +98,31 @@ impl Opener {
             set(&conn, "query_only", "1", "1").and_then(|()| set_cache(&conn, READER_CACHE_BYTES)),
         )?;
         Ok(conn)
+    }
+
+    /// Removes the file after a failure, if this created it and it is still empty. Its own connections must be closed.
+    ///
+    /// It does so under SQLite's lock: a process that has opened the file meanwhile cannot write before the file is gone, and
+    /// finds that it is gone before its own call returns.
+    pub(super) fn undo(&self) {
+        let is_empty = || fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() == 0);
+        if !self.is_new || !is_empty() {
+            return;
+        }
+        let Ok(conn) = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE) else {
+            return;
+        };
+        // Without a wait, for a file that is in use is left alone, and without a journal: to take the lock begins a database,
+        // in memory, and a disk that is full must not stand in the way.
+        let lock = "PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE";
+        if conn.busy_timeout(Duration::ZERO).is_ok()
+            && conn.execute_batch(lock).is_ok()
+            && is_empty()
+            && fs::remove_file(&self.path).is_ok()
+        {
+            // Only if it is empty.
+            let _ = fs::remove_dir(ledger::folder(&self.path));
+        }
     }
 
     fn connect(&self, flags: OpenFlags) -> Result<Connection> {

@@ -24,7 +24,34 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::sqlite::{identity, ledger, mounts};
 
+/// The smallest page of SQLite, and so the smallest database that is not empty.
+const MIN_DATABASE_BYTES: u64 = 512;
+
+/// The longest path of a database that SQLite opens: its limit is 512, and it keeps room for the longest suffix.
+const MAX_PATH_BYTES: usize = 504;
+
+/// The path of a database file without links: the one name by which all processes find what lies beside it.
+///
+/// # Errors
+///
+/// `Invalid` for a path that is no place for a database, `Corrupt` for a file that is too small to be one, `ReadOnly` if a
+/// folder on the way cannot be searched.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
+    check_text(path)?;
+    let resolved = match fs::canonicalize(path) {
+        Ok(resolved) => {
+            check_file(path, &resolved)?;
+            resolved
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => resolve_new(path)?,
+        Err(error) => return Err(unreadable(path, error)),
+    };
+    check_name(&resolved)?;
+    Ok(resolved)
+}
+
+/// Checks the path as it is written.
+fn check_text(path: &Path) -> Result<()> {
     let shown = path.display();
     let text = path.to_string_lossy();
     if text.is_empty() {
@@ -38,35 +65,107 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
             "{shown} is a SQLite URI or special name, not a path; for a database in memory use in_memory()"
         )));
     }
-    match fs::canonicalize(path) {
-        Ok(resolved) => {
-            let metadata = fs::metadata(&resolved).map_err(|error| unreadable(path, error))?;
-            if metadata.is_dir() {
-                return Err(Error::invalid(format!("{shown} is a directory")));
-            }
-            if !metadata.is_file() {
-                return Err(Error::invalid(format!("{shown} is not a regular file")));
-            }
-            if let Some(fault) = second_name(&resolved, &metadata) {
-                return Err(Error::invalid(format!(
-                    "{shown} {fault}: under another name it has another log, and commits would be lost; {ONE_NAME}"
-                )));
-            }
-            Ok(resolved)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let name = path
-                .file_name()
-                .ok_or_else(|| Error::invalid(format!("{shown} names no file")))?;
-            let folder = match path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent,
-                _ => Path::new("."),
-            };
-            let folder = fs::canonicalize(folder).map_err(|error| unreadable(folder, error))?;
-            Ok(folder.join(name))
-        }
-        Err(error) => Err(unreadable(path, error)),
+    // Path::file_name would pass over a slash or a dot at the end.
+    let last = text.rsplit(std::path::is_separator).next();
+    if matches!(last, Some("" | "." | "..")) {
+        return Err(Error::invalid(format!(
+            "{shown} names a folder, not a file: it ends in a slash or in dots"
+        )));
     }
+    Ok(())
+}
+
+/// Checks a file that is there, without opening it: to close it would drop the locks that SQLite holds on it in this process.
+fn check_file(path: &Path, resolved: &Path) -> Result<()> {
+    let shown = path.display();
+    let metadata = fs::metadata(resolved).map_err(|error| unreadable(path, error))?;
+    if metadata.is_dir() {
+        return Err(Error::invalid(format!("{shown} is a directory")));
+    }
+    if !metadata.is_file() {
+        return Err(Error::invalid(format!("{shown} is not a regular file")));
+    }
+    if let Some(fault) = second_name(resolved, &metadata) {
+        return Err(Error::invalid(format!(
+            "{shown} {fault}: under another name it has another log, and commits would be lost; {ONE_NAME}"
+        )));
+    }
+    // SQLite takes a file of one byte for an empty one, and overwrites it.
+    if (1..MIN_DATABASE_BYTES).contains(&metadata.len()) {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "{shown} is not a database: it has {} bytes, and the smallest database has {MIN_DATABASE_BYTES}",
+                metadata.len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The path of a file that is not there yet.
+fn resolve_new(path: &Path) -> Result<PathBuf> {
+    let shown = path.display();
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
+        let target = fs::read_link(path).unwrap_or_default();
+        return Err(Error::invalid(format!(
+            "{shown} is a symbolic link to {}, which does not exist",
+            target.display()
+        )));
+    }
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::invalid(format!("{shown} names no file")))?;
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match fs::canonicalize(folder) {
+        Ok(folder) => Ok(folder.join(name)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let hint = match folder.starts_with("~") {
+                true => " (a path is taken as it is: ~ is not the home folder)",
+                false => "",
+            };
+            Err(Error::invalid(format!(
+                "cannot create {shown}: the folder {} does not exist{hint}",
+                folder.display()
+            )))
+        }
+        Err(error) => Err(unreadable(folder, error)),
+    }
+}
+
+/// Refuses names that belong to what lies beside another database, and those that SQLite has no room for.
+fn check_name(resolved: &Path) -> Result<()> {
+    let shown = resolved.display();
+    if resolved.as_os_str().len() > MAX_PATH_BYTES {
+        return Err(Error::invalid(format!(
+            "{shown} is too long: SQLite opens paths of at most {MAX_PATH_BYTES} bytes, and this one has {}",
+            resolved.as_os_str().len()
+        )));
+    }
+    // Even if that database is not there: SQLite deletes such files when it creates it.
+    let name = resolved.file_name().unwrap_or_default().to_string_lossy();
+    if let Some(suffix) = SQLITE_SUFFIXES
+        .iter()
+        .find(|suffix| name.ends_with(**suffix))
+    {
+        return Err(Error::invalid(format!(
+            "{shown} has a name that SQLite gives to the log of a database: choose one that does not end in {suffix}"
+        )));
+    }
+    let folder = resolved.parent().and_then(Path::file_name);
+    let folder = folder.unwrap_or_default().to_string_lossy();
+    if folder
+        .strip_suffix(ledger::FOLDER_SUFFIX)
+        .is_some_and(|database| !database.is_empty())
+    {
+        return Err(Error::invalid(format!(
+            "{shown} lies in a folder of lock files, which belongs to another database"
+        )));
+    }
+    Ok(())
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Error {
@@ -76,6 +175,9 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
     };
     Error::new(kind, format!("cannot open {}", path.display())).with_source(error)
 }
+
+/// What SQLite adds to the name of a database for its log, the index of that, and a log of the older kind.
+const SQLITE_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 const ONE_NAME: &str = "mount the folder, not the file, and link to it by symbolic links only";
 
@@ -97,7 +199,7 @@ fn second_name(path: &Path, metadata: &Metadata) -> Option<String> {
 ///
 /// `Invalid` if the log or the lock folder is kept somewhere else, or is of the wrong type.
 pub(super) fn check_beside(file: &Path) -> Result<()> {
-    for suffix in ["-wal", "-shm", "-journal"] {
+    for suffix in SQLITE_SUFFIXES {
         check_companion(file, &beside(file, suffix), |path, metadata| {
             if !metadata.is_file() {
                 return Some("is not a regular file".to_owned());
@@ -124,6 +226,14 @@ fn check_companion(
     let metadata = match fs::symlink_metadata(companion) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
+            return Err(Error::invalid(format!(
+                "the name of {} is too long: {} has to be possible beside it",
+                file.display(),
+                companion.display()
+            ))
+            .with_source(error));
+        }
         Err(error) => return Err(unreadable(companion, error)),
     };
     let fault = if metadata.is_symlink() {
@@ -147,22 +257,22 @@ pub(super) fn log_of(file: &Path) -> PathBuf {
 }
 
 /// The file's path with something added to its name.
-fn beside(file: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
 /// Creates the file with access for its owner only; SQLite gives its log the same mode. An existing file is never
-/// opened here: closing it again would drop the locks that SQLite holds on it in this process.
-pub(super) fn create(path: &Path) -> Result<()> {
+/// opened here: closing it again would drop the locks that SQLite holds on it in this process. Whether it was created.
+pub(super) fn create(path: &Path) -> Result<bool> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => {
             let kind = match error.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
@@ -241,27 +351,6 @@ mod tests {
         // Nobody can create a file there, root neither.
         let error = Opener::new(Path::new("/sys/punctual.db"), &Settings::new(false)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
-    }
-
-    #[test]
-    fn paths_that_are_no_files_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let inside = |name: &str| dir.path().join(name);
-        let missing = inside("missing").join("x.db");
-        for bad in [
-            Path::new(""),
-            Path::new(":memory:"),
-            Path::new("file:x.db?mode=memory"),
-            Path::new("a\0b"),
-            dir.path(),
-            missing.as_path(),
-            Path::new("/dev/null"),
-            Path::new("/"),
-        ] {
-            let error = Opener::new(bad, &Settings::new(false)).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Invalid, "{bad:?}: {error}");
-        }
-        assert!(!inside("missing").exists(), "nothing was created");
     }
 
     #[cfg(unix)]
