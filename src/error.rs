@@ -44,7 +44,17 @@ pub enum ErrorKind {
     Unsupported,
     /// The store was closed or stopped.
     Closed,
-    /// The process was forked; the child may not use its parent's store.
+    /// The process was forked, without `exec`, while it had a store open. Such a child may neither use its parent's stores
+    /// nor open any other file.
+    ///
+    /// A file that the parent has open is out of question: a child inherits SQLite's record of the locks, but not the locks.
+    /// Another file would be no safer. Of the parent's threads only the one that forked goes on in the child. A mutex that
+    /// another thread held at that moment, in SQLite or in the allocator, is never released there, so any call might wait
+    /// for ever; POSIX allows the child of a process with several threads only what is safe in a signal handler, until it
+    /// calls `exec`, and every open store has threads or may be in use by some.
+    ///
+    /// Fork before the first store is opened or after the last one is dropped, or start a program of its own by
+    /// [`std::process::Command`], which may open any file.
     Forked,
     /// A call on the same store from inside one of its transactions.
     Reentrant,

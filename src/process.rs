@@ -1,7 +1,8 @@
 //! Which process this is: what one has opened a child that was forked from it must not touch.
 //!
 //! SQLite keeps the locks of a process in its memory, and a fork copies the memory without the locks. So a child may use
-//! neither its parent's store nor one of its own, as long as its parent's is in its memory.
+//! neither its parent's store nor one of its own, as long as its parent's is in its memory. Nor may it open another file: a
+//! mutex that another thread of the parent held, in SQLite or in the allocator, is never released in the child.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -48,6 +48,12 @@ fn found(part: &Part, scheduler: Scheduler, client: Client) -> Vec<String> {
         "open",
         Client::open(&part.file).err().map(|error| error.kind()),
     );
+    note(
+        "open another",
+        Client::open(part.file.with_file_name("another.db"))
+            .err()
+            .map(|error| error.kind()),
+    );
     drop(scheduler);
     drop(client);
     note(
@@ -132,6 +138,7 @@ fn p7_a_forked_child_is_told_and_harms_nobody() {
         "health",
         "shutdown",
         "open",
+        "open another",
         "open later",
     ];
     for call in calls {
