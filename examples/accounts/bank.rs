@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use punctual::{
     Client, Failure, Filter, NewTask, Outcome, Payload, RetryPolicy, Scheduler, TaskContext,
-    TaskResult, Tx,
+    TaskId, TaskResult, Tx,
 };
 use serde::{Deserialize, Serialize};
 
@@ -83,8 +83,9 @@ fn order(client: &Client) -> Result<String> {
         amount: fastrand::i64(1..100),
     };
     // Kills from outside must not count against the task.
-    let task = NewTask::new(transfer).max_crashes(1_000);
-    let id = task.task_id().to_string();
+    let id = TaskId::new();
+    let task = NewTask::new(transfer).id(id).max_crashes(1_000);
+    let id = id.to_string();
     client.transaction(|tx| {
         tx.sql().execute("INSERT INTO orders VALUES (?1)", [&id])?;
         tx.schedule(task)?;

@@ -265,8 +265,8 @@ impl Client {
         let mut tasks = tasks.into_iter().map(Into::into).peekable();
         let mut streamed = Streamed::default();
         while tasks.peek().is_some() {
-            let chunk: Vec<NewTask> = tasks.by_ref().take(STREAM_CHUNK).collect();
-            let first = chunk.first().map(NewTask::task_id);
+            let mut chunk: Vec<NewTask> = tasks.by_ref().take(STREAM_CHUNK).collect();
+            let first = chunk.first_mut().map(NewTask::draw_id);
             let scheduled =
                 self.schedule_many(chunk)
                     .map_err(|error| match (error.task_id(), first) {

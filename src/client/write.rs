@@ -42,11 +42,11 @@ pub(super) fn answer<T>(
 }
 
 pub(super) fn schedule(now: Timestamp, task: NewTask) -> Result<Write<Scheduled>> {
-    let id = task.task_id();
+    let insert = task.prepare(now)?;
     Ok(Write {
-        op: Op::Insert(vec![task.prepare(now)?]),
+        task: Some(insert.id),
+        op: Op::Insert(vec![insert]),
         now: Some(now),
-        task: Some(id),
         answer: |reply, _| Ok(reply.inserted().remove(0)),
     })
 }

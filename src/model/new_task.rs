@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -53,7 +54,9 @@ pub const DEFAULT_MAX_CRASHES: u32 = 3;
 #[derive(Clone)]
 #[must_use = "a task runs only if it is scheduled"]
 pub struct NewTask {
-    id: TaskId,
+    /// Given by the caller.
+    id: Option<TaskId>,
+    drawn: Drawn,
     kind: Cow<'static, str>,
     payload: Result<Vec<u8>>,
     queue: Cow<'static, str>,
@@ -65,6 +68,27 @@ pub struct NewTask {
     delivery: Delivery,
     tags: Vec<String>,
     options: Options,
+}
+
+/// The id of a task that the caller gave none: drawn when it is scheduled, and the same for all clones, so that a clone can be
+/// scheduled again after an error.
+#[derive(Default)]
+struct Drawn(OnceLock<Arc<OnceLock<TaskId>>>);
+
+impl Drawn {
+    fn id(&self) -> TaskId {
+        match self.0.get() {
+            Some(shared) => *shared.get_or_init(TaskId::new),
+            // It has no clone.
+            None => TaskId::new(),
+        }
+    }
+}
+
+impl Clone for Drawn {
+    fn clone(&self) -> Self {
+        Self(OnceLock::from(Arc::clone(self.0.get_or_init(Arc::default))))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +110,7 @@ impl Due {
 }
 
 impl NewTask {
-    /// A task due at once, with a new id and the default options.
+    /// A task due at once, with the default options.
     pub fn new<P: Payload>(payload: P) -> Self {
         let mut task = Self::with_kind(P::KIND, &payload).delivery(P::DELIVERY);
         if P::VERIFY {
@@ -101,7 +125,8 @@ impl NewTask {
         payload: &T,
     ) -> Self {
         Self {
-            id: TaskId::new(),
+            id: None,
+            drawn: Drawn::default(),
             kind: kind.into(),
             payload: encode("payload", payload),
             queue: Cow::Borrowed(DEFAULT_QUEUE),
@@ -116,17 +141,20 @@ impl NewTask {
         }
     }
 
-    /// The id that the task will have.
-    #[must_use]
-    pub fn task_id(&self) -> TaskId {
-        self.id
+    /// Gives the task an id of the caller's. If a task with that id is stored, nothing is added, and [`Scheduled`] says whether
+    /// that one is the same.
+    ///
+    /// Default: a new UUIDv7, drawn when the task is scheduled. [`Scheduled::id`] tells it, and so does
+    /// [`Error::task_id`](crate::Error::task_id) if scheduling fails. Clones of a task get the same one: after an error it is
+    /// safe to schedule a clone. To know the id before, give [`TaskId::new`].
+    pub fn id(mut self, id: impl Into<TaskId>) -> Self {
+        self.id = Some(id.into());
+        self
     }
 
-    /// Gives the task an id of the caller's. If a task with that id is stored, nothing is added, and [`Scheduled`] says whether
-    /// that one is the same. Default: a new UUIDv7.
-    pub fn id(mut self, id: impl Into<TaskId>) -> Self {
-        self.id = id.into();
-        self
+    /// The id that the task will have, which is drawn if none was given.
+    pub(crate) fn draw_id(&mut self) -> TaskId {
+        *self.id.get_or_insert_with(|| self.drawn.id())
     }
 
     /// Due at this instant, rounded up to a microsecond; one in the past is due at once. 1970 to 9999.
@@ -226,13 +254,13 @@ impl NewTask {
     /// # Errors
     ///
     /// `Invalid` or `Payload`, naming the task's id.
-    pub(crate) fn prepare(self, now: Timestamp) -> Result<Insert> {
-        let id = self.id;
-        self.checked(now).map_err(|error| error.with_task(id))
+    pub(crate) fn prepare(mut self, now: Timestamp) -> Result<Insert> {
+        let id = self.draw_id();
+        self.checked(id, now).map_err(|error| error.with_task(id))
     }
 
-    fn checked(mut self, now: Timestamp) -> Result<Insert> {
-        if self.id.is_nil() {
+    fn checked(mut self, id: TaskId, now: Timestamp) -> Result<Insert> {
+        if id.is_nil() {
             return Err(Error::invalid("the task id is nil"));
         }
         check_name("kind", &self.kind)?;
@@ -261,7 +289,7 @@ impl NewTask {
             .map(|start_by| start_by.resolve("start deadline", now))
             .transpose()?;
         Ok(Insert {
-            id: self.id,
+            id,
             kind: self.kind,
             payload: self.payload?,
             queue: self.queue,
@@ -364,8 +392,7 @@ impl fmt::Debug for NewTask {
 /// # use punctual::{NewTask, Scheduled, Scheduler};
 /// # let scheduler = Scheduler::in_memory().start()?;
 /// let task = NewTask::with_kind("remind", &7);
-/// let id = task.task_id();
-/// assert_eq!(scheduler.schedule(task.clone())?, Scheduled::New(id));
+/// let id = scheduler.schedule(task.clone())?.id();
 /// assert_eq!(scheduler.schedule(task)?, Scheduled::Existing(id));
 /// let other = NewTask::with_kind("remind", &8).id(id);
 /// assert_eq!(scheduler.schedule(other)?, Scheduled::Different(id));
@@ -409,8 +436,8 @@ mod tests {
         NewTask::with_kind("kind", &())
     }
 
-    fn kind_of(task: NewTask) -> Option<ErrorKind> {
-        let id = task.task_id();
+    fn kind_of(mut task: NewTask) -> Option<ErrorKind> {
+        let id = task.draw_id();
         let error = task.prepare(Timestamp::from_micros(1_000)).err()?;
         assert_eq!(error.task_id(), Some(id), "every error names the task");
         Some(error.kind())
@@ -448,6 +475,21 @@ mod tests {
             NewTask::with_kind("kind", &std::collections::HashMap::from([((1, 2), 3)]));
         assert_eq!(kind_of(unencodable), Some(ErrorKind::Payload));
         assert_eq!(kind_of(task()), None);
+    }
+
+    #[test]
+    fn an_id_is_drawn_once_for_a_task_and_its_clones() {
+        let prepared = |task: &NewTask| task.clone().prepare(Timestamp::MIN).unwrap().id;
+        let (one, other) = (task(), task());
+        let later_clone = one.clone().priority(1);
+        let id = prepared(&one);
+        assert_eq!((prepared(&one), prepared(&later_clone)), (id, id));
+        assert_ne!(prepared(&other), id);
+        let failed = one.clone().priority(10).prepare(Timestamp::MIN);
+        assert_eq!(failed.unwrap_err().task_id(), Some(id));
+        let given = TaskId::new();
+        assert_eq!(prepared(&one.clone().id(given)), given);
+        assert_eq!(prepared(&one), id, "the others keep theirs");
     }
 
     #[test]

@@ -67,11 +67,9 @@ fn scheduling_again_by_the_same_id_makes_no_second_task() {
         .stepped(&clock())
         .unwrap();
     let task = probe(1);
-    let id = task.task_id();
-    assert_eq!(
-        scheduler.schedule(task.clone()).unwrap(),
-        Scheduled::New(id)
-    );
+    let first = scheduler.schedule(task.clone()).unwrap();
+    let id = first.id();
+    assert_eq!(first, Scheduled::New(id));
     assert_eq!(
         scheduler.schedule(task.clone()).unwrap(),
         Scheduled::Existing(id)
@@ -96,8 +94,8 @@ fn the_same_id_with_another_kind_or_payload_is_told_apart() {
         .unwrap();
     // Due and not due, alone and among others: each is stored in its own way.
     for delay in [DAY, std::time::Duration::ZERO] {
-        let first = probe(1).after(delay);
-        let id = first.task_id();
+        let id = TaskId::new();
+        let first = probe(1).id(id).after(delay);
         let mut calls = vec![
             (first.clone(), Scheduled::New(id)),
             (probe(1).id(id).priority(1), Scheduled::Existing(id)),
@@ -179,14 +177,15 @@ fn a_failed_task_is_repaired_and_retried_in_one_call() {
 fn many_tasks_are_scheduled_in_one_call_and_answered_in_their_order() {
     let scheduler = Scheduler::in_memory().start().unwrap();
     let tasks: Vec<NewTask> = (0..500).map(|n| probe(n).after(DAY)).collect();
-    let ids: Vec<TaskId> = tasks.iter().map(NewTask::task_id).collect();
     let answers = scheduler.schedule_many(tasks.clone()).unwrap();
-    assert_eq!(
-        answers,
-        ids.iter().map(|id| Scheduled::New(*id)).collect::<Vec<_>>()
-    );
+    assert!(answers.iter().all(|answer| answer.is_new()));
+    for (n, answer) in (0..).zip(&answers) {
+        let stored = task(&scheduler, answer.id());
+        assert_eq!(stored.payload::<Probe>().unwrap().0, n);
+    }
     let again = scheduler.schedule_many(tasks).unwrap();
-    assert!(again.iter().all(|answer| !answer.is_new()));
+    let existing = answers.iter().map(|new| Scheduled::Existing(new.id()));
+    assert_eq!(again, Vec::from_iter(existing), "a clone is the same task");
     assert!(
         scheduler
             .schedule_many(Vec::<NewTask>::new())

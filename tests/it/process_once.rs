@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use punctual::{
-    AttemptEnd, Client, Delivery, Filter, NewTask, Outcome, Payload, Scheduler, TaskContext,
-    TaskId, TaskState,
+    AttemptEnd, Client, Delivery, Filter, Outcome, Payload, Scheduler, TaskContext, TaskId,
+    TaskState,
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,9 +55,8 @@ fn child() {
     }
     part.die_with_parent();
     loop {
-        let task = NewTask::new(Shot);
-        let (first, count) = (uuid::Uuid::from(task.task_id()).as_u128(), 1);
-        scheduler.schedule(task).expect("to schedule");
+        let id = scheduler.schedule(Shot).expect("to schedule").id();
+        let (first, count) = (uuid::Uuid::from(id).as_u128(), 1);
         part.say(&Line::Scheduled { first, count });
     }
 }

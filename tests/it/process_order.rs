@@ -52,8 +52,9 @@ fn the_order_of_starts_survives_the_death_of_the_process() {
     let tasks: Vec<NewTask> = (0..TASKS)
         .map(|number| {
             let (priority, at) = (random.u8(0..=9), past + random.i64(0..20));
-            let task = NewTask::new(Numbered(number));
-            due.push(((priority, at, number), task.task_id()));
+            let id = TaskId::new();
+            let task = NewTask::new(Numbered(number)).id(id);
+            due.push(((priority, at, number), id));
             let at = DateTime::from_timestamp_micros(at).expect("a time");
             task.priority(priority).at(at)
         })
