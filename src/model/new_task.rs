@@ -205,8 +205,10 @@ impl NewTask {
         self
     }
 
-    /// How many crashes of the process during its attempts it survives; one more and it fails as `crashed`.
-    /// Default: 3.
+    /// How many crashes of the process during its attempts it survives; one more and it fails as `crashed`. Default: 3.
+    ///
+    /// Ends that no task can be blamed for, such as a loss of power, do not count, unless the process had claimed no other task.
+    /// With 0 it fails at any of them: it is not started again.
     pub fn max_crashes(mut self, crashes: u32) -> Self {
         self.options.max_crashes = Some(crashes);
         self

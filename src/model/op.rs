@@ -341,8 +341,8 @@ pub(crate) struct ChangedMany {
 /// Which of a dead instance's claims were started.
 #[derive(Debug, Clone)]
 pub(crate) enum Started {
-    /// There is no ledger to ask: every claim counts as started.
-    All,
+    /// There is no ledger to ask: every claim counts as started. None is blamed for the death, unless it was the only one.
+    All { alone: bool },
     /// Those in its ledger, by row and claim number, sorted.
     Listed(Arc<[(i64, i64)]>),
 }
@@ -350,9 +350,16 @@ pub(crate) enum Started {
 impl Started {
     pub(crate) fn includes(&self, seq: i64, claim_no: i64) -> bool {
         match self {
-            Self::All => true,
+            Self::All { .. } => true,
             Self::Listed(cells) => cells.binary_search(&(seq, claim_no)).is_ok(),
         }
+    }
+}
+
+impl Started {
+    /// Whether what was started may have been the cause of the death.
+    pub(crate) fn blames(&self) -> bool {
+        matches!(self, Self::Listed(_) | Self::All { alone: true })
     }
 }
 

@@ -334,12 +334,15 @@ fn after_interruption(claim: &Claim, failure: &Failure, now: Timestamp) -> Chang
 /// A task that a dead instance held.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Orphan {
-    pub(crate) crashes: u32,
+    /// How many crashes it was blamed for already.
+    pub(crate) blamed: u32,
     pub(crate) max_crashes: Option<u32>,
     pub(crate) delivery: Delivery,
     pub(crate) cancel_requested: bool,
     /// Whether its handler had been started: it is in the dead instance's ledger, or there is none to ask.
     pub(crate) started: bool,
+    /// Whether it may have been the cause: not if the power failed, say, while the instance held others as well.
+    pub(crate) is_suspect: bool,
 }
 
 /// What becomes of a task whose instance died.
@@ -347,8 +350,10 @@ pub(crate) struct Orphan {
 pub(crate) enum Rescue {
     /// It was never started: as if it had not been claimed.
     GiveBack,
-    /// It is runnable again, at once, alone: it may have been the cause.
+    /// It is runnable again, at once, alone: it may have been the cause, and is blamed for the crash.
     Suspect,
+    /// It is runnable again, at once: it was started, but is not blamed.
+    Innocent,
     /// It has crashed too often.
     Crashed,
     /// It may have been started, and must not be started again.
@@ -360,14 +365,15 @@ pub(crate) enum Rescue {
 impl Rescue {
     pub(crate) fn state(self) -> TaskState {
         match self {
-            Self::GiveBack | Self::Suspect => TaskState::Pending,
+            Self::GiveBack | Self::Suspect | Self::Innocent => TaskState::Pending,
             Self::Crashed | Self::Interrupted => TaskState::Failed,
             Self::Cancelled => TaskState::Cancelled,
         }
     }
 }
 
-/// Decides for a task whose instance died. A crash costs none of its attempts, but one of its `max_crashes`.
+/// Decides for a task whose instance died. A crash costs none of its attempts, but one of its `max_crashes` if it may have been
+/// the cause. A task that allows none has failed in any case: its caller wants no second start.
 pub(crate) fn rescue(orphan: Orphan) -> Rescue {
     let max_crashes = orphan.max_crashes.unwrap_or(DEFAULT_MAX_CRASHES);
     match orphan {
@@ -380,7 +386,11 @@ pub(crate) fn rescue(orphan: Orphan) -> Rescue {
             delivery: Delivery::AtMostOnce,
             ..
         } => Rescue::Interrupted,
-        Orphan { crashes, .. } if crashes >= max_crashes => Rescue::Crashed,
+        _ if max_crashes == 0 => Rescue::Crashed,
+        Orphan {
+            is_suspect: false, ..
+        } => Rescue::Innocent,
+        Orphan { blamed, .. } if blamed >= max_crashes => Rescue::Crashed,
         _ => Rescue::Suspect,
     }
 }
@@ -673,11 +683,12 @@ pub(crate) mod tests {
             assert_eq!(settlement.change(false), &change, "{shown}");
         }
         let orphan = |started, cancel_requested| Orphan {
-            crashes: 0,
+            blamed: 0,
             max_crashes: None,
             delivery: Delivery::AtMostOnce,
             cancel_requested,
             started,
+            is_suspect: started,
         };
         assert_eq!(rescue(orphan(true, false)), Rescue::Interrupted);
         assert_eq!(rescue(orphan(false, false)), Rescue::GiveBack);
@@ -686,12 +697,18 @@ pub(crate) mod tests {
 
     #[test]
     fn p4_a_crash_is_forgiven_until_there_were_too_many() {
-        let orphan = |crashes, started, cancel_requested| Orphan {
-            crashes,
+        let orphan = |blamed, started, cancel_requested| Orphan {
+            blamed,
             max_crashes: None,
             delivery: Delivery::AtLeastOnce,
             cancel_requested,
             started,
+            is_suspect: started,
+        };
+        // After a loss of power, say.
+        let innocent = |blamed| Orphan {
+            is_suspect: false,
+            ..orphan(blamed, true, false)
         };
         let table = [
             (orphan(0, false, false), Rescue::GiveBack),
@@ -705,6 +722,15 @@ pub(crate) mod tests {
                 Orphan {
                     max_crashes: Some(0),
                     ..orphan(0, true, false)
+                },
+                Rescue::Crashed,
+            ),
+            (innocent(0), Rescue::Innocent),
+            (innocent(3), Rescue::Innocent),
+            (
+                Orphan {
+                    max_crashes: Some(0),
+                    ..innocent(0)
                 },
                 Rescue::Crashed,
             ),

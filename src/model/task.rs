@@ -221,7 +221,7 @@ impl Task {
         self.attempt
     }
 
-    /// How many of these attempts ended because the process died.
+    /// How many of these attempts ended because the process died, or the power failed.
     #[must_use]
     pub fn crashes(&self) -> u32 {
         self.crashes

@@ -184,7 +184,7 @@ fn reschedule(tx: &mut Tx<'_>, task: &Found, at: Timestamp) -> rusqlite::Result<
 /// As if it had never been started, but with its history. Its result and progress are gone.
 const RETRY: &str = "
     UPDATE punctual_task
-    SET state = 0, lane = :lane, attempt = 0, crashes = 0, undecoded = 0, instance = NULL, scheduled_at = :now, started_at = NULL,
+    SET state = 0, lane = :lane, attempt = 0, crashes = 0, blamed = 0, undecoded = 0, instance = NULL, scheduled_at = :now, started_at = NULL,
         finished_at = NULL, expires_at = NULL, cancel_requested_at = NULL, extras = extras & ~20
     WHERE seq = :seq AND state IN (20, 30, 40)";
 

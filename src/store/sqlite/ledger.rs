@@ -254,7 +254,7 @@ impl DeadLedger {
             Some(file) if boot == Boot::This && !is_of_original => listed(file),
             // Claims that were synced may have been started by what was not, and a copied list may be older than the copied
             // claims: all count as started.
-            _ => Started::All,
+            _ => Started::All { alone: false },
         };
         Some(Self {
             path,
@@ -265,6 +265,16 @@ impl DeadLedger {
 
     pub(super) fn started(&self) -> Started {
         self.started.clone()
+    }
+
+    /// Whether nothing tells which of its claims were started.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self.started, Started::All { .. })
+    }
+
+    /// The instance held one claim only.
+    pub(super) fn held_one(&mut self) {
+        self.started = Started::All { alone: true };
     }
 
     /// Removes the lock file, after the rescue has committed. A file of that name which is not the instance's own, as in a
@@ -280,7 +290,7 @@ fn listed(mut file: &File) -> Started {
     let mut bytes = Vec::new();
     match file.read_to_end(&mut bytes) {
         Ok(_) => Started::Listed(decode(&bytes)),
-        Err(_) => Started::All,
+        Err(_) => Started::All { alone: false },
     }
 }
 
@@ -309,7 +319,7 @@ mod tests {
     fn cells(started: Started) -> Vec<(i64, i64)> {
         match started {
             Started::Listed(cells) => cells.to_vec(),
-            Started::All => panic!("the ledger was there"),
+            Started::All { .. } => panic!("the ledger was there"),
         }
     }
 
@@ -362,7 +372,7 @@ mod tests {
         drop(dead);
         for boot in ["another", ""] {
             let dead = take("one", inode, boot).unwrap();
-            assert!(matches!(dead.started(), Started::All), "{boot}");
+            assert!(matches!(dead.started(), Started::All { .. }), "{boot}");
         }
         take("one", inode, "this").unwrap().remove();
         assert!(take("one", inode, "another").is_some());
@@ -396,19 +406,22 @@ mod tests {
         }
         for file in [another_file, another_device] {
             let dead = take(&copy, inode, file).unwrap();
-            assert!(matches!(dead.started(), Started::All), "{file:?}");
+            assert!(matches!(dead.started(), Started::All { .. }), "{file:?}");
         }
         // The folder was copied along: another inode, or in a snapshot the same one, without the lock.
         fs::create_dir(folder(&copy)).unwrap();
         let lock_file = folder(&copy).join("one");
         fs::copy(folder(&db).join("one"), &lock_file).unwrap();
         let dead = take(&copy, inode, another_file).unwrap();
-        assert!(matches!(dead.started(), Started::All));
+        assert!(matches!(dead.started(), Started::All { .. }));
         dead.remove();
         assert!(lock_file.exists(), "it is not the instance's own");
         let copied = identity::at(&lock_file).unwrap().inode();
         let dead = take(&copy, copied, another_device).unwrap();
-        assert!(matches!(dead.started(), Started::All), "it may be too old");
+        assert!(
+            matches!(dead.started(), Started::All { .. }),
+            "it may be too old"
+        );
         dead.remove();
         assert!(!lock_file.exists());
         assert!(folder(&db).join("one").exists(), "the original's is left");
@@ -431,7 +444,7 @@ mod tests {
             DeadLedger::take(&db, here(), &other, &Process::own()).unwrap()
         };
         assert_eq!(cells(take("one").started()), [(7, 107)]);
-        assert!(matches!(take("lost").started(), Started::All));
+        assert!(matches!(take("lost").started(), Started::All { .. }));
     }
 
     #[test]

@@ -252,7 +252,10 @@ impl SqliteStore {
         }
         // Those that took leave before they were gone have nothing to be taken back.
         *alive = self.others()?;
-        for (id, ledger) in found {
+        for (id, mut ledger) in found {
+            if ledger.is_unknown() && self.count_held(id)? == 1 {
+                ledger.held_one();
+            }
             if let Some(index) = alive.iter().position(|other| other.id == id) {
                 let other = alive.swap_remove(index);
                 tell!(info, instance = %other.name, "an instance has died");
@@ -281,6 +284,14 @@ impl SqliteStore {
                     })
                 })?
                 .collect()
+        })
+    }
+
+    /// How many claims an instance holds, up to two.
+    fn count_held(&self, instance: i64) -> Result<u32> {
+        self.with_reader(|conn| {
+            conn.prepare_cached(rescue::COUNT_HELD)?
+                .query_row([instance], |row| row.get(0))
         })
     }
 

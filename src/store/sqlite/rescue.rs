@@ -15,15 +15,21 @@ use crate::time::Timestamp;
 
 pub(super) const ORPHANS: &str = "
     SELECT seq, id, lane, priority, attempt, crashes, claim_no, scheduled_at, started_at,
-        cancel_requested_at IS NOT NULL, options, expires_at
+        cancel_requested_at IS NOT NULL, options, expires_at, blamed
     FROM punctual_task INDEXED BY punctual_task_running
     WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane) AND instance = :instance LIMIT :limit";
 
 const TAKE_BACK: &str = "
     UPDATE punctual_task
-    SET state = :state, lane = :lane, attempt = :attempt, crashes = :crashes, finished_at = :finished_at,
+    SET state = :state, lane = :lane, attempt = :attempt, crashes = :crashes, blamed = :blamed, finished_at = :finished_at,
         extras = extras | :extras, instance = iif(:state = 0, NULL, instance)
     WHERE seq = :seq AND state = 10 AND claim_no = :claim_no";
+
+/// How many claims an instance holds, up to two.
+pub(super) const COUNT_HELD: &str = "
+    SELECT count(*) FROM (
+        SELECT 1 FROM punctual_task INDEXED BY punctual_task_running
+        WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane) AND instance = :instance LIMIT 2)";
 
 /// An instance has heard of them, or is no more.
 pub(super) const FORGET_CANCELS: &str = "DELETE FROM punctual_cancel WHERE instance = :instance";
@@ -40,6 +46,7 @@ struct Row {
     priority: u8,
     attempt: i64,
     crashes: u32,
+    blamed: u32,
     claim_no: i64,
     scheduled_at: i64,
     started_at: Option<i64>,
@@ -66,11 +73,12 @@ pub(super) fn rescue(
             break;
         }
         let orphan = Orphan {
-            crashes: row.crashes,
+            blamed: row.blamed,
             max_crashes: row.max_crashes,
             delivery: delivery(tx, row.lane),
             cancel_requested: row.cancel_requested,
             started: started.includes(row.seq, row.claim_no),
+            is_suspect: started.blames(),
         };
         if orphan.started {
             rescued.crashed += 1;
@@ -106,6 +114,7 @@ fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Row
                 priority: row::priority(row, 3)?,
                 attempt: row.get(4)?,
                 crashes: row::count(row, 5)?,
+                blamed: row::count(row, 12)?,
                 claim_no: row.get(6)?,
                 scheduled_at: row.get(7)?,
                 started_at: row.get(8)?,
@@ -124,11 +133,12 @@ pub(super) fn disown(tx: &mut Tx<'_>, held: &[i64]) -> rusqlite::Result<usize> {
     for row in orphans(tx, instance, usize::MAX >> 1)? {
         if !held.contains(&row.seq) {
             let orphan = Orphan {
-                crashes: row.crashes,
+                blamed: row.blamed,
                 max_crashes: row.max_crashes,
                 delivery: delivery(tx, row.lane),
                 cancel_requested: row.cancel_requested,
                 started: false,
+                is_suspect: false,
             };
             take_back(tx, instance, &row, false, decide(orphan))?;
             given_back += 1;
@@ -176,6 +186,7 @@ fn take_back(
         _ => row.lane,
     };
     let state = verdict.state();
+    let is_blamed = matches!(verdict, Rescue::Suspect | Rescue::Crashed);
     tx.conn.prepare_cached(TAKE_BACK)?.execute(params![
         state.code(),
         lane.0,
@@ -185,6 +196,7 @@ fn take_back(
             row.attempt - 1
         },
         row.crashes.saturating_add(u32::from(started)),
+        row.blamed.saturating_add(u32::from(is_blamed)),
         state.is_final().then_some(tx.now.micros()),
         extras,
         row.seq,
@@ -192,7 +204,7 @@ fn take_back(
     ])?;
     let event = match verdict {
         Rescue::GiveBack => EventKind::GivenBack,
-        Rescue::Suspect => EventKind::Rescued,
+        Rescue::Suspect | Rescue::Innocent => EventKind::Rescued,
         Rescue::Crashed | Rescue::Interrupted => EventKind::Failed,
         Rescue::Cancelled => EventKind::Cancelled,
     };

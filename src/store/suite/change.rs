@@ -221,7 +221,10 @@ impl Kit {
         assert_eq!(claim.id, other);
         self.settle(&claim, done());
         let instance = claim.fence.instance;
-        assert_eq!(self.rescue(instance, Started::All).crashed, 1);
+        assert_eq!(
+            self.rescue(instance, Started::All { alone: true }).crashed,
+            1
+        );
         instance
     }
 }

@@ -253,7 +253,7 @@ fn suspects(kit: &Kit, count: usize) -> Vec<TaskId> {
     let scheduled = kit.insert_all((0..count).map(|_| task()).collect());
     let claims = kit.claim(count);
     assert_eq!(claims.len(), count);
-    let rescued = kit.rescue(claims[0].fence.instance, Started::All);
+    let rescued = kit.rescue(claims[0].fence.instance, Started::All { alone: true });
     assert_eq!(rescued.crashed, count);
     scheduled.into_iter().map(|each| each.id()).collect()
 }

@@ -15,6 +15,7 @@ use crate::model::task::{Options, TaskState};
 
 on_every_backend!(
     p4_a_crash_costs_no_attempt_and_too_many_end_the_task,
+    p4_a_loss_of_power_is_blamed_on_nobody,
     p7_a_rescued_task_cannot_be_settled_by_its_last_attempt,
     a_task_that_had_not_been_started_is_given_back_whole,
     p5_what_is_delivered_at_most_once_is_not_started_again_after_a_crash,
@@ -80,6 +81,40 @@ fn p4_a_crash_costs_no_attempt_and_too_many_end_the_task(kit: &mut Kit) {
     assert!(kit.claim(9).is_empty());
 }
 
+/// Tasks failed as crashed that had run while the power failed a few times.
+fn p4_a_loss_of_power_is_blamed_on_nobody(kit: &mut Kit) {
+    let fragile = || Insert {
+        options: Some(Box::new(Options {
+            max_crashes: Some(1),
+            ..Options::default()
+        })),
+        ..task()
+    };
+    let ids = [kit.insert(fragile()), kit.insert(fragile())];
+    let fail_power = |claims: usize| {
+        let claims = kit.claim(claims);
+        let instance = claims[0].fence.instance;
+        let alone = claims.len() == 1;
+        kit.rescue(instance, Started::All { alone });
+        claims.len()
+    };
+    for times in 1..=3 {
+        assert_eq!(fail_power(9), 2, "together again: none is suspected");
+        for id in ids {
+            let task = kit.task(id);
+            assert_eq!((task.state(), task.crashes()), (TaskState::Pending, times));
+            assert_eq!(task.error(), Some("crashed"));
+        }
+    }
+    // One that was alone each time is another matter.
+    kit.change(ids[1], Action::Cancel);
+    assert_eq!(fail_power(1), 1);
+    assert_eq!(kit.state(ids[0]), TaskState::Pending, "blamed once");
+    crash(kit, &kit.claim_one());
+    let task = kit.task(ids[0]);
+    assert_eq!((task.state(), task.crashes()), (TaskState::Failed, 5));
+}
+
 fn p7_a_rescued_task_cannot_be_settled_by_its_last_attempt(kit: &mut Kit) {
     let id = kit.insert(task());
     let stale = kit.claim_one();
@@ -112,7 +147,7 @@ fn p5_what_is_delivered_at_most_once_is_not_started_again_after_a_crash(kit: &mu
     // After a power cut nothing tells what was started.
     let id = kit.insert(once());
     let claim = kit.claim_one();
-    kit.rescue(claim.fence.instance, Started::All);
+    kit.rescue(claim.fence.instance, Started::All { alone: true });
     assert_eq!(kit.task(id).error(), Some("interrupted"));
     // Somebody takes the responsibility.
     assert_eq!(
@@ -137,7 +172,7 @@ fn a_task_that_had_not_been_started_is_given_back_whole(kit: &mut Kit) {
 }
 
 fn a_cancel_that_was_requested_is_honoured_by_the_rescue(kit: &mut Kit) {
-    for started in [Started::All, Started::Listed(Arc::new([]))] {
+    for started in [Started::All { alone: true }, Started::Listed(Arc::new([]))] {
         let id = kit.insert(task());
         let claim = kit.claim_one();
         assert_eq!(kit.change(id, Action::Cancel), Changed::Requested);
@@ -165,7 +200,10 @@ fn only_the_dead_instance_s_tasks_are_taken_back(kit: &mut Kit) {
     let id = kit.insert(task());
     let claim = kit.claim_one();
     let other = claim.fence.instance + 1;
-    assert_eq!(kit.rescue(other, Started::All), rescued(0, 0));
+    assert_eq!(
+        kit.rescue(other, Started::All { alone: true }),
+        rescued(0, 0)
+    );
     assert_eq!(kit.state(id), TaskState::Running);
 }
 

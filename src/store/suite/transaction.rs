@@ -120,7 +120,7 @@ fn p6_a_completion_commits_with_its_effects(kit: &mut Kit) {
 fn p7_a_stale_attempt_s_code_is_not_run(kit: &mut Kit) {
     let id = kit.insert(task());
     let stale = kit.claim_one();
-    let taken = kit.rescue(stale.fence.instance, Started::All);
+    let taken = kit.rescue(stale.fence.instance, Started::All { alone: true });
     assert_eq!(taken.crashed, 1);
     let mut fresh = None;
     // Before it is claimed again, while another attempt has it, and after that has ended.

@@ -54,6 +54,7 @@ CREATE TABLE punctual_task (
     state INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
     crashes INTEGER NOT NULL,
+    blamed INTEGER NOT NULL,
     undecoded INTEGER NOT NULL,
     max_attempts INTEGER NOT NULL,
     claim_no INTEGER NOT NULL,
