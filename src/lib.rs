@@ -140,6 +140,7 @@ mod error;
 mod handler;
 mod id;
 mod model;
+mod panics;
 mod process;
 mod runtime;
 mod scheduler;

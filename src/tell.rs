@@ -4,8 +4,8 @@
 macro_rules! tell {
     ($level:ident, $($what:tt)+) => {{
         let log = || tracing::$level!($($what)+);
-        // There is nobody left to tell of it.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(log));
+        // A panic of the subscriber cannot be logged.
+        let _ = $crate::panics::survive(log);
     }};
 }
 pub(crate) use tell;

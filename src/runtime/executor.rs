@@ -12,6 +12,7 @@ use crate::handler::context::TaskContext;
 use crate::handler::token::StopReason;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Asked, Claim, End, Payload, Settlement, deadline, settle};
+use crate::panics::{discard, survive};
 use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::{Finish, Finished};
 use crate::runtime::ready::{Job, Ready};
@@ -138,8 +139,8 @@ impl Executor {
         if !retry.is_custom() {
             return decide(end, retry);
         }
-        let decided = catch_unwind(AssertUnwindSafe(|| decide(end.clone(), retry)));
-        decided.unwrap_or_else(|_| {
+        let decided = survive(|| decide(end.clone(), retry));
+        decided.unwrap_or_else(|| {
             tell!(error, kind = %claim.kind, "the retry policy panicked");
             decide(end, &RetryPolicy::default())
         })
@@ -210,7 +211,7 @@ fn panic_text(panic: Box<dyn Any + Send>) -> String {
         (_, Some(text)) => format!("panicked: {text}"),
         _ => "panicked".to_owned(),
     };
-    if catch_unwind(AssertUnwindSafe(|| drop(panic))).is_err() {
+    if !discard(panic) {
         tell!(error, "the payload of a panic panicked when it was dropped");
     }
     text

@@ -1,10 +1,10 @@
 //! A part of the runtime that does something now and then, and the loop that runs one on a thread.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::panics::survive;
 use crate::tell::tell;
 use crate::thread::Thread;
 use crate::time::{Clock, Timestamp};
@@ -57,12 +57,12 @@ pub(crate) fn spawn(
     Thread::spawn(name, move || {
         loop {
             let now = clock.now();
-            let next = catch_unwind(AssertUnwindSafe(|| service.run_once(now)));
+            let next = survive(|| service.run_once(now));
             let until = match next {
-                Ok(Next::Ended) => return,
-                Ok(Next::At(at)) => Some(at),
-                Ok(Next::Notified) => None,
-                Err(_) => {
+                Some(Next::Ended) => return,
+                Some(Next::At(at)) => Some(at),
+                Some(Next::Notified) => None,
+                None => {
                     tell!(error, service = %shown, "a service panicked; it goes on");
                     Some(now + AFTER_PANIC)
                 }

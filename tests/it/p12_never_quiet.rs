@@ -55,6 +55,15 @@ fn bomb(on_decode: bool, on_drop: bool) -> NewTask {
     )
 }
 
+/// The value of a panic that panics when it is dropped.
+struct PanicsInDrop;
+
+impl Drop for PanicsInDrop {
+    fn drop(&mut self) {
+        panic!("in a drop");
+    }
+}
+
 /// P12: whatever of a handler panics, the attempt fails and the worker goes on.
 #[test]
 fn a_panic_costs_its_attempt_and_nothing_else() {
@@ -64,15 +73,7 @@ fn a_panic_costs_its_attempt_and_nothing_else() {
         .handler_fn(|Probe(n), _cx| match n {
             1 => panic!("with a text"),
             2 => std::panic::panic_any(7),
-            3 => {
-                struct PanicsAgain;
-                impl Drop for PanicsAgain {
-                    fn drop(&mut self) {
-                        panic!("in a drop");
-                    }
-                }
-                std::panic::panic_any(PanicsAgain)
-            }
+            3 => std::panic::panic_any(PanicsInDrop),
             _ => Ok(Outcome::done()),
         })
         .start()
@@ -102,7 +103,8 @@ fn a_panic_costs_its_attempt_and_nothing_else() {
     assert_eq!(scheduler.shutdown(LONG).unwrap().still_running(), 0);
 }
 
-/// P12: a retry policy is the user's code as well.
+/// P12: a retry policy is the user's code as well, and so is the value of its panic: dropped, that ended the worker, and the
+/// task stayed Running.
 #[test]
 fn a_retry_policy_that_panics_does_not_end_the_worker() {
     let scheduler = Scheduler::in_memory()
@@ -111,7 +113,10 @@ fn a_retry_policy_that_panics_does_not_end_the_worker() {
             0 => Err("no".into()),
             _ => Ok(Outcome::done()),
         })
-        .retry_policy("probe", RetryPolicy::custom(|_| panic!("as it should")))
+        .retry_policy(
+            "probe",
+            RetryPolicy::custom(|_| std::panic::panic_any(PanicsInDrop)),
+        )
         .start()
         .unwrap();
     let bad = scheduler.schedule(probe(0)).unwrap().id();

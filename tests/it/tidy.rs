@@ -90,7 +90,7 @@ fn lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
 /// The floor of a module, by the first part of its path; `None`: beside the house.
 fn floor(module: &str) -> Option<u32> {
     Some(match module {
-        "error" | "id" | "time" | "wake" | "tell" | "thread" | "process" => 0,
+        "error" | "id" | "time" | "wake" | "tell" | "thread" | "panics" | "process" => 0,
         "model" => 1,
         "store" => 2,
         "client" | "handler" => 3,

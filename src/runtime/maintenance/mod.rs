@@ -8,9 +8,9 @@ pub(crate) use deadlines::Deadlines;
 pub(crate) use pruner::Pruner;
 pub(crate) use rescuer::Rescuer;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::panics::survive;
 use crate::runtime::control::Control;
 use crate::runtime::service::{AFTER_PANIC, Next, Service};
 use crate::tell::tell;
@@ -36,8 +36,8 @@ impl Service for Maintenance {
         self.services
             .iter_mut()
             .fold(Next::Notified, |next, service| {
-                let own = catch_unwind(AssertUnwindSafe(|| service.run_once(now)));
-                next.or(own.unwrap_or_else(|_| {
+                let own = survive(|| service.run_once(now));
+                next.or(own.unwrap_or_else(|| {
                     tell!(error, "maintenance panicked; it goes on");
                     Next::At(now + AFTER_PANIC)
                 }))

@@ -8,13 +8,13 @@
 
 mod notice;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::panics::survive;
 use crate::store::sqlite::fault;
 use crate::store::sqlite::paths::log_of;
 use crate::store::sqlite::turn::Turn;
@@ -211,7 +211,7 @@ impl Watcher {
         };
         let watch = Stopwatch::start();
         let look = || turn.with_idle_writer(|writer| (writer.refresh(), writer.commits()));
-        let Ok(looked) = catch_unwind(AssertUnwindSafe(look)) else {
+        let Some(looked) = survive(look) else {
             tell!(
                 error,
                 "the look for other processes' commits panicked; it goes on"
