@@ -56,7 +56,8 @@ pub enum ErrorKind {
     /// Fork before the first store is opened or after the last one is dropped, or start a program of its own by
     /// [`std::process::Command`], which may open any file.
     Forked,
-    /// A call on the same store from inside one of its transactions.
+    /// A call on a store by a thread that is writing to it: from inside a transaction, or from a `tracing` subscriber or SQL
+    /// function that was called during a write. The call would wait for itself, so nothing was done.
     Reentrant,
     /// A caller's transaction took longer than it may. Nothing was stored.
     Timeout,

@@ -10,6 +10,8 @@
 //! 1. While `leading` is set exactly one thread leads, or has been told to; nobody else touches the writer.
 //! 2. A request is answered exactly once, or taken out of the queue by the caller who gave up.
 //! 3. A reply is given after its COMMIT.
+//! 4. Nothing of the program's runs while a thread holds the writer, except the closure of its own transaction. Wakers are
+//!    called after that. What a `tracing` subscriber or a SQL function asks of the store is refused at once, as `Reentrant`.
 //!
 //! The turn is the only lock that callers wait for and that is held over I/O.
 
@@ -17,10 +19,10 @@ mod exclusive;
 mod reign;
 #[cfg(test)]
 mod tests;
+mod wakers;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Waker};
@@ -29,9 +31,12 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
+use crate::panics::survive;
 use crate::process::Owner;
 use crate::store::Pending;
+use crate::store::sqlite::turn::exclusive::Inside;
 use crate::store::sqlite::turn::reign::{Next, Reign};
+use crate::store::sqlite::turn::wakers::Wakers;
 use crate::store::sqlite::writer::Writer;
 use crate::tell::tell;
 use crate::thread::Thread;
@@ -48,6 +53,7 @@ pub(super) struct Request {
     pub(super) now: Timestamp,
     pub(super) ops: Vec<Op>,
     cell: Arc<Cell>,
+    wakers: Arc<Wakers>,
     is_answered: bool,
 }
 
@@ -66,11 +72,8 @@ impl Request {
         if let Some(thread) = thread {
             thread.unpark();
         }
-        // The waker is the caller's, the thread that of whoever leads.
-        if let Some(waker) = waker
-            && catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err()
-        {
-            tell!(error, "the waker of a receipt panicked");
+        if let Some(waker) = waker {
+            self.wakers.push(waker);
         }
     }
 
@@ -137,6 +140,19 @@ struct CellState {
     thread: Option<thread::Thread>,
 }
 
+impl CellState {
+    /// The answer, if it has come.
+    fn take(&mut self) -> Option<Result<Vec<Reply>>> {
+        match std::mem::replace(&mut self.stage, Stage::Taken) {
+            Stage::Done(answer) => Some(answer),
+            other => {
+                self.stage = other;
+                None
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Stage {
     Queued,
@@ -181,8 +197,10 @@ pub(super) struct Turn {
     /// How many callers wait for room in the queue.
     crowd: AtomicUsize,
     writer: Mutex<Writer>,
-    /// The thread that is inside a transaction of its own; 0: none.
+    /// The thread that holds the writer; 0: none.
     inside: AtomicUsize,
+    /// The wakers of those that were answered.
+    wakers: Arc<Wakers>,
     wait: Duration,
     helper: Mutex<Option<Helper>>,
 }
@@ -204,6 +222,7 @@ impl Turn {
             crowd: AtomicUsize::new(0),
             writer: Mutex::new(writer),
             inside: AtomicUsize::new(0),
+            wakers: Arc::default(),
             wait,
             helper: Mutex::new(None),
         }
@@ -249,16 +268,17 @@ impl Turn {
 
     /// Runs `look` on the writer while nobody leads.
     pub(super) fn with_writer<T>(&self, look: impl FnOnce(&mut Writer) -> T) -> T {
-        look(&mut lock(&self.writer))
+        look(&mut self.writer())
     }
 
     /// Runs `look` on the writer, unless somebody leads just now.
     pub(super) fn with_idle_writer<T>(&self, look: impl FnOnce(&mut Writer) -> T) -> Option<T> {
-        match self.writer.try_lock() {
-            Ok(mut writer) => Some(look(&mut writer)),
-            Err(TryLockError::Poisoned(writer)) => Some(look(&mut writer.into_inner())),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        let writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(writer)) => writer.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(look(&mut Inside::enter(&self.inside, writer)))
     }
 
     /// Serves what is still queued, for a store that is dropped: the helper does not come for it any more. Nobody queues
@@ -295,6 +315,7 @@ impl Turn {
             now,
             ops,
             cell: Arc::clone(&cell),
+            wakers: Arc::clone(&self.wakers),
             is_answered: false,
         });
         self.waiting.store(queue.requests.len(), Ordering::Relaxed);
@@ -409,11 +430,18 @@ impl Turn {
     /// Serves the queue until it is empty or somebody else's turn has come; `own`: what the calling thread waits for. Only
     /// for whom `leading` was set.
     fn lead(&self, own: Option<&Arc<Cell>>) {
+        // Dropped in the reverse order: the writer is free and the turn is handed on before a waker is called.
+        let _wakers = CallOnDrop(self);
         let mut reign = Reign::new(self, own);
-        let mut writer = lock(&self.writer);
+        let mut writer = self.writer();
         while let Next::Batch(batch) = reign.next() {
             writer.run(batch);
         }
+    }
+
+    /// Takes the writer. Until it is given back the calling thread is refused at the store's door.
+    fn writer(&self) -> Inside<'_> {
+        Inside::enter(&self.inside, lock(&self.writer))
     }
 
     fn helper(self: &Arc<Self>) -> Result<Wake> {
@@ -427,7 +455,7 @@ impl Turn {
             loop {
                 let notified = woken.wait(Duration::from_secs(1));
                 let Some(turn) = turn.upgrade() else { return };
-                if notified && catch_unwind(AssertUnwindSafe(|| turn.lead(None))).is_err() {
+                if notified && survive(|| turn.lead(None)).is_none() {
                     tell!(error, "a write panicked; the others go on");
                 }
             }
@@ -437,6 +465,17 @@ impl Turn {
             _thread: thread,
         });
         Ok(wake)
+    }
+}
+
+/// Calls the wakers when it is dropped, even by a panic; not in a forked child, whose parent does so.
+struct CallOnDrop<'a>(&'a Turn);
+
+impl Drop for CallOnDrop<'_> {
+    fn drop(&mut self) {
+        if self.0.wakers.any() && self.0.owner.is_here() {
+            self.0.wakers.call();
+        }
     }
 }
 
@@ -481,14 +520,20 @@ impl Pending for Submitted {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Reply>>> {
-        let mut state = lock(&self.cell.state);
-        match std::mem::replace(&mut state.stage, Stage::Taken) {
-            Stage::Done(answer) => Poll::Ready(answer),
-            other => {
-                state.stage = other;
-                state.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        if let Some(answer) = lock(&self.cell.state).take() {
+            return Poll::Ready(answer);
         }
+        // To clone and to drop a waker is to call the program's code: not under the lock, which whoever leads waits for.
+        let mut waker = Some(cx.waker().clone());
+        let answer = {
+            let mut state = lock(&self.cell.state);
+            let answer = state.take();
+            if answer.is_none() {
+                std::mem::swap(&mut state.waker, &mut waker);
+            }
+            answer
+        };
+        drop(waker);
+        answer.map_or(Poll::Pending, Poll::Ready)
     }
 }

@@ -1,15 +1,15 @@
 //! The turn for one thread alone: a transaction that runs the caller's code, on the caller's thread.
 
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::thread;
 
 use super::reign::{Next, Reign};
-use super::{Cell, Sort, Turn, Waited};
+use super::{CallOnDrop, Cell, Sort, Turn, Waited};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::sqlite::writer::Writer;
 use crate::time::{Deadline, Timestamp};
-use crate::wake::lock;
 
 impl Turn {
     /// Waits for the turn like any other request, and then runs `run` on the writer, on this thread.
@@ -50,14 +50,15 @@ impl Turn {
         cell: &Arc<Cell>,
         run: &mut Option<R>,
     ) -> Option<T> {
+        // As in `lead`.
+        let _wakers = CallOnDrop(self);
         let mut reign = Reign::new(self, Some(cell));
-        let mut writer = lock(&self.writer);
+        let mut writer = self.writer();
         let mut answer = None;
         loop {
             match reign.next() {
                 Next::Batch(batch) => writer.run(batch),
                 Next::Own => {
-                    let _inside = Inside::enter(&self.inside);
                     answer = run.take().map(|run| run(&mut writer));
                     if !self.owner.is_here() {
                         // It was forked inside: what waits is its parent's to do.
@@ -71,14 +72,14 @@ impl Turn {
 
     /// # Errors
     ///
-    /// `Reentrant` on the thread that is inside a transaction of its own: it would wait for itself.
+    /// `Reentrant` on the thread that holds the writer: it would wait for itself.
     pub(in crate::store::sqlite) fn check_reentrant(&self) -> Result<()> {
         match self.inside.load(Ordering::Relaxed) {
             0 => Ok(()),
             inside if inside != this_thread() => Ok(()),
             _ => Err(Error::new(
                 ErrorKind::Reentrant,
-                "a call on the same store from inside its transaction: use the transaction's own methods",
+                "this thread is writing to the same store: inside a transaction use the transaction's own methods",
             )),
         }
     }
@@ -92,18 +93,36 @@ fn this_thread() -> usize {
     PLACE.with(|place| std::ptr::from_ref(place).addr())
 }
 
-/// A thread inside a transaction of its own; dropped, even by a panic, it is outside again.
-struct Inside<'a>(&'a AtomicUsize);
+/// The writer in the hands of a thread. Dropped, even by a panic, it is free, and the thread may call the store again.
+pub(super) struct Inside<'a> {
+    inside: &'a AtomicUsize,
+    writer: MutexGuard<'a, Writer>,
+}
 
 impl<'a> Inside<'a> {
-    fn enter(inside: &'a AtomicUsize) -> Self {
+    pub(super) fn enter(inside: &'a AtomicUsize, writer: MutexGuard<'a, Writer>) -> Self {
         inside.store(this_thread(), Ordering::Relaxed);
-        Self(inside)
+        Self { inside, writer }
+    }
+}
+
+impl Deref for Inside<'_> {
+    type Target = Writer;
+
+    fn deref(&self) -> &Writer {
+        &self.writer
+    }
+}
+
+impl DerefMut for Inside<'_> {
+    fn deref_mut(&mut self) -> &mut Writer {
+        &mut self.writer
     }
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        self.0.store(0, Ordering::Relaxed);
+        // Before the lock is free, so that the mark of the next thread stays.
+        self.inside.store(0, Ordering::Relaxed);
     }
 }

@@ -60,6 +60,8 @@ impl<'a> Reign<'a> {
             // Who asked is here.
             request.is_answered = true;
             self.served += 1;
+            drop(queue);
+            self.delegate_wakers();
             return Next::Own;
         }
         let is_over = self.served > 0
@@ -81,7 +83,15 @@ impl<'a> Reign<'a> {
             self.turn.space.notify_all();
         }
         self.served += batch.iter().map(|request| request.ops.len()).sum::<usize>();
+        self.delegate_wakers();
         Next::Batch(batch)
+    }
+
+    /// The receipts that are answered do not wait for the transactions to come.
+    fn delegate_wakers(&self) {
+        if self.turn.wakers.any() {
+            self.turn.wakers.delegate();
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! The turn and the writer under several threads, a full disk and a panic.
 
+mod reentry;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake as TaskWake;
@@ -505,8 +508,9 @@ fn p12_a_call_gives_up_when_the_writes_before_it_take_too_long() {
                 while kit.queued() < 1 {
                     std::thread::yield_now();
                 }
-                // The leader cannot begin; whoever comes after it does not wait for ever.
-                assert_eq!(kit.insert(vec![late]).unwrap_err().kind(), ErrorKind::Busy);
+                // The leader cannot begin, and a caller after it does not wait for ever.
+                let refused = scope.spawn(|| kit.insert(vec![late])).join().unwrap();
+                assert_eq!(refused.unwrap_err().kind(), ErrorKind::Busy);
                 leader
             })
             .join()
