@@ -578,7 +578,9 @@ impl Scheduler {
             // It was woken when the stop began, may have seen no end yet, and would sleep on.
             self.parts.maintenance_wake.notify();
             let deadline = Deadline::after(DROP_WAIT);
-            for thread in std::mem::take(&mut *lock(&self.threads)) {
+            // Not under the lock: what ends on the threads may be handlers that call this.
+            let threads = std::mem::take(&mut *lock(&self.threads));
+            for thread in threads {
                 thread.join(deadline);
             }
         }

@@ -4,7 +4,6 @@
 //! catch up with a busy writer, so the writer moves the few pages that are left, between two transactions. Always PASSIVE,
 //! never TRUNCATE: nobody waits for a reader, and the log's blocks are used again.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::error::Result;
+use crate::panics::survive;
 use crate::store::sqlite::open::Opener;
 use crate::tell::tell;
 use crate::thread::Thread;
@@ -230,19 +230,18 @@ impl Shared {
     fn work(&self) {
         while !self.over.load(Ordering::Acquire) {
             if self.works.load(Ordering::Acquire) {
-                let pass = catch_unwind(AssertUnwindSafe(|| self.pass()));
-                let moved = match pass {
-                    Ok(Ok(moved)) => moved,
-                    // The writer makes it, and sees for himself.
-                    Ok(Err(_)) | Err(_) => {
-                        tell!(warn, "cannot checkpoint beside the writer");
-                        *lock(&self.conn) = None;
-                        0
-                    }
-                };
-                self.moved.store(moved, Ordering::Relaxed);
+                let moved = survive(|| self.pass()).and_then(Result::ok);
+                if moved.is_none() {
+                    // The writer makes the pass by itself, and learns what is wrong.
+                    *lock(&self.conn) = None;
+                }
+                self.moved.store(moved.unwrap_or(0), Ordering::Relaxed);
                 self.works.store(false, Ordering::Release);
                 self.rests.notify();
+                if moved.is_none() {
+                    // Not before: the writer may have been waiting, and a subscriber that writes to the store waits for it.
+                    tell!(warn, "cannot checkpoint beside the writer");
+                }
             }
             self.wake.wait(IDLE_WAIT);
         }

@@ -252,17 +252,22 @@ impl SqliteStore {
         }
         // Those that took leave before they were gone have nothing to be taken back.
         *alive = self.others()?;
+        let mut died = Vec::new();
         for (id, mut ledger) in found {
             if ledger.is_unknown() && self.count_held(id)? == 1 {
                 ledger.held_one();
             }
             if let Some(index) = alive.iter().position(|other| other.id == id) {
-                let other = alive.swap_remove(index);
-                tell!(info, instance = %other.name, "an instance has died");
+                died.push(alive.swap_remove(index).name);
                 dead.entry(id).or_insert(ledger);
             }
         }
         alive.retain(|other| !dead.contains_key(&other.id));
+        drop(others);
+        // Without the lock: a subscriber may call the store.
+        for instance in died {
+            tell!(info, %instance, "an instance has died");
+        }
         Ok(())
     }
 
