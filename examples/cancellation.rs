@@ -6,8 +6,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use punctual::{
-    Cancel, EventKind, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskHandler, TaskResult,
-    TaskState,
+    Cancel, EventKind, NewTask, Outcome, Payload, Received, Scheduler, TaskContext, TaskHandler,
+    TaskResult, TaskState,
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // While it runs: it is asked.
     let events = scheduler.events();
     let long = scheduler.schedule(Import { rows: 100_000 })?.id();
-    while let Some(event) = events.next_within(WAIT) {
+    while let Received::Event(event) = events.next_within(WAIT) {
         if event.task() == long && event.kind() == EventKind::Progressed {
             let task = scheduler.get(long)?.ok_or("it is stored")?;
             let row = task.progress::<u64>()?.unwrap_or(0);

@@ -5,7 +5,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use punctual::{Event, EventKind, NewTask, Outcome, Payload, RetryPolicy, Scheduler, TaskState};
+use punctual::{
+    Event, EventKind, NewTask, Outcome, Payload, Received, RetryPolicy, Scheduler, TaskState,
+};
 use serde::{Deserialize, Serialize};
 
 const WAIT: Duration = Duration::from_secs(10);
@@ -49,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // All tasks: each event comes after what it tells has been stored.
     let thirteen = scheduler.schedule(Square { of: 13 })?.id();
     let mut told: Vec<Event> = Vec::new();
-    while let Some(event) = events.next_within(WAIT) {
+    while let Received::Event(event) = events.next_within(WAIT) {
         println!("{} {:?} {}", event.at(), event.kind(), event.task());
         let last = event.task() == thirteen && event.kind() == EventKind::Completed;
         told.push(event);

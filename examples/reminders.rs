@@ -14,7 +14,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
-use punctual::{Cancel, Client, Filter, NewTask, Outcome, Payload, Scheduler, TaskId, TaskState};
+use punctual::{
+    Cancel, Client, Filter, NewTask, Outcome, Payload, Received, Scheduler, TaskId, TaskState,
+};
 use serde::{Deserialize, Serialize};
 
 const USAGE: &str =
@@ -130,7 +132,9 @@ fn run(db: &str, once: bool) -> Result<(), Box<dyn Error>> {
     let events = scheduler.events();
     while !once || scheduler.count(&open())? > 0 {
         // An event is of this process; another may have added or cancelled one.
-        let _ = events.next_within(Duration::from_secs(1));
+        if matches!(events.next_within(Duration::from_secs(1)), Received::Ended) {
+            break;
+        }
     }
     let stopped = scheduler.shutdown(Duration::from_secs(5))?;
     assert_eq!(stopped.still_running(), 0);

@@ -190,4 +190,4 @@ pub use model::retry::RetryPolicy;
 pub use model::task::{Ended, Task, TaskState};
 pub use scheduler::{Builder, MAX_WORKERS, Scheduler, Shutdown};
 pub use store::Durability;
-pub use store::hub::Events;
+pub use store::hub::{Events, Received};

@@ -117,10 +117,11 @@ fn show_progress(scheduler: &Scheduler, events: &Events) -> Result<(), Box<dyn E
             bar.finish();
             return Ok(());
         }
-        let first = events.next_within(Duration::from_millis(50));
+        // The scheduler runs on: to have no event and to have no more are the same here.
+        let first = events.next_within(Duration::from_millis(50)).event();
         let news = first
             .into_iter()
-            .chain(std::iter::from_fn(|| events.try_next()));
+            .chain(std::iter::from_fn(|| events.try_next().event()));
         failed_attempts += news
             .filter(|event| event.kind() == EventKind::Retrying)
             .count();

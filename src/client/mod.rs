@@ -473,7 +473,8 @@ impl Client {
     }
 
     /// Subscribes to what happens to tasks by this process, holding up to 1,024 events. Not to what
-    /// [`schedule_in`](Self::schedule_in) and [`cancel_in`](Self::cancel_in) do.
+    /// [`schedule_in`](Self::schedule_in) and [`cancel_in`](Self::cancel_in) do. When a subscription ends, and the loop that
+    /// reads one, is shown at [`Events`].
     ///
     /// # Example
     ///
@@ -482,7 +483,7 @@ impl Client {
     /// # let scheduler = Scheduler::in_memory().start()?;
     /// let events = scheduler.events();
     /// let task = scheduler.schedule(NewTask::with_kind("remind", &7))?.id();
-    /// let event = events.try_next().unwrap();
+    /// let event = events.try_next().event().expect("it is stored");
     /// assert_eq!((event.task(), event.kind()), (task, EventKind::Scheduled));
     /// # Ok::<(), punctual::Error>(())
     /// ```

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use crate::id::TaskId;
 use crate::model::event::Event;
@@ -239,18 +239,36 @@ impl Drop for Waiter<'_> {
 /// A subscription to what happens to tasks.
 ///
 /// Bounded: while it is full, new events are lost and counted, so a slow reader never holds up the scheduler. Dropping it
-/// ends it. As an iterator it blocks, and ends when the scheduler does.
+/// ends it. As an iterator it blocks for the next event, and is over when the subscription has ended.
+///
+/// # When it ends
+///
+/// - If the store was opened by a [`Scheduler`](crate::Scheduler): when the scheduler has shut down and its last handler
+///   has returned, even if a [`Client`](crate::Client) of it is still in use. What such a client then does is told to
+///   nobody.
+/// - If it was opened by [`Client::open`](crate::Client::open): when the last clone of that client is dropped.
+/// - When the store has stopped (see [`Health::stopped`](crate::Health::stopped)) and a scheduler has given it up.
+///
+/// Events from before the end are received first. A subscription that is made after the end has ended at once.
 ///
 /// # Example
 ///
+/// The loop of a thread that follows what happens, and does something else in between:
+///
 /// ```
-/// # use punctual::{NewTask, Scheduler};
+/// # use punctual::{NewTask, Received, Scheduler};
 /// # use std::time::Duration;
 /// # let scheduler = Scheduler::in_memory().start()?;
 /// let events = scheduler.events();
 /// scheduler.schedule(NewTask::with_kind("remind", &7))?;
-/// while let Some(event) = events.next_within(Duration::from_millis(10)) {
-///     println!("{} {:?}", event.task(), event.kind());
+/// # scheduler.shutdown(Duration::from_secs(10))?;
+/// loop {
+///     match events.next_within(Duration::from_secs(1)) {
+///         Received::Event(event) => println!("{} {:?}", event.task(), event.kind()),
+///         Received::Nothing => println!("all quiet"),
+///         // Without this the loop would spin: an ended subscription answers at once.
+///         Received::Ended => break,
+///     }
 /// }
 /// assert_eq!(events.lost(), 0);
 /// # Ok::<(), punctual::Error>(())
@@ -262,22 +280,66 @@ pub struct Events {
 }
 
 impl Events {
-    /// Waits for the next event, at most `timeout`. `None`: there was none, or the scheduler has ended.
-    #[must_use]
-    pub fn next_within(&self, timeout: Duration) -> Option<Event> {
-        self.receiver.recv_timeout(timeout).ok()
+    /// Waits for the next event, at most `timeout`. If the subscription has ended it does not wait.
+    pub fn next_within(&self, timeout: Duration) -> Received {
+        match self.receiver.recv_timeout(timeout) {
+            Ok(event) => Received::Event(event),
+            Err(RecvTimeoutError::Timeout) => Received::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Received::Ended,
+        }
     }
 
-    /// The next event, if one has come.
-    #[must_use]
-    pub fn try_next(&self) -> Option<Event> {
-        self.receiver.try_recv().ok()
+    /// The next event, if one has come. It never waits.
+    pub fn try_next(&self) -> Received {
+        match self.receiver.try_recv() {
+            Ok(event) => Received::Event(event),
+            Err(TryRecvError::Empty) => Received::Nothing,
+            Err(TryRecvError::Disconnected) => Received::Ended,
+        }
     }
 
     /// How many events were lost because the subscription was full.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+}
+
+/// What [`Events::next_within`] and [`Events::try_next`] answer.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{NewTask, Received, Scheduler};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let events = scheduler.events();
+/// assert!(matches!(events.try_next(), Received::Nothing));
+/// scheduler.schedule(NewTask::with_kind("remind", &7))?;
+/// assert!(events.try_next().event().is_some());
+/// drop(scheduler);
+/// assert!(matches!(events.try_next(), Received::Ended));
+/// # Ok::<(), punctual::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a loop that does not look whether the subscription has ended never ends"]
+pub enum Received {
+    /// The next event.
+    Event(Event),
+    /// There is no event yet; there may be one later.
+    Nothing,
+    /// The subscription has ended, and all its events were received: every later call answers the same, at once.
+    Ended,
+}
+
+impl Received {
+    /// The event, if there is one. It does not tell "not yet" from "never again": for what comes after a wait, not for the
+    /// condition of a loop.
+    #[must_use]
+    pub fn event(self) -> Option<Event> {
+        match self {
+            Self::Event(event) => Some(event),
+            Self::Nothing | Self::Ended => None,
+        }
     }
 }
 
@@ -319,8 +381,10 @@ mod tests {
         hub.tell(news(5));
         assert_eq!(slow.lost(), 3);
         assert_eq!(fast.lost(), 0);
-        assert!(slow.try_next().is_some() && slow.try_next().is_some());
-        assert!(slow.try_next().is_none());
+        for _ in 0..2 {
+            assert!(matches!(slow.try_next(), Received::Event(_)));
+        }
+        assert!(matches!(slow.try_next(), Received::Nothing));
     }
 
     #[test]
@@ -335,11 +399,15 @@ mod tests {
     #[test]
     fn a_closed_hub_ends_its_subscriptions() {
         let hub = Hub::default();
-        let events = hub.subscribe(2);
+        let [events, others] = [hub.subscribe(2), hub.subscribe(2)];
         hub.tell(news(1));
         hub.close();
         assert_eq!(events.count(), 1);
-        assert_eq!(hub.subscribe(1).count(), 0);
+        assert!(matches!(others.try_next(), Received::Event(_)));
+        assert!(matches!(others.try_next(), Received::Ended));
+        let late = hub.subscribe(1);
+        assert!(matches!(late.next_within(Duration::MAX), Received::Ended));
+        assert_eq!(late.count(), 0);
     }
 
     #[test]

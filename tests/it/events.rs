@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use punctual::{
-    Client, Edit, ErrorKind, EventKind, Failure, Outcome, RetryPolicy, Scheduler, TaskId, TaskState,
+    Client, Edit, ErrorKind, EventKind, Events, Failure, Outcome, Received, RetryPolicy, Scheduler,
+    TaskId, TaskState,
 };
 
 use crate::kit::{DAY, LONG, MS, Probe, S, Watch, clock, eventually, file, probe, task};
@@ -48,7 +49,7 @@ fn every_step_of_a_task_is_told_in_order() {
     scheduler.drain();
     scheduler.delete(ids[0]).unwrap();
     let mut lives: HashMap<TaskId, Vec<EventKind>> = HashMap::new();
-    while let Some(event) = events.try_next() {
+    while let Received::Event(event) = events.try_next() {
         assert_eq!((event.task_kind(), event.queue()), ("probe", "default"));
         lives.entry(event.task()).or_default().push(event.kind());
     }
@@ -103,10 +104,13 @@ fn a_slow_subscriber_loses_events_and_counts_them() {
     scheduler.schedule_many((0..100).map(probe)).unwrap();
     assert_eq!(scheduler.drain(), 100);
     assert_eq!((slow.lost(), fast.lost()), (290, 0));
-    assert_eq!(std::iter::from_fn(|| slow.try_next()).count(), 10);
-    assert_eq!(std::iter::from_fn(|| fast.try_next()).count(), 300);
+    assert_eq!(std::iter::from_fn(|| slow.try_next().event()).count(), 10);
+    assert_eq!(std::iter::from_fn(|| fast.try_next().event()).count(), 300);
     scheduler.schedule(probe(1)).unwrap();
-    assert!(slow.try_next().is_some(), "it goes on when there is room");
+    assert!(
+        slow.try_next().event().is_some(),
+        "it goes on when there is room"
+    );
 }
 
 /// An event is told after its commit, so whoever looks at the task sees it.
@@ -122,14 +126,14 @@ fn an_event_never_tells_what_is_not_stored() {
     scheduler.schedule_many((0..50).map(probe)).unwrap();
     let mut completed = 0;
     while completed < 50 {
-        let event = events.next_within(LONG).expect("it comes");
+        let event = events.next_within(LONG).event().expect("it comes");
         let state = task(&scheduler, event.task()).state();
         if event.kind() == EventKind::Completed {
             assert_eq!(state, TaskState::Completed);
             completed += 1;
         }
     }
-    assert!(events.next_within(MS).is_none());
+    assert!(matches!(events.next_within(MS), Received::Nothing));
     let _ = scheduler.shutdown(LONG).unwrap();
     assert_eq!(events.count(), 0, "an iterator ends with its scheduler");
 }
@@ -223,4 +227,62 @@ fn a_subscription_ends_when_the_last_handler_has_returned() {
         "and the iterator has ended"
     );
     drop(client);
+}
+
+/// What a loop is answered that waits for events, until it is told that they have ended. A loop that took the end for a
+/// quiet moment span ten million times a second.
+fn read_to_the_end(events: &Events) -> Vec<EventKind> {
+    let (mut kinds, mut quiet) = (Vec::new(), 0);
+    loop {
+        match events.next_within(S) {
+            Received::Event(event) => kinds.push(event.kind()),
+            Received::Nothing => quiet += 1,
+            Received::Ended => return kinds,
+        }
+        assert!(quiet < 60, "it never ends");
+    }
+}
+
+/// P12: the scheduler has shut down, and a client of it lives on.
+#[test]
+fn a_subscription_says_that_its_scheduler_has_ended() {
+    let scheduler = Scheduler::in_memory().start().unwrap();
+    let client = scheduler.client();
+    let events = client.events();
+    client.schedule(probe(1)).unwrap();
+    assert_eq!(scheduler.shutdown(LONG).unwrap().still_running(), 0);
+    client.schedule(probe(2)).unwrap();
+    assert_eq!(
+        read_to_the_end(&events),
+        [EventKind::Scheduled],
+        "what came before it"
+    );
+    assert!(
+        matches!(events.try_next(), Received::Ended),
+        "and it stays so"
+    );
+    let late = client.events();
+    assert!(matches!(late.try_next(), Received::Ended));
+    assert!(matches!(late.next_within(LONG), Received::Ended));
+}
+
+/// P12: a client alone has no end but its own.
+#[test]
+fn a_subscription_of_a_client_says_that_the_client_is_gone() {
+    let (_dir, path) = file();
+    let client = Client::open(path).unwrap();
+    let (events, clone) = (client.events(), client.clone());
+    client.schedule(probe(1)).unwrap();
+    drop(client);
+    assert!(matches!(events.try_next(), Received::Event(_)));
+    assert!(
+        matches!(events.try_next(), Received::Nothing),
+        "a clone is left"
+    );
+    let receipt = clone.submit().schedule(probe(2));
+    assert!(matches!(events.next_within(LONG), Received::Event(_)));
+    drop(clone);
+    // A receipt that was not read keeps something of the store, and no subscription.
+    assert_eq!(read_to_the_end(&events), []);
+    assert!(receipt.wait().unwrap().is_new());
 }

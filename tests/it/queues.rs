@@ -218,7 +218,7 @@ fn tasks_that_wait_for_busy_workers_cost_nothing() {
     while watch.elapsed() < 300 * MS {
         std::thread::park_timeout(10 * MS);
     }
-    let given_back = std::iter::from_fn(|| events.try_next())
+    let given_back = std::iter::from_fn(|| events.try_next().event())
         .filter(|event| event.kind() == EventKind::GivenBack)
         .count();
     assert!(given_back <= 10, "given back {given_back} times");

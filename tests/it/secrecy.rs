@@ -5,7 +5,7 @@ use std::fmt::{Debug, Write};
 use std::time::Duration;
 
 use punctual::testing::TestClock;
-use punctual::{Edit, Filter, NewTask, Outcome, Payload, Scheduler};
+use punctual::{Edit, Filter, NewTask, Outcome, Payload, Received, Scheduler};
 use serde::{Deserialize, Serialize};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -111,7 +111,7 @@ fn payloads_and_results_are_in_no_log_no_error_and_no_debug() {
             write!(shown, "{:?}", task.payload::<u8>().unwrap_err()).unwrap();
             write!(shown, "{:?}", scheduler.history(task.id()).unwrap()).unwrap();
         }
-        while let Some(event) = events.try_next() {
+        while let Received::Event(event) = events.try_next() {
             write!(shown, "{event:?}").unwrap();
         }
         let edit = Edit::new().payload(&login());

@@ -566,6 +566,8 @@ impl Drop for SqliteStore {
         // First: it looks on the writer.
         *lock(&self.watch) = None;
         self.turn.finish();
+        // A receipt keeps the hub alive.
+        self.shared.hub.close();
         let Some(ledger) = self.shared.ledger() else {
             return;
         };
