@@ -75,7 +75,8 @@
 //! - **P11 crash recovery.** A dead process's tasks are runnable again at once when the next scheduler opens the file, and
 //!   within a second if another has it open. A living process's tasks are never taken, however slow it is.
 //! - **P12 never goes quiet.** No error, panic or slow disk ends a loop silently. Only a file that is damaged, replaced,
-//!   read-only or of a newer schema stops the store, which every call and [`health`](Scheduler::health) then name.
+//!   read-only or of a newer schema stops the store, which every call and [`health`](Scheduler::health) then name. Since when
+//!   nothing can be written, `health` says as well; for a readiness probe there is [`probe`](Scheduler::probe).
 //! - **P13 flat cost.** Scheduling and claiming visit only the rows that they take, however many tasks the file holds.
 //! - **P14 bounded.** Memory does not grow with the backlog; ended tasks are pruned by default; the file and its log stop
 //!   growing when the load does.

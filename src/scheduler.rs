@@ -24,7 +24,7 @@ use crate::runtime::control::Control;
 use crate::runtime::dispatcher::Dispatcher;
 use crate::runtime::executor::Executor;
 use crate::runtime::finish::Finish;
-use crate::runtime::maintenance::{Deadlines, Maintenance, Pruner, Rescuer};
+use crate::runtime::maintenance::{Deadlines, Maintenance, Prober, Pruner, Rescuer};
 use crate::runtime::plan::Scope;
 use crate::runtime::ready::{Intake, Ready};
 use crate::runtime::service::spawn;
@@ -426,6 +426,7 @@ impl Parts {
                     max_threads: self.max_threads,
                 }),
                 Box::new(Pruner::new(self.client.clone(), self.retention)),
+                Box::new(Prober::new(self.client.clone())),
             ],
             Arc::clone(&self.control),
         )
@@ -536,7 +537,14 @@ impl Scheduler {
         self.parts.client.clone()
     }
 
-    /// How the scheduler is.
+    /// As [`Client::probe`], with the state of the workers.
+    #[must_use]
+    pub fn probe(&self, timeout: Duration) -> Health {
+        let probed = self.parts.client.try_write(timeout);
+        probed.told_in(self.health())
+    }
+
+    /// How the scheduler is, as far as is known without a write. To find out, [`probe`](Self::probe).
     #[must_use]
     pub fn health(&self) -> Health {
         self.parts.health()

@@ -13,14 +13,12 @@ use std::time::Duration;
 
 use crate::client::submit::Submit;
 use crate::client::write::Write;
-use crate::error::Result;
-#[cfg(doc)]
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::answer::Streamed;
 use crate::model::attempt::Attempt;
 use crate::model::filter::{Filter, Page};
-use crate::model::health::Health;
+use crate::model::health::{Health, Probed};
 use crate::model::new_task::{NewTask, Scheduled};
 use crate::model::op::{CHUNK, Op};
 use crate::model::query::{Query, Stats};
@@ -612,13 +610,59 @@ impl Client {
         self.store.backup(path.as_ref())
     }
 
-    /// How the store is.
+    /// Makes a small write, at the durability of the store, waits for it, at most `timeout`, and returns the health after
+    /// that: whether tasks can be stored now. The call for a readiness probe.
+    ///
+    /// If the write fails, or is not done in time, [`Health::is_ok`] is false. A write that has not begun by then is not
+    /// made; one that hangs holds up nobody but later writes. From inside a transaction on the same store nothing can be
+    /// written, so the answer is not ok either.
+    ///
+    /// It costs a commit, so a few times a second is often enough. If nothing is to be written, take
+    /// [`health`](Self::health).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::Scheduler;
+    /// # use std::time::Duration;
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let health = scheduler.probe(Duration::from_secs(1));
+    /// assert!(health.is_ok(), "{health:?}");
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    #[must_use]
+    pub fn probe(&self, timeout: Duration) -> Health {
+        let failed = self.try_write(timeout);
+        failed.told_in(self.health())
+    }
+
+    /// Whether a small write is done in time.
+    pub(crate) fn try_write(&self, timeout: Duration) -> Probed {
+        let began = self.now();
+        let written = self.store.submit(began, vec![Op::Probe]);
+        let error = match written.wait_within(timeout) {
+            Some(Ok(_)) => None,
+            Some(Err(error)) => Some(error),
+            None => Some(Error::new(
+                ErrorKind::Busy,
+                format!("the write of a probe was not done within {timeout:?}"),
+            )),
+        };
+        Probed(error.map(|error| (began.to_utc(), error)))
+    }
+
+    /// How the store is, as far as is known without a write. To find out, [`probe`](Self::probe).
     #[must_use]
     pub fn health(&self) -> Health {
         let condition = self.store.condition();
         Health {
             stopped: condition.stopped,
-            last_error: condition.last_error.map(|(at, error)| (at.to_utc(), error)),
+            last_error: condition
+                .writes
+                .last_error
+                .map(|(at, error)| (at.to_utc(), error)),
+            failing_since: condition.writes.failing_since.map(Timestamp::to_utc),
+            recovered_at: condition.writes.recovered_at.map(Timestamp::to_utc),
             wal_bytes: condition.wal_bytes,
             paused_queues: condition.paused_queues,
             global_limits: condition.global_limits,

@@ -6,8 +6,16 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Error, ErrorKind};
 use crate::id::TaskId;
+use crate::time::Timestamp;
 
-/// The state of a scheduler or client, as it is now. Made without a write, and without a read of the file.
+/// The state of a scheduler or client. Made without a write, and without a read of the file.
+///
+/// # Which call for what
+///
+/// - `health()`, of a [`Scheduler`](crate::Scheduler::health) or a [`Client`](crate::Client::health), costs almost nothing. It
+///   knows of writes that were tried. If nothing was, it cannot know that the disk is full. For a page of metrics, or a
+///   liveness probe.
+/// - `probe(timeout)`, likewise [of both](crate::Client::probe), tries a small write first. For a readiness probe.
 ///
 /// # Example
 ///
@@ -21,6 +29,8 @@ use crate::id::TaskId;
 pub struct Health {
     pub(crate) stopped: Option<Error>,
     pub(crate) last_error: Option<(DateTime<Utc>, Error)>,
+    pub(crate) failing_since: Option<DateTime<Utc>>,
+    pub(crate) recovered_at: Option<DateTime<Utc>>,
     pub(crate) wal_bytes: u64,
     pub(crate) workers: usize,
     pub(crate) busy: usize,
@@ -35,10 +45,34 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether the store works, and no more handlers are stuck than there are spare threads for.
+    /// Whether the store can be written as far as is known, and no more handlers are stuck than there are spare threads for.
     #[must_use]
     pub fn is_ok(&self) -> bool {
-        self.stopped.is_none() && self.stuck <= self.spare
+        self.stopped.is_none() && self.failing_since.is_none() && self.stuck <= self.spare
+    }
+
+    /// Since when writes fail: the time of the first call whose write has failed since the last write that succeeded.
+    /// `None`: the last write succeeded, or none was tried.
+    ///
+    /// Failed means that the disk is full, that it or the file refuses to be written, or that another program held the lock
+    /// of the file for longer than the busy timeout. A write that has waited for over a second for the lock or the disk
+    /// counts as well. A call that was refused for its arguments does not, nor does a
+    /// [`slow_transaction`](Self::slow_transaction).
+    ///
+    /// While writes fail a running [`Scheduler`](crate::Scheduler) tries one about once a second, so it notices that they
+    /// work again. A [`Client`](crate::Client) alone notices by its next write, or by [`probe`](crate::Client::probe).
+    ///
+    /// Reads are not in it: a read that fails answers its caller with the error.
+    #[must_use]
+    pub fn failing_since(&self) -> Option<DateTime<Utc>> {
+        self.failing_since
+    }
+
+    /// When writes last worked again after they had failed: the time of the call whose write succeeded. `None`: they have
+    /// never failed, or still do for the first time.
+    #[must_use]
+    pub fn recovered_at(&self) -> Option<DateTime<Utc>> {
+        self.recovered_at
     }
 
     /// Why the store stopped for good, if it did: the file is damaged, was replaced, cannot be written or has a newer
@@ -48,7 +82,8 @@ impl Health {
         self.stopped.as_ref().map(Error::kind)
     }
 
-    /// The last error of the storage, or of a transaction that took too long, and when it came, whether or not a retry has helped since.
+    /// The last error of a write, or of a transaction that took too long, and the time of its call. It stays when writes work
+    /// again: whether it still lasts is told by [`failing_since`](Self::failing_since).
     #[must_use]
     pub fn last_error(&self) -> Option<(DateTime<Utc>, &Error)> {
         self.last_error.as_ref().map(|(at, error)| (*at, error))
@@ -126,6 +161,56 @@ impl Health {
     }
 }
 
+/// Why the write of a probe failed, and when it was asked for; `None`: it is stored.
+#[derive(Debug)]
+pub(crate) struct Probed(pub(crate) Option<(DateTime<Utc>, Error)>);
+
+impl Probed {
+    /// The health after it.
+    pub(crate) fn told_in(self, mut health: Health) -> Health {
+        if let Some((began, error)) = self.0 {
+            health.failing_since.get_or_insert(began);
+            health.last_error = Some((began, error));
+        }
+        health
+    }
+}
+
+/// How the writes of a store have fared.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Writes {
+    pub(crate) last_error: Option<(Timestamp, Error)>,
+    pub(crate) failing_since: Option<Timestamp>,
+    pub(crate) recovered_at: Option<Timestamp>,
+}
+
+impl Writes {
+    /// A write that was asked for at `now` has failed. Returns the error that is forgotten, to be dropped without a lock.
+    pub(crate) fn failed(&mut self, now: Timestamp, error: &Error) -> Option<Error> {
+        if is_failure(error.kind()) {
+            self.failing_since.get_or_insert(now);
+        }
+        let forgotten = self.last_error.replace((now, error.clone()));
+        forgotten.map(|(_, error)| error)
+    }
+
+    /// A write that was asked for at `now` is stored.
+    pub(crate) fn succeeded(&mut self, now: Timestamp) {
+        if let Some(since) = self.failing_since.take() {
+            // It may have been asked for before the one that failed first.
+            self.recovered_at = Some(now.max(since));
+        }
+    }
+}
+
+/// Whether an error says that the store could not be written, and not that the caller asked for something that it may not.
+fn is_failure(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Busy | ErrorKind::Full | ErrorKind::Storage | ErrorKind::Unknown
+    )
+}
+
 /// A transaction of the program's that takes longer than it may, as [`Health::slow_transaction`] names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlowTransaction {
@@ -151,5 +236,64 @@ impl SlowTransaction {
     #[must_use]
     pub fn running_for(&self) -> Duration {
         self.running_for
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    fn error(kind: ErrorKind) -> Error {
+        Error::new(kind, "as it should")
+    }
+
+    #[test]
+    fn p12_writes_fail_from_the_first_that_failed_to_the_next_that_is_stored() {
+        let mut writes = Writes::default();
+        writes.failed(at(10), &error(ErrorKind::Full));
+        writes.failed(at(20), &error(ErrorKind::Busy));
+        assert_eq!(writes.failing_since, Some(at(10)));
+        assert_eq!(writes.recovered_at, None);
+        writes.succeeded(at(30));
+        writes.succeeded(at(40));
+        assert_eq!(
+            (writes.failing_since, writes.recovered_at),
+            (None, Some(at(30)))
+        );
+        assert!(writes.last_error.is_some_and(|(when, _)| when == at(20)));
+    }
+
+    #[test]
+    fn what_a_caller_did_wrong_is_no_failure_of_the_store() {
+        use ErrorKind as E;
+        for kind in [
+            E::Timeout,
+            E::Sql,
+            E::Invalid,
+            E::State,
+            E::Payload,
+            E::Reentrant,
+        ] {
+            let mut writes = Writes::default();
+            writes.failed(at(10), &error(kind));
+            assert_eq!(writes.failing_since, None, "{kind:?}");
+        }
+        for kind in [E::Busy, E::Full, E::Storage, E::Unknown] {
+            let mut writes = Writes::default();
+            writes.failed(at(10), &error(kind));
+            assert_eq!(writes.failing_since, Some(at(10)), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_write_that_was_asked_for_earlier_does_not_recover_before_the_failure() {
+        let mut writes = Writes::default();
+        writes.failed(at(10), &error(ErrorKind::Full));
+        writes.succeeded(at(5));
+        assert_eq!(writes.recovered_at, Some(at(10)));
     }
 }

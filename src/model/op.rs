@@ -42,6 +42,8 @@ pub(crate) enum Op {
     PauseQueue { queue: String, paused: bool },
     /// Bounds how many tasks of a queue run at once, in all processes together.
     LimitQueue { queue: String, limit: Option<u32> },
+    /// Changes nothing that matters: whether the store can be written.
+    Probe,
     /// Deletes ended tasks whose retention is over, at most `limit`.
     Prune { cutoffs: Cutoffs, limit: usize },
     /// Fails tasks whose start deadline has passed. It looks at the first `limit` deadlines.
@@ -65,7 +67,8 @@ impl Op {
             | Self::Change { .. }
             | Self::ChangeMatching { .. }
             | Self::PauseQueue { .. }
-            | Self::LimitQueue { .. } => true,
+            | Self::LimitQueue { .. }
+            | Self::Probe => true,
             Self::Claim(_)
             | Self::Settle(_)
             | Self::Progress { .. }

@@ -156,6 +156,10 @@ impl Store for FaultyStore {
         self.inner.condition()
     }
 
+    fn is_failing(&self) -> bool {
+        self.inner.is_failing()
+    }
+
     fn close(&self, now: Timestamp) {
         self.inner.close(now);
     }

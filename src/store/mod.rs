@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::health::SlowTransaction;
+use crate::model::health::{SlowTransaction, Writes};
 use crate::model::op::{Lane, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
@@ -191,6 +191,9 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// How the store is.
     fn condition(&self) -> Condition;
 
+    /// Whether writes fail, as [`condition`](Self::condition) tells, at no cost.
+    fn is_failing(&self) -> bool;
+
     /// Nothing is claimed any more, and nothing runs: nobody is told of events any more. A store that has stopped gives up
     /// what it holds, to whoever opens it next.
     fn close(&self, now: Timestamp);
@@ -209,7 +212,8 @@ pub(crate) struct NextMaintenance {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Condition {
     pub(crate) stopped: Option<Error>,
-    pub(crate) last_error: Option<(Timestamp, Error)>,
+    /// `failing_since` also for a write that waits for the disk or a lock for long.
+    pub(crate) writes: Writes,
     pub(crate) wal_bytes: u64,
     /// Queues that are paused, whether or not they have tasks.
     pub(crate) paused_queues: Vec<String>,

@@ -1,10 +1,14 @@
 //! The claim to an answer that will come when a transaction has committed.
 
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::model::op::Reply;
+use crate::time::Deadline;
+use crate::wake::Wake;
 
 /// An answer on its way.
 pub(crate) trait Pending: Send {
@@ -13,6 +17,18 @@ pub(crate) trait Pending: Send {
 
     /// Takes it if it is there, or has the task woken when it is.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Reply>>>;
+
+    /// Takes back what was asked, if nobody has begun with it.
+    fn withdraw(self: Box<Self>);
+}
+
+/// Ends a wait with a bound.
+struct Answered(Wake);
+
+impl std::task::Wake for Answered {
+    fn wake(self: Arc<Self>) {
+        self.0.notify();
+    }
 }
 
 /// The answer to a submitted request, or the promise of it.
@@ -31,6 +47,28 @@ impl Ticket {
             Self::Ready(answer) => answer.expect("an answer is taken once"),
             Self::Pending(pending) => pending.wait(),
         }
+    }
+
+    /// Waits for the answer, at most `span`, on a thread that does nothing for it: whatever holds up the store does not hold
+    /// up the caller. `None`: it has not come, and what was asked is taken back if nobody has begun with it.
+    pub(crate) fn wait_within(mut self, span: Duration) -> Option<Result<Vec<Reply>>> {
+        let deadline = Deadline::after(span);
+        let wake = Wake::new();
+        let waker = Waker::from(Arc::new(Answered(wake.clone())));
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(answer) = self.poll(&mut cx) {
+                return Some(answer);
+            }
+            if deadline.is_over() {
+                break;
+            }
+            wake.wait(deadline.remaining());
+        }
+        if let Self::Pending(pending) = self {
+            pending.withdraw();
+        }
+        None
     }
 
     /// The answer, if it is there.

@@ -5,6 +5,7 @@ mod bad_input;
 mod deploy;
 mod events;
 mod face;
+mod health;
 mod kit;
 mod lifecycle;
 mod p02_not_early;

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::kit::eventually;
 use crate::process_kit::{Line, PATIENCE, Part, Place, Process};
 
 #[derive(Serialize, Deserialize)]
@@ -34,7 +35,9 @@ fn child() {
         .expect("to open the file");
     part.say(&Line::Opened);
     for number in 1.. {
-        part.next_order();
+        while part.next_order() == "health" {
+            part.note(format!("{}", scheduler.health().is_ok()));
+        }
         part.say(&Line::Scheduling {
             first: number,
             count: 1,
@@ -70,6 +73,15 @@ struct Caller {
 }
 
 impl Caller {
+    /// Whether all is well, as it says itself. Nothing is written to find out.
+    fn is_ok(&mut self) -> bool {
+        self.process.order("health");
+        match self.process.line() {
+            Line::Note(is_ok) => is_ok == "true",
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Has it schedule a task, and returns whether that was acknowledged.
     fn call(&mut self) -> bool {
         self.process.order("schedule");
@@ -130,6 +142,11 @@ fn a_process_that_cannot_write_for_a_while_goes_on_when_it_can() {
             caller.refusals
         );
     }
+    // Not even what fits into the log as it is.
+    limit_files(&caller.process, Some(1));
+    assert!(!caller.call() && !caller.is_ok(), "it says so");
+    limit_files(&caller.process, None);
+    eventually("it notices by itself", || caller.is_ok());
     let client = Client::open(place.file()).expect("to open the file");
     for &number in &caller.acknowledged {
         let ended = client

@@ -1,10 +1,12 @@
 //! What has to be done besides running tasks, each a service of its own on one thread.
 
 mod deadlines;
+mod prober;
 mod pruner;
 mod rescuer;
 
 pub(crate) use deadlines::Deadlines;
+pub(crate) use prober::Prober;
 pub(crate) use pruner::Pruner;
 pub(crate) use rescuer::Rescuer;
 

@@ -46,6 +46,11 @@ impl Failure {
     }
 }
 
+/// A value that changes: SQLite does not write what is the same.
+const PROBE: &str = "
+    INSERT INTO punctual_meta (key, value) VALUES ('probes', 1)
+    ON CONFLICT (key) DO UPDATE SET value = value + 1";
+
 fn what(op: &Op) -> &'static str {
     match op {
         Op::Insert(_) => "schedule",
@@ -55,6 +60,7 @@ fn what(op: &Op) -> &'static str {
         Op::Change { .. } | Op::ChangeMatching { .. } => "change a task",
         Op::PauseQueue { .. } => "pause a queue",
         Op::LimitQueue { .. } => "limit a queue",
+        Op::Probe => "write",
         Op::Prune { .. } => "prune",
         Op::Expire { .. } => "expire",
         Op::Disown { .. } => "give back",
@@ -242,6 +248,10 @@ fn apply(tx: &mut Tx<'_>, op: &Op) -> rusqlite::Result<Reply> {
         }
         Op::LimitQueue { queue, limit } => {
             change::limit(tx, queue, *limit)?;
+            Reply::Done(1)
+        }
+        Op::Probe => {
+            tx.conn.prepare_cached(PROBE)?.execute([])?;
             Reply::Done(1)
         }
         Op::Prune { cutoffs, limit } => Reply::Done(prune::prune(tx, cutoffs, *limit)?),

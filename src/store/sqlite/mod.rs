@@ -32,7 +32,7 @@ mod writer;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -172,7 +172,9 @@ impl SqliteStore {
             hub: Hub::default(),
             ledger: Mutex::new(None),
             stopped: Mutex::new(None),
-            last_error: Mutex::new(None),
+            writes: Mutex::default(),
+            fails: AtomicBool::new(false),
+            waits: Mutex::new(None),
             wal_pages: Arc::new(AtomicI32::new(0)),
             page_bytes: open::page_bytes(&conn)?,
             foreign_writes: AtomicU64::new(0),
@@ -543,6 +545,10 @@ impl Store for SqliteStore {
             is_polling: lock(&self.watch).as_ref().is_some_and(Watch::is_polling),
             ..self.shared.condition()
         }
+    }
+
+    fn is_failing(&self) -> bool {
+        self.shared.fails.load(Ordering::Relaxed)
     }
 
     fn close(&self, now: Timestamp) {

@@ -536,4 +536,8 @@ impl Pending for Submitted {
         drop(waker);
         answer.map_or(Poll::Pending, Poll::Ready)
     }
+
+    fn withdraw(self: Box<Self>) {
+        self.turn.give_up(&self.cell);
+    }
 }

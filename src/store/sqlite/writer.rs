@@ -8,13 +8,14 @@ mod foreign;
 mod transaction;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::health::Writes;
 use crate::model::op::{Op, Reply};
 use crate::store::sqlite::batch::{Failure, operate};
 use crate::store::sqlite::checkpoint::{self, Checkpoints};
@@ -46,6 +47,9 @@ const ROLLBACK: &str = "ROLLBACK -- punctual";
 /// How often the path is looked at, to notice that the file is another: a look takes 2 µs, a hundredth of a synced commit.
 const IDENTITY_CHECK: Duration = Duration::from_millis(10);
 
+/// From when on a write that waits for the disk or for a lock counts as one that fails.
+const LONG_WAIT: Duration = Duration::from_secs(1);
+
 /// What the writer shares with the rest of the store.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -53,7 +57,11 @@ pub(super) struct Shared {
     pub(super) hub: Hub,
     pub(super) ledger: Mutex<Option<Arc<Ledger>>>,
     pub(super) stopped: Mutex<Option<Error>>,
-    pub(super) last_error: Mutex<Option<(Timestamp, Error)>>,
+    pub(super) writes: Mutex<Writes>,
+    /// Whether they fail, without the lock.
+    pub(super) fails: AtomicBool,
+    /// The write that waits for the disk or for a lock just now: when it was asked for, and how long it waits.
+    pub(super) waits: Mutex<Option<(Timestamp, Stopwatch)>>,
     pub(super) wal_pages: Arc<AtomicI32>,
     pub(super) page_bytes: usize,
     /// How often another connection was seen to have written.
@@ -70,7 +78,7 @@ impl Shared {
         let limits = lanes.limits();
         Condition {
             stopped: lock(&self.stopped).clone(),
-            last_error: lock(&self.last_error).clone(),
+            writes: self.writes(),
             // Each page of the log has a header of 24 bytes.
             wal_bytes: pages * (self.page_bytes as u64 + 24),
             paused_queues: lanes.paused().cloned().collect(),
@@ -80,6 +88,31 @@ impl Shared {
                 .collect(),
             ..Condition::default()
         }
+    }
+
+    /// How writes have fared, with the one that waits.
+    fn writes(&self) -> Writes {
+        let mut writes = lock(&self.writes).clone();
+        let waits = *lock(&self.waits);
+        if let Some((since, wait)) = waits
+            && wait.elapsed() >= LONG_WAIT
+        {
+            writes.failing_since.get_or_insert(since);
+        }
+        writes
+    }
+
+    /// Runs what may wait for the disk or for a lock of another process, for a write that was asked for at `now`.
+    fn wait<T>(&self, now: Timestamp, run: impl FnOnce() -> T) -> T {
+        struct Waits<'a>(&'a Shared);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                *lock(&self.0.waits) = None;
+            }
+        }
+        *lock(&self.waits) = Some((now, Stopwatch::start()));
+        let _waits = Waits(self);
+        run()
     }
 
     pub(super) fn ledger(&self) -> Option<Arc<Ledger>> {
@@ -113,6 +146,8 @@ pub(super) struct Writer {
     waiting: Arc<AtomicUsize>,
     checked: Stopwatch,
     checkpoints: Checkpoints,
+    /// When the write was asked for that is under way, or was the last.
+    now: Timestamp,
 }
 
 #[derive(Debug)]
@@ -172,6 +207,7 @@ impl Writer {
             waiting: Arc::default(),
             checked: Stopwatch::start(),
             checkpoints,
+            now: Timestamp::MIN,
         };
         writer.adopt(conn)?;
         Ok(writer)
@@ -211,14 +247,22 @@ impl Writer {
                 .file
                 .as_ref()
                 .expect("only a file's connection is given up");
-            let conn = file.opener.writer()?;
-            self.adopt(conn)?;
+            let opened = self.shared.wait(self.now, || file.opener.writer());
+            let adopted = opened.and_then(|conn| self.adopt(conn));
+            if let Err(error) = &adopted
+                && error.is_retryable()
+            {
+                self.note(self.now, error);
+            }
+            adopted?;
         }
         Ok(())
     }
 
     /// Runs the requests in one transaction and answers each.
     pub(super) fn run(&mut self, batch: Vec<Request>) {
+        let last = batch.iter().map(|request| request.now).max();
+        self.now = last.unwrap_or(self.now);
         if let Err(error) = self.check() {
             for mut request in batch {
                 request.answer(Err(error.clone()));
@@ -250,8 +294,7 @@ impl Writer {
                 if error.kind() != ErrorKind::Unknown {
                     done.undo_standing();
                 }
-                let now = batch.first().map_or(Timestamp::MIN, |request| request.now);
-                self.note(now, &error);
+                self.note(self.now, &error);
                 for mut request in batch {
                     request.answer(Err(error.clone()));
                 }
@@ -260,6 +303,7 @@ impl Writer {
     }
 
     fn run_alone(&mut self, mut request: Request) {
+        self.now = request.now;
         match self.check() {
             Ok(()) => self.run_with(vec![request], false),
             Err(error) => request.answer(Err(error)),
@@ -283,7 +327,14 @@ impl Writer {
     }
 
     fn note(&mut self, now: Timestamp, error: &Error) {
-        *lock(&self.shared.last_error) = Some((now, error.clone()));
+        let forgotten = {
+            let mut writes = lock(&self.shared.writes);
+            let forgotten = writes.failed(now, error);
+            let fails = writes.failing_since.is_some();
+            self.shared.fails.store(fails, Ordering::Relaxed);
+            forgotten
+        };
+        drop(forgotten);
         tell!(warn, %error, "a write failed");
         if fault::stops(error.kind()) {
             self.stop(error);
@@ -375,7 +426,9 @@ impl Writer {
             done,
         };
         let replies = operate(&mut tx, batch, stands, hub)?;
-        run_sql(conn, COMMIT).map_err(Failure::Commit)?;
+        self.shared
+            .wait(self.now, || run_sql(conn, COMMIT))
+            .map_err(Failure::Commit)?;
         Ok(replies)
     }
 
@@ -386,7 +439,7 @@ impl Writer {
         if let Some(file) = &mut self.file {
             file.streak.leave_gap();
         }
-        let begun = run_sql(conn, BEGIN);
+        let begun = self.shared.wait(self.now, || run_sql(conn, BEGIN));
         if let Some(file) = &self.file {
             file.streak.stop_waiting();
         }
@@ -448,6 +501,10 @@ impl Writer {
     /// After COMMIT: first the caches learn, then the callers are answered, then everybody else is told.
     fn publish(&mut self, done: Done, answer: impl FnOnce()) {
         self.commits += 1;
+        if self.shared.fails.load(Ordering::Relaxed) {
+            lock(&self.shared.writes).succeeded(self.now);
+            self.shared.fails.store(false, Ordering::Relaxed);
+        }
         self.end_streak();
         self.forgotten = done.heard;
         lock(&self.shared.lanes).learn(done.learnt);
@@ -471,7 +528,10 @@ impl Writer {
 
     fn checkpoint(&mut self) {
         let Some(conn) = &self.conn else { return };
-        if let Err(error) = self.checkpoints.after_commit(conn) {
+        let done = self
+            .shared
+            .wait(self.now, || self.checkpoints.after_commit(conn));
+        if let Err(error) = done {
             tell!(warn, %error, "cannot checkpoint");
             if fault::poisons(&error) {
                 self.give_up_connection();

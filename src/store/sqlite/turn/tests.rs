@@ -190,8 +190,15 @@ fn p1_a_full_disk_fails_its_culprit_and_nobody_else_in_the_batch() {
         kit.insert(vec![huge()]).unwrap_err().kind(),
         ErrorKind::Full
     );
+    let writes = || kit.store.condition().writes;
+    assert_eq!(writes().failing_since, Some(NOW), "health tells it");
     kit.insert(vec![task()]).unwrap();
-    assert!(kit.store.condition().last_error.is_some());
+    let writes = writes();
+    assert_eq!(
+        (writes.failing_since, writes.recovered_at),
+        (None, Some(NOW))
+    );
+    assert!(writes.last_error.is_some());
     assert!(kit.store.condition().stopped.is_none());
 }
 

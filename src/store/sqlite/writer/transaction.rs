@@ -25,6 +25,7 @@ impl Writer {
         holder: Option<Holder>,
         body: &mut Body<'_>,
     ) -> Result<()> {
+        self.now = now;
         self.check()?;
         let must_sync = holder.is_some_and(|holder| holder.delivery == Delivery::AtMostOnce);
         self.set_sync(must_sync || self.durability == super::Durability::PowerLoss)?;
@@ -166,7 +167,9 @@ impl Writer {
         if stands && tx.done.news.due.is_some_and(|due| due <= now) {
             batch::claim_standing(&mut tx, hub)?;
         }
-        run_sql(conn, COMMIT).map_err(Failure::Commit)?;
+        self.shared
+            .wait(now, || run_sql(conn, COMMIT))
+            .map_err(Failure::Commit)?;
         Ok(Ended::Committed)
     }
 }
