@@ -1,11 +1,15 @@
 //! Counting everything, by the indexes alone and in strides: no statement runs long, however many tasks there are.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::limits::MAX_PRIORITY;
 use crate::model::op::LaneId;
 use crate::model::query::{LaneStats, Stats};
 use crate::model::task::TaskState;
+use crate::store::sqlite::filter::LANES;
 use crate::store::sqlite::lanes::Lanes;
 use crate::time::Timestamp;
 
@@ -37,61 +41,78 @@ pub(super) const ENDED: &str = "
     WHERE state = :state AND finished_at IS NOT NULL AND finished_at > :from AND finished_at <= :to
     GROUP BY lane";
 
+/// What was counted so far.
+struct Counts {
+    names: HashMap<LaneId, Name>,
+    /// Where the counts of a queue's tasks of one kind are: those may be in several lanes.
+    places: HashMap<Name, usize>,
+    stats: Stats,
+}
+
+/// A queue and a kind.
+type Name = (Arc<str>, Arc<str>);
+
 pub(super) fn stats(conn: &Connection, now: Timestamp) -> rusqlite::Result<Stats> {
     // The lanes of the file, not those known: another process may have added some.
     let lanes = Lanes::load(conn)?;
-    let mut stats = Stats::default();
+    let mut counts = Counts::new(conn)?;
     let mut oldest: Option<Timestamp> = None;
     for lane in lanes.list() {
         if let Some(head) = lane.next_at() {
             oldest = Some(oldest.map_or(head, |at| at.min(head)));
             let pending = pending(conn, lane.id)?;
-            add(&mut stats, &lanes, lane.id, TaskState::Pending, pending);
+            counts.add(lane.id, TaskState::Pending, pending);
         }
     }
     let mut statement = conn.prepare_cached(RUNNING)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        add(
-            &mut stats,
-            &lanes,
-            LaneId(row.get(0)?),
-            TaskState::Running,
-            row.get(1)?,
-        );
+        counts.add(LaneId(row.get(0)?), TaskState::Running, row.get(1)?);
     }
     for state in [
         TaskState::Completed,
         TaskState::Failed,
         TaskState::Cancelled,
     ] {
-        ended(conn, &mut stats, &lanes, state)?;
+        ended(conn, &mut counts, state)?;
     }
+    let mut stats = counts.stats;
     stats.oldest_due = oldest.filter(|at| *at <= now).map(|at| now.since(at));
     Ok(stats)
 }
 
-fn add(stats: &mut Stats, lanes: &Lanes, id: LaneId, state: TaskState, count: i64) {
-    let Some(lane) = lanes.get(id) else { return };
-    // A queue's tasks of one kind are in two lanes.
-    let known = stats
-        .lanes
-        .iter_mut()
-        .position(|each| each.queue == lane.queue && each.kind == lane.kind);
-    let position = known.unwrap_or_else(|| {
-        stats.lanes.push(LaneStats {
-            queue: lane.queue.clone(),
-            kind: lane.kind.clone(),
-            counts: [0; TaskState::ALL.len()],
+impl Counts {
+    fn new(conn: &Connection) -> rusqlite::Result<Self> {
+        let names = conn
+            .prepare_cached(LANES)?
+            .query_map([], |row| {
+                Ok((LaneId(row.get(0)?), (row.get(1)?, row.get(2)?)))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Self {
+            names,
+            places: HashMap::new(),
+            stats: Stats::default(),
+        })
+    }
+
+    fn add(&mut self, id: LaneId, state: TaskState, count: i64) {
+        let Some(name) = self.names.get(&id) else {
+            return;
+        };
+        let lanes = &mut self.stats.lanes;
+        let place = *self.places.entry(name.clone()).or_insert_with(|| {
+            lanes.push(LaneStats {
+                queue: Arc::clone(&name.0),
+                kind: Arc::clone(&name.1),
+                counts: [0; TaskState::ALL.len()],
+            });
+            lanes.len() - 1
         });
-        stats.lanes.len() - 1
-    });
-    let each = TaskState::ALL
-        .into_iter()
-        .zip(&mut stats.lanes[position].counts);
-    for (known, total) in each {
-        if known == state {
-            *total += u64::try_from(count).unwrap_or(0);
+        for (known, total) in TaskState::ALL.into_iter().zip(&mut lanes[place].counts) {
+            if known == state {
+                *total += u64::try_from(count).unwrap_or(0);
+            }
         }
     }
 }
@@ -120,22 +141,25 @@ fn pending(conn: &Connection, lane: LaneId) -> rusqlite::Result<i64> {
     Ok(total)
 }
 
-fn ended(
+/// Where the next stride of ended tasks ends; `None`: it goes to the end.
+pub(super) fn ended_stride(
     conn: &Connection,
-    stats: &mut Stats,
-    lanes: &Lanes,
     state: TaskState,
-) -> rusqlite::Result<()> {
+    from: i64,
+) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached(ENDED_STRIDE)?
+        .query_row(params![state.code(), from, STRIDE - 1], |row| row.get(0))
+        .optional()
+}
+
+fn ended(conn: &Connection, counts: &mut Counts, state: TaskState) -> rusqlite::Result<()> {
     let mut from = i64::MIN;
     loop {
-        let to: Option<i64> = conn
-            .prepare_cached(ENDED_STRIDE)?
-            .query_row(params![state.code(), from, STRIDE - 1], |row| row.get(0))
-            .optional()?;
+        let to = ended_stride(conn, state, from)?;
         let mut statement = conn.prepare_cached(ENDED)?;
         let mut rows = statement.query(params![state.code(), from, to.unwrap_or(i64::MAX)])?;
         while let Some(row) = rows.next()? {
-            add(stats, lanes, LaneId(row.get(0)?), state, row.get(1)?);
+            counts.add(LaneId(row.get(0)?), state, row.get(1)?);
         }
         match to {
             Some(to) => from = to,
