@@ -78,8 +78,8 @@
 //!   read-only or of a newer schema stops the store, which every call and [`health`](Scheduler::health) then name. Since when
 //!   nothing can be written, `health` says as well; for a readiness probe there is [`probe`](Scheduler::probe).
 //! - **P13 flat cost.** Scheduling and claiming visit only the rows that they take, however many tasks the file holds.
-//! - **P14 bounded.** Memory does not grow with the backlog; ended tasks are pruned by default; the file and its log stop
-//!   growing when the load does.
+//! - **P14 bounded.** Memory does not grow with the backlog, nor with queues that came and went; ended tasks are pruned by
+//!   default; the file and its log stop growing when the load does.
 //!
 //! P10 is taken by what is to come: recurrences.
 //!

@@ -24,7 +24,9 @@ use crate::runtime::control::Control;
 use crate::runtime::dispatcher::Dispatcher;
 use crate::runtime::executor::Executor;
 use crate::runtime::finish::Finish;
-use crate::runtime::maintenance::{Deadlines, Maintenance, Prober, Pruner, Rescuer};
+use crate::runtime::maintenance::{
+    Deadlines, Forgetter, Maintenance, Prober, Pruner, Rescuer, Retirer,
+};
 use crate::runtime::plan::Scope;
 use crate::runtime::ready::{Intake, Ready};
 use crate::runtime::service::spawn;
@@ -427,6 +429,8 @@ impl Parts {
                 }),
                 Box::new(Pruner::new(self.client.clone(), self.retention)),
                 Box::new(Prober::new(self.client.clone())),
+                Box::new(Retirer::new(self.client.clone())),
+                Box::new(Forgetter::new(self.client.clone())),
             ],
             Arc::clone(&self.control),
         )
@@ -438,7 +442,7 @@ impl Parts {
             return self.client.health();
         }
         let mut unknown: Vec<String> = Vec::new();
-        for lane in self.client.store.lanes() {
+        for lane in self.client.store.lanes().list {
             let known = self.registry.get(&lane.kind).is_some();
             if !known
                 && lane.next_at().is_some()

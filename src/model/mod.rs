@@ -10,6 +10,7 @@ pub(crate) mod edit;
 pub(crate) mod event;
 pub(crate) mod filter;
 pub(crate) mod health;
+pub(crate) mod idle;
 pub(crate) mod json;
 pub(crate) mod limits;
 pub(crate) mod new_task;

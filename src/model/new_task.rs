@@ -169,7 +169,8 @@ impl NewTask {
         self
     }
 
-    /// The queue it waits in. Default: `default`.
+    /// The queue it waits in. Default: `default`. A queue is there as soon as it has a task, and forgotten once it is idle, so
+    /// there may be one for each user.
     pub fn queue(mut self, queue: impl Into<Cow<'static, str>>) -> Self {
         self.queue = queue.into();
         self

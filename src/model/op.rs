@@ -48,6 +48,10 @@ pub(crate) enum Op {
     Prune { cutoffs: Cutoffs, limit: usize },
     /// Fails tasks whose start deadline has passed. It looks at the first `limit` deadlines.
     Expire { limit: usize },
+    /// Retires those of these lanes that have no pending and no running task, and whose queue is neither paused nor limited.
+    RetireLanes { lanes: Vec<LaneId> },
+    /// Deletes those of these lanes that are retired. The caller knows that none of them has a task.
+    ForgetLanes { lanes: Vec<LaneId> },
     /// Gives back what this instance holds but for these rows: claims of a commit whose outcome was not known.
     Disown { held: Vec<i64> },
     /// Takes back what a dead instance held, at most `limit`.
@@ -74,6 +78,8 @@ impl Op {
             | Self::Progress { .. }
             | Self::Prune { .. }
             | Self::Expire { .. }
+            | Self::RetireLanes { .. }
+            | Self::ForgetLanes { .. }
             | Self::Disown { .. }
             | Self::Rescue { .. } => false,
         }
@@ -105,7 +111,7 @@ pub(crate) enum Reply {
     Progressed(Settled),
     Changed(Changed),
     ChangedMany(ChangedMany),
-    /// A setting of a queue, or a maintenance operation: how many tasks it touched.
+    /// A setting of a queue, or a maintenance operation: how many tasks or lanes it touched.
     Done(usize),
     Rescued(Rescued),
 }
@@ -232,6 +238,14 @@ impl Lane {
     }
 }
 
+/// The lanes in use, as the store knows them without reading.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KnownLanes {
+    /// Changes with each lane that is added or removed.
+    pub(crate) version: u64,
+    pub(crate) list: Vec<Lane>,
+}
+
 /// Which due tasks to take.
 #[derive(Debug, Clone)]
 pub(crate) struct ClaimRequest {
@@ -243,9 +257,9 @@ pub(crate) struct ClaimRequest {
     pub(crate) budget: Duration,
     /// The most tasks in all.
     pub(crate) limit: usize,
-    /// How many lanes there were when it was planned. A claim that stands is not made once there are others: theirs may be
-    /// better.
-    pub(crate) lanes_seen: usize,
+    /// The version of the lanes that it was planned for. A claim that stands is not made once there are others: the tasks of
+    /// those may be better.
+    pub(crate) lanes_version: u64,
 }
 
 /// What may be taken from one queue.

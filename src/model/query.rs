@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::id::TaskId;
 use crate::model::attempt::Attempt;
 use crate::model::filter::{Filter, Page};
+use crate::model::op::LaneId;
 use crate::model::task::{Task, TaskState};
 use crate::time::Timestamp;
 
@@ -24,6 +25,16 @@ pub(crate) enum Query {
     Stats {
         now: Timestamp,
     },
+    /// Some of the lanes in use, after this one: which of them are idle.
+    IdleLanes {
+        after: LaneId,
+    },
+    RetiredLanes,
+    /// Which lanes some of the tasks of a final state are in: the first that ended after this instant.
+    EndedLanes {
+        state: TaskState,
+        after: Option<Timestamp>,
+    },
 }
 
 /// What the store answers to each [`Query`].
@@ -35,6 +46,9 @@ pub(crate) enum Answer {
     Count(Counted),
     History(Option<Vec<Attempt>>),
     Stats(Stats),
+    IdleLanes(Seen<LaneId>),
+    RetiredLanes(Vec<LaneId>),
+    EndedLanes(Seen<Timestamp>),
 }
 
 /// Takes the answer that belongs to a query.
@@ -58,6 +72,9 @@ answers! {
     count: Count => Counted,
     history: History => Option<Vec<Attempt>>,
     stats: Stats => Stats,
+    idle_lanes: IdleLanes => Seen<LaneId>,
+    retired_lanes: RetiredLanes => Vec<LaneId>,
+    ended_lanes: EndedLanes => Seen<Timestamp>,
 }
 
 /// One window of a count.
@@ -66,6 +83,14 @@ pub(crate) struct Counted {
     pub(crate) count: u64,
     /// Where the next window begins; `None` at the end.
     pub(crate) next: Option<TaskId>,
+}
+
+/// Lanes that one stride of a look has seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen<Place> {
+    pub(crate) lanes: Vec<LaneId>,
+    /// After what the next stride begins; `None` at the end.
+    pub(crate) next: Option<Place>,
 }
 
 /// How many tasks are where, and how far behind the scheduler is.

@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::Registry;
 use crate::handler::token::StopReason;
-use crate::model::op::{ClaimRequest, Class, Lane, Op, Reply, Settled};
+use crate::model::op::{ClaimRequest, Class, KnownLanes, Lane, Op, Reply, Settled};
 use crate::model::retention::Retention;
 use crate::model::settle::{Claim, End, settle};
 use crate::runtime::attempts::Attempts;
@@ -257,11 +257,11 @@ impl Dispatcher {
         self.unsettled.extend(refused);
     }
 
-    fn plan(&mut self, lanes: &[Lane], now: Timestamp) -> Plan {
+    fn plan(&mut self, lanes: &KnownLanes, now: Timestamp) -> Plan {
         took_turns(&mut self.turns, self.attempts.take_turns().iter());
         let load = self.load(now);
         let is_limited = |lane: &Lane| lane.limit.is_some();
-        self.has_caps = !self.scope.caps.is_empty() || lanes.iter().any(is_limited);
+        self.has_caps = !self.scope.caps.is_empty() || lanes.list.iter().any(is_limited);
         plan(
             lanes,
             |kind| self.registry.get(kind).is_some(),
@@ -458,7 +458,7 @@ impl Service for Dispatcher {
             self.refused_until = Some(now + AFTER_REFUSAL);
         }
         let lanes = self.client.store.lanes();
-        finished.append(&mut self.withdraw(&lanes, now));
+        finished.append(&mut self.withdraw(&lanes.list, now));
         let refused_until = later(self.refused_until, now);
         // What a standing claim takes just now is not known yet: nothing is claimed beside it.
         let may_claim = !stopping && refused_until.is_none() && !in_flight;

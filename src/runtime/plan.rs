@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::op::{ClaimRequest, Class, Lane, LaneClaim, QueueClaim};
+use crate::model::op::{ClaimRequest, Class, KnownLanes, Lane, LaneClaim, QueueClaim};
 use crate::time::Timestamp;
 
 /// How long the claimed tasks that wait keep a worker busy, at most.
@@ -90,9 +90,10 @@ pub(crate) struct Plan {
     pub(crate) standing: Option<(ClaimRequest, u64)>,
 }
 
-/// Plans the next claim. `turns` is the order in which the queues take turns; it learns new ones.
+/// Plans the next claim. `turns` is the order in which the queues take turns; it learns new ones, and forgets those that are
+/// gone.
 pub(crate) fn plan(
-    lanes: &[Lane],
+    known: &KnownLanes,
     has_handler: impl Fn(&str) -> bool,
     scope: &Scope,
     load: &Load,
@@ -100,6 +101,8 @@ pub(crate) fn plan(
     turns: &mut VecDeque<Arc<str>>,
     now: Timestamp,
 ) -> Plan {
+    let lanes = &known.list;
+    forget_turns(turns, lanes);
     let mut plan = Plan::default();
     let target = AHEAD * u32::try_from(load.workers).unwrap_or(u32::MAX);
     let budget = target.saturating_sub(load.ahead);
@@ -163,7 +166,7 @@ pub(crate) fn plan(
             free: load.free,
             budget,
             limit,
-            lanes_seen: lanes.len(),
+            lanes_version: known.version,
         });
     } else if !standing.list.is_empty() {
         let request = ClaimRequest {
@@ -171,7 +174,7 @@ pub(crate) fn plan(
             free: load.free,
             budget: Duration::ZERO,
             limit: load.free,
-            lanes_seen: lanes.len(),
+            lanes_version: known.version,
         };
         plan.standing = Some((request, load.ended));
     }
@@ -221,6 +224,14 @@ fn in_turn(queues: Vec<(Arc<str>, QueueClaim)>, turns: &mut VecDeque<Arc<str>>) 
     queues.into_iter().map(|(_, claim)| claim).collect()
 }
 
+/// Forgets queues that have no lane any more, once there are more than the lanes could be of.
+fn forget_turns(turns: &mut VecDeque<Arc<str>>, lanes: &[Lane]) {
+    if turns.len() > lanes.len() {
+        let queues: HashSet<&str> = lanes.iter().map(|lane| &*lane.queue).collect();
+        turns.retain(|queue| queues.contains(&**queue));
+    }
+}
+
 /// The queues that got tasks have had their turn: in the order of their starts, they go to the end.
 pub(crate) fn took_turns<'a>(
     turns: &mut VecDeque<Arc<str>>,
@@ -263,10 +274,15 @@ mod tests {
         }
     }
 
+    fn known(lanes: &[Lane]) -> KnownLanes {
+        let list = lanes.to_vec();
+        KnownLanes { version: 7, list }
+    }
+
     fn planned(lanes: &[Lane], scope: &Scope, load: &Load, costs: &Costs) -> (Vec<i64>, Plan) {
         let mut turns = VecDeque::new();
         let plan = plan(
-            lanes,
+            &known(lanes),
             |kind| kind == "kind",
             scope,
             load,
@@ -476,7 +492,7 @@ mod tests {
         let mut first = |claimed: &str| {
             let costs = Costs::default();
             let plan = plan(
-                &lanes,
+                &known(&lanes),
                 |_| true,
                 &Scope::default(),
                 &load(1),
@@ -499,6 +515,27 @@ mod tests {
             ],
             [1, 2, 3, 1, 2, 2]
         );
+    }
+
+    /// P14: a queue that comes again takes its turn after the others.
+    #[test]
+    fn queues_without_a_lane_have_no_turn() {
+        let mut turns: VecDeque<Arc<str>> = (0..99).map(|n| format!("gone {n}").into()).collect();
+        turns.push_back("a".into());
+        let lanes = [lane(1, "b", 1), lane(2, "a", 1)];
+        let costs = Costs::default();
+        let load = load(1);
+        let plan = plan(
+            &known(&lanes),
+            |_| true,
+            &Scope::default(),
+            &load,
+            &costs,
+            &mut turns,
+            NOW,
+        );
+        assert_eq!(turns, [Arc::from("a"), Arc::from("b")]);
+        assert_eq!(plan.claim.unwrap().lanes_version, 7);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::op::{Lane, Op, Reply, Rescued};
+use crate::model::op::{KnownLanes, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
 use crate::store::{Body, Condition, Holder, Hub, NextMaintenance, Store, Ticket};
@@ -108,7 +108,7 @@ impl Store for FaultyStore {
         self.inner.read(query)
     }
 
-    fn lanes(&self) -> Vec<Lane> {
+    fn lanes(&self) -> KnownLanes {
         self.inner.lanes()
     }
 

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::health::{SlowTransaction, Writes};
-use crate::model::op::{Lane, Op, Reply, Rescued};
+use crate::model::op::{KnownLanes, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
 use crate::time::Timestamp;
@@ -154,9 +154,9 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Reads, without waiting for a writer.
     fn read(&self, query: Query) -> Result<Answer>;
 
-    /// What is known of the lanes without reading. A head may be earlier than the truth, never later, but for what
+    /// What is known of the lanes in use, without reading. A head may be earlier than the truth, never later, but for what
     /// other processes did since [`refresh`](Self::refresh).
-    fn lanes(&self) -> Vec<Lane>;
+    fn lanes(&self) -> KnownLanes;
 
     /// Looks whether another process wrote, and if so learns what it did to the lanes; `false`: a write is under way, and it
     /// was not looked.

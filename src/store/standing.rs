@@ -121,15 +121,16 @@ impl Standing {
         self.stands.load(Ordering::Acquire)
     }
 
-    /// Takes it for a transaction that knows so many lanes, if it was planned for all of them. What is not
+    /// Takes it for a transaction that knows this version of the lanes, if it was planned for the same. What is not
     /// [ended](Taken::end) counts as in doubt.
-    pub(crate) fn take(self: &Arc<Self>, lanes: usize) -> Option<Taken> {
+    pub(crate) fn take(self: &Arc<Self>, lanes_version: u64) -> Option<Taken> {
         if !self.stands() {
             return None;
         }
         let mut state = lock(&self.state);
         self.stands.store(false, Ordering::Release);
-        let fits = |request: &ClaimRequest| request.free > 0 && request.lanes_seen == lanes;
+        let fits =
+            |request: &ClaimRequest| request.free > 0 && request.lanes_version == lanes_version;
         let request = state.request.take().filter(fits)?;
         state.in_flight = true;
         state.freed = 0;
@@ -227,7 +228,7 @@ mod tests {
             free: 1,
             budget: Duration::ZERO,
             limit: 1,
-            lanes_seen: 0,
+            lanes_version: 0,
         }
     }
 

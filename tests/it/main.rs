@@ -23,6 +23,8 @@ mod process_crash;
 #[cfg(target_os = "linux")]
 mod process_fair;
 #[cfg(target_os = "linux")]
+mod process_forget;
+#[cfg(target_os = "linux")]
 mod process_fork;
 #[cfg(target_os = "linux")]
 mod process_full;

@@ -167,3 +167,43 @@ fn write_thirty_megabytes(path: &Path) {
     assert!(peak < 18 << 20, "the log was {peak} bytes long");
     let _ = scheduler.shutdown(LONG).unwrap();
 }
+
+/// P14: a queue per tenant. After 50,000 of them, each start took fifty times as long, also after the file was opened again.
+#[test]
+fn queues_that_come_and_go_for_a_year_are_forgotten() {
+    const A_DAY: u32 = 50;
+    let (_dir, path) = file();
+    let clock = clock();
+    let mut scheduler = Scheduler::builder(&path)
+        .durability(Durability::ProcessCrash)
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .stepped(&clock)
+        .unwrap();
+    let conn = Connection::open(&path).unwrap();
+    let rows = |table: &str| -> u32 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        conn.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    scheduler.set_global_limit("limited", Some(2)).unwrap();
+    scheduler.pause("paused").unwrap();
+    let kept = probe(0).queue("kept").after(400 * DAY);
+    let kept = scheduler.schedule(kept).unwrap().id();
+    let mut most = 0;
+    for day in 0..365 {
+        let tenant = |n| probe(n).queue(format!("tenant.{day}.{n}"));
+        scheduler.schedule_many((0..A_DAY).map(tenant)).unwrap();
+        scheduler.drain();
+        scheduler.advance(DAY);
+        most = most.max(rows("punctual_lane")).max(rows("punctual_queue"));
+    }
+    assert!(most <= 4 * A_DAY, "{most} queues of {}", 365 * A_DAY);
+    for _ in 0..3 {
+        scheduler.advance(DAY);
+    }
+    // So many idle ones stay, and those that something is set of or something is in.
+    let left = (rows("punctual_lane"), rows("punctual_queue"));
+    assert_eq!(left, (32 + 1, 32 + 3));
+    assert_eq!(state(&scheduler, kept), TaskState::Pending);
+    assert_eq!(scheduler.advance(40 * DAY), 1);
+    assert_eq!(scheduler.health().paused_queues(), ["paused"]);
+}

@@ -62,7 +62,7 @@ fn p4_an_answer_from_before_a_doubt_does_not_settle_it() {
     parts.client.schedule(NewTask::new(Probe)).unwrap();
     while executor.run_one() || dispatcher.run_once(now) == Next::At(now) {}
     dispatcher.run_once(now);
-    let taken = store.hub().standing().take(store.lanes().len()).unwrap();
+    let taken = store.hub().standing().take(store.lanes().version).unwrap();
     let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
     let claim = Op::Claim(taken.request().clone());
     store.apply(now, vec![claim]).unwrap();

@@ -1,14 +1,18 @@
 //! What has to be done besides running tasks, each a service of its own on one thread.
 
 mod deadlines;
+mod forgetter;
 mod prober;
 mod pruner;
 mod rescuer;
+mod retirer;
 
 pub(crate) use deadlines::Deadlines;
+pub(crate) use forgetter::Forgetter;
 pub(crate) use prober::Prober;
 pub(crate) use pruner::Pruner;
 pub(crate) use rescuer::Rescuer;
+pub(crate) use retirer::Retirer;
 
 use std::sync::Arc;
 

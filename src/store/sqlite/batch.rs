@@ -9,7 +9,7 @@ use crate::model::op::{Insert, Op, Reply};
 use crate::store::Hub;
 use crate::store::sqlite::turn::Request;
 use crate::store::sqlite::tx::Tx;
-use crate::store::sqlite::{change, claim, fault, insert, prune, rescue, schema, settle};
+use crate::store::sqlite::{change, claim, fault, forget, insert, prune, rescue, schema, settle};
 use crate::store::standing::Taken;
 
 /// What went wrong in a transaction.
@@ -63,6 +63,8 @@ fn what(op: &Op) -> &'static str {
         Op::Probe => "write",
         Op::Prune { .. } => "prune",
         Op::Expire { .. } => "expire",
+        Op::RetireLanes { .. } => "retire queues",
+        Op::ForgetLanes { .. } => "forget queues",
         Op::Disown { .. } => "give back",
         Op::Rescue { .. } => "rescue",
     }
@@ -158,7 +160,7 @@ fn store_lone(
     hub: &Hub,
 ) -> std::result::Result<Reply, Failure> {
     if stands
-        && let Some(taken) = hub.standing().take(tx.lane_count())
+        && let Some(taken) = hub.standing().take(tx.lanes_version())
         && let Some(stored) = stand_in(tx, task, taken)?
     {
         return Ok(Reply::Inserted(vec![stored]));
@@ -190,7 +192,7 @@ pub(super) fn claim_standing(tx: &mut Tx<'_>, hub: &Hub) -> std::result::Result<
     let taken = match tx.done.standing.take() {
         // What was stored may have made a lane.
         Some((taken, claims))
-            if claims.is_empty() && taken.request().lanes_seen == tx.lane_count() =>
+            if claims.is_empty() && taken.request().lanes_version == tx.lanes_version() =>
         {
             taken
         }
@@ -198,7 +200,7 @@ pub(super) fn claim_standing(tx: &mut Tx<'_>, hub: &Hub) -> std::result::Result<
             tx.done.standing = Some(made);
             return Ok(());
         }
-        None => match hub.standing().take(tx.lane_count()) {
+        None => match hub.standing().take(tx.lanes_version()) {
             Some(taken) => taken,
             None => return Ok(()),
         },
@@ -256,6 +258,8 @@ fn apply(tx: &mut Tx<'_>, op: &Op) -> rusqlite::Result<Reply> {
         }
         Op::Prune { cutoffs, limit } => Reply::Done(prune::prune(tx, cutoffs, *limit)?),
         Op::Expire { limit } => Reply::Done(prune::expire(tx, *limit)?),
+        Op::RetireLanes { lanes } => Reply::Done(forget::retire(tx, lanes)?),
+        Op::ForgetLanes { lanes } => Reply::Done(forget::forget(tx, lanes)?),
         Op::Disown { held } => Reply::Done(rescue::disown(tx, held)?),
         Op::Rescue {
             instance,

@@ -9,6 +9,7 @@ use crate::model::op::{Action, CHUNK, Changed, ChangedMany, Class, LaneId, Patch
 use crate::model::settle::Fence;
 use crate::model::task::TaskState;
 use crate::store::sqlite::filter::{Examine, Matching, Terms, over_tasks};
+use crate::store::sqlite::forget::forget_queue;
 use crate::store::sqlite::insert::{MAX_INLINE_BYTES, checksum};
 use crate::store::sqlite::lanes::{QueueChange, queue_id};
 use crate::store::sqlite::prune::{delete, forget_expiry};
@@ -189,15 +190,17 @@ const RETRY: &str = "
     WHERE seq = :seq AND state IN (20, 30, 40)";
 
 fn retry(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
-    if !is_of_kind(tx, task, edit) {
+    if !is_of_kind(tx, task, edit)? {
         return Ok(Changed::WrongKind);
     }
-    // It gets another chance among the innocent, too.
-    let lane = match tx.lane(task.lane) {
+    let lane = match tx.any_lane(task.lane)? {
+        // A suspect gets another chance among the innocent.
         Some(lane) if lane.class == Class::Suspect => {
             tx.lane_id(&lane.queue, &lane.kind, Class::Plain)?
         }
-        _ => task.lane,
+        // Its lane may have been retired since it ended: it goes into the one in use now.
+        Some(lane) => tx.lane_id(&lane.queue, &lane.kind, lane.class)?,
+        None => task.lane,
     };
     tx.conn
         .prepare_cached(RETRY)?
@@ -229,11 +232,12 @@ fn retry(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Change
 }
 
 /// Whether the task is of the kind of the new payload, if there is one.
-fn is_of_kind(tx: &Tx<'_>, task: &Found, edit: &Patch) -> bool {
-    match &edit.payload {
-        Some((kind, _)) => tx.lane(task.lane).is_none_or(|lane| *lane.kind == **kind),
-        None => true,
-    }
+fn is_of_kind(tx: &Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<bool> {
+    let Some((kind, _)) = &edit.payload else {
+        return Ok(true);
+    };
+    let lane = tx.any_lane(task.lane)?;
+    Ok(lane.is_none_or(|lane| *lane.kind == **kind))
 }
 
 const EDIT: &str = "
@@ -252,7 +256,7 @@ const KEEP_PAYLOAD: &str =
 const DROP_PAYLOAD: &str = "DELETE FROM punctual_payload WHERE seq = :seq";
 
 fn edit_one(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
-    if !is_of_kind(tx, task, edit) {
+    if !is_of_kind(tx, task, edit)? {
         return Ok(Changed::WrongKind);
     }
     if let Some((kind, payload)) = &edit.payload {
@@ -291,6 +295,7 @@ pub(super) fn pause(tx: &mut Tx<'_>, queue: &str, paused: bool) -> rusqlite::Res
     let (id, _) = queue_id(tx.conn, queue)?;
     let at = paused.then_some(tx.now.micros());
     tx.conn.prepare_cached(PAUSE)?.execute(params![at, id])?;
+    forget_queue(tx.conn, id)?;
     tx.done
         .learnt
         .changed(queue.to_owned(), QueueChange::Paused(paused));
@@ -304,6 +309,7 @@ const LIMIT: &str = "UPDATE punctual_queue SET max_running = :limit WHERE id = :
 pub(super) fn limit(tx: &mut Tx<'_>, queue: &str, limit: Option<u32>) -> rusqlite::Result<()> {
     let (id, _) = queue_id(tx.conn, queue)?;
     tx.conn.prepare_cached(LIMIT)?.execute(params![limit, id])?;
+    forget_queue(tx.conn, id)?;
     tx.done
         .learnt
         .changed(queue.to_owned(), QueueChange::Limit(limit));

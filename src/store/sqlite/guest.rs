@@ -4,6 +4,7 @@
 //! another connection. So they may not be made on a connection whose commits cannot be seen there.
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
 #[cfg(unix)]
@@ -14,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
 use crate::store::sqlite::batch::apply_checked;
 use crate::store::sqlite::identity;
+use crate::store::sqlite::lanes::Lanes;
 use crate::store::sqlite::tx::{Done, Tx};
 use crate::store::sqlite::{SqliteStore, fault, schema};
 use crate::time::Timestamp;
@@ -39,13 +41,23 @@ pub(super) fn apply(
         .map_err(|error| schema::diagnose(conn, "cannot write", error))?;
     // As of the lock: it may have been migrated since the store looked.
     schema::check_version(conn)?;
+    let known = lock(&store.shared.lanes).known();
+    let is_current = known
+        .has_all_retirements(conn)
+        .map_err(|error| schema::diagnose(conn, "cannot read the lanes", error))?;
+    // A task that is added to a lane that was retired meanwhile would never run: the lanes are then looked up in the file.
+    let none = Mutex::new(Lanes::default());
     let mut done = Done::default();
     let mut tx = Tx {
         conn,
         now,
         // A cancellation is then left in the file for whoever runs the task, this process as well.
         instance: 0,
-        lanes: &store.shared.lanes,
+        lanes: if is_current {
+            &store.shared.lanes
+        } else {
+            &none
+        },
         wants_events: false,
         drawn: &mut 0,
         waiting: &AtomicUsize::new(0),

@@ -2,21 +2,30 @@
 //!
 //! Invariant: a head is never later than the truth, but for what another process did since the heads were read; they are
 //! read again before a claim if there was such a one. What a transaction learns is kept apart until it has committed.
+//!
+//! A retired lane is not among them: a task that is inserted into it would be found by no claim. So retirements by other
+//! processes are learnt at the beginning of each transaction, before anything is written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::limits::MAX_PRIORITY;
-use crate::model::op::{Class, Heads, Lane, LaneId};
+use crate::model::op::{Class, Heads, KnownLanes, Lane, LaneId};
 use crate::store::sqlite::row;
 use crate::time::Timestamp;
 
-/// The lanes as of the last commit.
+/// The lanes in use as of the last commit.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     list: Vec<Lane>,
+    /// Changes with each lane that is added or removed.
+    version: u64,
+    /// The greatest number of a lane so far.
+    last: i64,
+    /// The number of the last retirement that is known.
+    retired: i64,
     by_name: HashMap<(Arc<str>, Arc<str>, Class), LaneId>,
     by_id: HashMap<LaneId, usize>,
     /// What is set of queues, whether or not they have a lane.
@@ -32,11 +41,73 @@ pub(super) struct QueueSettings {
     limit: Option<u32>,
 }
 
-/// Lanes are never removed, so those after the last known one are all that are new.
+/// The lanes in use after the last known one: numbers only grow, so these are all that are new.
 pub(super) const NEW_LANES: &str = "
     SELECT lane.id, queue.name, lane.kind, lane.class
+    FROM punctual_lane AS lane INDEXED BY punctual_lane_retired
+    JOIN punctual_queue AS queue ON queue.id = lane.queue
+    WHERE lane.retired = 0 AND lane.id > :last ORDER BY lane.id";
+
+pub(super) const NEWLY_RETIRED: &str = "
+    SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired > :retired";
+
+/// Any lane, retired or not.
+pub(super) const LANE: &str = "
+    SELECT queue.name, lane.kind, lane.class, queue.paused_at IS NOT NULL, queue.max_running
     FROM punctual_lane AS lane JOIN punctual_queue AS queue ON queue.id = lane.queue
-    WHERE lane.id > :last ORDER BY lane.id";
+    WHERE lane.id = :id";
+
+/// A counter in the file: its numbers are never used again.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Counter {
+    /// The number of the last lane.
+    Lanes,
+    /// The number of the last retirement.
+    Retirements,
+    /// The greatest number of a retirement whose lanes are deleted, some or all of them.
+    Forgotten,
+}
+
+impl Counter {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Lanes => "lanes",
+            Self::Retirements => "retirements",
+            Self::Forgotten => "forgotten",
+        }
+    }
+
+    pub(super) fn read(self, conn: &Connection) -> rusqlite::Result<i64> {
+        let value: Option<i64> = conn
+            .prepare_cached(READ_COUNTER)?
+            .query_row([self.key()], |row| row.get(0))
+            .optional()?;
+        Ok(value.unwrap_or(0))
+    }
+
+    /// The next number.
+    pub(super) fn draw(self, conn: &Connection) -> rusqlite::Result<i64> {
+        conn.prepare_cached(DRAW)?
+            .query_row([self.key()], |row| row.get(0))
+    }
+
+    pub(super) fn raise_to(self, conn: &Connection, value: i64) -> rusqlite::Result<()> {
+        conn.prepare_cached(RAISE)?
+            .execute(params![self.key(), value])
+            .map(|_| ())
+    }
+}
+
+const READ_COUNTER: &str = "SELECT value FROM punctual_meta WHERE key = :key";
+
+const DRAW: &str = "
+    INSERT INTO punctual_meta (key, value) VALUES (:key, 1)
+    ON CONFLICT (key) DO UPDATE SET value = value + 1
+    RETURNING value";
+
+const RAISE: &str = "
+    INSERT INTO punctual_meta (key, value) VALUES (:key, :value)
+    ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)";
 
 pub(super) const QUEUE_SETTINGS: &str = "
     SELECT name, paused_at IS NOT NULL, max_running FROM punctual_queue INDEXED BY punctual_queue_set
@@ -55,22 +126,40 @@ pub(super) const HEAD: &str = "
     ORDER BY scheduled_at LIMIT 1";
 
 impl Lanes {
-    /// Reads all lanes and their true heads.
+    /// Reads the lanes in use and their true heads.
     pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
         let mut lanes = Self::default();
-        lanes.catch_up(ForeignChanges::read(conn, 0)?);
+        lanes.catch_up(ForeignChanges::read(conn, lanes.known())?);
         lanes.set_heads(read_heads(conn)?);
         Ok(lanes)
     }
 
-    /// The number of the last lane.
-    pub(super) fn last(&self) -> i64 {
-        self.list.iter().map(|lane| lane.id.0).max().unwrap_or(0)
+    /// Up to where the lanes are known.
+    pub(super) fn known(&self) -> Known {
+        Known {
+            last: self.last,
+            retired: self.retired,
+        }
+    }
+
+    /// Changes with each lane that is added or removed.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     /// Another process has committed: takes over its lanes and settings at once. The heads are only marked.
     pub(super) fn catch_up(&mut self, news: ForeignChanges) {
         self.is_stale = true;
+        match news.gone {
+            Gone::These(retired) => self.remove(&retired),
+            Gone::AllOthers => {
+                let stays: HashSet<LaneId> = news.lanes.iter().map(|lane| lane.id).collect();
+                let known = self.list.iter().map(|lane| lane.id);
+                let gone: Vec<LaneId> = known.filter(|id| !stays.contains(id)).collect();
+                self.remove(&gone);
+            }
+        }
+        self.retired = self.retired.max(news.retired);
         for lane in news.lanes {
             if !self.by_id.contains_key(&lane.id) {
                 self.add(lane);
@@ -109,14 +198,47 @@ impl Lanes {
         if let Some(setting) = self.settings.get(&*lane.queue) {
             (lane.paused, lane.limit) = (setting.paused, setting.limit);
         }
-        let name = (Arc::clone(&lane.queue), Arc::clone(&lane.kind), lane.class);
-        self.by_name.insert(name, lane.id);
+        self.by_name.insert(name_of(&lane), lane.id);
         self.by_id.insert(lane.id, self.list.len());
+        self.last = self.last.max(lane.id.0);
+        self.version += 1;
         self.list.push(lane);
+    }
+
+    /// Forgets lanes that are retired, and the memory that they took.
+    fn remove(&mut self, retired: &[LaneId]) {
+        for id in retired {
+            let Some(index) = self.by_id.remove(id) else {
+                continue;
+            };
+            let lane = self.list.swap_remove(index);
+            if let Some(moved) = self.list.get(index) {
+                self.by_id.insert(moved.id, index);
+            }
+            let name = name_of(&lane);
+            // There may be a new lane of the same name by now.
+            if self.by_name.get(&name) == Some(id) {
+                self.by_name.remove(&name);
+            }
+            self.version += 1;
+        }
+        let room = 2 * self.list.len();
+        if self.list.capacity() > 2 * room {
+            self.list.shrink_to(room);
+            self.by_id.shrink_to(room);
+            self.by_name.shrink_to(room);
+        }
     }
 
     pub(super) fn list(&self) -> &[Lane] {
         &self.list
+    }
+
+    pub(super) fn snapshot(&self) -> KnownLanes {
+        KnownLanes {
+            version: self.version,
+            list: self.list.clone(),
+        }
     }
 
     /// The limits of queues, whether or not those have a lane.
@@ -152,6 +274,11 @@ impl Lanes {
 
     /// Takes over what a committed transaction learnt.
     pub(super) fn learn(&mut self, learnt: Learnt) {
+        if let Some(number) = learnt.retirement {
+            self.retired = self.retired.max(number);
+            let retired: Vec<LaneId> = learnt.retired.into_iter().collect();
+            self.remove(&retired);
+        }
         for lane in learnt.created {
             if !self.by_id.contains_key(&lane.id) {
                 self.add(lane);
@@ -174,30 +301,64 @@ impl Lanes {
     }
 }
 
+fn name_of(lane: &Lane) -> (Arc<str>, Arc<str>, Class) {
+    (Arc::clone(&lane.queue), Arc::clone(&lane.kind), lane.class)
+}
+
+/// Up to where the lanes of the file are known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    last: i64,
+    retired: i64,
+}
+
+impl Known {
+    /// Whether no lane was retired since. The user's own connection asks, inside its transaction.
+    pub(super) fn has_all_retirements(self, conn: &Connection) -> rusqlite::Result<bool> {
+        Ok(Counter::Retirements.read(conn)? == self.retired)
+    }
+}
+
 /// What other processes did to the lanes, but for their heads.
 #[derive(Debug)]
 pub(super) struct ForeignChanges {
     lanes: Vec<Lane>,
+    gone: Gone,
+    /// The number of the last retirement that is among them.
+    retired: i64,
     settings: BTreeMap<String, QueueSettings>,
 }
 
+/// Which of the known lanes are not in use any more.
+#[derive(Debug)]
+enum Gone {
+    These(Vec<LaneId>),
+    /// All but those that were read.
+    AllOthers,
+}
+
 impl ForeignChanges {
-    /// Reads the lanes after `last`, and what is set of queues.
-    pub(super) fn read(conn: &Connection, last: i64) -> rusqlite::Result<Self> {
-        let lanes = conn
-            .prepare_cached(NEW_LANES)?
-            .query_map([last], |row| {
-                Ok(Lane {
-                    id: LaneId(row.get(0)?),
-                    queue: row.get(1)?,
-                    kind: row.get(2)?,
-                    class: row::class(row, 3)?,
-                    paused: false,
-                    limit: None,
-                    heads: Heads::default(),
-                })
-            })?
-            .collect::<rusqlite::Result<_>>()?;
+    /// Reads what was added and retired since, and what is set of queues.
+    ///
+    /// Another process may commit between two statements. What it does then is read at the next look, for these numbers are
+    /// read before what they count. A lane may even be deleted then: only after the retired ones are read is it certain
+    /// that none was missed.
+    pub(super) fn read(conn: &Connection, known: Known) -> rusqlite::Result<Self> {
+        let retired = Counter::Retirements.read(conn)?;
+        let mut lanes = new_lanes(conn, known.last)?;
+        let mut gone = Gone::These(Vec::new());
+        if retired > known.retired {
+            gone = Gone::These(
+                conn.prepare_cached(NEWLY_RETIRED)?
+                    .query_map([known.retired], |row| row.get(0).map(LaneId))?
+                    .collect::<rusqlite::Result<_>>()?,
+            );
+            if Counter::Forgotten.read(conn)? > known.retired {
+                // Some of them are deleted already: which, only those that are left tell.
+                lanes = new_lanes(conn, 0)?;
+                gone = Gone::AllOthers;
+            }
+        }
         let settings = conn
             .prepare_cached(QUEUE_SETTINGS)?
             .query_map([], |row| {
@@ -205,8 +366,47 @@ impl ForeignChanges {
                 Ok((row.get(0)?, QueueSettings { paused, limit }))
             })?
             .collect::<rusqlite::Result<_>>()?;
-        Ok(Self { lanes, settings })
+        Ok(Self {
+            lanes,
+            gone,
+            retired,
+            settings,
+        })
     }
+}
+
+/// The lanes in use after `last`.
+fn new_lanes(conn: &Connection, last: i64) -> rusqlite::Result<Vec<Lane>> {
+    conn.prepare_cached(NEW_LANES)?
+        .query_map([last], |row| {
+            Ok(Lane {
+                id: LaneId(row.get(0)?),
+                queue: row.get(1)?,
+                kind: row.get(2)?,
+                class: row::class(row, 3)?,
+                paused: false,
+                limit: None,
+                heads: Heads::default(),
+            })
+        })?
+        .collect()
+}
+
+/// Reads the lane of that number, retired or not.
+pub(super) fn read_lane(conn: &Connection, id: LaneId) -> rusqlite::Result<Option<Lane>> {
+    conn.prepare_cached(LANE)?
+        .query_row([id.0], |row| {
+            Ok(Lane {
+                id,
+                queue: row.get(0)?,
+                kind: row.get(1)?,
+                class: row::class(row, 2)?,
+                paused: row.get(3)?,
+                limit: row::limit(row, 4)?,
+                heads: Heads::default(),
+            })
+        })
+        .optional()
 }
 
 /// Reads the true heads: a seek for each that there is, whatever the number of tasks. Never after a transaction has changed
@@ -238,6 +438,9 @@ pub(super) fn read_heads(conn: &Connection) -> rusqlite::Result<Vec<(LaneId, i64
 #[derive(Debug, Default)]
 pub(super) struct Learnt {
     created: Vec<Lane>,
+    /// The number of a retirement, and the lanes retired with it.
+    retirement: Option<i64>,
+    retired: HashSet<LaneId>,
     heads: HashMap<(LaneId, u8), Head>,
     queues: Vec<(String, QueueChange)>,
 }
@@ -283,8 +486,19 @@ impl Learnt {
         self.created.iter()
     }
 
-    pub(super) fn created_count(&self) -> usize {
-        self.created.len()
+    /// How many lanes were added or retired.
+    pub(super) fn lane_changes(&self) -> u64 {
+        (self.created.len() + self.retired.len()) as u64
+    }
+
+    pub(super) fn is_retired(&self, id: LaneId) -> bool {
+        self.retired.contains(&id)
+    }
+
+    /// Lanes were retired under this number.
+    pub(super) fn retired(&mut self, number: i64, lanes: impl IntoIterator<Item = LaneId>) {
+        self.retirement = Some(number);
+        self.retired.extend(lanes);
     }
 
     /// The lane as this transaction sees it.
@@ -326,10 +540,11 @@ impl Learnt {
 const FIND_QUEUE: &str =
     "SELECT id, paused_at IS NOT NULL, max_running FROM punctual_queue WHERE name = :name";
 const ADD_QUEUE: &str = "INSERT INTO punctual_queue (name) VALUES (:name)";
-const FIND_LANE: &str =
-    "SELECT id FROM punctual_lane WHERE queue = :queue AND kind = :kind AND class = :class";
+pub(super) const FIND_LANE: &str = "
+    SELECT id FROM punctual_lane
+    WHERE queue = :queue AND kind = :kind AND class = :class AND retired = 0";
 const ADD_LANE: &str =
-    "INSERT INTO punctual_lane (queue, kind, class) VALUES (:queue, :kind, :class)";
+    "INSERT INTO punctual_lane (id, queue, kind, class) VALUES (:id, :queue, :kind, :class)";
 
 /// The number of a queue, which is added if it is new, and what is set of it.
 pub(super) fn queue_id(conn: &Connection, name: &str) -> rusqlite::Result<(i64, QueueSettings)> {
@@ -347,7 +562,7 @@ pub(super) fn queue_id(conn: &Connection, name: &str) -> rusqlite::Result<(i64, 
     Ok((conn.last_insert_rowid(), QueueSettings::default()))
 }
 
-/// The number of a lane, which is added if it is new.
+/// The number of the lane in use for these tasks, which is added if there is none.
 pub(super) fn lane_id(
     conn: &Connection,
     known: &Lanes,
@@ -356,7 +571,9 @@ pub(super) fn lane_id(
     kind: &str,
     class: Class,
 ) -> rusqlite::Result<LaneId> {
-    if let Some(id) = known.find(queue, kind, class) {
+    if let Some(id) = known.find(queue, kind, class)
+        && !learnt.is_retired(id)
+    {
         return Ok(id);
     }
     let fresh = learnt
@@ -374,9 +591,10 @@ pub(super) fn lane_id(
     let id = match found {
         Some(id) => id,
         None => {
+            let id = Counter::Lanes.draw(conn)?;
             conn.prepare_cached(ADD_LANE)?
-                .execute(params![queue_id, kind, class.code()])?;
-            conn.last_insert_rowid()
+                .execute(params![id, queue_id, kind, class.code()])?;
+            id
         }
     };
     // Another process may have filled it: its heads are asked for, not assumed.

@@ -7,6 +7,7 @@ mod claim;
 mod courtesy;
 mod fault;
 mod filter;
+mod forget;
 mod guard;
 mod guest;
 mod identity;
@@ -39,7 +40,7 @@ use std::time::Duration;
 use rusqlite::{OpenFlags, OptionalExtension, params};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::op::{CHUNK, Lane, Op, Reply, Rescued};
+use crate::model::op::{CHUNK, KnownLanes, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
 use crate::process::Home;
@@ -449,8 +450,8 @@ impl Store for SqliteStore {
         self.with_reader(|conn| read::read(conn, &self.shared.lanes, &query))
     }
 
-    fn lanes(&self) -> Vec<Lane> {
-        lock(&self.shared.lanes).list().to_vec()
+    fn lanes(&self) -> KnownLanes {
+        lock(&self.shared.lanes).snapshot()
     }
 
     fn refresh(&self) -> Result<bool> {

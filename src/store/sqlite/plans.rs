@@ -13,7 +13,10 @@ use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Asked, Claim, End, settle};
 use crate::store::sqlite::claim::{CANDIDATES, COUNT_RUNNING, TAKE, TAKE_HANDFUL};
 use crate::store::sqlite::filter::{LANES, LAST_EXAMINED, LAST_EXAMINED_BACKWARDS, Matching};
-use crate::store::sqlite::lanes::{HEAD, NEW_LANES, NEXT_HEAD, read_heads};
+use crate::store::sqlite::forget::{FORGET, FORGET_QUEUE, IDLE_LANES, RETIRE, RETIRED_LANES};
+use crate::store::sqlite::lanes::{
+    FIND_LANE, HEAD, LANE, NEW_LANES, NEWLY_RETIRED, NEXT_HEAD, read_heads,
+};
 use crate::store::sqlite::prune::{
     EXPIRED_RETENTION, EXPIRIES, FORGET_EXPIRY, NEXT_EXPIRY, OLDEST_ENDED,
 };
@@ -93,7 +96,67 @@ fn p13_every_statement_finds_its_rows_by_an_index() {
         (
             "new lanes",
             NEW_LANES,
-            "SEARCH lane USING INTEGER PRIMARY KEY (rowid>?)",
+            "SEARCH lane USING INDEX punctual_lane_retired (retired=? AND rowid>?)",
+        ),
+        (
+            "newly retired lanes",
+            NEWLY_RETIRED,
+            "SEARCH punctual_lane USING COVERING INDEX punctual_lane_retired (retired>?)",
+        ),
+        (
+            "retired lanes",
+            RETIRED_LANES,
+            "SEARCH punctual_lane USING COVERING INDEX punctual_lane_retired (retired>?)",
+        ),
+        (
+            "a lane by its name",
+            FIND_LANE,
+            "(queue=? AND kind=? AND class=? AND retired=?)",
+        ),
+        (
+            "a lane",
+            LANE,
+            "SEARCH lane USING INTEGER PRIMARY KEY (rowid=?)",
+        ),
+        (
+            "the pending tasks of lanes",
+            IDLE_LANES,
+            "SEARCH punctual_task USING COVERING INDEX punctual_task_due (lane=?)",
+        ),
+        (
+            "the running tasks of lanes",
+            IDLE_LANES,
+            "SEARCH punctual_task USING COVERING INDEX punctual_task_running (lane=?)",
+        ),
+        (
+            "idle lanes",
+            IDLE_LANES,
+            "SEARCH each USING INDEX punctual_lane_retired (retired=? AND rowid>?)",
+        ),
+        (
+            "retire",
+            RETIRE,
+            "SEARCH each USING INTEGER PRIMARY KEY (rowid=?)",
+        ),
+        (
+            "what is pending of one to be retired",
+            RETIRE,
+            "SEARCH punctual_task USING COVERING INDEX punctual_task_due (lane=?)",
+        ),
+        (
+            "forget",
+            FORGET,
+            "SEARCH punctual_lane USING INTEGER PRIMARY KEY (rowid=?)",
+        ),
+        (
+            "the lanes of a queue to be forgotten",
+            FORGET_QUEUE,
+            "SEARCH punctual_lane USING COVERING INDEX sqlite_autoindex_punctual_lane_1 (queue=?)",
+        ),
+        (
+            "the lanes of orphans",
+            ORPHANS,
+            "SEARCH punctual_lane USING COVERING INDEX punctual_lane_retired (retired=?)",
         ),
         (
             "what runs of a lane",
@@ -282,6 +345,7 @@ impl Kit {
         let lanes = self
             .store
             .lanes()
+            .list
             .into_iter()
             .filter(|lane| *lane.kind == *"known" && !lane.paused)
             .map(|lane| LaneClaim {
@@ -298,7 +362,7 @@ impl Kit {
             free,
             budget: std::time::Duration::ZERO,
             limit: 256,
-            lanes_seen: 0,
+            lanes_version: 0,
         };
         match self
             .store

@@ -16,8 +16,9 @@ use crate::model::query::{Answer, Counted, Query};
 use crate::model::task::{Options, Task, TaskState};
 use crate::store::sqlite::fault;
 use crate::store::sqlite::filter::{Examine, Matching, Terms, over_tasks};
+use crate::store::sqlite::forget;
 use crate::store::sqlite::insert::checksum;
-use crate::store::sqlite::lanes::Lanes;
+use crate::store::sqlite::lanes::{Lanes, read_lane};
 use crate::store::sqlite::open::Opener;
 use crate::store::sqlite::row;
 use crate::store::sqlite::schema;
@@ -84,6 +85,11 @@ pub(super) fn read(
         Query::Count { filter, after } => Answer::Count(count(conn, filter, *after)?),
         Query::History(id) => Answer::History(history(conn, *id)?),
         Query::Stats { now } => Answer::Stats(stats(conn, *now)?),
+        Query::IdleLanes { after } => Answer::IdleLanes(forget::idle_lanes(conn, *after)?),
+        Query::RetiredLanes => Answer::RetiredLanes(forget::retired_lanes(conn)?),
+        Query::EndedLanes { state, after } => {
+            Answer::EndedLanes(forget::ended_lanes(conn, *state, *after)?)
+        }
     })
 }
 
@@ -311,29 +317,12 @@ fn damaged(what: &str) -> rusqlite::Error {
     )
 }
 
-const LANE: &str = "
-    SELECT lane.id, queue.name, lane.kind, lane.class, queue.paused_at IS NOT NULL, queue.max_running
-    FROM punctual_lane AS lane JOIN punctual_queue AS queue ON queue.id = lane.queue
-    WHERE lane.id = :id";
-
-/// The lane of that number: known, or of another process and read.
+/// The lane of that number: known, or read if it is retired or of another process.
 fn lane(conn: &Connection, lanes: &Mutex<Lanes>, id: LaneId) -> rusqlite::Result<Option<Lane>> {
     if let Some(lane) = lock(lanes).get(id) {
         return Ok(Some(lane.clone()));
     }
-    conn.prepare_cached(LANE)?
-        .query_row([id.0], |row| {
-            Ok(Lane {
-                id,
-                queue: row.get(1)?,
-                kind: row.get(2)?,
-                class: row::class(row, 3)?,
-                paused: row.get(4)?,
-                limit: row::limit(row, 5)?,
-                heads: Default::default(),
-            })
-        })
-        .optional()
+    read_lane(conn, id)
 }
 
 pub(super) const HISTORY_TASK: &str = "

@@ -17,7 +17,8 @@ pub(super) const ORPHANS: &str = "
     SELECT seq, id, lane, priority, attempt, crashes, claim_no, scheduled_at, started_at,
         cancel_requested_at IS NOT NULL, options, expires_at, blamed
     FROM punctual_task INDEXED BY punctual_task_running
-    WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane) AND instance = :instance LIMIT :limit";
+    WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = 0)
+        AND instance = :instance LIMIT :limit";
 
 const TAKE_BACK: &str = "
     UPDATE punctual_task
@@ -29,7 +30,8 @@ const TAKE_BACK: &str = "
 pub(super) const COUNT_HELD: &str = "
     SELECT count(*) FROM (
         SELECT 1 FROM punctual_task INDEXED BY punctual_task_running
-        WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane) AND instance = :instance LIMIT 2)";
+        WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = 0)
+            AND instance = :instance LIMIT 2)";
 
 /// An instance has heard of them, or is no more.
 pub(super) const FORGET_CANCELS: &str = "DELETE FROM punctual_cancel WHERE instance = :instance";

@@ -11,7 +11,7 @@ use crate::model::event::{Event, EventKind};
 use crate::model::op::{Class, Lane, LaneId};
 use crate::model::settle::{Claim, Fence, Record};
 use crate::store::hub::News;
-use crate::store::sqlite::lanes::{Lanes, Learnt, lane_id};
+use crate::store::sqlite::lanes::{Lanes, Learnt, lane_id, read_lane};
 use crate::store::standing::Taken;
 use crate::time::Timestamp;
 use crate::wake::lock;
@@ -111,9 +111,9 @@ impl Tx<'_> {
         lane_id(self.conn, &lanes, &mut self.done.learnt, queue, kind, class)
     }
 
-    /// How many lanes there are.
-    pub(super) fn lane_count(&self) -> usize {
-        lock(self.lanes).list().len() + self.done.learnt.created_count()
+    /// The version of the lanes as they will be if this transaction commits.
+    pub(super) fn lanes_version(&self) -> u64 {
+        lock(self.lanes).version() + self.done.learnt.lane_changes()
     }
 
     /// The lanes of a queue.
@@ -125,12 +125,23 @@ impl Tx<'_> {
         all.map(|lane| lane.id).collect()
     }
 
-    /// The lane of that number; `None` if the file names one that it does not have.
+    /// The lane of that number, if it is in use; `None` if it is retired, or the file does not have it.
     pub(super) fn lane(&self, id: LaneId) -> Option<Lane> {
+        if self.done.learnt.is_retired(id) {
+            return None;
+        }
         lock(self.lanes)
             .get(id)
             .or_else(|| self.done.learnt.created(id))
             .cloned()
+    }
+
+    /// The lane of that number, retired or not: that of an ended task. `None` if the file does not have it.
+    pub(super) fn any_lane(&self, id: LaneId) -> rusqlite::Result<Option<Lane>> {
+        match self.lane(id) {
+            Some(lane) => Ok(Some(lane)),
+            None => read_lane(self.conn, id),
+        }
     }
 
     /// A task is pending in `lane` and due at `at`.
@@ -156,8 +167,9 @@ impl Tx<'_> {
 
     /// Likewise, of an instant that is not the transaction's.
     pub(super) fn event_at(&mut self, lane: LaneId, task: TaskId, kind: EventKind, at: Timestamp) {
+        // An event whose names cannot be read is left out: what it tells is in the file all the same.
         if self.wants_events
-            && let Some(lane) = self.lane(lane)
+            && let Ok(Some(lane)) = self.any_lane(lane)
         {
             self.done.news.events.push(Event {
                 task,

@@ -474,6 +474,10 @@ impl Writer {
             Some(conn) => failure.into_error(conn),
             None => Error::new(ErrorKind::Storage, "the connection was lost"),
         };
+        if error.kind() == ErrorKind::Unknown {
+            // If it was stored after all, the lanes that it retired are learnt as those of another process are.
+            self.seen = Seen::default();
+        }
         if poisons {
             self.give_up_connection();
         }

@@ -224,6 +224,7 @@ fn what_cannot_be_afforded_is_not_overtaken_by_what_is_worse(kit: &mut Kit) {
     let slow = kit
         .store()
         .lanes()
+        .list
         .iter()
         .find(|lane| *lane.kind == *"slow")
         .unwrap()

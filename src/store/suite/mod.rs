@@ -6,6 +6,7 @@
 
 mod change;
 mod claim;
+mod forget;
 mod insert;
 mod prune;
 mod read;
@@ -142,7 +143,7 @@ impl Kit {
     /// Everything that may be claimed by the lanes as they are known, for `free` workers.
     pub(super) fn request(&self, free: usize) -> ClaimRequest {
         let mut queues: Vec<(Arc<str>, QueueClaim)> = Vec::new();
-        for lane in self.store().lanes() {
+        for lane in self.store().lanes().list {
             let claim = LaneClaim {
                 lane: lane.id,
                 cost: None,
@@ -164,7 +165,7 @@ impl Kit {
             free,
             budget: Duration::ZERO,
             limit: usize::MAX,
-            lanes_seen: self.store().lanes().len(),
+            lanes_version: self.store().lanes().version,
         }
     }
 
@@ -247,7 +248,7 @@ impl Kit {
 
     /// When the queue's tasks of a kind are due next, as the store knows without reading.
     pub(super) fn next_at(&self, queue: &str, kind: &str) -> Option<Timestamp> {
-        let lanes = self.store().lanes();
+        let lanes = self.store().lanes().list;
         let of = |lane: &&Lane| *lane.queue == *queue && *lane.kind == *kind;
         lanes.iter().filter(of).filter_map(Lane::next_at).min()
     }

@@ -170,7 +170,7 @@ fn what_is_undone_is_not_remembered(kit: &mut Kit) {
     });
     ran.unwrap();
     assert_eq!(kit.next_at("default", "probe"), Some(NOW + 9 * S));
-    assert_eq!(kit.store().lanes().len(), 1);
+    assert_eq!(kit.store().lanes().list.len(), 1);
     // The lane's number may be another's now: it is made anew.
     kit.insert(Insert {
         queue: "third".into(),
@@ -228,12 +228,12 @@ fn a_transaction_is_seen_by_others_when_it_has_committed(kit: &mut Kit) {
     let ran = kit.store().transaction(kit.now, None, &mut |work| {
         id = Some(insert(work, task()));
         other.refresh().unwrap();
-        assert!(other.lanes().is_empty(), "not yet");
+        assert!(other.lanes().list.is_empty(), "not yet");
         Ending::Commit
     });
     ran.unwrap();
     other.refresh().unwrap();
-    assert_eq!(other.lanes().len(), 1);
+    assert_eq!(other.lanes().list.len(), 1);
     let claim = Op::Claim(kit.request(1));
     let replies = other.apply(kit.now, vec![claim]).unwrap();
     let claimed = match &replies[..] {

@@ -17,14 +17,21 @@ CREATE TABLE punctual_queue (
 CREATE INDEX punctual_queue_set ON punctual_queue (id) WHERE paused_at IS NOT NULL OR max_running IS NOT NULL;
 
 -- A queue's tasks of one kind and class: 0 plain, 1 suspect (they have crashed a process), 2 delivered at most once. A
--- lane for each, so that a claim that may not take them does not visit them.
+-- lane for each, so that a claim that may not take them does not visit them. The number of a lane is never used again.
+-- retired is 0 for a lane in use. A lane that was idle for a while gets the number of its retirement instead: no task is
+-- added to it any more, and it is deleted once its ended tasks are. The next task of its queue, kind and class gets a new
+-- lane.
 CREATE TABLE punctual_lane (
     id INTEGER PRIMARY KEY,
     queue INTEGER NOT NULL REFERENCES punctual_queue (id),
     kind TEXT NOT NULL,
     class INTEGER NOT NULL,
-    UNIQUE (queue, kind, class)
+    retired INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (queue, kind, class, retired)
 ) STRICT;
+
+-- The lanes in use, and those retired after a known number.
+CREATE INDEX punctual_lane_retired ON punctual_lane (retired);
 
 -- An instance that is not ended holds the lock on its file, or is dead. file_device and file_inode name the database file
 -- that it has opened: in a copy of the file they tell that it holds nothing there.

@@ -662,7 +662,7 @@ fn p5_the_claim_and_the_end_of_a_task_delivered_at_most_once_are_synced() {
         let has_synced = || kit.store.turn.with_writer(|writer| writer.has_synced());
         kit.insert(vec![Insert { delivery, ..task() }]).unwrap();
         assert!(!has_synced(), "a crash is all that this store survives");
-        let lane = &kit.store.lanes()[0];
+        let lane = &kit.store.lanes().list[0];
         let lanes = vec![LaneClaim {
             lane: lane.id,
             cost: None,
@@ -673,7 +673,7 @@ fn p5_the_claim_and_the_end_of_a_task_delivered_at_most_once_are_synced() {
             free: 1,
             budget: Duration::ZERO,
             limit: 1,
-            lanes_seen: 1,
+            lanes_version: 1,
         });
         let Reply::Claimed(claims) = kit.store.apply(NOW, vec![claim]).unwrap().remove(0) else {
             panic!("a claim is answered as one");

@@ -97,7 +97,7 @@ pub(super) struct Seen {
     schema: i64,
 }
 
-/// Learns of new lanes, and whom to ask to stop, if another connection has committed since the last look. If tables were
+/// Learns of new and retired lanes, and whom to ask to stop, if another connection has committed since the last look. If tables were
 /// changed, looks whether they are still ours.
 pub(super) fn learn_foreign_writes(
     conn: &Connection,
@@ -117,8 +117,8 @@ pub(super) fn learn_foreign_writes(
     }
     // A migration need not change any table.
     schema::check_version(conn).map_err(Failure::Refused)?;
-    let last = lock(&shared.lanes).last();
-    let news = ForeignChanges::read(conn, last).map_err(failed)?;
+    let known = lock(&shared.lanes).known();
+    let news = ForeignChanges::read(conn, known).map_err(failed)?;
     lock(&shared.lanes).catch_up(news);
     let cancelled = cancels(conn, instance).map_err(failed)?;
     if !cancelled.is_empty() {

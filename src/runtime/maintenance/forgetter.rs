@@ -1,0 +1,170 @@
+//! Deletes retired lanes once their last ended task is deleted, and queues that have no lane.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::error::Result;
+use crate::model::op::{CHUNK, LaneId, Op};
+use crate::model::query::Query;
+use crate::model::task::TaskState;
+use crate::runtime::service::{Next, Service};
+use crate::tell::tell;
+use crate::time::Timestamp;
+
+/// How often it passes over what has ended: a lane that is retired costs nothing but its row.
+const PASS_EVERY: Duration = Duration::from_secs(3600);
+
+const FINAL_STATES: [TaskState; 3] = [
+    TaskState::Completed,
+    TaskState::Failed,
+    TaskState::Cancelled,
+];
+
+/// The forgetter of lanes and queues.
+#[derive(Debug)]
+pub(crate) struct Forgetter {
+    client: Client,
+    next: Timestamp,
+    pass: Option<Pass>,
+}
+
+/// A pass over the tasks that have ended, a stride at a step.
+#[derive(Debug)]
+struct Pass {
+    /// Lanes that were retired when it began, and that no task has been found in. No task is added to them, so at its end
+    /// they are empty for good.
+    empty: HashSet<LaneId>,
+    /// The state that it is at, and the instant after which its tasks are still to be seen.
+    states: std::slice::Iter<'static, TaskState>,
+    at: Option<(TaskState, Option<Timestamp>)>,
+}
+
+impl Forgetter {
+    pub(crate) fn new(client: Client) -> Self {
+        Self {
+            client,
+            next: Timestamp::MIN,
+            pass: None,
+        }
+    }
+
+    fn begin(&self) -> Result<Option<Pass>> {
+        let retired = self.client.store.read(Query::RetiredLanes)?;
+        let mut states = FINAL_STATES.iter();
+        Ok(Some(Pass {
+            empty: retired.retired_lanes().into_iter().collect(),
+            at: states.next().map(|state| (*state, None)),
+            states,
+        }))
+    }
+
+    /// Does a step of the pass; what is left of it.
+    fn step(&self, mut pass: Pass, now: Timestamp) -> Result<Option<Pass>> {
+        if pass.empty.is_empty() {
+            return Ok(None);
+        }
+        if let Some((state, after)) = pass.at {
+            let seen = self.client.store.read(Query::EndedLanes { state, after })?;
+            let seen = seen.ended_lanes();
+            for lane in &seen.lanes {
+                pass.empty.remove(lane);
+            }
+            pass.at = match seen.next {
+                Some(after) => Some((state, Some(after))),
+                None => pass.states.next().map(|state| (*state, None)),
+            };
+            return Ok(Some(pass));
+        }
+        let lanes: Vec<LaneId> = pass.empty.iter().take(CHUNK).copied().collect();
+        for lane in &lanes {
+            pass.empty.remove(lane);
+        }
+        self.client
+            .store
+            .apply(now, vec![Op::ForgetLanes { lanes }])?;
+        Ok(Some(pass))
+    }
+}
+
+impl Service for Forgetter {
+    fn run_once(&mut self, now: Timestamp) -> Next {
+        let step = match self.pass.take() {
+            Some(pass) => self.step(pass, now),
+            // A clock that was set back must not keep it from looking.
+            None if now < self.next && self.next <= now + PASS_EVERY => return Next::Notified,
+            None => {
+                self.next = now + PASS_EVERY;
+                self.begin()
+            }
+        };
+        self.pass = step.unwrap_or_else(|error| {
+            tell!(warn, %error, "cannot forget queues; trying again");
+            None
+        });
+        match self.pass {
+            Some(_) => Next::At(now),
+            None => Next::Notified,
+        }
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::model::idle::KEPT;
+    use crate::testing::TestClock;
+    use crate::{Failure, Filter, NewTask, Outcome, Payload, Retention, Scheduler};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Probe(u32);
+
+    impl Payload for Probe {
+        const KIND: &'static str = "probe";
+    }
+
+    /// P14: a queue is out of memory as soon as it is idle, but its tasks keep its name as long as they are there.
+    #[test]
+    fn p14_an_idle_queue_is_forgotten_with_its_last_task_and_no_sooner() {
+        let clock = TestClock::new("2026-03-01T09:00:00Z".parse().unwrap());
+        let mut scheduler = Scheduler::in_memory()
+            .handler_fn(|Probe(n), _cx| match n % 3 {
+                0 => Ok(Outcome::done()),
+                1 => Err(Failure::fatal("no")),
+                _ => Ok(Outcome::cancel("unwanted")),
+            })
+            .retention(Retention::forever())
+            .stepped(&clock)
+            .unwrap();
+        let queue = |n| format!("tenant.{n}");
+        for n in 0..120_u32 {
+            let task = NewTask::new(Probe(n)).queue(queue(n));
+            scheduler.schedule(task).unwrap();
+        }
+        assert_eq!(scheduler.drain(), 120);
+        for _ in 0..4 {
+            scheduler.advance(HOUR);
+        }
+        assert_eq!(scheduler.store.lanes().list.len(), KEPT);
+        let retired = |scheduler: &Client| {
+            let answer = scheduler.store.read(Query::RetiredLanes).unwrap();
+            answer.retired_lanes().len()
+        };
+        assert_eq!(retired(&scheduler), 120 - KEPT, "each has a task");
+        for n in 0..120 {
+            let found = scheduler.list(&Filter::new().queue(queue(n))).unwrap();
+            assert_eq!(found.tasks().len(), 1, "{n}");
+        }
+        for n in 0..50 {
+            let filter = Filter::new().queue(queue(n));
+            assert_eq!(scheduler.delete_all(&filter).unwrap().changed(), 1);
+        }
+        for _ in 0..2 {
+            scheduler.advance(HOUR);
+        }
+        assert_eq!(retired(&scheduler), 120 - KEPT - 50);
+        assert_eq!(scheduler.stats().unwrap().lanes().len(), 70);
+    }
+}

@@ -1,0 +1,97 @@
+//! Retires lanes that have been idle for a while, so that a claim does not look at each queue that ever was.
+
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::error::Result;
+use crate::model::idle::{Idle, KEPT};
+use crate::model::op::{CHUNK, LaneId, Op};
+use crate::model::query::Query;
+use crate::runtime::service::{Next, Service};
+use crate::tell::tell;
+use crate::time::Timestamp;
+
+/// How often it looks which lanes are idle: one is retired that was idle at two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// The retirer of lanes.
+#[derive(Debug)]
+pub(crate) struct Retirer {
+    client: Client,
+    next: Timestamp,
+    idle: Idle,
+    look: Look,
+}
+
+/// How far a look is. Each step is short, so that other services have their turn.
+#[derive(Debug)]
+enum Look {
+    /// None is under way.
+    Ended,
+    /// The lanes that were found idle so far, and the last that was looked at.
+    Under(Vec<LaneId>, LaneId),
+    /// What is still to be retired.
+    Retires(Vec<LaneId>),
+}
+
+impl Retirer {
+    pub(crate) fn new(client: Client) -> Self {
+        Self {
+            client,
+            next: Timestamp::MIN,
+            idle: Idle::default(),
+            look: Look::Ended,
+        }
+    }
+
+    /// Does a step of a look; what comes after it.
+    fn step(&mut self, now: Timestamp) -> Result<Look> {
+        let store = &self.client.store;
+        Ok(match std::mem::replace(&mut self.look, Look::Ended) {
+            Look::Ended if store.lanes().list.len() <= KEPT => {
+                self.idle.skip();
+                Look::Ended
+            }
+            Look::Ended => Look::Under(Vec::new(), LaneId(0)),
+            Look::Under(mut idle, after) => {
+                let seen = store.read(Query::IdleLanes { after })?.idle_lanes();
+                idle.extend(seen.lanes);
+                match seen.next {
+                    Some(after) => Look::Under(idle, after),
+                    None => Look::Retires(self.idle.look(idle)),
+                }
+            }
+            Look::Retires(mut lanes) => {
+                let rest = lanes.split_off(lanes.len().min(CHUNK));
+                if !lanes.is_empty() {
+                    store.apply(now, vec![Op::RetireLanes { lanes }])?;
+                }
+                match rest.is_empty() {
+                    true => Look::Ended,
+                    false => Look::Retires(rest),
+                }
+            }
+        })
+    }
+}
+
+impl Service for Retirer {
+    fn run_once(&mut self, now: Timestamp) -> Next {
+        if matches!(self.look, Look::Ended) {
+            // A clock that was set back must not keep it from looking.
+            if now < self.next && self.next <= now + LOOK_EVERY {
+                return Next::Notified;
+            }
+            self.next = now + LOOK_EVERY;
+        }
+        self.look = self.step(now).unwrap_or_else(|error| {
+            tell!(warn, %error, "cannot retire idle queues; trying again");
+            Look::Ended
+        });
+        match self.look {
+            // Nobody waits for the next look: the thread is called often enough.
+            Look::Ended => Next::Notified,
+            Look::Under(..) | Look::Retires(_) => Next::At(now),
+        }
+    }
+}
