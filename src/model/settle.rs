@@ -10,7 +10,7 @@ use crate::model::limits::clean_text;
 use crate::model::new_task::DEFAULT_MAX_CRASHES;
 use crate::model::outcome::{Failure, Retry, TaskResult, Verdict};
 use crate::model::retry::RetryPolicy;
-use crate::model::task::{Options, TaskState};
+use crate::model::task::Options;
 use crate::time::Timestamp;
 
 /// How long a task waits after each time that a process could not decode its payload; after the last time it has failed. So a
@@ -360,16 +360,6 @@ pub(crate) enum Rescue {
     Interrupted,
     /// A caller had asked for it.
     Cancelled,
-}
-
-impl Rescue {
-    pub(crate) fn state(self) -> TaskState {
-        match self {
-            Self::GiveBack | Self::Suspect | Self::Innocent => TaskState::Pending,
-            Self::Crashed | Self::Interrupted => TaskState::Failed,
-            Self::Cancelled => TaskState::Cancelled,
-        }
-    }
 }
 
 /// Decides for a task whose instance died. A crash costs none of its attempts, but one of its `max_crashes` if it may have been

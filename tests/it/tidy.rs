@@ -217,3 +217,23 @@ fn nothing_is_left_to_be_done() {
         }
     });
 }
+
+/// A task leaves its state at one place, so that what hangs on tasks is let go at one place.
+#[test]
+fn only_transitions_end_tasks_and_have_them_wait() {
+    let marks = ["SET state =", "news.ended.push", "learnt.added("];
+    problems(|source, found| {
+        // A claim begins an attempt; all else ends one, or concerns a task that has none.
+        let is_exempt = source.name.ends_with("/transition.rs")
+            || source.name.ends_with("/claim.rs")
+            || module(&source.name) != "store";
+        for (number, line) in lines(source).filter(|_| !is_exempt) {
+            if marks.iter().any(|mark| line.contains(mark)) {
+                found.push(format!(
+                    "src/{}:{number} changes the state of a task: {line}",
+                    source.name
+                ));
+            }
+        }
+    });
+}

@@ -12,8 +12,9 @@ use crate::store::sqlite::filter::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::forget::forget_queue;
 use crate::store::sqlite::insert::{MAX_INLINE_BYTES, checksum};
 use crate::store::sqlite::lanes::{QueueChange, queue_id};
-use crate::store::sqlite::prune::{delete, forget_expiry};
+use crate::store::sqlite::prune::delete;
 use crate::store::sqlite::row;
+use crate::store::sqlite::transition::{self, Revived, Waiting};
 use crate::store::sqlite::tx::{Tx, extra};
 use crate::tell::tell;
 use crate::time::Timestamp;
@@ -39,6 +40,16 @@ struct Found {
     scheduled_at: i64,
     extras: i64,
     expires_at: Option<i64>,
+}
+
+impl Found {
+    fn waiting(&self) -> Waiting {
+        Waiting {
+            seq: self.seq,
+            id: self.id,
+            lane: self.lane,
+        }
+    }
 }
 
 fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
@@ -127,16 +138,8 @@ fn apply(tx: &mut Tx<'_>, task: &Found, action: &Action) -> rusqlite::Result<Cha
     }
 }
 
-const CANCEL: &str = "
-    UPDATE punctual_task SET state = 40, finished_at = :now, cancel_requested_at = :now
-    WHERE seq = :seq AND state = 0";
-
 fn cancel(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
-    tx.conn
-        .prepare_cached(CANCEL)?
-        .execute(params![tx.now.micros(), task.seq])?;
-    tx.event(task.lane, task.id, EventKind::Cancelled);
-    tx.done.news.ended.push(task.id);
+    transition::end_pending(tx, task.waiting(), TaskState::Cancelled, None)?;
     Ok(Changed::Applied)
 }
 
@@ -170,24 +173,11 @@ fn request_cancel(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
     Ok(Changed::Requested)
 }
 
-const RESCHEDULE: &str =
-    "UPDATE punctual_task SET scheduled_at = :at WHERE seq = :seq AND state = 0";
-
 fn reschedule(tx: &mut Tx<'_>, task: &Found, at: Timestamp) -> rusqlite::Result<Changed> {
-    tx.conn
-        .prepare_cached(RESCHEDULE)?
-        .execute(params![at.micros(), task.seq])?;
-    tx.pending(task.lane, task.priority, at);
+    transition::reschedule(tx, task.waiting(), task.priority, at)?;
     tx.event(task.lane, task.id, EventKind::Rescheduled);
     Ok(Changed::Applied)
 }
-
-/// As if it had never been started, but with its history. Its result and progress are gone.
-const RETRY: &str = "
-    UPDATE punctual_task
-    SET state = 0, lane = :lane, attempt = 0, crashes = 0, blamed = 0, undecoded = 0, instance = NULL, scheduled_at = :now, started_at = NULL,
-        finished_at = NULL, expires_at = NULL, cancel_requested_at = NULL, extras = extras & ~20
-    WHERE seq = :seq AND state IN (20, 30, 40)";
 
 fn retry(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
     if !is_of_kind(tx, task, edit)? {
@@ -202,23 +192,16 @@ fn retry(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Change
         Some(lane) => tx.lane_id(&lane.queue, &lane.kind, lane.class)?,
         None => task.lane,
     };
-    tx.conn
-        .prepare_cached(RETRY)?
-        .execute(params![lane.0, tx.now.micros(), task.seq])?;
-    if let Some(at) = task.expires_at {
-        forget_expiry(tx.conn, task.seq, at)?;
-    }
-    if task.extras & extra::RESULT != 0 {
-        tx.conn
-            .prepare_cached("DELETE FROM punctual_result WHERE seq = :seq")?
-            .execute([task.seq])?;
-    }
-    if task.extras & extra::PROGRESS != 0 {
-        tx.conn
-            .prepare_cached("DELETE FROM punctual_progress WHERE seq = :seq")?
-            .execute([task.seq])?;
-    }
-    tx.pending(lane, task.priority, tx.now);
+    let revived = Revived {
+        task: Waiting {
+            lane,
+            ..task.waiting()
+        },
+        priority: task.priority,
+        expires_at: task.expires_at,
+        extras: task.extras,
+    };
+    transition::revive(tx, revived)?;
     tx.event(lane, task.id, EventKind::Retried);
     if !edit.is_empty() {
         let retried = Found {
@@ -279,7 +262,8 @@ fn edit_one(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Cha
         .prepare_cached(EDIT)?
         .execute(params![edit.priority, edit.max_attempts, task.seq])?;
     let priority = edit.priority.unwrap_or(task.priority);
-    tx.pending(
+    transition::waits(
+        tx,
         task.lane,
         priority,
         Timestamp::from_micros(task.scheduled_at),

@@ -9,6 +9,7 @@ use crate::model::op::{ClaimRequest, Class, Insert, LaneClaim, LaneId};
 use crate::model::settle::{Claim, Fence, Payload};
 use crate::model::task::{Options, TaskState};
 use crate::store::sqlite::row;
+use crate::store::sqlite::transition;
 use crate::store::sqlite::tx::{Tx, extra};
 
 /// A payload up to this is kept in the task's row: a larger one would be rewritten with every change of state.
@@ -80,7 +81,7 @@ pub(super) fn insert(tx: &mut Tx<'_>, tasks: &[&Insert]) -> rusqlite::Result<Vec
         let lane = tx.lane_id(&task.queue, &task.kind, Class::new(task.delivery))?;
         answers.push(match write(tx, lane, task, None)? {
             Some(seq) => {
-                tx.pending(lane, task.priority, task.scheduled_at);
+                transition::waits(tx, lane, task.priority, task.scheduled_at);
                 if let Some(at) = task.expires_at {
                     tx.expires(seq, at)?;
                 }
@@ -274,7 +275,7 @@ fn insert_handful(
             }
         }
         if answer.is_new() {
-            tx.pending(lane, task.priority, task.scheduled_at);
+            transition::waits(tx, lane, task.priority, task.scheduled_at);
             tx.event_at(lane, task.id, EventKind::Scheduled, task.created_at);
         }
         answers.push(answer);

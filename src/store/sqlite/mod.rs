@@ -26,6 +26,7 @@ mod row;
 mod schema;
 mod settle;
 mod stats;
+mod transition;
 mod turn;
 mod tx;
 mod watch;

@@ -22,7 +22,7 @@ use crate::store::sqlite::prune::{
 };
 use crate::store::sqlite::rescue::ORPHANS;
 use crate::store::sqlite::{
-    Durability, SqliteStore, change, open, read, schema, settle, stats, writer,
+    Durability, SqliteStore, change, open, read, schema, settle, stats, transition, writer,
 };
 use crate::store::{Settings, Store};
 use crate::time::Timestamp;
@@ -165,11 +165,14 @@ fn p13_every_statement_finds_its_rows_by_an_index() {
         ),
         ("take", TAKE, row),
         ("take a handful", TAKE_HANDFUL, row),
-        ("complete", settle::COMPLETE, row),
-        ("complete a handful", settle::COMPLETE_HANDFUL, row),
+        ("complete", transition::COMPLETE, row),
+        ("complete a handful", transition::COMPLETE_HANDFUL, row),
         ("held", settle::HELD, row),
-        ("release", settle::RELEASE, row),
-        ("end", settle::END, row),
+        ("release", transition::RELEASE, row),
+        ("end", transition::END, row),
+        ("end pending", transition::END_PENDING, row),
+        ("revive", transition::REVIVE, row),
+        ("reschedule", transition::RESCHEDULE, row),
         ("progress", settle::PROGRESS, row),
         ("find", change::FIND, id),
         ("task", read::TASK, id),

@@ -4,11 +4,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
-use crate::model::event::EventKind;
 use crate::model::op::LaneId;
 use crate::model::retention::Cutoffs;
+use crate::model::task::TaskState;
 use crate::store::NextMaintenance;
 use crate::store::sqlite::row;
+use crate::store::sqlite::transition::{self, Waiting};
 use crate::store::sqlite::tx::{AttemptRow, Tx, extra};
 use crate::time::Timestamp;
 
@@ -93,10 +94,8 @@ pub(super) const EXPIRIES: &str = "
 pub(super) const FORGET_EXPIRY: &str =
     "DELETE FROM punctual_expiry WHERE seq = :seq AND expires_at = :expires_at";
 
-const EXPIRE: &str = "
-    UPDATE punctual_task SET state = 30, finished_at = :now, extras = extras | 8
-    WHERE seq = :seq AND state = 0 AND attempt = 0
-    RETURNING id, lane, claim_no";
+const EXPIRED: &str = "
+    SELECT id, lane, claim_no FROM punctual_task WHERE seq = :seq AND state = 0 AND attempt = 0";
 
 pub(super) fn expire(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
     let first: Vec<(i64, i64, bool, bool)> = tx
@@ -131,8 +130,8 @@ pub(super) fn forget_expiry(conn: &Connection, seq: i64, expires_at: i64) -> rus
 pub(super) fn expire_one(tx: &mut Tx<'_>, seq: i64) -> rusqlite::Result<()> {
     let found: Option<(TaskId, i64, i64)> = tx
         .conn
-        .prepare_cached(EXPIRE)?
-        .query_row(params![tx.now.micros(), seq], |row| {
+        .prepare_cached(EXPIRED)?
+        .query_row([seq], |row| {
             Ok((row::id(row, 0)?, row.get(1)?, row.get(2)?))
         })
         .optional()?;
@@ -148,10 +147,9 @@ pub(super) fn expire_one(tx: &mut Tx<'_>, seq: i64) -> rusqlite::Result<()> {
         ending: AttemptEnd::Expired,
         error: Some("expired"),
     };
-    tx.add_attempt(line, tx.now)?;
-    tx.event(LaneId(lane), id, EventKind::Failed);
-    tx.done.news.ended.push(id);
-    Ok(())
+    let lane = LaneId(lane);
+    let task = Waiting { seq, id, lane };
+    transition::end_pending(tx, task, TaskState::Failed, Some(line))
 }
 
 pub(super) const NEXT_EXPIRY: &str =

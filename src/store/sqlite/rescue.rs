@@ -2,29 +2,22 @@
 
 use rusqlite::params;
 
-use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::delivery::Delivery;
 use crate::model::event::EventKind;
 use crate::model::op::{Class, LaneId, Rescued, Started};
-use crate::model::settle::{Orphan, Rescue, rescue as decide};
-use crate::model::task::Options;
+use crate::model::settle::{Fence, Orphan, Rescue, rescue as decide};
+use crate::model::task::{Options, TaskState};
 use crate::store::sqlite::row;
-use crate::store::sqlite::tx::{AttemptRow, Tx, extra};
-use crate::time::Timestamp;
+use crate::store::sqlite::transition::{self, Held};
+use crate::store::sqlite::tx::Tx;
 
 pub(super) const ORPHANS: &str = "
-    SELECT seq, id, lane, priority, attempt, crashes, claim_no, scheduled_at, started_at,
-        cancel_requested_at IS NOT NULL, options, expires_at, blamed
+    SELECT seq, claim_no, id, lane, priority, attempt, crashes, blamed, undecoded, started_at, scheduled_at, expires_at,
+        cancel_requested_at IS NOT NULL, options
     FROM punctual_task INDEXED BY punctual_task_running
     WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = 0)
         AND instance = :instance LIMIT :limit";
-
-const TAKE_BACK: &str = "
-    UPDATE punctual_task
-    SET state = :state, lane = :lane, attempt = :attempt, crashes = :crashes, blamed = :blamed, finished_at = :finished_at,
-        extras = extras | :extras, instance = iif(:state = 0, NULL, instance)
-    WHERE seq = :seq AND state = 10 AND claim_no = :claim_no";
 
 /// How many claims an instance holds, up to two.
 pub(super) const COUNT_HELD: &str = "
@@ -41,53 +34,52 @@ const END_INSTANCE: &str = "UPDATE punctual_instance SET ended_at = :now WHERE i
 /// A slice of so many is cut short if somebody waits.
 const ENOUGH: usize = 192;
 
-struct Row {
-    seq: i64,
-    id: TaskId,
-    lane: LaneId,
-    priority: u8,
-    attempt: i64,
-    crashes: u32,
-    blamed: u32,
-    claim_no: i64,
-    scheduled_at: i64,
-    started_at: Option<i64>,
+/// A task of a dead instance.
+struct Left {
+    held: Held,
     cancel_requested: bool,
     max_crashes: Option<u32>,
-    expires_at: Option<i64>,
+}
+
+impl Left {
+    fn orphan(&self, tx: &Tx<'_>, started: bool, is_suspect: bool) -> Orphan {
+        Orphan {
+            blamed: self.held.blamed,
+            max_crashes: self.max_crashes,
+            delivery: delivery(tx, self.held.lane),
+            cancel_requested: self.cancel_requested,
+            started,
+            is_suspect,
+        }
+    }
 }
 
 pub(super) fn rescue(
     tx: &mut Tx<'_>,
     instance: i64,
-    started: &Started,
+    evidence: &Started,
     limit: usize,
 ) -> rusqlite::Result<Rescued> {
-    let rows = orphans(tx, instance, limit)?;
+    let left = orphans(tx, instance, limit)?;
     let mut rescued = Rescued {
-        more: rows.len() == limit,
+        more: left.len() == limit,
         ..Rescued::default()
     };
-    for (done, row) in rows.iter().enumerate() {
+    for (done, each) in left.into_iter().enumerate() {
         if done >= ENOUGH && tx.is_waited_for() {
             // The next slice goes on after whoever waits.
             rescued.more = true;
             break;
         }
-        let orphan = Orphan {
-            blamed: row.blamed,
-            max_crashes: row.max_crashes,
-            delivery: delivery(tx, row.lane),
-            cancel_requested: row.cancel_requested,
-            started: started.includes(row.seq, row.claim_no),
-            is_suspect: started.blames(),
-        };
-        if orphan.started {
+        let fence = each.held.fence;
+        let started = evidence.includes(fence.seq, fence.claim_no);
+        let orphan = each.orphan(tx, started, evidence.blames());
+        if started {
             rescued.crashed += 1;
         } else {
             rescued.given_back += 1;
         }
-        take_back(tx, instance, row, orphan.started, decide(orphan))?;
+        take_back(tx, each.held, started, decide(orphan))?;
     }
     if !rescued.more {
         tx.conn
@@ -100,29 +92,35 @@ pub(super) fn rescue(
     Ok(rescued)
 }
 
-fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Row>> {
+fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Left>> {
     tx.conn
         .prepare_cached(ORPHANS)?
         .query_map(params![instance, limit as i64], |row| {
-            let options: Option<Vec<u8>> = row.get(10)?;
+            let options: Option<Vec<u8>> = row.get(13)?;
             // Options that cannot be decoded are found at the next claim.
             let options: Options = options
                 .and_then(|bytes| serde_json::from_slice(&bytes).ok())
                 .unwrap_or_default();
-            Ok(Row {
-                seq: row.get(0)?,
-                id: row::id(row, 1)?,
-                lane: LaneId(row.get(2)?),
-                priority: row::priority(row, 3)?,
-                attempt: row.get(4)?,
-                crashes: row::count(row, 5)?,
-                blamed: row::count(row, 12)?,
-                claim_no: row.get(6)?,
-                scheduled_at: row.get(7)?,
-                started_at: row.get(8)?,
-                cancel_requested: row.get(9)?,
+            Ok(Left {
+                held: Held {
+                    fence: Fence {
+                        seq: row.get(0)?,
+                        instance,
+                        claim_no: row.get(1)?,
+                    },
+                    id: row::id(row, 2)?,
+                    lane: LaneId(row.get(3)?),
+                    priority: row::priority(row, 4)?,
+                    attempt: row.get(5)?,
+                    crashes: row::count(row, 6)?,
+                    blamed: row::count(row, 7)?,
+                    undecoded: row::count(row, 8)?,
+                    started_at: row.get(9)?,
+                    scheduled_at: row.get(10)?,
+                    expires_at: row.get(11)?,
+                },
+                cancel_requested: row.get(12)?,
                 max_crashes: options.max_crashes,
-                expires_at: row.get(11)?,
             })
         })?
         .collect()
@@ -131,18 +129,10 @@ fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Row
 /// Gives back what this instance holds but for `held`. It was never started: whoever claimed it does not know of it.
 pub(super) fn disown(tx: &mut Tx<'_>, held: &[i64]) -> rusqlite::Result<usize> {
     let mut given_back = 0;
-    let instance = tx.instance;
-    for row in orphans(tx, instance, usize::MAX >> 1)? {
-        if !held.contains(&row.seq) {
-            let orphan = Orphan {
-                blamed: row.blamed,
-                max_crashes: row.max_crashes,
-                delivery: delivery(tx, row.lane),
-                cancel_requested: row.cancel_requested,
-                started: false,
-                is_suspect: false,
-            };
-            take_back(tx, instance, &row, false, decide(orphan))?;
+    for each in orphans(tx, tx.instance, usize::MAX >> 1)? {
+        if !held.contains(&each.held.fence.seq) {
+            let verdict = decide(each.orphan(tx, false, false));
+            take_back(tx, each.held, false, verdict)?;
             given_back += 1;
         }
     }
@@ -157,67 +147,38 @@ fn delivery(tx: &Tx<'_>, lane: LaneId) -> Delivery {
 
 fn take_back(
     tx: &mut Tx<'_>,
-    instance: i64,
-    row: &Row,
+    mut held: Held,
     started: bool,
     verdict: Rescue,
 ) -> rusqlite::Result<()> {
-    let mut extras = 0;
+    let error = match verdict {
+        Rescue::Interrupted => "interrupted",
+        _ => "crashed",
+    };
+    let line = started.then(|| held.line(AttemptEnd::Crashed, Some(error)));
     if started {
-        extras |= extra::ATTEMPTS;
-        let line = AttemptRow {
-            seq: row.seq,
-            claim_no: row.claim_no,
-            attempt: row.attempt,
-            instance: Some(instance),
-            started_at: row.started_at,
-            ending: AttemptEnd::Crashed,
-            error: Some(match verdict {
-                Rescue::Interrupted => "interrupted",
-                _ => "crashed",
-            }),
-        };
-        tx.add_attempt(line, tx.now)?;
-    }
-    // Only a started task was in the crash, and only such a one is suspected.
-    let lane = match verdict {
-        Rescue::Suspect => match tx.lane(row.lane) {
-            Some(lane) => tx.lane_id(&lane.queue, &lane.kind, Class::Suspect)?,
-            None => row.lane,
-        },
-        _ => row.lane,
-    };
-    let state = verdict.state();
-    let is_blamed = matches!(verdict, Rescue::Suspect | Rescue::Crashed);
-    tx.conn.prepare_cached(TAKE_BACK)?.execute(params![
-        state.code(),
-        lane.0,
-        if started {
-            row.attempt
-        } else {
-            row.attempt - 1
-        },
-        row.crashes.saturating_add(u32::from(started)),
-        row.blamed.saturating_add(u32::from(is_blamed)),
-        state.is_final().then_some(tx.now.micros()),
-        extras,
-        row.seq,
-        row.claim_no,
-    ])?;
-    let event = match verdict {
-        Rescue::GiveBack => EventKind::GivenBack,
-        Rescue::Suspect | Rescue::Innocent => EventKind::Rescued,
-        Rescue::Crashed | Rescue::Interrupted => EventKind::Failed,
-        Rescue::Cancelled => EventKind::Cancelled,
-    };
-    tx.event(lane, row.id, event);
-    if state.is_final() {
-        tx.done.news.ended.push(row.id);
+        held.crashes = held.crashes.saturating_add(1);
+        held.drop_start_deadline(tx)?;
     } else {
-        tx.pending(lane, row.priority, Timestamp::from_micros(row.scheduled_at));
-        if let Some(at) = row.expires_at.filter(|_| !started) {
-            tx.expires(row.seq, Timestamp::from_micros(at))?;
-        }
+        held.unclaim();
     }
-    Ok(())
+    if matches!(verdict, Rescue::Suspect | Rescue::Crashed) {
+        held.blamed = held.blamed.saturating_add(1);
+    }
+    if verdict == Rescue::Suspect
+        && let Some(lane) = tx.lane(held.lane)
+    {
+        held.lane = tx.lane_id(&lane.queue, &lane.kind, Class::Suspect)?;
+    }
+    let at = tx.now;
+    match verdict {
+        Rescue::GiveBack => transition::release(tx, &held, line, EventKind::GivenBack, at),
+        Rescue::Suspect | Rescue::Innocent => {
+            transition::release(tx, &held, line, EventKind::Rescued, at)
+        }
+        Rescue::Crashed | Rescue::Interrupted => {
+            transition::end(tx, &held, TaskState::Failed, line, at)
+        }
+        Rescue::Cancelled => transition::end(tx, &held, TaskState::Cancelled, line, at),
+    }
 }

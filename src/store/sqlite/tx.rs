@@ -9,7 +9,7 @@ use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::event::{Event, EventKind};
 use crate::model::op::{Class, Lane, LaneId};
-use crate::model::settle::{Claim, Fence, Record};
+use crate::model::settle::{Claim, Fence};
 use crate::store::hub::News;
 use crate::store::sqlite::lanes::{Lanes, Learnt, lane_id, read_lane};
 use crate::store::standing::Taken;
@@ -144,12 +144,6 @@ impl Tx<'_> {
         }
     }
 
-    /// A task is pending in `lane` and due at `at`.
-    pub(super) fn pending(&mut self, lane: LaneId, priority: u8, at: Timestamp) {
-        self.done.learnt.added(lane, priority, at);
-        self.done.news.due_at(at);
-    }
-
     /// A task that has not been started may not be started after `at`.
     pub(super) fn expires(&mut self, seq: i64, at: Timestamp) -> rusqlite::Result<()> {
         self.conn
@@ -200,13 +194,5 @@ impl Tx<'_> {
                 .execute(params![row.seq, kept])?;
         }
         Ok(())
-    }
-}
-
-impl<'a> AttemptRow<'a> {
-    pub(super) fn ended(mut self, record: &'a Record) -> Self {
-        self.ending = record.end;
-        self.error = record.error.as_deref();
-        self
     }
 }
