@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::answer::Streamed;
 use crate::model::attempt::Attempt;
+use crate::model::durability::Durability;
 use crate::model::filter::{Filter, Page};
 use crate::model::health::{Health, Probed};
 use crate::model::new_task::{NewTask, Scheduled};
@@ -25,7 +26,7 @@ use crate::model::query::{Query, Stats};
 use crate::model::retention::Retention;
 use crate::model::task::{Ended, Task};
 use crate::store::hub::Events;
-use crate::store::{self, Durability, Settings, Store};
+use crate::store::{self, Settings, Store};
 use crate::time::{Clock, Deadline, Stopwatch, SystemClock, Timestamp};
 
 /// How many tasks of a [`schedule_stream`](Client::schedule_stream) share a commit.

@@ -6,6 +6,7 @@
 pub(crate) mod answer;
 pub(crate) mod attempt;
 pub(crate) mod delivery;
+pub(crate) mod durability;
 pub(crate) mod edit;
 pub(crate) mod event;
 pub(crate) mod filter;

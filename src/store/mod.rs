@@ -36,8 +36,8 @@ use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
 use crate::time::Timestamp;
 
+use crate::model::durability::Durability;
 pub(crate) use hub::Hub;
-pub use sqlite::Durability;
 pub(crate) use ticket::{Pending, Ticket};
 pub(crate) use work::{Body, Ending, Holder, Work};
 

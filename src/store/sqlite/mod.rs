@@ -1,66 +1,43 @@
 //! The SQLite store: one write connection taken in turns, a pool of readers, a lock file that is the proof of life.
 
-mod batch;
-mod change;
-mod checkpoint;
-mod claim;
-mod courtesy;
-mod fault;
-mod filter;
-mod forget;
-mod guard;
-mod guest;
-mod identity;
-mod insert;
-mod lanes;
-mod ledger;
-mod mounts;
-mod open;
-mod paths;
+mod error;
+mod file;
+mod instances;
+mod ops;
 #[cfg(test)]
-mod plans;
-mod prune;
+mod query_plans;
 mod read;
-mod rescue;
-mod row;
-mod schema;
-mod settle;
-mod stats;
-mod transition;
-mod turn;
-mod tx;
 mod watch;
-mod writer;
+mod write;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-use rusqlite::{OpenFlags, OptionalExtension, params};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{CHUNK, KnownLanes, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
 use crate::process::Home;
-use crate::store::sqlite::guard::Guard;
-use crate::store::sqlite::identity::Identity;
-use crate::store::sqlite::lanes::Lanes;
-use crate::store::sqlite::ledger::process::Process;
-use crate::store::sqlite::ledger::{DeadLedger, Ledger, Other};
-use crate::store::sqlite::open::Opener;
-use crate::store::sqlite::read::Readers;
-use crate::store::sqlite::turn::{Submitted, Turn};
+use crate::store::sqlite::file::identity::{self, Identity};
+use crate::store::sqlite::file::open::{self, Opener};
+use crate::store::sqlite::file::readers::Readers;
+use crate::store::sqlite::file::{backup, schema};
+use crate::store::sqlite::instances::ledger;
+use crate::store::sqlite::instances::roll::{self, Roll};
+use crate::store::sqlite::ops::lanes::Lanes;
+use crate::store::sqlite::ops::{prune, rescue};
+use crate::store::sqlite::read::tasks;
 use crate::store::sqlite::watch::Watch;
-use crate::store::sqlite::writer::{Shared, Writer};
+use crate::store::sqlite::write::authorizer::Guard;
+use crate::store::sqlite::write::borrowed;
+use crate::store::sqlite::write::shared::Shared;
+use crate::store::sqlite::write::turn::{Submitted, Turn};
+use crate::store::sqlite::write::writer::Writer;
 use crate::store::{Body, Condition, Holder, Hub, NextMaintenance, Settings, Store, Ticket};
-use crate::tell::tell;
 use crate::time::Timestamp;
 use crate::wake::lock;
-
-pub use open::Durability;
 
 /// Tasks in a SQLite file, or in memory.
 #[derive(Debug)]
@@ -75,51 +52,14 @@ pub(crate) struct SqliteStore {
     /// How long a lock is waited for.
     busy_wait: Duration,
     instance: i64,
-    process: Process,
-    others: Mutex<Others>,
+    /// `None`: in memory, where there are no other instances.
+    roll: Option<Roll>,
     watch: Mutex<Option<Watch>>,
     /// When it was closed, or else opened: an instance that ends says when, and a store has no clock.
     seen_at: AtomicI64,
     /// Last: it is dropped once the connections are closed.
     home: Home,
 }
-
-/// What is known of the other instances.
-#[derive(Debug, Default)]
-struct Others {
-    /// How often others had written when the list was read.
-    read_at: Option<u64>,
-    alive: Vec<Other>,
-    /// Dead ones whose tasks are being taken back.
-    dead: HashMap<i64, DeadLedger>,
-}
-
-const ADD_INSTANCE: &str = "
-    INSERT INTO punctual_instance
-        (id, name, boot_id, pid_namespace, pid, pid_started_at, lock_inode, file_device, file_inode, started_at)
-    VALUES
-        (:id, :name, :boot_id, :pid_namespace, :pid, :pid_started_at, :lock_inode, :file_device, :file_inode, :started_at)";
-
-/// Numbers are never used again: a stale fence must not fit a later instance.
-const NEXT_INSTANCE: &str = "
-    INSERT INTO punctual_meta (key, value) VALUES ('instances', 1)
-    ON CONFLICT (key) DO UPDATE SET value = value + 1
-    RETURNING value";
-
-const END_INSTANCE: &str = "
-    UPDATE punctual_instance SET ended_at = :now WHERE id = :id
-    AND NOT EXISTS (SELECT 1 FROM punctual_task WHERE state = 10 AND instance = :id)";
-
-/// Ended instances are kept for the histories of their tasks.
-const FORGET_INSTANCES: &str = "DELETE FROM punctual_instance WHERE ended_at < :before";
-
-const OTHER_INSTANCES: &str = "
-    SELECT id, name, boot_id, pid_namespace, pid, lock_inode, file_device, file_inode FROM punctual_instance
-    WHERE ended_at IS NULL AND id <> :own";
-
-const IS_EXPECTED: &str = "SELECT 1 FROM punctual_instance WHERE name = :name AND ended_at IS NULL";
-
-const KEEP_INSTANCES: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl SqliteStore {
     /// Opens or creates a file.
@@ -168,7 +108,7 @@ impl SqliteStore {
         now: Timestamp,
     ) -> Result<Self> {
         let lanes =
-            Lanes::load(&conn).map_err(|error| fault::of("cannot read the lanes", error))?;
+            Lanes::load(&conn).map_err(|error| error::of("cannot read the lanes", error))?;
         let shared = Arc::new(Shared {
             lanes: Mutex::new(lanes),
             hub: Hub::default(),
@@ -186,21 +126,22 @@ impl SqliteStore {
         let path = opener.as_ref().map(|opener| opener.path.clone());
         let identity = path.as_deref().map(identity::at).transpose()?;
         if let Some(path) = &path
-            && guest::has_moved(&conn)?
+            && borrowed::has_moved(&conn)?
         {
             return Err(Error::new(
                 ErrorKind::Replaced,
                 format!("{} was replaced while it was opened", path.display()),
             ));
         }
-        let process = Process::own();
         let instance = if settings.runs {
-            let (instance, ledger) = enrol(&conn, path.as_deref(), identity, &process, now)?;
+            let (instance, ledger) = roll::enrol(&conn, path.as_deref(), identity, now)?;
             *lock(&shared.ledger) = ledger.map(Arc::new);
             instance
         } else {
             0
         };
+        let roll = path.clone().zip(identity);
+        let roll = roll.map(|(path, file)| Roll::new(path, file));
         let mut writer = Writer::new(conn, opener, Arc::clone(&shared), &settings)?;
         writer.instance = instance;
         Ok(Self {
@@ -211,8 +152,7 @@ impl SqliteStore {
             identity,
             busy_wait: settings.busy_wait,
             instance,
-            process,
-            others: Mutex::default(),
+            roll,
             watch: Mutex::default(),
             seen_at: AtomicI64::new(now.micros()),
             home,
@@ -223,85 +163,10 @@ impl SqliteStore {
     fn clear_up(&self) {
         let Some(path) = &self.path else { return };
         ledger::clear_up(path, |name| {
-            let expected = self.with_reader(|conn| {
-                conn.prepare_cached(IS_EXPECTED)?
-                    .query_row([name], |_| Ok(()))
-                    .optional()
-            });
-            // Whoever cannot ask leaves it to the next.
-            !matches!(expected, Ok(None))
+            let expected = self.with_reader(|conn| roll::is_expected(conn, name));
+            // If that cannot be read, the file is left to the next process.
+            expected.unwrap_or(true)
         });
-    }
-
-    /// Finds instances that have died since the last look. Without another instance that is no query.
-    fn find_dead(&self) -> Result<()> {
-        let (Some(path), Some(file)) = (&self.path, self.identity) else {
-            return Ok(());
-        };
-        let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
-        let mut others = lock(&self.others);
-        if others.read_at != Some(writes) {
-            others.alive = self.others()?;
-            others.read_at = Some(writes);
-        }
-        let Others { alive, dead, .. } = &mut *others;
-        let found: Vec<(i64, DeadLedger)> = alive
-            .iter()
-            .filter_map(|other| {
-                DeadLedger::take(path, file, other, &self.process).map(|ledger| (other.id, ledger))
-            })
-            .collect();
-        if found.is_empty() {
-            return Ok(());
-        }
-        // Those that took leave before they were gone have nothing to be taken back.
-        *alive = self.others()?;
-        let mut died = Vec::new();
-        for (id, mut ledger) in found {
-            if ledger.is_unknown() && self.count_held(id)? == 1 {
-                ledger.held_one();
-            }
-            if let Some(index) = alive.iter().position(|other| other.id == id) {
-                died.push(alive.swap_remove(index).name);
-                dead.entry(id).or_insert(ledger);
-            }
-        }
-        alive.retain(|other| !dead.contains_key(&other.id));
-        drop(others);
-        // Without the lock: a subscriber may call the store.
-        for instance in died {
-            tell!(info, %instance, "an instance has died");
-        }
-        Ok(())
-    }
-
-    /// The instances that have not ended, but for this one.
-    fn others(&self) -> Result<Vec<Other>> {
-        self.with_reader(|conn| {
-            conn.prepare_cached(OTHER_INSTANCES)?
-                .query_map([self.instance], |row| {
-                    Ok(Other {
-                        id: row.get(0)?,
-                        name: row.get(1)?,
-                        process: Process {
-                            boot_id: row.get(2)?,
-                            pid_namespace: row.get(3)?,
-                            pid: row.get(4)?,
-                        },
-                        inode: row.get(5)?,
-                        file: Identity::stored(row.get(6)?, row.get(7)?),
-                    })
-                })?
-                .collect()
-        })
-    }
-
-    /// How many claims an instance holds, up to two.
-    fn count_held(&self, instance: i64) -> Result<u32> {
-        self.with_reader(|conn| {
-            conn.prepare_cached(rescue::COUNT_HELD)?
-                .query_row([instance], |row| row.get(0))
-        })
     }
 
     /// In a forked child: leaves everything as it is. To close a connection would take away the parent's locks, or its log.
@@ -331,75 +196,6 @@ impl SqliteStore {
             None => self.turn.with_writer(|writer| writer.look(read)),
         }
     }
-}
-
-/// Makes this an instance: first the lock, then the row that tells others where it is.
-fn enrol(
-    conn: &rusqlite::Connection,
-    path: Option<&Path>,
-    file: Option<Identity>,
-    process: &Process,
-    now: Timestamp,
-) -> Result<(i64, Option<Ledger>)> {
-    let (device, file_inode) = file.map_or((0, 0), Identity::columns);
-    let (name, ledger) = proof_of_life(path)?;
-    let inode = ledger.as_ref().map_or(0, Ledger::inode);
-    let enrolled = || -> rusqlite::Result<i64> {
-        conn.execute_batch("BEGIN IMMEDIATE")?;
-        let id: i64 = conn.query_row(NEXT_INSTANCE, [], |row| row.get(0))?;
-        conn.execute(
-            ADD_INSTANCE,
-            params![
-                id,
-                name,
-                process.boot_id,
-                process.pid_namespace,
-                process.pid,
-                ledger::process::started_at(),
-                i64::try_from(inode).unwrap_or(0),
-                device,
-                file_inode,
-                now.micros()
-            ],
-        )?;
-        conn.execute(FORGET_INSTANCES, [(now - KEEP_INSTANCES).micros()])?;
-        conn.execute_batch("COMMIT")?;
-        Ok(id)
-    };
-    match enrolled() {
-        Ok(id) => Ok((id, ledger)),
-        Err(error) => {
-            if !conn.is_autocommit() {
-                // The error that counts is the first.
-                let _ = conn.execute_batch("ROLLBACK");
-            }
-            if let Some(ledger) = &ledger {
-                ledger.remove();
-            }
-            Err(fault::of("cannot register the instance", error))
-        }
-    }
-}
-
-/// A name that was never used, and for a file the lock under that name.
-fn proof_of_life(path: Option<&Path>) -> Result<(String, Option<Ledger>)> {
-    let Some(path) = path else {
-        return Ok((ledger::instance_name(), None));
-    };
-    // To be taken for dead once is bad luck; more than that is no accident.
-    for _ in 0..100 {
-        let name = ledger::instance_name();
-        if let Some(ledger) = Ledger::create(path, &name)? {
-            return Ok((name, Some(ledger)));
-        }
-    }
-    Err(Error::new(
-        ErrorKind::Storage,
-        format!(
-            "the lock files in {} are removed as soon as they are made",
-            ledger::folder(path).display()
-        ),
-    ))
 }
 
 fn ticket(submitted: Result<Submitted>) -> Ticket {
@@ -439,7 +235,7 @@ impl Store for SqliteStore {
 
     fn apply_on(&self, now: Timestamp, conn: &rusqlite::Connection, op: Op) -> Result<Reply> {
         self.check_caller()?;
-        guest::apply(self, now, conn, &op)
+        borrowed::apply(self, now, conn, &op)
     }
 
     fn set_busy_handler(&self, conn: &mut rusqlite::Connection) -> Result<()> {
@@ -448,7 +244,7 @@ impl Store for SqliteStore {
     }
 
     fn read(&self, query: Query) -> Result<Answer> {
-        self.with_reader(|conn| read::read(conn, &self.shared.lanes, &query))
+        self.with_reader(|conn| tasks::read(conn, &self.shared.lanes, &query))
     }
 
     fn lanes(&self) -> KnownLanes {
@@ -484,18 +280,20 @@ impl Store for SqliteStore {
     }
 
     fn recover(&self, now: Timestamp) -> Result<Rescued> {
-        if lock(&self.shared.stopped).is_some() {
-            // Others can take back what this one cannot: it holds no dead one's lock.
-            *lock(&self.others) = Others::default();
+        let Some(roll) = &self.roll else {
+            return Ok(Rescued::default());
+        };
+        if self.shared.has_stopped() {
+            roll.give_up();
             return Ok(Rescued::default());
         }
-        self.find_dead()?;
-        let next = lock(&self.others)
-            .dead
-            .iter()
-            .next()
-            .map(|(&id, dead)| (id, dead.started()));
-        let Some((instance, started)) = next else {
+        let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
+        roll.find_dead(
+            writes,
+            || self.with_reader(|conn| roll::others(conn, self.instance)),
+            |instance| self.with_reader(|conn| rescue::count_held(conn, instance)),
+        )?;
+        let Some((instance, started)) = roll.next_dead() else {
             return Ok(Rescued::default());
         };
         let op = Op::Rescue {
@@ -503,25 +301,17 @@ impl Store for SqliteStore {
             started,
             limit: CHUNK,
         };
-        let mut replies = self.apply(now, vec![op])?;
-        let mut rescued = replies.remove(0).rescued();
-        let mut others = lock(&self.others);
-        if !rescued.more
-            && let Some(ledger) = others.dead.remove(&instance)
-        {
-            ledger.remove();
+        let mut rescued = self.apply(now, vec![op])?.remove(0).rescued();
+        if !rescued.more {
+            rescued.more = roll.forget_dead(instance);
         }
-        rescued.more |= !others.dead.is_empty();
         Ok(rescued)
     }
 
     fn has_others(&self) -> bool {
-        if lock(&self.shared.stopped).is_some() {
-            return false;
-        }
         let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
-        let others = lock(&self.others);
-        !others.alive.is_empty() || self.path.is_some() && others.read_at != Some(writes)
+        let has_others = |roll: &Roll| roll.has_others(writes);
+        !self.shared.has_stopped() && self.roll.as_ref().is_some_and(has_others)
     }
 
     fn next_maintenance(&self) -> Result<NextMaintenance> {
@@ -533,7 +323,7 @@ impl Store for SqliteStore {
     }
 
     fn backup(&self, to: &Path) -> Result<()> {
-        backup(self, to)
+        backup::backup(to, |copy| self.with_reader(copy))
     }
 
     fn condition(&self) -> Condition {
@@ -556,10 +346,12 @@ impl Store for SqliteStore {
     fn close(&self, now: Timestamp) {
         self.seen_at.store(now.micros(), Ordering::Relaxed);
         self.shared.hub.close();
-        if lock(&self.shared.stopped).is_some() {
-            // Nothing can be settled here any more: whoever opens the file next takes over.
+        if self.shared.has_stopped() {
+            // Nothing can be settled here any more: the next process that opens the file takes over.
             *lock(&self.shared.ledger) = None;
-            *lock(&self.others) = Others::default();
+            if let Some(roll) = &self.roll {
+                roll.give_up();
+            }
         }
     }
 }
@@ -582,50 +374,15 @@ impl Drop for SqliteStore {
         let ended = self.turn.with_writer(|writer| {
             writer.look(|conn| {
                 let now = self.seen_at.load(Ordering::Relaxed);
-                let ended = conn.execute(END_INSTANCE, params![now, self.instance])?;
+                let ended = roll::leave(conn, self.instance, now)?;
                 conn.execute(rescue::FORGET_CANCELS, [self.instance])?;
                 Ok(ended)
             })
         });
-        if matches!(ended, Ok(1)) {
+        if matches!(ended, Ok(true)) {
             ledger.remove();
         }
     }
-}
-
-fn backup(store: &SqliteStore, to: &Path) -> Result<()> {
-    if to.exists() {
-        return Err(Error::invalid(format!("{} exists already", to.display())));
-    }
-    let context = format!("cannot back up to {}", to.display());
-    let opener =
-        Opener::new(to, &Settings::new(false)).map_err(|error| error.in_context(&context))?;
-    if !opener.is_new {
-        return Err(Error::invalid(format!("{} exists already", to.display())));
-    }
-    let copied = store.with_reader(|conn| {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let mut target = rusqlite::Connection::open_with_flags(&opener.path, flags)?;
-        let backup = rusqlite::backup::Backup::new(conn, &mut target)?;
-        // In one step: between two, a write would make it begin anew.
-        backup.step(-1)?;
-        drop(backup);
-        // The instances of the original hold nothing in the copy. Their rows name the original's file, and so tell that,
-        // unless the copy is put in the original's place: so they become of another boot, which is dead wherever it lies.
-        target.execute(
-            "UPDATE punctual_instance SET boot_id = 'copied' WHERE ended_at IS NULL",
-            [],
-        )?;
-        Ok(())
-    });
-    copied.map_err(|error| {
-        // A copy that is not whole is worse than none.
-        let _ = std::fs::remove_file(&opener.path);
-        let _ = std::fs::remove_file(paths::beside(&opener.path, "-journal"));
-        error.in_context(&context)
-    })
 }
 
 #[cfg(test)]
@@ -650,6 +407,9 @@ mod tests {
         let home = Home::new().unwrap();
         let error = SqliteStore::new(home, conn, Some(opener), None, settings, now).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Replaced, "{error}");
-        assert!(!ledger::folder(&path).exists(), "nothing was registered");
+        assert!(
+            !file::paths::lock_folder(&path).exists(),
+            "nothing was registered"
+        );
     }
 }

@@ -1,0 +1,224 @@
+//! Turns between processes: SQLite's write lock is neither queued for nor handed over, so who writes back to back could keep
+//! it for ever.
+//!
+//! A process that has waited for a while holds a shared lock on a file that is there for that; one that has written for a
+//! while looks whether another does, and only then leaves a gap. A lock ends with its process, so nothing has to be cleared up, and
+//! without another writer it costs a look every few milliseconds.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::store::sqlite::file::paths;
+use crate::time::{Stopwatch, pause};
+use crate::wake::lock;
+
+/// How long a process writes back to back before it looks whether another waits.
+const MAX_STREAK: Duration = Duration::from_millis(5);
+/// The gap that it leaves then: longer than the pause of a process that waits, whatever its jitter.
+const GAP: Duration = Duration::from_micros(1000);
+/// From when on a process that waits says so, and looks this often whether the lock is free. Each look costs some 10 µs.
+const ANNOUNCE_AFTER: Duration = Duration::from_millis(2);
+const STEP: Duration = Duration::from_micros(500);
+/// One that has waited longer looks more often, so that the oldest comes first; one that waits in vain, for a process that is
+/// stopped, less often.
+const OLD: Duration = Duration::from_millis(50);
+const OLD_STEP: Duration = Duration::from_micros(250);
+const IN_VAIN: Duration = Duration::from_millis(500);
+const LONGEST_STEP: Duration = Duration::from_micros(600);
+
+/// How long to sleep before the lock is tried again, after `waited`, for the `count`-th time.
+fn retry_delay(waited: Duration, count: i32) -> Duration {
+    if waited < ANNOUNCE_AFTER {
+        Duration::from_micros(50 << count.clamp(0, 3)).min(STEP)
+    } else if waited < OLD {
+        STEP
+    } else if waited < IN_VAIN {
+        OLD_STEP
+    } else {
+        LONGEST_STEP
+    }
+}
+
+/// What a process says to others that write the same file.
+#[derive(Debug)]
+pub(crate) struct Courtesy {
+    path: PathBuf,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Opened when it is first needed.
+    file: Option<File>,
+    /// Whether this process says that it waits.
+    is_waiting: bool,
+}
+
+impl Courtesy {
+    pub(crate) fn new(database: &Path) -> Arc<Self> {
+        Arc::new(Self {
+            path: paths::lock_folder(database).join("waiting"),
+            waiting: Mutex::default(),
+        })
+    }
+
+    /// How long to sleep before the lock is tried again.
+    pub(crate) fn wait(&self, waited: Duration, count: i32) -> Duration {
+        if waited >= ANNOUNCE_AFTER {
+            let mut waiting = lock(&self.waiting);
+            if !waiting.is_waiting {
+                // If it cannot be said, the wait may be longer.
+                let file = waiting.file.take().or_else(|| open(&self.path));
+                waiting.is_waiting = file
+                    .as_ref()
+                    .is_some_and(|file| file.try_lock_shared().is_ok());
+                waiting.file = file;
+            }
+        }
+        retry_delay(waited, count)
+    }
+
+    /// It has come to its turn, or has given up.
+    fn stop_waiting(&self) {
+        let mut waiting = lock(&self.waiting);
+        if std::mem::take(&mut waiting.is_waiting)
+            && let Some(file) = &waiting.file
+            && file.unlock().is_err()
+        {
+            // Closed, it is unlocked.
+            waiting.file = None;
+        }
+    }
+}
+
+/// Opens the file, and makes it if need be.
+fn open(path: &Path) -> Option<File> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path.parent()?).ok()?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).ok()
+}
+
+/// How long this process has been writing back to back.
+#[derive(Debug)]
+pub(crate) struct Streak {
+    courtesy: Arc<Courtesy>,
+    /// To look whether others wait: not the one that says that we do.
+    file: Option<File>,
+    since: Stopwatch,
+    ended: Stopwatch,
+}
+
+impl Streak {
+    pub(crate) fn new(courtesy: Arc<Courtesy>) -> Self {
+        Self {
+            courtesy,
+            file: None,
+            since: Stopwatch::start(),
+            ended: Stopwatch::start(),
+        }
+    }
+
+    /// Before a transaction: leaves a gap, if there was none for long and somebody waits for it.
+    pub(crate) fn leave_gap(&mut self) {
+        if self.ended.elapsed() >= GAP {
+            self.since = Stopwatch::start();
+            return;
+        }
+        if self.since.elapsed() < MAX_STREAK {
+            return;
+        }
+        if self.somebody_waits() {
+            pause(GAP);
+        }
+        self.since = Stopwatch::start();
+    }
+
+    /// This process does not wait any more: it has the lock, or has given up.
+    pub(crate) fn stop_waiting(&self) {
+        self.courtesy.stop_waiting();
+    }
+
+    /// The transaction is over.
+    pub(crate) fn end(&mut self) {
+        self.ended = Stopwatch::start();
+    }
+
+    fn somebody_waits(&mut self) -> bool {
+        if self.file.is_none() {
+            // It is there only if somebody has ever waited.
+            self.file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(&self.courtesy.path)
+                .ok();
+        }
+        let Some(file) = &self.file else { return false };
+        match file.try_lock() {
+            Ok(()) => {
+                if file.unlock().is_err() {
+                    self.file = None;
+                }
+                false
+            }
+            Err(_) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_is_noticed_until_it_has_come_to_its_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("x.db");
+        let (ours, theirs) = (Courtesy::new(&db), Courtesy::new(&db));
+        let mut streak = Streak::new(ours);
+        assert!(!streak.somebody_waits(), "nobody ever has");
+        theirs.wait(Duration::ZERO, 0);
+        assert!(!streak.somebody_waits(), "not for long");
+        theirs.wait(ANNOUNCE_AFTER, 5);
+        theirs.wait(OLD, 6);
+        assert!(streak.somebody_waits());
+        assert!(streak.somebody_waits(), "still");
+        theirs.stop_waiting();
+        assert!(!streak.somebody_waits());
+        theirs.wait(ANNOUNCE_AFTER, 5);
+        assert!(streak.somebody_waits(), "again");
+        drop(theirs);
+        assert!(!streak.somebody_waits(), "it is gone");
+    }
+
+    /// A process that says that it waits is one of those who wait, not one that is waited for.
+    #[test]
+    fn nobody_waits_for_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("x.db");
+        let (first, second) = (Courtesy::new(&db), Courtesy::new(&db));
+        first.wait(OLD, 9);
+        second.wait(OLD, 9);
+        first.stop_waiting();
+        assert!(Streak::new(Arc::clone(&first)).somebody_waits());
+        second.stop_waiting();
+        assert!(!Streak::new(first).somebody_waits());
+    }
+
+    #[test]
+    fn a_gap_is_long_enough_for_whoever_waits_to_see_it() {
+        for waited in [ANNOUNCE_AFTER, OLD, IN_VAIN, 2 * IN_VAIN] {
+            assert!(retry_delay(waited, 100).mul_f64(1.5) < GAP, "{waited:?}");
+        }
+        assert_eq!(retry_delay(Duration::ZERO, 0), Duration::from_micros(50));
+        assert!(retry_delay(IN_VAIN, 1_000) <= LONGEST_STEP);
+    }
+}

@@ -1,0 +1,91 @@
+//! Which file a path names, to notice that it was moved, deleted or replaced.
+
+use std::fs::Metadata;
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Device and inode; 0 where the system has none. Two files that exist at the same time never have the same; one file may
+/// get another device number when its file system is mounted anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    /// As it was stored by [`columns`](Self::columns).
+    pub(crate) fn stored(device: i64, inode: i64) -> Self {
+        Self {
+            device: device.cast_unsigned(),
+            inode: inode.cast_unsigned(),
+        }
+    }
+
+    /// Device and inode as numbers that SQLite can store.
+    pub(crate) fn columns(self) -> (i64, i64) {
+        (self.device.cast_signed(), self.inode.cast_signed())
+    }
+
+    /// Whether both are known, and say that these are two files.
+    pub(crate) fn is_another(self, other: Self) -> bool {
+        self.inode != 0 && other.inode != 0 && self != other
+    }
+
+    pub(crate) fn inode(self) -> u64 {
+        self.inode
+    }
+}
+
+#[cfg(unix)]
+pub(crate) fn of(metadata: &Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    Identity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn of(_metadata: &Metadata) -> Identity {
+    Identity {
+        device: 0,
+        inode: 0,
+    }
+}
+
+#[cfg(unix)]
+pub(crate) fn links(metadata: &Metadata) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Some(metadata.nlink())
+}
+
+#[cfg(not(unix))]
+pub(crate) fn links(_metadata: &Metadata) -> Option<u64> {
+    None
+}
+
+pub(crate) fn at(path: &Path) -> Result<Identity> {
+    std::fs::metadata(path)
+        .map(|metadata| of(&metadata))
+        .map_err(|error| {
+            Error::new(
+                ErrorKind::Replaced,
+                format!("{} was moved or deleted", path.display()),
+            )
+            .with_source(error)
+        })
+}
+
+/// # Errors
+///
+/// `Replaced` if the path no longer names the file it named.
+pub(crate) fn check(path: &Path, expected: Identity) -> Result<()> {
+    if at(path)? == expected {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Replaced,
+        format!("{} was replaced by another file", path.display()),
+    ))
+}

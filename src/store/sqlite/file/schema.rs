@@ -1,0 +1,275 @@
+//! The schema: made in an empty file, brought up to date in an older one, refused by name in a newer one.
+//!
+//! A guest in the user's file: everything is named `punctual_…`, and neither `application_id` nor `user_version` is
+//! touched.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::sqlite::error;
+
+/// Each step from one version to the next, never edited once released.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+
+pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+const HAS_META: &str =
+    "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'punctual_meta'";
+
+const READ_VERSION: &str = "SELECT value FROM punctual_meta WHERE key = 'schema_version'";
+
+const WRITE_VERSION: &str = "
+    INSERT INTO punctual_meta (key, value) VALUES ('schema_version', :version)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+
+/// The version in the file; 0 if we have never been there.
+fn version(conn: &Connection) -> rusqlite::Result<i64> {
+    if conn
+        .query_row(HAS_META, [], |_| Ok(()))
+        .optional()?
+        .is_none()
+    {
+        return Ok(0);
+    }
+    Ok(conn
+        .query_row(READ_VERSION, [], |row| row.get(0))
+        .optional()?
+        .unwrap_or(0))
+}
+
+/// Brings the file to [`VERSION`] in one transaction; whoever dies in between leaves the old one.
+///
+/// # Errors
+///
+/// `Version` if the file is newer, `Corrupt` if it is no database.
+pub(crate) fn migrate(conn: &Connection) -> Result<()> {
+    let context = "cannot read the schema";
+    let found = version(conn).map_err(|error| error::of(context, error))?;
+    if found == VERSION {
+        return verify(conn);
+    }
+    refuse_newer(found)?;
+    let migrated = || -> rusqlite::Result<i64> {
+        conn.execute_batch("BEGIN IMMEDIATE")?;
+        // Another process may have been faster.
+        let found = version(conn)?;
+        for step in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+            conn.execute_batch(step)?;
+        }
+        if found < VERSION {
+            conn.execute(WRITE_VERSION, [VERSION])?;
+        }
+        conn.execute_batch("COMMIT")?;
+        Ok(found)
+    };
+    match migrated() {
+        Ok(found) => refuse_newer(found),
+        Err(error) => {
+            if !conn.is_autocommit() {
+                // The error that counts is the first.
+                let _ = conn.execute_batch("ROLLBACK");
+            }
+            Err(error::of("cannot create the tables", error))
+        }
+    }
+}
+
+/// Our tables and indexes, by name, and how they were made.
+type Objects = BTreeMap<String, String>;
+
+const OBJECTS: &str = "
+    SELECT name, sql FROM sqlite_schema
+    WHERE name LIKE 'punctual^_%' ESCAPE '^' AND type IN ('table', 'index') AND sql IS NOT NULL";
+
+fn objects(conn: &Connection) -> rusqlite::Result<Objects> {
+    conn.prepare(OBJECTS)?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+/// What a file of [`VERSION`] has.
+fn expected() -> rusqlite::Result<&'static Objects> {
+    static EXPECTED: OnceLock<Objects> = OnceLock::new();
+    if let Some(expected) = EXPECTED.get() {
+        return Ok(expected);
+    }
+    let conn = Connection::open_in_memory()?;
+    for step in MIGRATIONS {
+        conn.execute_batch(step)?;
+    }
+    let expected = objects(&conn)?;
+    Ok(EXPECTED.get_or_init(|| expected))
+}
+
+/// Looks whether the file has the tables that this version works on. What the user adds, also to ours, is no concern.
+///
+/// # Errors
+///
+/// `Version` if the file was migrated by a newer version, `Corrupt` if something is missing or was altered.
+pub(crate) fn verify(conn: &Connection) -> Result<()> {
+    let failed = |error| error::of("cannot read the schema", error);
+    let found = objects(conn).map_err(failed)?;
+    if found.contains_key("punctual_meta") {
+        refuse_newer(version(conn).map_err(failed)?)?;
+    }
+    for (name, sql) in expected().map_err(failed)? {
+        let how = match found.get(name) {
+            Some(found) if found == sql => continue,
+            Some(_) => "was altered",
+            None => "is missing",
+        };
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("{name} {how} in the file: this version of punctual cannot work with it"),
+        ));
+    }
+    Ok(())
+}
+
+const RESERVED: &str = "
+    SELECT 'temp.' || name FROM sqlite_temp_schema WHERE name LIKE 'punctual^_%' ESCAPE '^'
+    UNION ALL SELECT name FROM sqlite_schema WHERE name LIKE 'punctual^_%' ESCAPE '^'";
+
+/// What has a name of ours, and is none of our tables and indexes.
+pub(crate) fn reserved(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let found: Vec<String> = conn
+        .prepare(RESERVED)?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let expected = expected()?;
+    let is_none = |name: &String| !expected.contains_key(name);
+    Ok(found.into_iter().filter(is_none).collect())
+}
+
+/// A look at the version alone, in a file that has our tables.
+///
+/// # Errors
+///
+/// `Version` if the file was migrated by a newer version.
+pub(crate) fn check_version(conn: &Connection) -> Result<()> {
+    let found = conn
+        .prepare_cached(READ_VERSION)
+        .and_then(|mut version| version.query_row([], |row| row.get(0)))
+        .map_err(|error| diagnose(conn, "cannot read the schema", error))?;
+    refuse_newer(found)
+}
+
+/// An error of a statement of ours. If the statement does not fit the file, that is because of the schema.
+pub(crate) fn diagnose(conn: &Connection, context: &str, error: rusqlite::Error) -> Error {
+    if error.sqlite_error_code() == Some(ErrorCode::Unknown)
+        && let Err(found) = verify(conn)
+    {
+        return found.in_context(context);
+    }
+    error::of(context, error)
+}
+
+fn refuse_newer(found: i64) -> Result<()> {
+    if found <= VERSION {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Version,
+        format!("the file has schema {found}; this version of punctual knows {VERSION} and older"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::file::open;
+
+    #[test]
+    fn the_schema_is_made_once() {
+        let conn = open::memory().unwrap();
+        migrate(&conn).unwrap();
+        assert_eq!(version(&conn).unwrap(), VERSION);
+        migrate(&conn).unwrap();
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_by_name_and_left_alone() {
+        let conn = open::memory().unwrap();
+        migrate(&conn).unwrap();
+        conn.execute(WRITE_VERSION, [VERSION + 1]).unwrap();
+        let error = migrate(&conn).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Version);
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("schema {}", VERSION + 1))
+        );
+        assert_eq!(version(&conn).unwrap(), VERSION + 1);
+    }
+
+    #[test]
+    fn tables_that_are_missing_or_altered_are_named() {
+        let harms = [
+            ("DROP TABLE punctual_tag", "punctual_tag is missing"),
+            (
+                "DROP INDEX punctual_task_due",
+                "punctual_task_due is missing",
+            ),
+            ("DROP TABLE punctual_meta", "punctual_meta is missing"),
+            (
+                "ALTER TABLE punctual_task ADD COLUMN x INTEGER",
+                "punctual_task was altered",
+            ),
+            (
+                "ALTER TABLE punctual_result RENAME COLUMN result TO value",
+                "punctual_result was altered",
+            ),
+        ];
+        for (harm, said) in harms {
+            let conn = open::memory().unwrap();
+            migrate(&conn).unwrap();
+            conn.execute_batch(harm).unwrap();
+            let error = verify(&conn).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{harm}");
+            assert!(error.to_string().contains(said), "{harm}: {error}");
+        }
+        let conn = open::memory().unwrap();
+        migrate(&conn).unwrap();
+        conn.execute_batch(
+            "CREATE INDEX mine ON punctual_task (partition);
+            CREATE TRIGGER also_mine AFTER INSERT ON punctual_task BEGIN SELECT 1; END",
+        )
+        .unwrap();
+        verify(&conn).unwrap();
+    }
+
+    #[test]
+    fn the_user_s_tables_and_numbers_are_left_alone() {
+        let conn = open::memory().unwrap();
+        conn.execute_batch(
+            "PRAGMA user_version = 7; PRAGMA application_id = 9; CREATE TABLE task (x); INSERT INTO task VALUES (1)",
+        )
+        .unwrap();
+        migrate(&conn).unwrap();
+        let number = |name: &str| -> i64 {
+            conn.pragma_query_value(None, name, |row| row.get(0))
+                .unwrap()
+        };
+        assert_eq!((number("user_version"), number("application_id")), (7, 9));
+        let foreign: i64 = conn
+            .query_row(
+                "SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'punctual_%' AND name NOT LIKE 'sqlite_%'",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(foreign, 1);
+    }
+
+    #[test]
+    fn a_migration_that_fails_leaves_nothing() {
+        let conn = open::memory().unwrap();
+        conn.execute_batch("CREATE TABLE punctual_tag (x)").unwrap();
+        assert!(migrate(&conn).is_err());
+        assert!(conn.is_autocommit());
+        assert_eq!(version(&conn).unwrap(), 0);
+    }
+}

@@ -1,0 +1,252 @@
+//! The roll of instances: how this process is entered in it, and which of the others have died.
+//!
+//! Invariant: the lock file is made before the row that names it, and removed after the row has ended.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::op::Started;
+use crate::store::sqlite::error;
+use crate::store::sqlite::file::identity::Identity;
+use crate::store::sqlite::file::paths;
+use crate::store::sqlite::instances::ledger::{self, DeadLedger, Ledger, Other};
+use crate::store::sqlite::instances::process::{self, Process};
+use crate::tell::tell;
+use crate::time::Timestamp;
+use crate::wake::lock;
+
+const ADD_INSTANCE: &str = "
+    INSERT INTO punctual_instance
+        (id, name, boot_id, pid_namespace, pid, pid_started_at, lock_inode, file_device, file_inode, started_at)
+    VALUES
+        (:id, :name, :boot_id, :pid_namespace, :pid, :pid_started_at, :lock_inode, :file_device, :file_inode, :started_at)";
+
+/// Numbers are never used again: a stale fence must not fit a later instance.
+const NEXT_INSTANCE: &str = "
+    INSERT INTO punctual_meta (key, value) VALUES ('instances', 1)
+    ON CONFLICT (key) DO UPDATE SET value = value + 1
+    RETURNING value";
+
+const END_INSTANCE: &str = "
+    UPDATE punctual_instance SET ended_at = :now WHERE id = :id
+    AND NOT EXISTS (SELECT 1 FROM punctual_task WHERE state = 10 AND instance = :id)";
+
+/// Ended instances are kept for the histories of their tasks.
+const FORGET_INSTANCES: &str = "DELETE FROM punctual_instance WHERE ended_at < :before";
+
+const KEEP_INSTANCES: Duration = Duration::from_secs(30 * 24 * 3600);
+
+const OTHER_INSTANCES: &str = "
+    SELECT id, name, boot_id, pid_namespace, pid, lock_inode, file_device, file_inode FROM punctual_instance
+    WHERE ended_at IS NULL AND id <> :own";
+
+const IS_EXPECTED: &str = "SELECT 1 FROM punctual_instance WHERE name = :name AND ended_at IS NULL";
+
+/// Enters an instance: first its lock, then the row that tells others where that is.
+pub(crate) fn enrol(
+    conn: &Connection,
+    path: Option<&Path>,
+    file: Option<Identity>,
+    now: Timestamp,
+) -> Result<(i64, Option<Ledger>)> {
+    let process = Process::own();
+    let (device, file_inode) = file.map_or((0, 0), Identity::columns);
+    let (name, ledger) = proof_of_life(path)?;
+    let inode = ledger.as_ref().map_or(0, Ledger::inode);
+    let enrolled = || -> rusqlite::Result<i64> {
+        conn.execute_batch("BEGIN IMMEDIATE")?;
+        let id: i64 = conn.query_row(NEXT_INSTANCE, [], |row| row.get(0))?;
+        conn.execute(
+            ADD_INSTANCE,
+            params![
+                id,
+                name,
+                process.boot_id,
+                process.pid_namespace,
+                process.pid,
+                process::started_at(),
+                i64::try_from(inode).unwrap_or(0),
+                device,
+                file_inode,
+                now.micros()
+            ],
+        )?;
+        conn.execute(FORGET_INSTANCES, [(now - KEEP_INSTANCES).micros()])?;
+        conn.execute_batch("COMMIT")?;
+        Ok(id)
+    };
+    match enrolled() {
+        Ok(id) => Ok((id, ledger)),
+        Err(error) => {
+            if !conn.is_autocommit() {
+                // The error that counts is the first.
+                let _ = conn.execute_batch("ROLLBACK");
+            }
+            if let Some(ledger) = &ledger {
+                ledger.remove();
+            }
+            Err(error::of("cannot register the instance", error))
+        }
+    }
+}
+
+/// A name that was never used, and for a file the lock under that name.
+fn proof_of_life(path: Option<&Path>) -> Result<(String, Option<Ledger>)> {
+    let Some(path) = path else {
+        return Ok((ledger::instance_name(), None));
+    };
+    // To be taken for dead once is bad luck; more than that is no accident.
+    for _ in 0..100 {
+        let name = ledger::instance_name();
+        if let Some(ledger) = Ledger::create(path, &name)? {
+            return Ok((name, Some(ledger)));
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Storage,
+        format!(
+            "the lock files in {} are removed as soon as they are made",
+            paths::lock_folder(path).display()
+        ),
+    ))
+}
+
+/// Ends the row of an instance, unless it still holds a task; `true`: nobody has to look after it any more.
+pub(crate) fn leave(conn: &Connection, instance: i64, now: i64) -> rusqlite::Result<bool> {
+    Ok(conn.execute(END_INSTANCE, params![now, instance])? == 1)
+}
+
+/// Whether the roll has an instance of that name that has not ended.
+pub(crate) fn is_expected(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let found = conn
+        .prepare_cached(IS_EXPECTED)?
+        .query_row([name], |_| Ok(()))
+        .optional()?;
+    Ok(found.is_some())
+}
+
+/// The instances that have not ended, but for `own`.
+pub(crate) fn others(conn: &Connection, own: i64) -> rusqlite::Result<Vec<Other>> {
+    conn.prepare_cached(OTHER_INSTANCES)?
+        .query_map([own], |row| {
+            Ok(Other {
+                id: row.get(0)?,
+                name: row.get(1)?,
+                process: Process {
+                    boot_id: row.get(2)?,
+                    pid_namespace: row.get(3)?,
+                    pid: row.get(4)?,
+                },
+                inode: row.get(5)?,
+                file: Identity::stored(row.get(6)?, row.get(7)?),
+            })
+        })?
+        .collect()
+}
+
+/// The other instances of a file, as they were last seen.
+#[derive(Debug)]
+pub(crate) struct Roll {
+    path: PathBuf,
+    file: Identity,
+    process: Process,
+    others: Mutex<Others>,
+}
+
+#[derive(Debug, Default)]
+struct Others {
+    /// How often others had written when the list was read.
+    read_at: Option<u64>,
+    alive: Vec<Other>,
+    /// Dead ones whose tasks are being taken back.
+    dead: HashMap<i64, DeadLedger>,
+}
+
+impl Roll {
+    pub(crate) fn new(path: PathBuf, file: Identity) -> Self {
+        Self {
+            path,
+            file,
+            process: Process::own(),
+            others: Mutex::default(),
+        }
+    }
+
+    /// Finds instances that have died since the last look. `writes`: how often others have written; if they have not, and there
+    /// is no other instance, that is no query. `read` lists the other instances, `count_held` counts an instance's claims up to
+    /// two.
+    pub(crate) fn find_dead(
+        &self,
+        writes: u64,
+        read: impl Fn() -> Result<Vec<Other>>,
+        count_held: impl Fn(i64) -> Result<u32>,
+    ) -> Result<()> {
+        let mut others = lock(&self.others);
+        if others.read_at != Some(writes) {
+            others.alive = read()?;
+            others.read_at = Some(writes);
+        }
+        let Others { alive, dead, .. } = &mut *others;
+        let found: Vec<(i64, DeadLedger)> = alive
+            .iter()
+            .filter_map(|other| {
+                DeadLedger::take(&self.path, self.file, other, &self.process)
+                    .map(|ledger| (other.id, ledger))
+            })
+            .collect();
+        if found.is_empty() {
+            return Ok(());
+        }
+        // Those that took leave before they were gone have nothing to be taken back.
+        *alive = read()?;
+        let mut died = Vec::new();
+        for (id, mut ledger) in found {
+            if ledger.is_unknown() && count_held(id)? == 1 {
+                ledger.held_one();
+            }
+            if let Some(index) = alive.iter().position(|other| other.id == id) {
+                died.push(alive.swap_remove(index).name);
+                dead.entry(id).or_insert(ledger);
+            }
+        }
+        alive.retain(|other| !dead.contains_key(&other.id));
+        drop(others);
+        // Without the lock: a subscriber may call the store.
+        for instance in died {
+            tell!(info, %instance, "an instance has died");
+        }
+        Ok(())
+    }
+
+    /// A dead instance whose tasks are to be taken back, and what is known of their starts.
+    pub(crate) fn next_dead(&self) -> Option<(i64, Started)> {
+        let others = lock(&self.others);
+        let next = others.dead.iter().next();
+        next.map(|(&id, dead)| (id, dead.started()))
+    }
+
+    /// All that a dead instance held is taken back, and that is committed. Whether another dead one is left.
+    pub(crate) fn forget_dead(&self, instance: i64) -> bool {
+        let mut others = lock(&self.others);
+        if let Some(ledger) = others.dead.remove(&instance) {
+            ledger.remove();
+        }
+        !others.dead.is_empty()
+    }
+
+    /// Gives up the locks of dead instances: others can take back what this one cannot.
+    pub(crate) fn give_up(&self) {
+        *lock(&self.others) = Others::default();
+    }
+
+    /// Whether other instances are alive, as of the last look, or may have come since.
+    pub(crate) fn has_others(&self, writes: u64) -> bool {
+        let others = lock(&self.others);
+        !others.alive.is_empty() || others.read_at != Some(writes)
+    }
+}

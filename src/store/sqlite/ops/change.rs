@@ -1,0 +1,302 @@
+//! What callers ask of stored tasks: cancel, delete, reschedule, run now, retry, edit; one by one, or by filter.
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use crate::id::TaskId;
+use crate::model::event::EventKind;
+use crate::model::filter::Filter;
+use crate::model::op::{Action, CHUNK, Changed, ChangedMany, Class, LaneId, Patch};
+use crate::model::settle::Fence;
+use crate::model::task::TaskState;
+use crate::store::sqlite::ops::forget::forget_queue;
+use crate::store::sqlite::ops::insert::{MAX_INLINE_BYTES, checksum};
+use crate::store::sqlite::ops::lanes::{QueueChange, queue_id};
+use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
+use crate::store::sqlite::ops::prune::delete;
+use crate::store::sqlite::ops::row;
+use crate::store::sqlite::ops::transition::{self, Revived, Waiting};
+use crate::store::sqlite::ops::write_tx::{Tx, extra};
+use crate::tell::tell;
+use crate::time::Timestamp;
+
+pub(crate) const FIND: &str = "
+    SELECT seq, id, lane, state, priority, instance, claim_no, scheduled_at, extras, expires_at
+    FROM punctual_task WHERE id = :id";
+
+pub(crate) const FIND_MATCHING: Matching = over_tasks!(
+    ["seq, id, lane, state, priority, instance, claim_no, scheduled_at, extras, expires_at"],
+    " ORDER BY id LIMIT :limit"
+);
+
+/// What an action needs to know of its task.
+struct Found {
+    seq: i64,
+    id: TaskId,
+    lane: LaneId,
+    state: TaskState,
+    priority: u8,
+    instance: Option<i64>,
+    claim_no: i64,
+    scheduled_at: i64,
+    extras: i64,
+    expires_at: Option<i64>,
+}
+
+impl Found {
+    fn waiting(&self) -> Waiting {
+        Waiting {
+            seq: self.seq,
+            id: self.id,
+            lane: self.lane,
+        }
+    }
+}
+
+fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
+    let code: i64 = row.get(3)?;
+    Ok(Found {
+        seq: row.get(0)?,
+        id: row::id(row, 1)?,
+        lane: LaneId(row.get(2)?),
+        state: TaskState::from_code(code)
+            .ok_or(rusqlite::Error::IntegralValueOutOfRange(3, code))?,
+        priority: row::priority(row, 4)?,
+        instance: row.get(5)?,
+        claim_no: row.get(6)?,
+        scheduled_at: row.get(7)?,
+        extras: row.get(8)?,
+        expires_at: row.get(9)?,
+    })
+}
+
+pub(crate) fn change(tx: &mut Tx<'_>, id: TaskId, action: &Action) -> rusqlite::Result<Changed> {
+    let task = tx
+        .conn
+        .prepare_cached(FIND)?
+        .query_row([&id.as_bytes()[..]], found)
+        .optional()?;
+    match task {
+        Some(task) => apply(tx, &task, action),
+        None => Ok(Changed::NotFound),
+    }
+}
+
+pub(crate) fn change_matching(
+    tx: &mut Tx<'_>,
+    filter: &Filter,
+    action: &Action,
+    after: Option<TaskId>,
+) -> rusqlite::Result<ChangedMany> {
+    let limit = CHUNK as i64;
+    let mut changed = ChangedMany {
+        matched: 0,
+        changed: 0,
+        next: None,
+    };
+    let Some(examine) = Examine::after(tx.conn, after, false, limit, filter)? else {
+        return Ok(changed);
+    };
+    let terms = Terms::new(tx.conn, filter)?;
+    let mut statement = tx.conn.prepare_cached(FIND_MATCHING.sql(filter))?;
+    let mut rows = terms.query(&mut statement, examine.window)?;
+    let (mut tasks, mut count, mut last) = (Vec::new(), 0, None);
+    while let Some(row) = rows.next()? {
+        count += 1;
+        let id = row::id(row, 1)?;
+        last = Some(id);
+        match found(row) {
+            Ok(task) => tasks.push(task),
+            // A damaged task does not shield the others.
+            Err(error) => tell!(warn, task = %id, %error, "left out of a bulk call"),
+        }
+    }
+    for task in &tasks {
+        changed.matched += 1;
+        let answer = apply(tx, task, action)?;
+        changed.changed += usize::from(matches!(answer, Changed::Applied | Changed::Requested));
+    }
+    changed.next = if count == CHUNK { last } else { examine.last };
+    Ok(changed)
+}
+
+fn apply(tx: &mut Tx<'_>, task: &Found, action: &Action) -> rusqlite::Result<Changed> {
+    if !action.allows(task.state) {
+        return Ok(Changed::Refused(task.state));
+    }
+    match action {
+        Action::Cancel if task.state == TaskState::Running => request_cancel(tx, task),
+        Action::Cancel => cancel(tx, task),
+        Action::Delete => {
+            delete(tx.conn, task.seq)?;
+            tx.event(task.lane, task.id, EventKind::Deleted);
+            Ok(Changed::Applied)
+        }
+        Action::Reschedule(at) => reschedule(tx, task, *at),
+        Action::RunNow => reschedule(tx, task, tx.now),
+        Action::Retry(edit) => retry(tx, task, edit),
+        Action::Edit(edit) => edit_one(tx, task, edit),
+    }
+}
+
+fn cancel(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
+    transition::end_pending(tx, task.waiting(), TaskState::Cancelled, None)?;
+    Ok(Changed::Applied)
+}
+
+const REQUEST_CANCEL: &str = "
+    UPDATE punctual_task SET cancel_requested_at = ifnull(cancel_requested_at, :now)
+    WHERE seq = :seq AND state = 10";
+
+/// For the process that runs it: it reads this when it notices the commit.
+const TELL_CANCEL: &str = "
+    INSERT OR IGNORE INTO punctual_cancel (instance, seq, claim_no) VALUES (:instance, :seq, :claim_no)";
+
+fn request_cancel(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
+    tx.conn
+        .prepare_cached(REQUEST_CANCEL)?
+        .execute(params![tx.now.micros(), task.seq])?;
+    tx.event(task.lane, task.id, EventKind::CancelRequested);
+    let Some(instance) = task.instance else {
+        return Ok(Changed::Requested);
+    };
+    if instance == tx.instance {
+        tx.done.news.cancelled.push(Fence {
+            seq: task.seq,
+            instance,
+            claim_no: task.claim_no,
+        });
+    } else {
+        tx.conn
+            .prepare_cached(TELL_CANCEL)?
+            .execute([instance, task.seq, task.claim_no])?;
+    }
+    Ok(Changed::Requested)
+}
+
+fn reschedule(tx: &mut Tx<'_>, task: &Found, at: Timestamp) -> rusqlite::Result<Changed> {
+    transition::reschedule(tx, task.waiting(), task.priority, at)?;
+    tx.event(task.lane, task.id, EventKind::Rescheduled);
+    Ok(Changed::Applied)
+}
+
+fn retry(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
+    if !is_of_kind(tx, task, edit)? {
+        return Ok(Changed::WrongKind);
+    }
+    let lane = match tx.any_lane(task.lane)? {
+        // A suspect gets another chance among the innocent.
+        Some(lane) if lane.class == Class::Suspect => {
+            tx.lane_id(&lane.queue, &lane.kind, Class::Plain)?
+        }
+        // Its lane may have been retired since it ended: it goes into the one in use now.
+        Some(lane) => tx.lane_id(&lane.queue, &lane.kind, lane.class)?,
+        None => task.lane,
+    };
+    let revived = Revived {
+        task: Waiting {
+            lane,
+            ..task.waiting()
+        },
+        priority: task.priority,
+        expires_at: task.expires_at,
+        extras: task.extras,
+    };
+    transition::revive(tx, revived)?;
+    tx.event(lane, task.id, EventKind::Retried);
+    if !edit.is_empty() {
+        let retried = Found {
+            lane,
+            scheduled_at: tx.now.micros(),
+            ..*task
+        };
+        return edit_one(tx, &retried, edit);
+    }
+    Ok(Changed::Applied)
+}
+
+/// Whether the task is of the kind of the new payload, if there is one.
+fn is_of_kind(tx: &Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<bool> {
+    let Some((kind, _)) = &edit.payload else {
+        return Ok(true);
+    };
+    let lane = tx.any_lane(task.lane)?;
+    Ok(lane.is_none_or(|lane| *lane.kind == **kind))
+}
+
+const EDIT: &str = "
+    UPDATE punctual_task
+    SET priority = ifnull(:priority, priority), max_attempts = ifnull(:max_attempts, max_attempts)
+    WHERE seq = :seq AND state = 0";
+
+const EDIT_PAYLOAD: &str = "
+    UPDATE punctual_task
+    SET payload = :payload, checksum = :checksum, undecoded = 0, extras = (extras & ~1) | :extras
+    WHERE seq = :seq AND state = 0";
+
+const KEEP_PAYLOAD: &str =
+    "INSERT OR REPLACE INTO punctual_payload (seq, payload) VALUES (:seq, :payload)";
+
+const DROP_PAYLOAD: &str = "DELETE FROM punctual_payload WHERE seq = :seq";
+
+fn edit_one(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
+    if !is_of_kind(tx, task, edit)? {
+        return Ok(Changed::WrongKind);
+    }
+    if let Some((kind, payload)) = &edit.payload {
+        let inline = payload.len() <= MAX_INLINE_BYTES;
+        tx.conn.prepare_cached(EDIT_PAYLOAD)?.execute(params![
+            inline.then_some(payload),
+            checksum(task.id.as_bytes(), kind, payload),
+            if inline { 0 } else { extra::PAYLOAD },
+            task.seq
+        ])?;
+        if !inline {
+            tx.conn
+                .prepare_cached(KEEP_PAYLOAD)?
+                .execute(params![task.seq, payload])?;
+        } else if task.extras & extra::PAYLOAD != 0 {
+            tx.conn.prepare_cached(DROP_PAYLOAD)?.execute([task.seq])?;
+        }
+    }
+    tx.conn
+        .prepare_cached(EDIT)?
+        .execute(params![edit.priority, edit.max_attempts, task.seq])?;
+    let priority = edit.priority.unwrap_or(task.priority);
+    transition::waits(
+        tx,
+        task.lane,
+        priority,
+        Timestamp::from_micros(task.scheduled_at),
+    );
+    tx.event(task.lane, task.id, EventKind::Edited);
+    Ok(Changed::Applied)
+}
+
+const PAUSE: &str = "UPDATE punctual_queue SET paused_at = :at WHERE id = :id";
+
+/// Stops or resumes a queue. One that has no tasks yet can be paused as well.
+pub(crate) fn pause(tx: &mut Tx<'_>, queue: &str, paused: bool) -> rusqlite::Result<()> {
+    let (id, _) = queue_id(tx.conn, queue)?;
+    let at = paused.then_some(tx.now.micros());
+    tx.conn.prepare_cached(PAUSE)?.execute(params![at, id])?;
+    forget_queue(tx.conn, id)?;
+    tx.done
+        .learnt
+        .changed(queue.to_owned(), QueueChange::Paused(paused));
+    tx.done.news.queues = true;
+    Ok(())
+}
+
+const LIMIT: &str = "UPDATE punctual_queue SET max_running = :limit WHERE id = :id";
+
+/// Bounds how many tasks of a queue run at once in all processes.
+pub(crate) fn limit(tx: &mut Tx<'_>, queue: &str, limit: Option<u32>) -> rusqlite::Result<()> {
+    let (id, _) = queue_id(tx.conn, queue)?;
+    tx.conn.prepare_cached(LIMIT)?.execute(params![limit, id])?;
+    forget_queue(tx.conn, id)?;
+    tx.done
+        .learnt
+        .changed(queue.to_owned(), QueueChange::Limit(limit));
+    tx.done.news.queues = true;
+    Ok(())
+}

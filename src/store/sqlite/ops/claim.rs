@@ -1,0 +1,471 @@
+//! Taking due tasks: by a merge of the lanes' heads, so that only rows that are taken are visited.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, Row, params, params_from_iter};
+
+use crate::id::TaskId;
+use crate::model::event::EventKind;
+use crate::model::limits::MAX_PRIORITY;
+use crate::model::op::{CHUNK, ClaimRequest, Class, Heads, Lane, LaneClaim, QueueClaim};
+use crate::model::settle::{Claim, Fence, Payload};
+use crate::store::sqlite::ops::insert::checksum;
+use crate::store::sqlite::ops::prune::expire_one;
+use crate::store::sqlite::ops::row;
+use crate::store::sqlite::ops::write_tx::{Tx, extra};
+use crate::time::Timestamp;
+
+/// The next pending tasks of a lane and priority, and whether their start deadline has passed. Without an upper bound on
+/// the time: the first that is not due tells when to wake. `seq` is the row's number, which ends every entry of the index;
+/// SQLite seeks by it only if the comparison has a collation, and else passes over all of the same instant.
+pub(crate) const CANDIDATES: &str = "
+    SELECT scheduled_at, seq, id, attempt, crashes, max_attempts, claim_no, extras, checksum, options, payload,
+        expires_at IS NOT NULL AND attempt = 0 AND expires_at < :now, undecoded
+    FROM punctual_task INDEXED BY punctual_task_due
+    WHERE state = 0 AND lane = :lane AND priority = :priority
+        AND (scheduled_at, seq) > (:scheduled_at, :seq COLLATE BINARY)
+    ORDER BY scheduled_at, seq LIMIT :limit";
+
+/// Takes a row that was read in this transaction. No RETURNING: that would keep a journal of the statement, and cost three
+/// times as much as the two.
+pub(crate) const TAKE: &str = "
+    UPDATE punctual_task
+    SET state = 10, instance = :instance, claim_no = :claim_no, attempt = attempt + 1, started_at = :now,
+        room = substr(room, :taken + 1)
+    WHERE seq = :seq AND state = 0";
+
+/// Takes [`HANDFUL`] of them: a third less work than one by one. OR FAIL: if it fails the transaction is rolled back, so it
+/// needs no journal of its own.
+pub(crate) const TAKE_HANDFUL: &str = "
+    UPDATE OR FAIL punctual_task
+    SET state = 10, instance = ?1, claim_no = ?2, attempt = attempt + 1, started_at = ?3,
+        room = substr(room, ?4 + 1)
+    WHERE state = 0 AND seq IN (?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
+
+const HANDFUL: usize = 16;
+
+/// How many tasks of a lane run, up to a limit.
+pub(crate) const COUNT_RUNNING: &str = "
+    SELECT count(*) FROM (
+        SELECT 1 FROM punctual_task INDEXED BY punctual_task_running WHERE state = 10 AND lane = :lane LIMIT :limit)";
+
+const PAYLOAD: &str = "SELECT payload FROM punctual_payload WHERE seq = :seq";
+
+const LAST_ERROR: &str = "
+    SELECT error FROM punctual_attempt WHERE seq = :seq AND error IS NOT NULL
+    ORDER BY claim_no DESC LIMIT 1";
+
+/// A claim of so many is cut short if another caller waits: the next one goes on after him.
+const ENOUGH: usize = 16;
+
+/// One claim carries at most this much of payloads, and one task more.
+const MAX_BYTES: usize = 4 << 20;
+
+pub(crate) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> rusqlite::Result<Vec<Claim>> {
+    let mut queues = Vec::with_capacity(request.queues.len());
+    for queue in &request.queues {
+        queues.push(QueueCursor::new(tx, queue)?);
+    }
+    let mut claims = Vec::new();
+    let mut budget = Budget {
+        free: request.free,
+        left: request.budget,
+    };
+    // Suspects run alone, so that the next crash has one possible cause.
+    let mut suspects = true;
+    // One from each queue in turn, until none has another.
+    let mut open: VecDeque<usize> = (0..queues.len()).collect();
+    let mut bytes = 0;
+    let mut expired = 0;
+    while claims.len() < request.limit
+        && bytes < MAX_BYTES
+        && expired < CHUNK
+        && !(claims.len() >= ENOUGH && tx.is_waited_for())
+        && let Some(index) = open.pop_front()
+    {
+        let queue = &mut queues[index];
+        let room = budget.room(&queue.lanes).min(request.limit - claims.len());
+        let Some(best) = queue.best(tx, suspects, room)? else {
+            continue;
+        };
+        if !budget.affords(&queue.lanes[best].claim) {
+            // What is better must not be overtaken, so nothing more comes from this queue.
+            continue;
+        }
+        if let Some(claim) = queue.read(tx, best)? {
+            budget.spend(&queue.lanes[best].claim);
+            bytes += claim.payload.len();
+            suspects &= queue.lanes[best].claim.class != Class::Suspect;
+            claims.push(claim);
+        } else {
+            expired += 1;
+        }
+        open.push_back(index);
+    }
+    take(tx, &mut claims)?;
+    if expired == CHUNK {
+        // The rest is for the next claim, after other writes have had their turn.
+        tx.done.news.due_at(tx.now);
+    }
+    for queue in &queues {
+        for lane in &queue.lanes {
+            lane.learn(tx);
+        }
+    }
+    Ok(claims)
+}
+
+/// How much may be claimed: a task for each free worker, then as much as keeps the workers busy for a moment.
+struct Budget {
+    free: usize,
+    left: Duration,
+}
+
+impl Budget {
+    /// How many tasks of these lanes it can afford at most.
+    fn room(&self, lanes: &[LaneCursor]) -> usize {
+        let cheapest = lanes.iter().filter_map(|lane| lane.claim.cost).min();
+        let ahead = cheapest.map_or(0, |cost| self.left.as_nanos() / cost.as_nanos().max(1));
+        self.free
+            .saturating_add(usize::try_from(ahead).unwrap_or(usize::MAX))
+    }
+
+    fn affords(&self, lane: &LaneClaim) -> bool {
+        self.free > 0 || lane.cost.is_some_and(|cost| cost <= self.left)
+    }
+
+    fn spend(&mut self, lane: &LaneClaim) {
+        if self.free > 0 {
+            self.free -= 1;
+        } else if let Some(cost) = lane.cost {
+            self.left -= cost;
+        }
+    }
+}
+
+/// The due tasks of one queue, best first.
+struct QueueCursor {
+    lanes: Vec<LaneCursor>,
+    left: usize,
+}
+
+impl QueueCursor {
+    fn new(tx: &Tx<'_>, queue: &QueueClaim) -> rusqlite::Result<Self> {
+        let known = |id| {
+            let mut lane = tx.lane(id)?;
+            // What was given back earlier in this transaction may be better than what else is due.
+            tx.done.learnt.apply_to(&mut lane);
+            Some(lane)
+        };
+        let lanes: Vec<LaneCursor> = queue
+            .lanes
+            .iter()
+            .filter_map(|&claim| known(claim.lane).map(|lane| LaneCursor::new(claim, lane)))
+            // Another process may have paused it since the request was made.
+            .filter(|lane| !lane.lane.paused)
+            .collect();
+        let mut left = queue.limit;
+        if let Some(LaneCursor { lane, .. }) = lanes.first()
+            && let Some(limit) = lane.limit
+        {
+            left = left.min(room(tx, &lane.queue, limit)?);
+        }
+        Ok(Self { lanes, left })
+    }
+
+    /// The lane with the best due task: by priority, then due time, then insertion. About `room` will be asked for.
+    fn best(
+        &mut self,
+        tx: &Tx<'_>,
+        suspects: bool,
+        room: usize,
+    ) -> rusqlite::Result<Option<usize>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let (room, lanes) = (self.left.min(room).min(256), self.lanes.len());
+        // One more than its share tells when the next is due; of very many lanes only the first of each is read.
+        let chunk = if lanes > room {
+            1
+        } else {
+            room.div_ceil(lanes.max(1)) + 1
+        };
+        let mut best = None;
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.claim.class == Class::Suspect && !suspects {
+                continue;
+            }
+            if let Some(key) = lane.peek(tx, chunk)?
+                && best.is_none_or(|(best, _)| key < best)
+            {
+                best = Some((key, index));
+            }
+        }
+        Ok(best.map(|(_, index)| index))
+    }
+
+    /// The best task of a lane, which is to be taken; `None` if it turned out to have expired.
+    fn read(&mut self, tx: &mut Tx<'_>, index: usize) -> rusqlite::Result<Option<Claim>> {
+        let lane = &mut self.lanes[index];
+        let candidate = lane
+            .buffer
+            .pop_front()
+            .expect("only a lane that has one is the best");
+        if candidate.expired {
+            expire_one(tx, candidate.seq)?;
+            return Ok(None);
+        }
+        self.left -= 1;
+        let claim = candidate.claim(tx, &lane.lane, lane.priority)?;
+        Ok(Some(claim))
+    }
+}
+
+/// How many more tasks of a queue may run, of all processes: what they claimed is counted, and what the dead held until it is
+/// taken back.
+fn room(tx: &Tx<'_>, queue: &str, limit: u32) -> rusqlite::Result<usize> {
+    let mut left = limit;
+    let mut statement = tx.conn.prepare_cached(COUNT_RUNNING)?;
+    for lane in tx.lanes_of(queue) {
+        let running: u32 = statement.query_row(params![lane.0, left], |row| row.get(0))?;
+        left = left.saturating_sub(running);
+    }
+    Ok(left as usize)
+}
+
+/// The pending tasks of one lane, best first, read a few at a time.
+struct LaneCursor {
+    claim: LaneClaim,
+    lane: Lane,
+    heads: Heads,
+    priority: u8,
+    /// Due tasks that were read and not taken.
+    buffer: VecDeque<Candidate>,
+    /// Where to read on in this priority.
+    last: (i64, i64),
+    /// Whether this priority has no further due task, and then when the next is due.
+    exhausted: Option<Option<Timestamp>>,
+    /// What was learnt about the priorities that were visited.
+    visited: HashMap<u8, Option<Timestamp>>,
+}
+
+const START: (i64, i64) = (i64::MIN, i64::MIN);
+
+impl LaneCursor {
+    fn new(claim: LaneClaim, lane: Lane) -> Self {
+        Self {
+            claim,
+            heads: lane.heads,
+            lane,
+            priority: 0,
+            buffer: VecDeque::new(),
+            last: START,
+            exhausted: None,
+            visited: HashMap::new(),
+        }
+    }
+
+    /// Priority, due time and row of the best due task.
+    fn peek(
+        &mut self,
+        tx: &Tx<'_>,
+        chunk: usize,
+    ) -> rusqlite::Result<Option<(u8, Timestamp, i64)>> {
+        loop {
+            if let Some(best) = self.buffer.front() {
+                return Ok(Some((self.priority, best.at, best.seq)));
+            }
+            if self.priority > MAX_PRIORITY {
+                return Ok(None);
+            }
+            let due = self.heads[usize::from(self.priority)].is_some_and(|head| head <= tx.now);
+            match self.exhausted {
+                None if due => self.read(tx, chunk)?,
+                exhausted => {
+                    if let Some(next) = exhausted {
+                        self.visited.insert(self.priority, next);
+                    }
+                    self.priority += 1;
+                    self.last = START;
+                    self.exhausted = None;
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, tx: &Tx<'_>, chunk: usize) -> rusqlite::Result<()> {
+        let mut statement = tx.conn.prepare_cached(CANDIDATES)?;
+        let mut rows = statement.query(params![
+            tx.now.micros(),
+            self.lane.id.0,
+            self.priority,
+            self.last.0,
+            self.last.1,
+            chunk as i64
+        ])?;
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            count += 1;
+            let at = Timestamp::from_micros(row.get(0)?);
+            if at > tx.now {
+                self.exhausted = Some(Some(at));
+                return Ok(());
+            }
+            let candidate = Candidate::read(row, at)?;
+            self.last = (at.micros(), candidate.seq);
+            self.buffer.push_back(candidate);
+        }
+        if count < chunk {
+            self.exhausted = Some(None);
+        }
+        Ok(())
+    }
+
+    /// Passes on what is known now about when the lane has something due.
+    fn learn(&self, tx: &mut Tx<'_>) {
+        for (&priority, &next) in &self.visited {
+            tx.done.learnt.found(self.lane.id, priority, next);
+        }
+        if self.priority <= MAX_PRIORITY && self.last != START {
+            let next = match (self.buffer.front(), self.exhausted) {
+                (Some(best), _) => Some(best.at),
+                (None, Some(next)) => next,
+                (None, None) => Some(Timestamp::from_micros(self.last.0)),
+            };
+            tx.done.learnt.found(self.lane.id, self.priority, next);
+        }
+    }
+}
+
+/// A due task as it was read.
+struct Candidate {
+    at: Timestamp,
+    seq: i64,
+    id: TaskId,
+    attempt: u32,
+    crashes: u32,
+    undecoded: u32,
+    max_attempts: u32,
+    /// Of its last claim.
+    claim_no: i64,
+    extras: i64,
+    checksum: i64,
+    options: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    /// Its start deadline has passed.
+    expired: bool,
+}
+
+impl Candidate {
+    fn read(row: &Row<'_>, at: Timestamp) -> rusqlite::Result<Self> {
+        Ok(Self {
+            at,
+            seq: row.get(1)?,
+            id: row::id(row, 2)?,
+            attempt: row::count(row, 3)?,
+            crashes: row::count(row, 4)?,
+            max_attempts: row::count(row, 5)?,
+            claim_no: row.get(6)?,
+            extras: row.get(7)?,
+            checksum: row.get(8)?,
+            options: row.get(9)?,
+            payload: row.get(10)?,
+            expired: row.get(11)?,
+            undecoded: row::count(row, 12)?,
+        })
+    }
+
+    /// The claim of it, still under the number of its last one.
+    fn claim(self, tx: &mut Tx<'_>, lane: &Lane, priority: u8) -> rusqlite::Result<Claim> {
+        let seq = self.seq;
+        let payload = if self.extras & extra::PAYLOAD == 0 {
+            self.payload
+        } else {
+            tx.conn
+                .prepare_cached(PAYLOAD)?
+                .query_row([seq], |row| row.get(0))
+                .optional()?
+        };
+        let mut payload = match payload {
+            Some(bytes) if checksum(self.id.as_bytes(), &lane.kind, &bytes) == self.checksum => {
+                Payload::Whole(bytes)
+            }
+            Some(_) => Payload::Damaged("its payload does not match its checksum"),
+            None => Payload::Damaged("its payload is missing"),
+        };
+        let mut options = None;
+        if let Some(bytes) = self.options {
+            match serde_json::from_slice(&bytes) {
+                Ok(decoded) => options = Some(Box::new(decoded)),
+                Err(_) => payload = Payload::Damaged("its options cannot be decoded"),
+            }
+        }
+        let mut last_error = None;
+        if self.extras & extra::ATTEMPTS != 0 {
+            last_error = tx
+                .conn
+                .prepare_cached(LAST_ERROR)?
+                .query_row([seq], |row| row.get(0))
+                .optional()?;
+        }
+        tx.event(lane.id, self.id, EventKind::Claimed);
+        Ok(Claim {
+            fence: Fence {
+                seq,
+                instance: tx.instance,
+                claim_no: self.claim_no,
+            },
+            id: self.id,
+            kind: lane.kind.clone(),
+            queue: lane.queue.clone(),
+            priority,
+            scheduled_at: self.at,
+            attempt: self.attempt.saturating_add(1),
+            crashes: self.crashes,
+            undecoded: self.undecoded,
+            max_attempts: self.max_attempts,
+            delivery: lane.class.delivery(),
+            options,
+            last_error,
+            payload,
+        })
+    }
+}
+
+/// Takes the tasks that were read, all under one number: it tells apart the claims of a row, not the rows of a claim.
+fn take(tx: &mut Tx<'_>, claims: &mut [Claim]) -> rusqlite::Result<()> {
+    let Some(last) = claims.iter().map(|claim| claim.fence.claim_no).max() else {
+        return Ok(());
+    };
+    let claim_no = tx.draw(last);
+    for claim in claims.iter_mut() {
+        claim.fence.claim_no = claim_no;
+    }
+    let (instance, now) = (tx.instance, tx.now.micros());
+    let bytes = row::claim_bytes(instance, claim_no) as i64;
+    let mut handfuls = claims.chunks_exact(HANDFUL);
+    if handfuls.len() > 0 {
+        let mut statement = tx.conn.prepare_cached(TAKE_HANDFUL)?;
+        for handful in &mut handfuls {
+            let seqs = handful.iter().map(|claim| claim.fence.seq);
+            let bound = [instance, claim_no, now, bytes].into_iter().chain(seqs);
+            check(statement.execute(params_from_iter(bound))?, HANDFUL)?;
+        }
+    }
+    let mut statement = tx.conn.prepare_cached(TAKE)?;
+    for claim in handfuls.remainder() {
+        let seq = claim.fence.seq;
+        let taken = statement.execute(params![instance, claim_no, now, bytes, seq])?;
+        check(taken, 1)?;
+    }
+    Ok(())
+}
+
+/// A row that was read as pending cannot have changed since.
+fn check(taken: usize, expected: usize) -> rusqlite::Result<()> {
+    if taken == expected {
+        return Ok(());
+    }
+    Err(rusqlite::Error::StatementChangedRows(taken))
+}

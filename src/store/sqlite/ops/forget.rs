@@ -1,0 +1,140 @@
+//! Forgetting lanes and queues that nothing is in, so that what has to be looked at for a claim does not grow with the queues
+//! that ever were.
+//!
+//! A lane goes in two steps, and never back. It is *retired* when it has been idle for a while: from then on it only names
+//! its ended tasks, and the next task of its queue, kind and class gets a new lane. It is *deleted* once its last ended task
+//! is. That no task is in a retired lane stays true once it is, so it may be found out in many short reads beforehand.
+//!
+//! A queue has a row as long as it has a lane, or is paused or limited.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::model::op::LaneId;
+use crate::model::query::Seen;
+use crate::model::task::TaskState;
+use crate::store::sqlite::ops::lanes::Counter;
+use crate::store::sqlite::ops::write_tx::Tx;
+use crate::store::sqlite::read::stats::{ENDED, ended_stride};
+use crate::time::Timestamp;
+
+/// How many lanes one look passes over: a few milliseconds.
+const STRIDE: i64 = 1_000;
+
+/// Whether a lane may be retired, for a query over `punctual_lane AS each`.
+macro_rules! is_idle {
+    () => {
+        "
+    EXISTS (
+        SELECT 1 FROM punctual_queue WHERE id = each.queue AND paused_at IS NULL AND max_running IS NULL)
+    AND NOT EXISTS (
+        SELECT 1 FROM punctual_task INDEXED BY punctual_task_due WHERE state = 0 AND lane = each.id)
+    AND NOT EXISTS (
+        SELECT 1 FROM punctual_task INDEXED BY punctual_task_running WHERE state = 10 AND lane = each.id)"
+    };
+}
+
+pub(crate) const IDLE_LANES: &str = concat!(
+    "SELECT id, ",
+    is_idle!(),
+    " FROM punctual_lane AS each INDEXED BY punctual_lane_retired
+    WHERE retired = 0 AND id > :after ORDER BY id LIMIT :limit"
+);
+
+/// The lanes in use after `after` that are idle, of the next [`STRIDE`].
+pub(crate) fn idle_lanes(conn: &Connection, after: LaneId) -> rusqlite::Result<Seen<LaneId>> {
+    let seen: Vec<(LaneId, bool)> = conn
+        .prepare_cached(IDLE_LANES)?
+        .query_map([after.0, STRIDE], |row| {
+            Ok((LaneId(row.get(0)?), row.get(1)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let is_cut = seen.len() as i64 == STRIDE;
+    let last = seen.last().map(|(lane, _)| *lane);
+    let idle = seen.into_iter().filter(|(_, is_idle)| *is_idle);
+    Ok(Seen {
+        lanes: idle.map(|(lane, _)| lane).collect(),
+        next: last.filter(|_| is_cut),
+    })
+}
+
+pub(crate) const RETIRE: &str = concat!(
+    "UPDATE punctual_lane AS each SET retired = :number WHERE id = :id AND retired = 0 AND ",
+    is_idle!()
+);
+
+/// Retires those of these lanes that are idle, and returns how many.
+pub(crate) fn retire(tx: &mut Tx<'_>, lanes: &[LaneId]) -> rusqlite::Result<usize> {
+    let number = Counter::Retirements.draw(tx.conn)?;
+    let mut statement = tx.conn.prepare_cached(RETIRE)?;
+    let mut retired = Vec::new();
+    for lane in lanes {
+        if statement.execute([number, lane.0])? == 1 {
+            retired.push(*lane);
+        }
+    }
+    let count = retired.len();
+    tx.done.learnt.retired(number, retired);
+    Ok(count)
+}
+
+pub(crate) const RETIRED_LANES: &str =
+    "SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired > 0";
+
+pub(crate) fn retired_lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneId>> {
+    conn.prepare_cached(RETIRED_LANES)?
+        .query_map([], |row| row.get(0).map(LaneId))?
+        .collect()
+}
+
+/// The lanes of the tasks in a final state that ended after `after`, of the next stride of them.
+pub(crate) fn ended_lanes(
+    conn: &Connection,
+    state: TaskState,
+    after: Option<Timestamp>,
+) -> rusqlite::Result<Seen<Timestamp>> {
+    let from = after.map_or(i64::MIN, Timestamp::micros);
+    let to = ended_stride(conn, state, from)?;
+    let lanes = conn
+        .prepare_cached(ENDED)?
+        .query_map(params![state.code(), from, to.unwrap_or(i64::MAX)], |row| {
+            row.get(0).map(LaneId)
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Seen {
+        lanes,
+        next: to.map(Timestamp::from_micros),
+    })
+}
+
+pub(crate) const FORGET: &str =
+    "DELETE FROM punctual_lane WHERE id = :id AND retired > 0 RETURNING queue, retired";
+
+pub(crate) const FORGET_QUEUE: &str = "
+    DELETE FROM punctual_queue WHERE id = :id AND paused_at IS NULL AND max_running IS NULL
+    AND NOT EXISTS (SELECT 1 FROM punctual_lane WHERE queue = :id)";
+
+/// Deletes retired lanes that no task is in, and returns how many.
+pub(crate) fn forget(tx: &Tx<'_>, lanes: &[LaneId]) -> rusqlite::Result<usize> {
+    let mut statement = tx.conn.prepare_cached(FORGET)?;
+    let (mut count, mut last) = (0, 0);
+    for lane in lanes {
+        let deleted: Option<(i64, i64)> = statement
+            .query_row([lane.0], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        if let Some((queue, retired)) = deleted {
+            forget_queue(tx.conn, queue)?;
+            last = last.max(retired);
+            count += 1;
+        }
+    }
+    if count > 0 {
+        // Another process that has not learnt of that retirement cannot read any more which lanes it was of.
+        Counter::Forgotten.raise_to(tx.conn, last)?;
+    }
+    Ok(count)
+}
+
+/// Deletes the row of a queue, unless it has a lane or something is set of it.
+pub(crate) fn forget_queue(conn: &Connection, id: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached(FORGET_QUEUE)?.execute([id]).map(|_| ())
+}

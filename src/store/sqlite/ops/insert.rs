@@ -1,0 +1,317 @@
+//! Storing new tasks.
+
+use rusqlite::{OptionalExtension, Statement, params};
+
+use crate::model::delivery::Delivery;
+use crate::model::event::EventKind;
+use crate::model::new_task::Scheduled;
+use crate::model::op::{ClaimRequest, Class, Insert, LaneClaim, LaneId};
+use crate::model::settle::{Claim, Fence, Payload};
+use crate::model::task::{Options, TaskState};
+use crate::store::sqlite::ops::row;
+use crate::store::sqlite::ops::transition;
+use crate::store::sqlite::ops::write_tx::{Tx, extra};
+
+/// A payload up to this is kept in the task's row: a larger one would be rewritten with every change of state.
+pub(crate) const MAX_INLINE_BYTES: usize = 1024;
+
+const INSERT: &str = "
+    INSERT INTO punctual_task (id, lane, priority, state, attempt, crashes, blamed, undecoded, max_attempts, claim_no, instance,
+        scheduled_at, created_at, started_at, expires_at, room, extras, checksum, partition, options, payload)
+    VALUES (:id, :lane, :priority, :state, :attempt, 0, 0, 0, :max_attempts, :claim_no, :instance,
+        :scheduled_at, :created_at, :started_at, :expires_at, :room, :extras, :checksum, :partition, :options, :payload)
+    ON CONFLICT (id) DO NOTHING";
+
+/// Pending tasks with nothing out of the ordinary: id, lane, priority, max_attempts, scheduled_at, created_at, checksum and
+/// payload are bound, in this order for each.
+macro_rules! insert_plain {
+    ($insert:literal, [$($comma:literal)*]) => {
+        concat!(
+            $insert,
+            " INTO punctual_task (id, lane, priority, state, attempt, crashes, blamed, undecoded, max_attempts, claim_no,
+                scheduled_at, created_at, room, extras, checksum, payload)
+            VALUES ",
+            $($comma, "(?, ?, ?, 0, 0, 0, 0, 0, ?, 0, ?, ?, x'0000000000000000000000000000000000000000000000', 0, ?, ?)",)*
+            " ON CONFLICT (id) DO NOTHING"
+        )
+    };
+}
+
+/// A tenth less work than [`INSERT`], most of it in binding.
+const INSERT_PLAIN: &str = insert_plain!("INSERT", [""]);
+
+/// [`HANDFUL`] of them: a fifth less work than one by one. OR FAIL: if it fails the transaction is rolled back, so it needs no
+/// journal of its own.
+const INSERT_HANDFUL: &str =
+    insert_plain!("INSERT OR FAIL", ["" ", " ", " ", " ", " ", " ", " ", "]);
+
+const HANDFUL: usize = 8;
+
+const STORED: &str = "SELECT seq, checksum FROM punctual_task WHERE id = :id";
+
+const INSERT_PAYLOAD: &str = "INSERT INTO punctual_payload (seq, payload) VALUES (:seq, :payload)";
+
+const INSERT_TAG: &str = "INSERT INTO punctual_tag (seq, tag) VALUES (:seq, :tag)";
+
+/// Over what must not change unseen: which task it is, who handles it, and with what.
+pub(crate) fn checksum(id: &[u8], kind: &str, payload: &[u8]) -> i64 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(id);
+    hasher.update(kind.as_bytes());
+    hasher.update(payload);
+    i64::from(hasher.finalize())
+}
+
+fn encode_options(options: &Options) -> Vec<u8> {
+    serde_json::to_vec(options).expect("options of a checked task can be encoded")
+}
+
+pub(crate) fn insert(tx: &mut Tx<'_>, tasks: &[&Insert]) -> rusqlite::Result<Vec<Scheduled>> {
+    let mut answers = Vec::with_capacity(tasks.len());
+    let mut rest = tasks;
+    while let Some(task) = rest.first() {
+        if let Some((handful, after)) = rest.split_first_chunk()
+            && handful.iter().all(|task| is_plain(task))
+        {
+            insert_handful(tx, handful, &mut answers)?;
+            rest = after;
+            continue;
+        }
+        rest = &rest[1..];
+        let lane = tx.lane_id(&task.queue, &task.kind, Class::new(task.delivery))?;
+        answers.push(match write(tx, lane, task, None)? {
+            Some(seq) => {
+                transition::waits(tx, lane, task.priority, task.scheduled_at);
+                if let Some(at) = task.expires_at {
+                    tx.expires(seq, at)?;
+                }
+                Scheduled::New(task.id)
+            }
+            None => stored_before(tx, task)?.1,
+        });
+    }
+    Ok(answers)
+}
+
+/// The row of the task that is stored with the id of `task`, and whether it is the same.
+fn stored_before(tx: &Tx<'_>, task: &Insert) -> rusqlite::Result<(Option<i64>, Scheduled)> {
+    let id = task.id.as_bytes();
+    let stored: Option<(i64, i64)> = tx
+        .conn
+        .prepare_cached(STORED)?
+        .query_row([&id[..]], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(match stored {
+        Some((seq, sum)) if sum == checksum(id, &task.kind, &task.payload) => {
+            (Some(seq), Scheduled::Existing(task.id))
+        }
+        Some((seq, _)) => (Some(seq), Scheduled::Different(task.id)),
+        None => (None, Scheduled::Existing(task.id)),
+    })
+}
+
+/// Stores a task that is due as claimed already, by one write of its row, if a worker waits for one and it is the best of
+/// its queue; `None`: it is not, and nothing was done.
+pub(crate) fn insert_claimed(
+    tx: &mut Tx<'_>,
+    task: &Insert,
+    standing: &ClaimRequest,
+) -> rusqlite::Result<Option<(Scheduled, Option<Claim>)>> {
+    if task.delivery == Delivery::AtMostOnce {
+        return Ok(None);
+    }
+    let id = tx.lane_id(&task.queue, &task.kind, Class::Plain)?;
+    let Some(lane) = tx.lane(id) else {
+        return Ok(None);
+    };
+    if !is_next(tx, task, id, standing) {
+        return Ok(None);
+    }
+    let claim_no = tx.draw(0);
+    let Some(seq) = write(tx, id, task, Some(claim_no))? else {
+        return Ok(Some((stored_before(tx, task)?.1, None)));
+    };
+    tx.event(id, task.id, EventKind::Claimed);
+    let claim = Claim {
+        fence: Fence {
+            seq,
+            instance: tx.instance,
+            claim_no,
+        },
+        id: task.id,
+        kind: lane.kind,
+        queue: lane.queue,
+        priority: task.priority,
+        scheduled_at: task.scheduled_at,
+        attempt: 1,
+        crashes: 0,
+        undecoded: 0,
+        max_attempts: task.max_attempts,
+        delivery: task.delivery,
+        options: task.options.clone(),
+        last_error: None,
+        payload: Payload::Whole(task.payload.clone()),
+    };
+    Ok(Some((Scheduled::New(task.id), Some(claim))))
+}
+
+/// Whether a claim would take this task next, were it stored: it may be taken, and nothing due in its queue is better.
+fn is_next(tx: &Tx<'_>, task: &Insert, lane: LaneId, standing: &ClaimRequest) -> bool {
+    let may_start = task.scheduled_at <= tx.now && task.expires_at.is_none_or(|at| at >= tx.now);
+    let takes = |claim: &LaneClaim| claim.lane == lane && claim.class == Class::Plain;
+    let queue = standing
+        .queues
+        .iter()
+        .find(|queue| queue.lanes.iter().any(takes));
+    let Some(queue) = queue.filter(|queue| may_start && queue.limit > 0 && standing.free > 0)
+    else {
+        return false;
+    };
+    let place = (task.priority, task.scheduled_at);
+    queue.lanes.iter().all(|claim| {
+        let Some(mut lane) = tx.lane(claim.lane) else {
+            return false;
+        };
+        tx.done.learnt.apply_to(&mut lane);
+        let better = (0..)
+            .zip(&lane.heads)
+            .filter_map(|(priority, head)| head.map(|at| (priority, at)))
+            // What is stored already comes first of two that are alike.
+            .any(|(priority, at)| at <= tx.now && (priority, at) <= place);
+        !lane.paused && lane.limit.is_none() && !better
+    })
+}
+
+/// Writes the rows of a task, as pending or as started under a claim's number; `None`: its id is stored already.
+fn write(
+    tx: &mut Tx<'_>,
+    lane: LaneId,
+    task: &Insert,
+    claim_no: Option<i64>,
+) -> rusqlite::Result<Option<i64>> {
+    let inline = task.payload.len() <= MAX_INLINE_BYTES;
+    let mut extras = 0;
+    if !inline {
+        extras |= extra::PAYLOAD;
+    }
+    if !task.tags.is_empty() {
+        extras |= extra::TAGS;
+    }
+    let added = if claim_no.is_none() && is_plain(task) {
+        let mut statement = tx.conn.prepare_cached(INSERT_PLAIN)?;
+        bind_plain(&mut statement, 0, lane, task)?;
+        statement.raw_execute()?
+    } else {
+        insert_row(tx, lane, task, claim_no, extras)?
+    };
+    if added == 0 {
+        return Ok(None);
+    }
+    let seq = tx.conn.last_insert_rowid();
+    if !inline {
+        tx.conn
+            .prepare_cached(INSERT_PAYLOAD)?
+            .execute(params![seq, task.payload])?;
+    }
+    for tag in &task.tags {
+        tx.conn
+            .prepare_cached(INSERT_TAG)?
+            .execute(params![seq, tag])?;
+    }
+    tx.event_at(lane, task.id, EventKind::Scheduled, task.created_at);
+    Ok(Some(seq))
+}
+
+/// Whether a task is its row and nothing else, and all that is rare is at its default.
+fn is_plain(task: &Insert) -> bool {
+    task.payload.len() <= MAX_INLINE_BYTES
+        && task.tags.is_empty()
+        && task.expires_at.is_none()
+        && task.partition.is_none()
+        && task.options.is_none()
+}
+
+/// Binds the values of a plain task, as the `index`-th row of a statement.
+fn bind_plain(
+    statement: &mut Statement<'_>,
+    index: usize,
+    lane: LaneId,
+    task: &Insert,
+) -> rusqlite::Result<()> {
+    let id = task.id.as_bytes();
+    let first = 8 * index + 1;
+    statement.raw_bind_parameter(first, id)?;
+    statement.raw_bind_parameter(first + 1, lane.0)?;
+    statement.raw_bind_parameter(first + 2, task.priority)?;
+    statement.raw_bind_parameter(first + 3, task.max_attempts)?;
+    statement.raw_bind_parameter(first + 4, task.scheduled_at.micros())?;
+    statement.raw_bind_parameter(first + 5, task.created_at.micros())?;
+    statement.raw_bind_parameter(first + 6, checksum(id, &task.kind, &task.payload))?;
+    statement.raw_bind_parameter(first + 7, &task.payload)
+}
+
+/// Stores plain tasks. What of a handful was stored before is looked up: that is rare.
+fn insert_handful(
+    tx: &mut Tx<'_>,
+    handful: &[&Insert; HANDFUL],
+    answers: &mut Vec<Scheduled>,
+) -> rusqlite::Result<()> {
+    let mut statement = tx.conn.prepare_cached(INSERT_HANDFUL)?;
+    let mut lanes = [LaneId(0); HANDFUL];
+    for (index, task) in handful.iter().enumerate() {
+        lanes[index] = tx.lane_id(&task.queue, &task.kind, Class::new(task.delivery))?;
+        bind_plain(&mut statement, index, lanes[index], task)?;
+    }
+    let added = statement.raw_execute()?;
+    // Each row's number is one more than that of the row before.
+    let before = tx.conn.last_insert_rowid() - added as i64;
+    for (index, (task, lane)) in handful.iter().zip(lanes).enumerate() {
+        let mut answer = Scheduled::New(task.id);
+        if added < HANDFUL {
+            let twin = handful[..index].iter().any(|other| other.id == task.id);
+            let (seq, stored) = stored_before(tx, task)?;
+            if added == 0 || twin || seq.is_none_or(|seq| seq <= before) {
+                answer = stored;
+            }
+        }
+        if answer.is_new() {
+            transition::waits(tx, lane, task.priority, task.scheduled_at);
+            tx.event_at(lane, task.id, EventKind::Scheduled, task.created_at);
+        }
+        answers.push(answer);
+    }
+    Ok(())
+}
+
+/// A task with anything that it may have.
+fn insert_row(
+    tx: &Tx<'_>,
+    lane: LaneId,
+    task: &Insert,
+    claim_no: Option<i64>,
+    extras: i64,
+) -> rusqlite::Result<usize> {
+    let id = task.id.as_bytes();
+    let state = claim_no.map_or(TaskState::Pending, |_| TaskState::Running);
+    let inline = extras & extra::PAYLOAD == 0;
+    tx.conn.prepare_cached(INSERT)?.execute(params![
+        id,
+        lane.0,
+        task.priority,
+        state.code(),
+        i64::from(claim_no.is_some()),
+        task.max_attempts,
+        claim_no.unwrap_or(0),
+        claim_no.map(|_| tx.instance),
+        task.scheduled_at.micros(),
+        task.created_at.micros(),
+        claim_no.map(|_| tx.now.micros()),
+        task.expires_at.map(|at| at.micros()),
+        row::room(claim_no.map_or(0, |number| row::claim_bytes(tx.instance, number))),
+        extras,
+        checksum(id, &task.kind, &task.payload),
+        task.partition,
+        task.options.as_deref().map(encode_options),
+        inline.then_some(&task.payload),
+    ])
+}

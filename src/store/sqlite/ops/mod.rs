@@ -1,0 +1,15 @@
+//! What a transaction can do, an operation a file, and what they share: the transaction itself, the lanes, the rows, and the
+//! one exit of a task.
+
+pub(crate) mod change;
+pub(crate) mod claim;
+pub(crate) mod forget;
+pub(crate) mod insert;
+pub(crate) mod lanes;
+pub(crate) mod matching;
+pub(crate) mod prune;
+pub(crate) mod rescue;
+pub(crate) mod row;
+pub(crate) mod settle;
+pub(crate) mod transition;
+pub(crate) mod write_tx;

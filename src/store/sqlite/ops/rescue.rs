@@ -1,0 +1,189 @@
+//! Taking back what a dead instance held, a slice at a time.
+
+use rusqlite::{Connection, params};
+
+use crate::model::attempt::AttemptEnd;
+use crate::model::delivery::Delivery;
+use crate::model::event::EventKind;
+use crate::model::op::{Class, LaneId, Rescued, Started};
+use crate::model::settle::{Fence, Orphan, Rescue, rescue as decide};
+use crate::model::task::{Options, TaskState};
+use crate::store::sqlite::ops::row;
+use crate::store::sqlite::ops::transition::{self, Held};
+use crate::store::sqlite::ops::write_tx::Tx;
+
+pub(crate) const ORPHANS: &str = "
+    SELECT seq, claim_no, id, lane, priority, attempt, crashes, blamed, undecoded, started_at, scheduled_at, expires_at,
+        cancel_requested_at IS NOT NULL, options
+    FROM punctual_task INDEXED BY punctual_task_running
+    WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = 0)
+        AND instance = :instance LIMIT :limit";
+
+pub(crate) const COUNT_HELD: &str = "
+    SELECT count(*) FROM (
+        SELECT 1 FROM punctual_task INDEXED BY punctual_task_running
+        WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = 0)
+            AND instance = :instance LIMIT 2)";
+
+/// How many claims an instance holds, up to two.
+pub(crate) fn count_held(conn: &Connection, instance: i64) -> rusqlite::Result<u32> {
+    conn.prepare_cached(COUNT_HELD)?
+        .query_row([instance], |row| row.get(0))
+}
+
+/// An instance has heard of them, or is no more.
+pub(crate) const FORGET_CANCELS: &str = "DELETE FROM punctual_cancel WHERE instance = :instance";
+
+const END_INSTANCE: &str = "UPDATE punctual_instance SET ended_at = :now WHERE id = :id";
+
+/// A slice of so many is cut short if somebody waits.
+const ENOUGH: usize = 192;
+
+/// A task of a dead instance.
+struct Left {
+    held: Held,
+    cancel_requested: bool,
+    max_crashes: Option<u32>,
+}
+
+impl Left {
+    fn orphan(&self, tx: &Tx<'_>, started: bool, is_suspect: bool) -> Orphan {
+        Orphan {
+            blamed: self.held.blamed,
+            max_crashes: self.max_crashes,
+            delivery: delivery(tx, self.held.lane),
+            cancel_requested: self.cancel_requested,
+            started,
+            is_suspect,
+        }
+    }
+}
+
+pub(crate) fn rescue(
+    tx: &mut Tx<'_>,
+    instance: i64,
+    evidence: &Started,
+    limit: usize,
+) -> rusqlite::Result<Rescued> {
+    let left = orphans(tx, instance, limit)?;
+    let mut rescued = Rescued {
+        more: left.len() == limit,
+        ..Rescued::default()
+    };
+    for (done, each) in left.into_iter().enumerate() {
+        if done >= ENOUGH && tx.is_waited_for() {
+            // The next slice goes on after whoever waits.
+            rescued.more = true;
+            break;
+        }
+        let fence = each.held.fence;
+        let started = evidence.includes(fence.seq, fence.claim_no);
+        let orphan = each.orphan(tx, started, evidence.blames());
+        if started {
+            rescued.crashed += 1;
+        } else {
+            rescued.given_back += 1;
+        }
+        take_back(tx, each.held, started, decide(orphan))?;
+    }
+    if !rescued.more {
+        tx.conn
+            .prepare_cached(END_INSTANCE)?
+            .execute(params![tx.now.micros(), instance])?;
+        tx.conn
+            .prepare_cached(FORGET_CANCELS)?
+            .execute([instance])?;
+    }
+    Ok(rescued)
+}
+
+fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Left>> {
+    tx.conn
+        .prepare_cached(ORPHANS)?
+        .query_map(params![instance, limit as i64], |row| {
+            let options: Option<Vec<u8>> = row.get(13)?;
+            // Options that cannot be decoded are found at the next claim.
+            let options: Options = options
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+                .unwrap_or_default();
+            Ok(Left {
+                held: Held {
+                    fence: Fence {
+                        seq: row.get(0)?,
+                        instance,
+                        claim_no: row.get(1)?,
+                    },
+                    id: row::id(row, 2)?,
+                    lane: LaneId(row.get(3)?),
+                    priority: row::priority(row, 4)?,
+                    attempt: row.get(5)?,
+                    crashes: row::count(row, 6)?,
+                    blamed: row::count(row, 7)?,
+                    undecoded: row::count(row, 8)?,
+                    started_at: row.get(9)?,
+                    scheduled_at: row.get(10)?,
+                    expires_at: row.get(11)?,
+                },
+                cancel_requested: row.get(12)?,
+                max_crashes: options.max_crashes,
+            })
+        })?
+        .collect()
+}
+
+/// Gives back what this instance holds but for `held`. It was never started: whoever claimed it does not know of it.
+pub(crate) fn disown(tx: &mut Tx<'_>, held: &[i64]) -> rusqlite::Result<usize> {
+    let mut given_back = 0;
+    for each in orphans(tx, tx.instance, usize::MAX >> 1)? {
+        if !held.contains(&each.held.fence.seq) {
+            let verdict = decide(each.orphan(tx, false, false));
+            take_back(tx, each.held, false, verdict)?;
+            given_back += 1;
+        }
+    }
+    Ok(given_back)
+}
+
+/// How often the tasks of a lane may be started; once, if it is not known.
+fn delivery(tx: &Tx<'_>, lane: LaneId) -> Delivery {
+    tx.lane(lane)
+        .map_or(Delivery::AtMostOnce, |lane| lane.class.delivery())
+}
+
+fn take_back(
+    tx: &mut Tx<'_>,
+    mut held: Held,
+    started: bool,
+    verdict: Rescue,
+) -> rusqlite::Result<()> {
+    let error = match verdict {
+        Rescue::Interrupted => "interrupted",
+        _ => "crashed",
+    };
+    let line = started.then(|| held.line(AttemptEnd::Crashed, Some(error)));
+    if started {
+        held.crashes = held.crashes.saturating_add(1);
+        held.drop_start_deadline(tx)?;
+    } else {
+        held.unclaim();
+    }
+    if matches!(verdict, Rescue::Suspect | Rescue::Crashed) {
+        held.blamed = held.blamed.saturating_add(1);
+    }
+    if verdict == Rescue::Suspect
+        && let Some(lane) = tx.lane(held.lane)
+    {
+        held.lane = tx.lane_id(&lane.queue, &lane.kind, Class::Suspect)?;
+    }
+    let at = tx.now;
+    match verdict {
+        Rescue::GiveBack => transition::release(tx, &held, line, EventKind::GivenBack, at),
+        Rescue::Suspect | Rescue::Innocent => {
+            transition::release(tx, &held, line, EventKind::Rescued, at)
+        }
+        Rescue::Crashed | Rescue::Interrupted => {
+            transition::end(tx, &held, TaskState::Failed, line, at)
+        }
+        Rescue::Cancelled => transition::end(tx, &held, TaskState::Cancelled, line, at),
+    }
+}

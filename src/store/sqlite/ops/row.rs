@@ -1,0 +1,101 @@
+//! Rows: columns that may be damaged, and the length that a row keeps.
+//!
+//! One flipped bit can take a column out of its range. Such are read as the nearest value that is in it: a damaged row is its
+//! task's failure, and must not fail the transaction that comes upon it.
+
+use rusqlite::Row;
+
+use crate::id::TaskId;
+use crate::model::limits::MAX_PRIORITY;
+use crate::model::op::Class;
+
+/// An id, cut or padded to its length: the checksum then says that the task is damaged.
+pub(crate) fn id(row: &Row<'_>, index: usize) -> rusqlite::Result<TaskId> {
+    let stored = row.get_ref(index)?.as_blob()?;
+    let mut bytes = [0; 16];
+    let length = stored.len().min(bytes.len());
+    bytes[..length].copy_from_slice(&stored[..length]);
+    Ok(TaskId::from_bytes(bytes))
+}
+
+/// A number of attempts or crashes.
+pub(crate) fn count(row: &Row<'_>, index: usize) -> rusqlite::Result<u32> {
+    let stored: i64 = row.get(index)?;
+    Ok(u32::try_from(stored.max(0)).unwrap_or(u32::MAX))
+}
+
+/// A priority.
+pub(crate) fn priority(row: &Row<'_>, index: usize) -> rusqlite::Result<u8> {
+    let stored: i64 = row.get(index)?;
+    Ok(u8::try_from(stored.max(0)).map_or(MAX_PRIORITY, |stored| stored.min(MAX_PRIORITY)))
+}
+
+/// What is special about a lane. What is none of them is taken for the one that must not be started twice.
+pub(crate) fn class(row: &Row<'_>, index: usize) -> rusqlite::Result<Class> {
+    Ok(Class::from_code(row.get(index)?).unwrap_or(Class::Once))
+}
+
+/// How many tasks of a queue run at once.
+pub(crate) fn limit(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<u32>> {
+    let stored: Option<i64> = row.get(index)?;
+    Ok(stored.map(|limit| u32::try_from(limit.max(1)).unwrap_or(u32::MAX)))
+}
+
+/// How many bytes of room a new row has for what its claim and its completion add.
+const ROOM: usize = 23;
+
+/// What SQLite takes for a number, beside a byte in the head of its row (<https://sqlite.org/fileformat2.html#record_format>).
+fn number_bytes(number: i64) -> usize {
+    let fits = |bits: u32| (-(1_i64 << (bits - 1))..1 << (bits - 1)).contains(&number);
+    match number {
+        0 | 1 => 0,
+        _ if fits(8) => 1,
+        _ if fits(16) => 2,
+        _ if fits(24) => 3,
+        _ if fits(32) => 4,
+        _ if fits(48) => 6,
+        _ => 8,
+    }
+}
+
+/// What a claim adds to a row that was never claimed: its state, its number, the instance and an instant.
+pub(crate) fn claim_bytes(instance: i64, claim_no: i64) -> usize {
+    1 + number_bytes(claim_no) + number_bytes(instance) + TIME_BYTES
+}
+
+/// What a completion adds to it: an instant, and the first of its extras.
+pub(crate) fn completion_bytes(has_result: bool) -> usize {
+    TIME_BYTES + usize::from(has_result)
+}
+
+const TIME_BYTES: usize = 8;
+
+/// The room of a new row, less what it has taken already.
+pub(crate) fn room(taken: usize) -> &'static [u8] {
+    &[0; ROOM][taken.min(ROOM)..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_take_what_the_file_format_says() {
+        let table = [
+            (0, 0),
+            (1, 0),
+            (-1, 1),
+            (127, 1),
+            (128, 2),
+            (-32_768, 2),
+            (32_768, 3),
+            (8_388_608, 4),
+            (1 << 31, 6),
+            (1 << 47, 8),
+            (i64::MIN, 8),
+        ];
+        for (number, bytes) in table {
+            assert_eq!(number_bytes(number), bytes, "{number}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Recording how attempts ended. Every statement is fenced: a runner whose claim was taken over changes nothing, and
+//! learns it from the row count.
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::model::attempt::AttemptEnd;
+use crate::model::event::EventKind;
+use crate::model::op::{LaneId, Settled};
+use crate::model::settle::{Change, Fence, Settlement};
+use crate::model::task::TaskState;
+use crate::store::sqlite::ops::row;
+use crate::store::sqlite::ops::transition::{self, COMPLETE, Held};
+use crate::store::sqlite::ops::write_tx::{AttemptRow, Tx};
+
+pub(crate) const HELD: &str = "
+    SELECT lane, priority, attempt, crashes, blamed, undecoded, started_at, scheduled_at, expires_at,
+        cancel_requested_at IS NOT NULL
+    FROM punctual_task
+    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
+
+pub(crate) fn settle(
+    tx: &mut Tx<'_>,
+    settlements: &[Settlement],
+) -> rusqlite::Result<Vec<Settled>> {
+    let mut completes = tx.conn.prepare_cached(COMPLETE)?;
+    let mut answers = Vec::with_capacity(settlements.len());
+    let mut rest = settlements;
+    while let Some(settlement) = rest.first() {
+        if let Some((handful, after)) = rest.split_first_chunk()
+            && !tx.wants_events
+            && handful.iter().all(|each| is_plain(each, tx.instance))
+        {
+            transition::complete_handful(tx, handful, &mut answers)?;
+            rest = after;
+            continue;
+        }
+        answers.push(match settlement.change(false) {
+            Change::Completed(result) => {
+                transition::complete(tx, &mut completes, settlement, result.as_deref())?
+            }
+            _ => end_or_release(tx, settlement)?,
+        });
+        rest = &rest[1..];
+    }
+    // A stale claim is as good as settled: its place in the ledger is free either way.
+    let fences = settlements.iter().map(|settlement| settlement.fence);
+    tx.done.settled.extend(fences);
+    Ok(answers)
+}
+
+/// Whether an attempt of this instance leaves nothing but the completion of its task.
+fn is_plain(settlement: &Settlement, instance: i64) -> bool {
+    settlement.record.is_none()
+        && settlement.fence.instance == instance
+        && *settlement.change(false) == Change::Completed(None)
+}
+
+/// What the fence finds: the task that the attempt holds, and whether a caller wants it cancelled.
+fn held(tx: &Tx<'_>, settlement: &Settlement) -> rusqlite::Result<Option<(Held, bool)>> {
+    let fence = settlement.fence;
+    tx.conn
+        .prepare_cached(HELD)?
+        .query_row(params![fence.seq, fence.instance, fence.claim_no], |row| {
+            let held = Held {
+                fence,
+                id: settlement.id,
+                lane: LaneId(row.get(0)?),
+                priority: row::priority(row, 1)?,
+                attempt: row.get(2)?,
+                crashes: row::count(row, 3)?,
+                blamed: row::count(row, 4)?,
+                undecoded: row::count(row, 5)?,
+                started_at: row.get(6)?,
+                scheduled_at: row.get(7)?,
+                expires_at: row.get(8)?,
+            };
+            Ok((held, row.get(9)?))
+        })
+        .optional()
+}
+
+fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
+    let Some((mut held, cancel_requested)) = held(tx, settlement)? else {
+        return Ok(Settled::Stale);
+    };
+    let record = settlement.record.as_ref();
+    let mut line = record.map(|record| held.line(record.end, record.error.as_deref()));
+    if settlement.is_unstarted {
+        held.unclaim();
+        line = line.map(|line| AttemptRow {
+            attempt: 0,
+            started_at: None,
+            ..line
+        });
+    }
+    let at = settlement.finished_at;
+    let event = match settlement.change(cancel_requested) {
+        Change::Pending { at, attempt } => {
+            held.scheduled_at = at.micros();
+            held.attempt = i64::from(*attempt);
+            held.undecoded = 0;
+            held.drop_start_deadline(tx)?;
+            match record.map(|record| record.end) {
+                Some(AttemptEnd::Snoozed) => EventKind::Snoozed,
+                Some(AttemptEnd::Interrupted) => EventKind::GivenBack,
+                _ => EventKind::Retrying,
+            }
+        }
+        Change::Undecoded { at } => {
+            held.scheduled_at = at.micros();
+            held.undecoded = held.undecoded.saturating_add(1);
+            EventKind::Retrying
+        }
+        Change::GivenBack => EventKind::GivenBack,
+        Change::Failed => {
+            transition::end(tx, &held, TaskState::Failed, line, at)?;
+            return Ok(Settled::Applied);
+        }
+        Change::Cancelled => {
+            transition::end(tx, &held, TaskState::Cancelled, line, at)?;
+            return Ok(Settled::Applied);
+        }
+        Change::Completed(_) => unreachable!("a completion has its own statement"),
+    };
+    transition::release(tx, &held, line, event, at)?;
+    Ok(Settled::Applied)
+}
+
+pub(crate) const PROGRESS: &str = "
+    UPDATE punctual_task SET extras = extras | 16
+    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10
+    RETURNING id, lane";
+
+const KEEP_PROGRESS: &str =
+    "INSERT OR REPLACE INTO punctual_progress (seq, value) VALUES (:seq, :value)";
+
+pub(crate) fn progress(tx: &mut Tx<'_>, fence: Fence, value: &[u8]) -> rusqlite::Result<Settled> {
+    let found: Option<([u8; 16], i64)> = tx
+        .conn
+        .prepare_cached(PROGRESS)?
+        .query_row(params![fence.seq, fence.instance, fence.claim_no], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let Some((id, lane)) = found else {
+        return Ok(Settled::Stale);
+    };
+    tx.conn
+        .prepare_cached(KEEP_PROGRESS)?
+        .execute(params![fence.seq, value])?;
+    let id = crate::id::TaskId::from_bytes(id);
+    tx.event(LaneId(lane), id, EventKind::Progressed);
+    Ok(Settled::Applied)
+}

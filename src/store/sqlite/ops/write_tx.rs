@@ -1,0 +1,198 @@
+//! One transaction while it runs: what its operations share, and what it will have done if it commits.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rusqlite::{Connection, params};
+
+use crate::id::TaskId;
+use crate::model::attempt::AttemptEnd;
+use crate::model::event::{Event, EventKind};
+use crate::model::op::{Class, Lane, LaneId};
+use crate::model::settle::{Claim, Fence};
+use crate::store::hub::News;
+use crate::store::sqlite::ops::lanes::{Lanes, Learnt, lane_id, read_lane};
+use crate::store::standing::Taken;
+use crate::time::Timestamp;
+use crate::wake::lock;
+
+/// The bits of `punctual_task.extras`: what a task has in other tables.
+pub(crate) mod extra {
+    pub(crate) const PAYLOAD: i64 = 1;
+    pub(crate) const TAGS: i64 = 2;
+    pub(crate) const RESULT: i64 = 4;
+    pub(crate) const ATTEMPTS: i64 = 8;
+    pub(crate) const PROGRESS: i64 = 16;
+}
+
+/// What an operation runs in.
+pub(crate) struct Tx<'a> {
+    pub(crate) conn: &'a Connection,
+    pub(crate) now: Timestamp,
+    /// This instance; 0 for a client that runs nothing.
+    pub(crate) instance: i64,
+    pub(crate) lanes: &'a Mutex<Lanes>,
+    pub(crate) wants_events: bool,
+    /// The number of this instance's last claim.
+    pub(crate) drawn: &'a mut i64,
+    /// How many requests wait for this transaction to end.
+    pub(crate) waiting: &'a AtomicUsize,
+    pub(crate) done: &'a mut Done,
+}
+
+/// What a transaction did, to be told once it has committed.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) news: News,
+    pub(crate) learnt: Learnt,
+    /// Claims of this instance that are settled: their places in the ledger are free.
+    pub(crate) settled: Vec<Fence>,
+    /// The earliest start deadline that maintenance may not know of.
+    pub(crate) expires: Option<Timestamp>,
+    /// How often others' cancellations had been heard of: those are deleted.
+    pub(crate) heard: u64,
+    /// The standing claim, and what it claimed.
+    pub(crate) standing: Option<(Taken, Vec<Claim>)>,
+}
+
+impl Done {
+    /// The transaction has certainly not committed.
+    pub(crate) fn undo_standing(&mut self) {
+        if let Some((standing, _)) = self.standing.take() {
+            standing.end(Vec::new());
+        }
+    }
+}
+
+const ADD_ATTEMPT: &str = "
+    INSERT OR REPLACE INTO punctual_attempt
+        (seq, claim_no, attempt, instance, started_at, ended_at, ending, error)
+    VALUES (:seq, :claim_no, :attempt, :instance, :started_at, :ended_at, :ending, :error)";
+
+const EXPIRES: &str =
+    "INSERT OR IGNORE INTO punctual_expiry (expires_at, seq) VALUES (:expires_at, :seq)";
+
+const TRIM_ATTEMPTS: &str = "
+    DELETE FROM punctual_attempt WHERE seq = :seq AND claim_no <= (
+        SELECT claim_no FROM punctual_attempt WHERE seq = :seq ORDER BY claim_no DESC LIMIT 1 OFFSET :kept)";
+
+/// A line of a task's history.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AttemptRow<'a> {
+    pub(crate) seq: i64,
+    pub(crate) claim_no: i64,
+    pub(crate) attempt: i64,
+    pub(crate) instance: Option<i64>,
+    pub(crate) started_at: Option<i64>,
+    pub(crate) ending: AttemptEnd,
+    pub(crate) error: Option<&'a str>,
+}
+
+impl Tx<'_> {
+    /// Whether somebody waits for this transaction to end.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// The number of a claim of a row that had `last` before: one that neither the task nor this instance has had. A row's
+    /// number can come again once its task is deleted, and must not let an old fence or ledger in.
+    pub(crate) fn draw(&mut self, last: i64) -> i64 {
+        *self.drawn = last.min(1 << 62).max(*self.drawn) + 1;
+        *self.drawn
+    }
+
+    pub(crate) fn lane_id(
+        &mut self,
+        queue: &str,
+        kind: &str,
+        class: Class,
+    ) -> rusqlite::Result<LaneId> {
+        let lanes = lock(self.lanes);
+        lane_id(self.conn, &lanes, &mut self.done.learnt, queue, kind, class)
+    }
+
+    /// The version of the lanes as they will be if this transaction commits.
+    pub(crate) fn lanes_version(&self) -> u64 {
+        lock(self.lanes).version() + self.done.learnt.lane_changes()
+    }
+
+    /// The lanes of a queue.
+    pub(crate) fn lanes_of(&self, queue: &str) -> Vec<LaneId> {
+        let of = |lane: &&Lane| *lane.queue == *queue;
+        let lanes = lock(self.lanes);
+        let known = lanes.list().iter().filter(of);
+        let all = known.chain(self.done.learnt.all_created().filter(of));
+        all.map(|lane| lane.id).collect()
+    }
+
+    /// The lane of that number, if it is in use; `None` if it is retired, or the file does not have it.
+    pub(crate) fn lane(&self, id: LaneId) -> Option<Lane> {
+        if self.done.learnt.is_retired(id) {
+            return None;
+        }
+        lock(self.lanes)
+            .get(id)
+            .or_else(|| self.done.learnt.created(id))
+            .cloned()
+    }
+
+    /// The lane of that number, retired or not: that of an ended task. `None` if the file does not have it.
+    pub(crate) fn any_lane(&self, id: LaneId) -> rusqlite::Result<Option<Lane>> {
+        match self.lane(id) {
+            Some(lane) => Ok(Some(lane)),
+            None => read_lane(self.conn, id),
+        }
+    }
+
+    /// A task that has not been started may not be started after `at`.
+    pub(crate) fn expires(&mut self, seq: i64, at: Timestamp) -> rusqlite::Result<()> {
+        self.conn
+            .prepare_cached(EXPIRES)?
+            .execute([at.micros(), seq])?;
+        let expires = &mut self.done.expires;
+        *expires = Some(expires.map_or(at, |known| known.min(at)));
+        Ok(())
+    }
+
+    /// Tells subscribers, if there are any, what happened to a task of `lane`.
+    pub(crate) fn event(&mut self, lane: LaneId, task: TaskId, kind: EventKind) {
+        self.event_at(lane, task, kind, self.now);
+    }
+
+    /// Likewise, of an instant that is not the transaction's.
+    pub(crate) fn event_at(&mut self, lane: LaneId, task: TaskId, kind: EventKind, at: Timestamp) {
+        // An event whose names cannot be read is left out: what it tells is in the file all the same.
+        if self.wants_events
+            && let Ok(Some(lane)) = self.any_lane(lane)
+        {
+            self.done.news.events.push(Event {
+                task,
+                task_kind: lane.kind,
+                queue: lane.queue,
+                kind,
+                at,
+            });
+        }
+    }
+
+    /// Adds a line to a task's history and drops those over the bound. The caller sets the task's `ATTEMPTS` bit.
+    pub(crate) fn add_attempt(&self, row: AttemptRow<'_>, at: Timestamp) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(ADD_ATTEMPT)?.execute(params![
+            row.seq,
+            row.claim_no,
+            row.attempt,
+            row.instance,
+            row.started_at,
+            at.micros(),
+            row.ending.code(),
+            row.error,
+        ])?;
+        let kept = crate::model::limits::MAX_HISTORY as i64;
+        if row.claim_no > kept {
+            self.conn
+                .prepare_cached(TRIM_ATTEMPTS)?
+                .execute(params![row.seq, kept])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,313 @@
+//! Notice of other connections' commits, while they happen.
+//!
+//! The kernel tells that somebody writes to the log. That is before the commit can be seen, by as long as its sync takes, so
+//! the file is looked at again and again for a while, less and less often. While this process writes itself nothing is
+//! watched, and the file looked at now and then: notice of all its own writes would cost it more.
+//!
+//! Invariant: before a pause that is longer than that the log is watched, and then looked at once more.
+
+mod inotify;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::panics::survive;
+use crate::store::sqlite::error;
+use crate::store::sqlite::file::paths::log_of;
+use crate::store::sqlite::watch::inotify::{Bell, Notice};
+use crate::store::sqlite::write::turn::Turn;
+use crate::tell::tell;
+use crate::thread::Thread;
+use crate::time::{Deadline, Stopwatch};
+use crate::wake::Wake;
+
+/// How long a commit may take that somebody has begun to write: what takes longer is found by the next look of the
+/// dispatcher, once a second.
+const FOLLOWED: Duration = Duration::from_secs(1);
+/// The first pause between two looks; later ones are an eighth of the time that has passed.
+const FIRST_PAUSE: Duration = Duration::from_micros(250);
+/// Pauses from this on are cut short by the kernel's notice of another write.
+const WATCHED_PAUSE: Duration = Duration::from_millis(1);
+/// The longest pause while this process writes, or where the kernel tells nothing and others do.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+/// The pause after a commit was found: another is likely.
+const AFTER_FIND: Duration = Duration::from_millis(2);
+/// The longest pause where the kernel tells nothing.
+const IDLE_PAUSE: Duration = Duration::from_millis(50);
+/// How long the end of the thread is waited for.
+const JOIN_WAIT: Duration = Duration::from_secs(1);
+
+/// What a look at the file has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Another connection has committed: what that was took so long to learn.
+    Found {
+        took: Duration,
+    },
+    /// Only this one has.
+    Own,
+    Nothing,
+    /// It could not be looked at.
+    Failed,
+}
+
+/// When to look next.
+#[derive(Debug, Default)]
+struct Pace {
+    /// How long nothing was found.
+    waited: Duration,
+}
+
+impl Pace {
+    /// The pause before the next look; `None` once there is nothing to be expected any more.
+    fn next(&mut self, look: Look) -> Option<Duration> {
+        match look {
+            Look::Failed => return Some(FOLLOWED),
+            Look::Found { .. } => self.waited = Duration::ZERO,
+            Look::Own => self.waited = self.waited.min(8 * BUSY_PAUSE),
+            Look::Nothing => {}
+        }
+        if self.waited >= FOLLOWED {
+            return None;
+        }
+        let pause = match look {
+            // What it costs to learn what was committed grows with the number of queues and kinds.
+            Look::Found { took } => AFTER_FIND.max(8 * took),
+            _ => (self.waited / 8).max(FIRST_PAUSE),
+        };
+        self.waited += pause;
+        Some(pause)
+    }
+}
+
+/// The thread that looks.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    stop: Arc<Stop>,
+    thread: Option<Thread>,
+}
+
+#[derive(Debug)]
+struct Stop {
+    is_over: AtomicBool,
+    /// The kernel does not tell.
+    is_polling: AtomicBool,
+    /// Ends a pause.
+    wake: Wake,
+    /// Ends a wait for the kernel.
+    bell: Option<Bell>,
+}
+
+impl Watch {
+    /// Tells the runner of other connections' commits to a file from now on.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` if the system has no thread to give.
+    pub(crate) fn start(turn: &Arc<Turn>, file: &Path) -> Result<Self> {
+        let notice = match Notice::new(&log_of(file)) {
+            Ok(notice) => Some(notice),
+            Err(error) => {
+                tell!(warn, %error, "the kernel does not tell of writes to the log: it is looked at often instead");
+                None
+            }
+        };
+        let stop = Arc::new(Stop {
+            is_over: AtomicBool::new(false),
+            is_polling: AtomicBool::new(notice.is_none()),
+            wake: Wake::new(),
+            bell: notice.as_ref().map(Notice::bell),
+        });
+        let mut watcher = Watcher {
+            turn: Arc::downgrade(turn),
+            stop: Arc::clone(&stop),
+            commits: 0,
+        };
+        let thread = Thread::spawn("punctual-watch", move || match notice {
+            Some(notice) => watcher.follow(notice),
+            None => watcher.poll(),
+        })?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Watch {
+    pub(crate) fn is_polling(&self) -> bool {
+        self.stop.is_polling.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.is_over.store(true, Ordering::SeqCst);
+        self.stop.wake.notify();
+        if let Some(bell) = &self.stop.bell {
+            bell.ring();
+        }
+        if let Some(thread) = self.thread.take() {
+            thread.join(Deadline::after(JOIN_WAIT));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Watcher {
+    turn: Weak<Turn>,
+    stop: Arc<Stop>,
+    /// How many commits of this process had been seen.
+    commits: u64,
+}
+
+impl Watcher {
+    /// Sleeps until the kernel tells of a write, then looks until the commit shows.
+    fn follow(&mut self, mut notice: Notice) {
+        let mut pace = Pace::default();
+        while !self.is_over() {
+            let look = self.look();
+            let pause = pace.next(look);
+            let is_quiet =
+                look == Look::Nothing && pause.is_none_or(|pause| pause >= WATCHED_PAUSE);
+            if !is_quiet {
+                notice.disarm();
+                self.pause(pause.unwrap_or(FOLLOWED));
+            } else if notice.is_armed() {
+                if notice.wait(pause) {
+                    pace = Pace::default();
+                }
+            } else {
+                // It may be that the log is gone for a moment, or that the user's watches are used up.
+                let is_armed = notice.arm();
+                self.stop.is_polling.store(!is_armed, Ordering::Relaxed);
+                if !is_armed {
+                    self.pause(IDLE_PAUSE);
+                }
+            }
+            // Once it is armed, the next look is for what was committed before it was.
+        }
+    }
+
+    /// Looks often while others write, and less often otherwise.
+    fn poll(&mut self) {
+        let mut pause = IDLE_PAUSE;
+        while !self.is_over() {
+            self.pause(pause);
+            pause = match self.look() {
+                Look::Found { took } => BUSY_PAUSE.max(8 * took),
+                Look::Failed => FOLLOWED,
+                _ => (2 * pause).min(IDLE_PAUSE),
+            };
+        }
+    }
+
+    fn look(&mut self) -> Look {
+        let Some(turn) = self.turn.upgrade() else {
+            return Look::Nothing;
+        };
+        let watch = Stopwatch::start();
+        let look = || turn.with_idle_writer(|writer| (writer.refresh(), writer.commits()));
+        let Some(looked) = survive(look) else {
+            tell!(
+                error,
+                "the look for other processes' commits panicked; it goes on"
+            );
+            return Look::Failed;
+        };
+        // Whoever leads looks first of all.
+        let Some((found, commits)) = looked else {
+            return Look::Own;
+        };
+        let is_own = std::mem::replace(&mut self.commits, commits) != commits;
+        match found {
+            Ok(true) => Look::Found {
+                took: watch.elapsed(),
+            },
+            Ok(false) if is_own => Look::Own,
+            Ok(false) => Look::Nothing,
+            Err(error) => {
+                tell!(warn, %error, "cannot look for other processes' commits");
+                if error::stops(error.kind()) {
+                    // There is nothing to be noticed in such a file any more.
+                    self.stop.is_over.store(true, Ordering::SeqCst);
+                }
+                Look::Failed
+            }
+        }
+    }
+
+    fn pause(&self, span: Duration) {
+        self.stop.wake.wait(span);
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.is_over.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When looks are made until none is any more, in microseconds, and what they find.
+    fn looks(find: impl Fn(Duration) -> Look) -> Vec<(Duration, Look)> {
+        let (mut pace, mut at, mut all) = (Pace::default(), Duration::ZERO, Vec::new());
+        loop {
+            let look = find(at);
+            all.push((at, look));
+            match pace.next(look) {
+                Some(pause) if all.len() < 10_000 => at += pause,
+                _ => return all,
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_is_found_soon_after_it_shows_however_long_its_sync_takes() {
+        let all = looks(|_| Look::Nothing);
+        assert!(all.len() < 100, "{} looks for nothing", all.len());
+        for micros in (0..999_000).step_by(100) {
+            let shown = Duration::from_micros(micros);
+            let found = all.iter().find(|(at, _)| *at >= shown).unwrap().0;
+            let late = found - shown;
+            assert!(late <= FIRST_PAUSE.max(shown / 7), "{shown:?}: {late:?}");
+        }
+    }
+
+    #[test]
+    fn while_this_process_writes_looks_are_far_apart_and_go_on() {
+        let end = Duration::from_secs(10);
+        let look = |at: Duration| match at < end {
+            true => Look::Own,
+            false => Look::Nothing,
+        };
+        let all = looks(look);
+        let during = all.iter().filter(|(at, _)| *at < end).count();
+        assert!((4_900..5_300).contains(&during), "{during} looks in 10 s");
+        let gaps = all.windows(2).map(|pair| pair[1].0 - pair[0].0);
+        let busy = gaps.take(during).max().unwrap();
+        assert!(busy <= BUSY_PAUSE, "{busy:?}");
+    }
+
+    #[test]
+    fn one_commit_that_was_found_makes_the_next_be_looked_for() {
+        let found = Duration::from_millis(2);
+        let mut pace = Pace::default();
+        assert_eq!(pace.next(Look::Nothing), Some(FIRST_PAUSE));
+        let look = |micros| Look::Found {
+            took: Duration::from_micros(micros),
+        };
+        assert_eq!(pace.next(look(9)), Some(found));
+        assert_eq!(pace.next(look(9)), Some(found));
+        assert_eq!(pace.next(Look::Nothing), Some(FIRST_PAUSE));
+        assert_eq!(
+            pace.next(look(2_000)),
+            Some(8 * found),
+            "never all the time"
+        );
+    }
+}

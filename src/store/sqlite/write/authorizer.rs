@@ -1,0 +1,287 @@
+//! What the caller's own SQL may do inside a transaction on the write connection, and for how long.
+//!
+//! The hooks are installed once, with the connection: to install an authorizer expires all prepared statements. They let
+//! everything pass but while the caller's code runs. Between two calls of its own to the crate it may neither end the
+//! transaction nor write to our tables, and what runs too long is interrupted.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::hooks::{Action, AuthAction, AuthContext, Authorization};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::TaskId;
+use crate::model::health::SlowTransaction;
+use crate::process::Owner;
+use crate::store::sqlite::error;
+use crate::store::sqlite::file::schema;
+use crate::tell::tell;
+use crate::time::Stopwatch;
+use crate::wake::lock;
+
+/// How many steps of SQLite's machine there are between two looks at the time.
+const LOOK_AFTER: c_int = 1_000;
+
+/// Pragmas that only tell something if they are given no value, which some virtual tables need.
+const PLAIN_PRAGMAS: [&str; 4] = ["data_version", "database_list", "page_count", "page_size"];
+
+/// Pragmas that only tell something, of what they are given.
+const TABLE_PRAGMAS: [&str; 7] = [
+    "foreign_key_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+];
+
+/// Ends what [`Guard::watch_rows`] has begun.
+pub(crate) fn stop_watching(conn: &mut Connection) {
+    // To take a hook away cannot fail but for want of memory, and then it does no harm.
+    let _ = conn.update_hook(None::<fn(Action, &str, &str, i64)>);
+}
+
+/// Watches over the caller's SQL.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    owner: Owner,
+    /// How long a transaction of the caller's may take.
+    timeout: Duration,
+    /// Whether what runs now is the caller's own.
+    is_theirs: AtomicBool,
+    /// Whether the connection has a statement that alters a table, and may give it one of our names.
+    has_altered: AtomicBool,
+    /// What had a name of ours when the connection was opened, and is none of ours.
+    reserved: Mutex<Vec<String>>,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    since: Stopwatch,
+    thread: Thread,
+    task: Option<TaskId>,
+}
+
+impl Guard {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self {
+            owner: Owner::this(),
+            timeout,
+            is_theirs: AtomicBool::new(false),
+            has_altered: AtomicBool::new(false),
+            reserved: Mutex::default(),
+            running: Mutex::new(None),
+        }
+    }
+
+    /// Has the guard look at everything that the connection does from now on.
+    pub(crate) fn install(self: &Arc<Self>, conn: &mut Connection) -> rusqlite::Result<()> {
+        let guard = Arc::clone(self);
+        conn.authorizer(Some(move |context: AuthContext<'_>| {
+            guard.authorize(&context)
+        }))?;
+        let guard = Arc::clone(self);
+        // A transaction that was ended from inside is over: what comes after it would commit alone. No rollback hook: a
+        // connection that is dropped has freed it before it rolls back.
+        conn.commit_hook(Some(move || guard.is_theirs() || !guard.owner.is_here()))?;
+        self.has_altered.store(false, Ordering::Relaxed);
+        *lock(&self.reserved) = schema::reserved(conn)?;
+        let guard = Arc::clone(self);
+        conn.progress_handler(LOOK_AFTER, Some(move || guard.interrupts()))
+    }
+
+    /// Has a forked child end that changes rows by a statement from before the fork, until [`stop_watching`]. It is not refused
+    /// as a new one is, and once the child's memory is full of changed pages they are written into the parent's log.
+    pub(crate) fn watch_rows(&self, conn: &mut Connection) -> rusqlite::Result<()> {
+        let owner = self.owner;
+        conn.update_hook(Some(move |_: Action, _: &str, _: &str, _: i64| {
+            if !owner.is_here() {
+                tell!(error, "a forked child writes in its parent's transaction");
+                std::process::abort();
+            }
+        }))
+    }
+
+    /// A transaction of the caller's begins; it ends when what is returned is dropped, even by a panic.
+    pub(crate) fn enter(&self, task: Option<TaskId>) -> Entered<'_> {
+        *lock(&self.running) = Some(Running {
+            since: Stopwatch::start(),
+            thread: thread::current(),
+            task,
+        });
+        self.is_theirs.store(true, Ordering::Relaxed);
+        Entered(self)
+    }
+
+    /// Runs what is the crate's own, inside a transaction of the caller's.
+    pub(crate) fn as_ours<T>(&self, run: impl FnOnce() -> T) -> T {
+        struct Theirs<'a>(&'a Guard);
+        impl Drop for Theirs<'_> {
+            fn drop(&mut self) {
+                self.0.is_theirs.store(true, Ordering::Relaxed);
+            }
+        }
+        self.is_theirs.store(false, Ordering::Relaxed);
+        let _theirs = Theirs(self);
+        run()
+    }
+
+    /// Whether the transaction has taken too long.
+    pub(crate) fn is_over(&self) -> bool {
+        let is_slow = |running: &Running| running.since.elapsed() > self.timeout;
+        lock(&self.running).as_ref().is_some_and(is_slow)
+    }
+
+    /// Whether the transaction can still be gone on with.
+    ///
+    /// # Errors
+    ///
+    /// `Forked` in a process that was forked inside it, `Timeout` if it has taken too long, `Invalid` if it is not open any
+    /// more, although the crate has not ended it.
+    pub(crate) fn check(&self, conn: &Connection) -> Result<()> {
+        self.check_process()?;
+        if self.is_over() {
+            let timeout = self.timeout;
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                format!("the transaction has taken over {timeout:?}"),
+            ));
+        }
+        if conn.is_autocommit() {
+            return Err(Error::invalid(
+                "the transaction was rolled back inside, by ON CONFLICT ROLLBACK or RAISE(ROLLBACK), or by an error of the disk",
+            ));
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// `Forked` in a process that was forked inside the transaction: that is its parent's.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.owner.check()
+    }
+
+    /// Whether the transaction can be committed.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check); `Invalid` also if it has given a table a name of ours.
+    pub(crate) fn check_end(&self, conn: &Connection) -> Result<()> {
+        self.check(conn)?;
+        if !self.has_altered.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let failed = |error| error::of("cannot read the schema", error);
+        let reserved = schema::reserved(conn).map_err(failed)?;
+        let before = lock(&self.reserved);
+        match reserved.iter().find(|name| !before.contains(name)) {
+            Some(name) => Err(Error::invalid(format!(
+                "{name}: names that begin with punctual_ are the crate's"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// A transaction that has taken too long and goes on.
+    pub(crate) fn slow(&self) -> Option<SlowTransaction> {
+        let running = lock(&self.running);
+        let running = running.as_ref()?;
+        let running_for = running.since.elapsed();
+        (running_for > self.timeout).then(|| SlowTransaction {
+            thread: running.thread.name().unwrap_or_default().to_owned(),
+            task: running.task,
+            running_for,
+        })
+    }
+
+    fn is_theirs(&self) -> bool {
+        self.is_theirs.load(Ordering::Relaxed)
+    }
+
+    /// Whether to interrupt the statement that runs.
+    fn interrupts(&self) -> bool {
+        self.is_theirs() && (self.is_over() || !self.owner.is_here())
+    }
+
+    fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
+        if !self.is_theirs() {
+            return Authorization::Allow;
+        }
+        if matches!(context.action, AuthAction::AlterTable { .. }) {
+            // It is not said what to.
+            self.has_altered.store(true, Ordering::Relaxed);
+        }
+        if is_allowed(&context.action) && self.owner.is_here() {
+            Authorization::Allow
+        } else {
+            Authorization::Deny
+        }
+    }
+}
+
+/// Dropped, it ends the time of the caller's code.
+pub(crate) struct Entered<'a>(&'a Guard);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.is_theirs.store(false, Ordering::Relaxed);
+        *lock(&self.0.running) = None;
+    }
+}
+
+/// Whether the caller's own SQL may do this.
+fn is_allowed(action: &AuthAction<'_>) -> bool {
+    use AuthAction as A;
+    match action {
+        A::Transaction { .. } | A::Savepoint { .. } | A::Attach { .. } | A::Detach { .. } => false,
+        A::Pragma {
+            pragma_name,
+            pragma_value,
+        } => {
+            TABLE_PRAGMAS.contains(pragma_name)
+                || pragma_value.is_none() && PLAIN_PRAGMAS.contains(pragma_name)
+        }
+        // Also what is temporary: its name would hide ours, for as long as the connection lives.
+        A::Insert { table_name }
+        | A::Update { table_name, .. }
+        | A::Delete { table_name }
+        | A::CreateTable { table_name }
+        | A::CreateTempTable { table_name }
+        | A::CreateVtable { table_name, .. }
+        | A::DropTable { table_name }
+        | A::DropTempTable { table_name }
+        | A::DropVtable { table_name, .. }
+        | A::AlterTable { table_name, .. }
+        | A::CreateIndex { table_name, .. }
+        | A::CreateTempIndex { table_name, .. }
+        | A::DropIndex { table_name, .. }
+        | A::CreateTrigger { table_name, .. }
+        | A::CreateTempTrigger { table_name, .. }
+        | A::DropTrigger { table_name, .. }
+        | A::CreateView {
+            view_name: table_name,
+        }
+        | A::CreateTempView {
+            view_name: table_name,
+        }
+        | A::DropView {
+            view_name: table_name,
+        } => !is_ours(table_name),
+        _ => true,
+    }
+}
+
+fn is_ours(table: &str) -> bool {
+    let prefix = "punctual_";
+    table
+        .get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}

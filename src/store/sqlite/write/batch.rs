@@ -1,0 +1,240 @@
+//! What a transaction does: the operations of its requests, in an order in which each sees what it has to, and the standing
+//! claim that comes along.
+
+use crate::model::new_task::Scheduled;
+use crate::model::op::{Insert, Op, Reply};
+use crate::store::Hub;
+use crate::store::sqlite::ops::change;
+use crate::store::sqlite::ops::claim;
+use crate::store::sqlite::ops::forget;
+use crate::store::sqlite::ops::insert;
+use crate::store::sqlite::ops::prune;
+use crate::store::sqlite::ops::rescue;
+use crate::store::sqlite::ops::settle;
+use crate::store::sqlite::ops::write_tx::Tx;
+use crate::store::sqlite::write::failure::Failure;
+use crate::store::sqlite::write::turn::Request;
+use crate::store::standing::Taken;
+
+/// A value that changes: SQLite does not write what is the same.
+const PROBE: &str = "
+    INSERT INTO punctual_meta (key, value) VALUES ('probes', 1)
+    ON CONFLICT (key) DO UPDATE SET value = value + 1";
+
+fn what(op: &Op) -> &'static str {
+    match op {
+        Op::Insert(_) => "schedule",
+        Op::Claim(_) => "claim",
+        Op::Settle(_) => "settle",
+        Op::Progress { .. } => "keep progress",
+        Op::Change { .. } | Op::ChangeMatching { .. } => "change a task",
+        Op::PauseQueue { .. } => "pause a queue",
+        Op::LimitQueue { .. } => "limit a queue",
+        Op::Probe => "write",
+        Op::Prune { .. } => "prune",
+        Op::Expire { .. } => "expire",
+        Op::RetireLanes { .. } => "retire queues",
+        Op::ForgetLanes { .. } => "forget queues",
+        Op::Disown { .. } => "give back",
+        Op::Rescue { .. } => "rescue",
+    }
+}
+
+/// Runs what the requests ask. A lone insert comes after what the scheduler itself does, and claims come last: they see what
+/// the others did.
+pub(crate) fn operate(
+    tx: &mut Tx<'_>,
+    batch: &[Request],
+    stands: bool,
+    hub: &Hub,
+) -> std::result::Result<Vec<Vec<Reply>>, Failure> {
+    let room = |request: &Request| Vec::with_capacity(request.ops.len());
+    let mut replies: Vec<Vec<Reply>> = batch.iter().map(room).collect();
+    let lone = lone_insert(batch);
+    let (mut singles, mut claims) = (Vec::new(), Vec::new());
+    for (index, request) in batch.iter().enumerate() {
+        if lone == Some(index) {
+            continue;
+        }
+        if let Some(task) = single(request) {
+            tx.now = request.now;
+            singles.push((index, task));
+            continue;
+        }
+        store_singles(tx, &mut singles, &mut replies)?;
+        tx.now = request.now;
+        for op in &request.ops {
+            if matches!(op, Op::Claim(_)) {
+                claims.push((index, replies[index].len(), op));
+                replies[index].push(Reply::Claimed(Vec::new()));
+            } else {
+                replies[index].push(apply_checked(tx, op)?);
+            }
+        }
+    }
+    store_singles(tx, &mut singles, &mut replies)?;
+    let last = batch.iter().map(|request| request.now).max();
+    tx.now = last.unwrap_or(tx.now);
+    if let Some(index) = lone
+        && let Some(task) = single(&batch[index])
+    {
+        replies[index].push(store_lone(tx, task, stands, hub)?);
+    }
+    for (request, index, op) in claims {
+        replies[request][index] = apply_checked(tx, op)?;
+    }
+    if stands && tx.done.news.due.is_some_and(|due| due <= tx.now) {
+        claim_standing(tx, hub)?;
+    }
+    Ok(replies)
+}
+
+/// The request that is the only one of a caller, and stores one task: whatever else becomes due is known before it.
+fn lone_insert(batch: &[Request]) -> Option<usize> {
+    let mut callers = (0..).zip(batch).filter(|(_, each)| each.is_durable());
+    let (index, request) = callers.next()?;
+    let is_alone = callers.next().is_none();
+    (is_alone && single(request).is_some()).then_some(index)
+}
+
+/// The task of a request that stores one and asks nothing else.
+fn single(request: &Request) -> Option<&Insert> {
+    match &request.ops[..] {
+        [Op::Insert(tasks)] if tasks.len() == 1 => tasks.first(),
+        _ => None,
+    }
+}
+
+/// Stores the tasks of many callers at once.
+fn store_singles(
+    tx: &mut Tx<'_>,
+    singles: &mut Vec<(usize, &Insert)>,
+    replies: &mut [Vec<Reply>],
+) -> std::result::Result<(), Failure> {
+    if singles.is_empty() {
+        return Ok(());
+    }
+    let tasks: Vec<&Insert> = singles.iter().map(|(_, task)| *task).collect();
+    let stored = checked(tx, "schedule", |tx| insert::insert(tx, &tasks))?;
+    for ((index, _), stored) in singles.drain(..).zip(stored) {
+        replies[index].push(Reply::Inserted(vec![stored]));
+    }
+    Ok(())
+}
+
+/// Stores the task of the only caller, and hands it to a worker that waits, if there is one.
+fn store_lone(
+    tx: &mut Tx<'_>,
+    task: &Insert,
+    stands: bool,
+    hub: &Hub,
+) -> std::result::Result<Reply, Failure> {
+    if stands
+        && let Some(taken) = hub.standing().take(tx.lanes_version())
+        && let Some(stored) = stand_in(tx, task, taken)?
+    {
+        return Ok(Reply::Inserted(vec![stored]));
+    }
+    let stored = checked(tx, "schedule", |tx| insert::insert(tx, &[task]))?;
+    Ok(Reply::Inserted(stored))
+}
+
+/// Stores a task as claimed by the standing claim, if that would take it next; `None`: nothing was done.
+fn stand_in(
+    tx: &mut Tx<'_>,
+    task: &Insert,
+    taken: Taken,
+) -> std::result::Result<Option<Scheduled>, Failure> {
+    let stored = checked(tx, "schedule", |tx| {
+        insert::insert_claimed(tx, task, taken.request())
+    });
+    let (stored, claims, failure) = match stored {
+        Ok(Some((stored, claim))) => (Some(stored), Vec::from_iter(claim), None),
+        Ok(None) => (None, Vec::new(), None),
+        Err(failure) => (None, Vec::new(), Some(failure)),
+    };
+    tx.done.standing = Some((taken, claims));
+    failure.map_or(Ok(stored), Err)
+}
+
+/// Makes the standing claim, unless it was made already.
+pub(crate) fn claim_standing(tx: &mut Tx<'_>, hub: &Hub) -> std::result::Result<(), Failure> {
+    let taken = match tx.done.standing.take() {
+        // What was stored may have made a lane.
+        Some((taken, claims))
+            if claims.is_empty() && taken.request().lanes_version == tx.lanes_version() =>
+        {
+            taken
+        }
+        Some(made) => {
+            tx.done.standing = Some(made);
+            return Ok(());
+        }
+        None => match hub.standing().take(tx.lanes_version()) {
+            Some(taken) => taken,
+            None => return Ok(()),
+        },
+    };
+    let claims = checked(tx, "claim", |tx| claim::claim(tx, taken.request()));
+    let (claims, failure) = claims.map_or_else(|f| (Vec::new(), Some(f)), |c| (c, None));
+    tx.done.standing = Some((taken, claims));
+    failure.map_or(Ok(()), Err)
+}
+
+/// Runs something in a transaction, and looks whether the transaction is still the same.
+fn checked<T>(
+    tx: &mut Tx<'_>,
+    what: &'static str,
+    run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<T>,
+) -> std::result::Result<T, Failure> {
+    let answer = run(tx).map_err(|error| Failure::at(what, error))?;
+    if tx.conn.is_autocommit() {
+        // Rolled back under us: a further statement would commit alone.
+        return Err(Failure::Void);
+    }
+    Ok(answer)
+}
+
+/// Runs one operation, and looks whether the transaction is still the same.
+pub(crate) fn apply_checked(tx: &mut Tx<'_>, op: &Op) -> std::result::Result<Reply, Failure> {
+    checked(tx, what(op), |tx| apply(tx, op))
+}
+
+fn apply(tx: &mut Tx<'_>, op: &Op) -> rusqlite::Result<Reply> {
+    Ok(match op {
+        Op::Insert(tasks) => {
+            Reply::Inserted(insert::insert(tx, &tasks.iter().collect::<Vec<_>>())?)
+        }
+        Op::Claim(request) => Reply::Claimed(claim::claim(tx, request)?),
+        Op::Settle(settlements) => Reply::Settled(settle::settle(tx, settlements)?),
+        Op::Progress { fence, value } => Reply::Progressed(settle::progress(tx, *fence, value)?),
+        Op::Change { id, action } => Reply::Changed(change::change(tx, *id, action)?),
+        Op::ChangeMatching {
+            filter,
+            action,
+            after,
+        } => Reply::ChangedMany(change::change_matching(tx, filter, action, *after)?),
+        Op::PauseQueue { queue, paused } => {
+            change::pause(tx, queue, *paused)?;
+            Reply::Done(1)
+        }
+        Op::LimitQueue { queue, limit } => {
+            change::limit(tx, queue, *limit)?;
+            Reply::Done(1)
+        }
+        Op::Probe => {
+            tx.conn.prepare_cached(PROBE)?.execute([])?;
+            Reply::Done(1)
+        }
+        Op::Prune { cutoffs, limit } => Reply::Done(prune::prune(tx, cutoffs, *limit)?),
+        Op::Expire { limit } => Reply::Done(prune::expire(tx, *limit)?),
+        Op::RetireLanes { lanes } => Reply::Done(forget::retire(tx, lanes)?),
+        Op::ForgetLanes { lanes } => Reply::Done(forget::forget(tx, lanes)?),
+        Op::Disown { held } => Reply::Done(rescue::disown(tx, held)?),
+        Op::Rescue {
+            instance,
+            started,
+            limit,
+        } => Reply::Rescued(rescue::rescue(tx, *instance, started, *limit)?),
+    })
+}

@@ -1,0 +1,154 @@
+//! Operations in a transaction of the user's own, on a connection of the user's own to the same file.
+//!
+//! Nothing is told of them here: whether they commit only the file will say, and it is looked at for every commit of
+//! another connection. So they may not be made on a connection whose commits cannot be seen there.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+
+#[cfg(unix)]
+use rusqlite::FileControl;
+use rusqlite::{Connection, MAIN_DB, OptionalExtension};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::op::{Op, Reply};
+use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::error;
+use crate::store::sqlite::file::identity;
+use crate::store::sqlite::file::schema;
+use crate::store::sqlite::ops::lanes::Lanes;
+use crate::store::sqlite::ops::write_tx::{Done, Tx};
+use crate::store::sqlite::write::batch::apply_checked;
+use crate::time::Timestamp;
+use crate::wake::lock;
+
+/// Changes nothing, but takes SQLite's write lock.
+const TAKE_LOCK: &str = "UPDATE punctual_meta SET value = value WHERE key = ''";
+
+const HIDDEN: &str =
+    "SELECT name FROM sqlite_temp_schema WHERE name LIKE 'punctual^_%' ESCAPE '^' LIMIT 1";
+
+pub(crate) fn apply(
+    store: &SqliteStore,
+    now: Timestamp,
+    conn: &Connection,
+    op: &Op,
+) -> Result<Reply> {
+    check(store, conn)?;
+    check_tables(conn)?;
+    // A transaction that begins by reading cannot write any more once somebody else has.
+    conn.prepare_cached(TAKE_LOCK)
+        .and_then(|mut statement| statement.execute([]))
+        .map_err(|error| schema::diagnose(conn, "cannot write", error))?;
+    // As of the lock: it may have been migrated since the store looked.
+    schema::check_version(conn)?;
+    let known = lock(&store.shared.lanes).known();
+    let is_current = known
+        .has_all_retirements(conn)
+        .map_err(|error| schema::diagnose(conn, "cannot read the lanes", error))?;
+    // A task that is added to a lane that was retired meanwhile would never run: the lanes are then looked up in the file.
+    let none = Mutex::new(Lanes::default());
+    let mut done = Done::default();
+    let mut tx = Tx {
+        conn,
+        now,
+        // A cancellation is then left in the file for whoever runs the task, this process as well.
+        instance: 0,
+        lanes: if is_current {
+            &store.shared.lanes
+        } else {
+            &none
+        },
+        wants_events: false,
+        drawn: &mut 0,
+        waiting: &AtomicUsize::new(0),
+        done: &mut done,
+    };
+    apply_checked(&mut tx, op).map_err(|failure| failure.into_error(conn))
+}
+
+/// # Errors
+///
+/// `Invalid` if temporary tables of the user's hide ours: what is written would be gone with the connection.
+fn check_tables(conn: &Connection) -> Result<()> {
+    let hidden: Option<String> = conn
+        .prepare_cached(HIDDEN)
+        .and_then(|mut hidden| hidden.query_row([], |row| row.get(0)).optional())
+        .map_err(|error| error::of("cannot ask the connection", error))?;
+    match hidden {
+        Some(name) => Err(Error::invalid(format!(
+            "temp.{name} hides the crate's on the connection"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// # Errors
+///
+/// The error that the store has stopped with. `Unsupported` in memory, and if the file's path is not UTF-8. `Invalid` for a
+/// connection to another file, or to this one under another name, or without a transaction; `ReadOnly` for one that cannot
+/// write; `Replaced` if the file is not there any more, or was not when the connection was opened.
+fn check(store: &SqliteStore, conn: &Connection) -> Result<()> {
+    if let Some(error) = &*lock(&store.shared.stopped) {
+        return Err(error.clone());
+    }
+    let (Some(path), Some(identity)) = (&store.path, store.identity) else {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "a store in memory has no other connections: use transaction()",
+        ));
+    };
+    if path.to_str().is_none() {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the path {} is not UTF-8, so a connection's path cannot be compared with it: use transaction()",
+                path.display()
+            ),
+        ));
+    }
+    let theirs = conn.path().unwrap_or_default();
+    if Path::new(theirs) != path {
+        return Err(Error::invalid(match theirs {
+            "" => format!("the connection is to no file, not to {}", path.display()),
+            theirs => format!("the connection is to {theirs}, not to {}", path.display()),
+        }));
+    }
+    identity::check(path, identity)?;
+    if has_moved(conn)? {
+        return Err(Error::new(
+            ErrorKind::Replaced,
+            format!("the connection is to a file that was {theirs} once: open it anew"),
+        ));
+    }
+    let readonly = conn
+        .is_readonly(MAIN_DB)
+        .map_err(|error| error::of("cannot ask the connection", error))?;
+    if readonly {
+        return Err(Error::new(
+            ErrorKind::ReadOnly,
+            format!("the connection to {theirs} cannot write"),
+        ));
+    }
+    if conn.is_autocommit() {
+        return Err(Error::invalid(
+            "no transaction is open on the connection: nothing would be rolled back",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the path of a connection names another file by now.
+#[cfg(unix)]
+pub(crate) fn has_moved(conn: &Connection) -> Result<bool> {
+    let mut moved = 0;
+    conn.file_control(Some(MAIN_DB), FileControl::HasMoved(&mut moved))
+        .map_err(|error| error::of("cannot ask the connection", error))?;
+    Ok(moved != 0)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn has_moved(_conn: &Connection) -> Result<bool> {
+    Ok(false)
+}

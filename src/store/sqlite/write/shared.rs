@@ -1,0 +1,92 @@
+//! What the write connection shares with the rest of the store: what is known of the file, and how writing goes.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::model::health::Writes;
+use crate::store::sqlite::instances::ledger::Ledger;
+use crate::store::sqlite::ops::lanes::Lanes;
+use crate::store::sqlite::write::authorizer::Guard;
+use crate::store::{Condition, Hub};
+use crate::time::{Stopwatch, Timestamp};
+use crate::wake::lock;
+
+/// From when on a write that waits for the disk or for a lock counts as one that fails.
+const LONG_WAIT: Duration = Duration::from_secs(1);
+
+/// What the writer shares with the rest of the store.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) lanes: Mutex<Lanes>,
+    pub(crate) hub: Hub,
+    pub(crate) ledger: Mutex<Option<Arc<Ledger>>>,
+    pub(crate) stopped: Mutex<Option<Error>>,
+    pub(crate) writes: Mutex<Writes>,
+    /// Whether they fail, without the lock.
+    pub(crate) fails: AtomicBool,
+    /// The write that waits for the disk or for a lock just now: when it was asked for, and how long it waits.
+    pub(crate) waits: Mutex<Option<(Timestamp, Stopwatch)>>,
+    pub(crate) wal_pages: Arc<AtomicI32>,
+    pub(crate) page_bytes: usize,
+    /// How often another connection was seen to have written.
+    pub(crate) foreign_writes: AtomicU64,
+    /// How often cancellations by other processes were heard of.
+    pub(crate) heard: AtomicU64,
+    pub(crate) guard: Arc<Guard>,
+}
+
+impl Shared {
+    pub(crate) fn condition(&self) -> Condition {
+        let pages = u64::try_from(self.wal_pages.load(Ordering::Relaxed)).unwrap_or(0);
+        let lanes = lock(&self.lanes);
+        let limits = lanes.limits();
+        Condition {
+            stopped: lock(&self.stopped).clone(),
+            writes: self.writes(),
+            // Each page of the log has a header of 24 bytes.
+            wal_bytes: pages * (self.page_bytes as u64 + 24),
+            paused_queues: lanes.paused().cloned().collect(),
+            slow_transaction: self.guard.slow(),
+            global_limits: limits
+                .map(|(queue, limit)| (queue.clone(), limit as usize))
+                .collect(),
+            ..Condition::default()
+        }
+    }
+
+    /// How writes have fared, with the one that waits.
+    fn writes(&self) -> Writes {
+        let mut writes = lock(&self.writes).clone();
+        let waits = *lock(&self.waits);
+        if let Some((since, wait)) = waits
+            && wait.elapsed() >= LONG_WAIT
+        {
+            writes.failing_since.get_or_insert(since);
+        }
+        writes
+    }
+
+    /// Runs what may wait for the disk or for a lock of another process, for a write that was asked for at `now`.
+    pub(crate) fn wait<T>(&self, now: Timestamp, run: impl FnOnce() -> T) -> T {
+        struct Waits<'a>(&'a Shared);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                *lock(&self.0.waits) = None;
+            }
+        }
+        *lock(&self.waits) = Some((now, Stopwatch::start()));
+        let _waits = Waits(self);
+        run()
+    }
+
+    /// Whether the store cannot go on with its file.
+    pub(crate) fn has_stopped(&self) -> bool {
+        lock(&self.stopped).is_some()
+    }
+
+    pub(crate) fn ledger(&self) -> Option<Arc<Ledger>> {
+        lock(&self.ledger).clone()
+    }
+}

@@ -1,0 +1,88 @@
+//! The wakers of receipts whose answer has come. A waker is the program's code: it may block, panic, or write to the same
+//! store. So it is called by a thread that holds neither the writer nor a lock of the store: by the leader once the turn is
+//! handed on, or, if the leader goes on, by a thread that does nothing else. No receipt waits for later transactions.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::panics::survive;
+use crate::tell::tell;
+use crate::thread::Thread;
+use crate::wake::{Wake, lock};
+
+thread_local! {
+    /// The address of the wakers that this thread is calling; 0: none.
+    static CALLING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Wakers that are still to be called.
+#[derive(Debug, Default)]
+pub(crate) struct Wakers {
+    wakers: Mutex<Vec<Waker>>,
+    /// Whether there is one, without the lock.
+    any: AtomicBool,
+    /// Wakes the thread that calls them while the leader goes on. It is started when it is first needed.
+    caller: Mutex<Option<Wake>>,
+}
+
+impl Wakers {
+    pub(crate) fn push(&self, waker: Waker) {
+        lock(&self.wakers).push(waker);
+        // Relaxed: it is read by this thread, once it has answered.
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Has another thread call them. If the system has no thread to give, they stay for the leader to call.
+    pub(crate) fn delegate(self: &Arc<Self>) {
+        let mut caller = lock(&self.caller);
+        if caller.is_none() {
+            let wake = Wake::new();
+            let (woken, wakers) = (wake.clone(), Arc::downgrade(self));
+            let started = Thread::spawn("punctual-wakers", move || {
+                loop {
+                    woken.wait(Duration::from_secs(1));
+                    let Some(wakers) = wakers.upgrade() else {
+                        return;
+                    };
+                    wakers.call();
+                }
+            });
+            *caller = started.is_ok().then_some(wake);
+        }
+        if let Some(wake) = &*caller {
+            wake.notify();
+        }
+    }
+
+    /// Calls all of them, and those that are added meanwhile.
+    pub(crate) fn call(&self) {
+        let own = std::ptr::from_ref(self).addr();
+        let outer = CALLING.replace(own);
+        // A waker that writes to the store gets here again, and leaves what it has answered to the loop that called it: the
+        // stack does not grow.
+        if outer != own {
+            while self.call_some() {}
+        }
+        CALLING.set(outer);
+    }
+
+    /// Calls those that are there; `false`: there was none.
+    fn call_some(&self) -> bool {
+        self.any.store(false, Ordering::Relaxed);
+        let wakers = std::mem::take(&mut *lock(&self.wakers));
+        let found = !wakers.is_empty();
+        for waker in wakers {
+            if survive(|| waker.wake()).is_none() {
+                tell!(error, "the waker of a receipt panicked");
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,505 @@
+//! Batches of requests as transactions on the write connection.
+//!
+//! The unit of failure is the transaction. After any error SQLite is asked whether the transaction is still open: a full
+//! disk, for one, rolls all of it back, and the next statement would commit alone. A batch that failed is rolled back
+//! whole, and each of its requests is run again in a transaction of its own, so that a culprit fails alone.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::durability::Durability;
+use crate::model::op::{Op, Reply};
+use crate::store::Settings;
+use crate::store::sqlite::error;
+use crate::store::sqlite::file::checkpoint::{self, Checkpoints};
+use crate::store::sqlite::file::fairness::Streak;
+use crate::store::sqlite::file::identity::{self, Identity};
+use crate::store::sqlite::file::open::Opener;
+use crate::store::sqlite::file::paths::log_of;
+use crate::store::sqlite::ops::write_tx::{Done, Tx};
+use crate::store::sqlite::write::authorizer::Guard;
+use crate::store::sqlite::write::batch::operate;
+use crate::store::sqlite::write::failure::Failure;
+use crate::store::sqlite::write::peers::Peers;
+use crate::store::sqlite::write::shared::Shared;
+use crate::store::sqlite::write::turn::Request;
+use crate::tell::tell;
+use crate::time::{Stopwatch, Timestamp};
+use crate::wake::lock;
+
+/// The connection keeps its statements by their text, and keeps them permitted: in a caller's transaction these are not to be
+/// found by anybody who asks for a statement to be kept of his own.
+const BEGIN: &str = "BEGIN IMMEDIATE -- punctual";
+pub(super) const COMMIT: &str = "COMMIT -- punctual";
+const ROLLBACK: &str = "ROLLBACK -- punctual";
+
+/// How often the path is looked at, to notice that the file is another: a look takes 2 µs, a hundredth of a synced commit.
+const IDENTITY_CHECK: Duration = Duration::from_millis(10);
+
+/// The write connection.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(super) conn: Option<Connection>,
+    /// `None`: in memory.
+    file: Option<File>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) durability: Durability,
+    pub(super) guard: Arc<Guard>,
+    pub(crate) instance: i64,
+    /// Whether the connection syncs at each commit now.
+    syncs: bool,
+    pub(super) peers: Peers,
+    commits: u64,
+    /// The number of this instance's last claim; gaps do not matter.
+    pub(super) drawn: i64,
+    /// How many requests wait for this one.
+    pub(super) waiting: Arc<AtomicUsize>,
+    checked: Stopwatch,
+    checkpoints: Checkpoints,
+    /// When the write was asked for that is under way, or was the last.
+    pub(super) now: Timestamp,
+}
+
+#[derive(Debug)]
+struct File {
+    opener: Opener,
+    identity: Identity,
+    log: PathBuf,
+    /// Which file the log was when the connection was opened. As long as one is, it stays that.
+    log_identity: Option<Identity>,
+    streak: Streak,
+}
+
+impl File {
+    fn new(opener: Opener) -> Result<Self> {
+        Ok(Self {
+            identity: identity::at(&opener.path)?,
+            log: log_of(&opener.path),
+            log_identity: None,
+            streak: Streak::new(Arc::clone(&opener.courtesy)),
+            opener,
+        })
+    }
+
+    /// # Errors
+    ///
+    /// `Replaced` if somebody has removed the log: what is committed to it nobody else will see, nor anybody after a crash.
+    fn check_log(&self) -> Result<()> {
+        self.log_identity
+            .map_or(Ok(()), |expected| identity::check(&self.log, expected))
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(
+        conn: Connection,
+        opener: Option<Opener>,
+        shared: Arc<Shared>,
+        settings: &Settings,
+    ) -> Result<Self> {
+        let pages = Arc::clone(&shared.wal_pages);
+        let checkpoints = Checkpoints::new(pages, shared.page_bytes, opener.clone());
+        let file = opener.map(File::new).transpose()?;
+        let mut writer = Self {
+            conn: None,
+            file,
+            guard: Arc::clone(&shared.guard),
+            shared,
+            durability: settings.durability,
+            instance: 0,
+            syncs: true,
+            peers: Peers::default(),
+            commits: 0,
+            drawn: 0,
+            waiting: Arc::default(),
+            checked: Stopwatch::start(),
+            checkpoints,
+            now: Timestamp::MIN,
+        };
+        writer.adopt(conn)?;
+        Ok(writer)
+    }
+
+    /// Where to tell how many requests wait.
+    pub(crate) fn waiting(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.waiting)
+    }
+
+    /// Takes a fresh connection into use.
+    fn adopt(&mut self, mut conn: Connection) -> Result<()> {
+        let pages = Arc::clone(&self.shared.wal_pages);
+        conn.wal_hook(Some(move |_: &mut _, length| {
+            pages.store(length, Ordering::Relaxed);
+            Ok(())
+        }))
+        .and_then(|()| self.guard.install(&mut conn))
+        .map_err(|error| error::of("cannot watch the connection", error))?;
+        if let Some(file) = &mut self.file {
+            // It may have waited already, to make the tables or to enrol.
+            file.streak.stop_waiting();
+            file.log_identity = identity::at(&file.log).ok();
+        }
+        self.syncs = true;
+        self.peers.look_anew();
+        self.conn = Some(conn);
+        Ok(())
+    }
+
+    /// The connection, opened again if an I/O error has made the last one useless.
+    fn conn(&mut self) -> Result<()> {
+        // What a leader that panicked has left open.
+        self.roll_back();
+        if self.conn.is_none() {
+            let file = self
+                .file
+                .as_ref()
+                .expect("only a file's connection is given up");
+            let opened = self.shared.wait(self.now, || file.opener.writer());
+            let adopted = opened.and_then(|conn| self.adopt(conn));
+            if let Err(error) = &adopted
+                && error.is_retryable()
+            {
+                self.note(self.now, error);
+            }
+            adopted?;
+        }
+        Ok(())
+    }
+
+    /// Runs the requests in one transaction and answers each.
+    pub(crate) fn run(&mut self, batch: Vec<Request>) {
+        let last = batch.iter().map(|request| request.now).max();
+        self.now = last.unwrap_or(self.now);
+        if let Err(error) = self.check() {
+            for mut request in batch {
+                request.answer(Err(error.clone()));
+            }
+            return;
+        }
+        self.run_with(batch, true);
+    }
+
+    /// `stands`: whether a standing claim may come along.
+    fn run_with(&mut self, batch: Vec<Request>, stands: bool) {
+        let mut done = Done::default();
+        match self.transact(&batch, stands, &mut done) {
+            Ok(replies) => self.publish(done, || {
+                for (mut request, replies) in batch.into_iter().zip(replies) {
+                    request.answer(Ok(replies));
+                }
+            }),
+            Err(error)
+                if runs_again(error.kind()) && (batch.len() > 1 || done.standing.is_some()) =>
+            {
+                // One of them failed, or the storage did: let each find out for itself.
+                done.undo_standing();
+                for request in batch {
+                    self.run_alone(request);
+                }
+            }
+            Err(error) => {
+                if error.kind() != ErrorKind::Unknown {
+                    done.undo_standing();
+                }
+                self.note(self.now, &error);
+                for mut request in batch {
+                    request.answer(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn run_alone(&mut self, mut request: Request) {
+        self.now = request.now;
+        match self.check() {
+            Ok(()) => self.run_with(vec![request], false),
+            Err(error) => request.answer(Err(error)),
+        }
+    }
+
+    /// Whether the store can be written at all.
+    pub(super) fn check(&mut self) -> Result<()> {
+        if let Some(error) = &*lock(&self.shared.stopped) {
+            return Err(error.clone());
+        }
+        if self.checked.elapsed() >= IDENTITY_CHECK {
+            self.check_path()?;
+        }
+        self.conn()
+    }
+
+    fn stop(&self, error: &Error) {
+        tell!(error, %error, "the store has stopped");
+        lock(&self.shared.stopped).get_or_insert_with(|| error.clone());
+    }
+
+    pub(super) fn note(&mut self, now: Timestamp, error: &Error) {
+        let forgotten = {
+            let mut writes = lock(&self.shared.writes);
+            let forgotten = writes.failed(now, error);
+            let fails = writes.failing_since.is_some();
+            self.shared.fails.store(fails, Ordering::Relaxed);
+            forgotten
+        };
+        drop(forgotten);
+        tell!(warn, %error, "a write failed");
+        if error::stops(error.kind()) {
+            self.stop(error);
+        }
+    }
+
+    /// One transaction with everything in it, or nothing.
+    fn transact(
+        &mut self,
+        batch: &[Request],
+        stands: bool,
+        done: &mut Done,
+    ) -> Result<Vec<Vec<Reply>>> {
+        let syncs = batch.iter().any(Request::must_sync)
+            || self.durability == Durability::PowerLoss && batch.iter().any(Request::is_durable);
+        self.set_sync(syncs)?;
+        self.attempt(batch, stands, done)
+            .map_err(|failure| self.clean_up(failure))
+    }
+
+    /// Whether the path still names the file, and the file's log is where it was.
+    fn check_path(&mut self) -> Result<()> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        self.checked = Stopwatch::start();
+        let mut checked = identity::check(&file.opener.path, file.identity);
+        if checked.is_ok() {
+            checked = file.check_log();
+            if checked.is_err() {
+                self.save_log();
+            }
+        }
+        if let Err(error) = &checked {
+            self.stop(error);
+        }
+        checked
+    }
+
+    /// The log has lost its name, but is still open here: moves what is in it into the file, unless another connection has
+    /// committed since this one. That may have been to a log of its own.
+    fn save_log(&mut self) {
+        if let Some(conn) = &self.conn
+            && let Ok(false) = self.peers.have_written(conn)
+            && let Err(error) = checkpoint::checkpoint(conn)
+        {
+            tell!(error, %error, "cannot save what is in the log");
+        }
+    }
+
+    /// FULL only for what was promised: it has to be set outside the transaction.
+    pub(super) fn set_sync(&mut self, syncs: bool) -> Result<()> {
+        if self.syncs == syncs || self.file.is_none() {
+            return Ok(());
+        }
+        let sql = if syncs {
+            "PRAGMA synchronous = FULL"
+        } else {
+            "PRAGMA synchronous = NORMAL"
+        };
+        let conn = self.conn.as_ref().expect("checked");
+        conn.prepare_cached(sql)
+            .and_then(|mut statement| statement.raw_query().next().map(|_| ()))
+            .map_err(|error| error::of("cannot set the durability", error))?;
+        self.syncs = syncs;
+        Ok(())
+    }
+
+    fn attempt(
+        &mut self,
+        batch: &[Request],
+        stands: bool,
+        done: &mut Done,
+    ) -> std::result::Result<Vec<Vec<Reply>>, Failure> {
+        self.begin(done)?;
+        let is_claim = |op: &Op| matches!(op, Op::Claim(_));
+        let has_claims = batch.iter().any(|each| each.ops.iter().any(is_claim));
+        let conn = self.conn.as_ref().expect("checked");
+        let stands = self.peers.may_stand(conn, &self.shared, has_claims)? && stands;
+        let hub = &self.shared.hub;
+        let mut tx = Tx {
+            conn,
+            now: Timestamp::MIN,
+            instance: self.instance,
+            lanes: &self.shared.lanes,
+            wants_events: hub.wants_events(),
+            drawn: &mut self.drawn,
+            waiting: &self.waiting,
+            done,
+        };
+        let replies = operate(&mut tx, batch, stands, hub)?;
+        self.shared
+            .wait(self.now, || run_sql(conn, COMMIT))
+            .map_err(Failure::Commit)?;
+        Ok(replies)
+    }
+
+    /// Begins a transaction, and learns what others have done.
+    pub(super) fn begin(&mut self, done: &mut Done) -> std::result::Result<(), Failure> {
+        let conn = self.conn.as_ref().expect("checked");
+        let failed = |error| Failure::at("begin a transaction", error);
+        if let Some(file) = &mut self.file {
+            file.streak.leave_gap();
+        }
+        let begun = self.shared.wait(self.now, || run_sql(conn, BEGIN));
+        if let Some(file) = &self.file {
+            file.streak.stop_waiting();
+        }
+        begun.map_err(failed)?;
+        if self.file.is_some() {
+            // What another connection has committed may be learnt at once.
+            self.peers.learn(conn, &self.shared, self.instance)?;
+        }
+        done.heard = self
+            .peers
+            .delete_cancels(conn, &self.shared, self.instance)?;
+        Ok(())
+    }
+
+    /// The transaction is over: from now on it counts as a gap.
+    pub(super) fn end_streak(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.streak.end();
+        }
+    }
+
+    /// Leaves no transaction open, and no connection that cannot be trusted.
+    pub(super) fn clean_up(&mut self, failure: Failure) -> Error {
+        self.roll_back();
+        self.end_streak();
+        let poisons = failure.poisons();
+        let error = match &self.conn {
+            Some(conn) => failure.into_error(conn),
+            None => Error::new(ErrorKind::Storage, "the connection was lost"),
+        };
+        if error.kind() == ErrorKind::Unknown {
+            // If it was stored after all, the lanes that it retired are learnt as those of another process are.
+            self.peers.look_anew();
+        }
+        if poisons {
+            self.give_up_connection();
+        }
+        error
+    }
+
+    /// Ends the transaction, unless SQLite has done so.
+    pub(super) fn roll_back(&mut self) {
+        if let Some(conn) = &self.conn
+            && !conn.is_autocommit()
+            && let Err(error) = run_sql(conn, ROLLBACK)
+        {
+            tell!(warn, %error, "cannot roll back");
+            self.give_up_connection();
+        }
+    }
+
+    pub(super) fn give_up_connection(&mut self) {
+        // Without its connection a database in memory is gone.
+        if self.file.is_some() {
+            self.conn = None;
+        }
+    }
+
+    /// After COMMIT: first the caches learn, then the callers are answered, then everybody else is told.
+    pub(super) fn publish(&mut self, done: Done, answer: impl FnOnce()) {
+        self.commits += 1;
+        if self.shared.fails.load(Ordering::Relaxed) {
+            lock(&self.shared.writes).succeeded(self.now);
+            self.shared.fails.store(false, Ordering::Relaxed);
+        }
+        self.end_streak();
+        self.peers.deleted_cancels(done.heard);
+        lock(&self.shared.lanes).learn(done.learnt);
+        if let Some((standing, claims)) = done.standing {
+            standing.end(claims);
+        }
+        if !done.settled.is_empty()
+            && let Some(ledger) = self.shared.ledger()
+        {
+            ledger.end(&done.settled);
+        }
+        self.shared.hub.cancel(&done.news.cancelled);
+        answer();
+        if let Some(at) = done.expires {
+            self.shared.hub.expires(at);
+        }
+        self.shared.hub.tell(done.news);
+        self.peers.tell(&self.shared);
+        self.checkpoint();
+    }
+
+    fn checkpoint(&mut self) {
+        let Some(conn) = &self.conn else { return };
+        let done = self
+            .shared
+            .wait(self.now, || self.checkpoints.after_commit(conn));
+        if let Err(error) = done {
+            tell!(warn, %error, "cannot checkpoint");
+            if error::poisons(&error) {
+                self.give_up_connection();
+            }
+        }
+    }
+
+    /// Looks whether another connection wrote, and learns what; `true`: it did.
+    pub(crate) fn refresh(&mut self) -> Result<bool> {
+        if self.file.is_none() {
+            return Ok(false);
+        }
+        self.check()?;
+        let conn = self.conn.as_ref().expect("checked");
+        if let Err(failure) = self.peers.refresh(conn, &self.shared, self.instance) {
+            let error = self.clean_up(failure);
+            if error::stops(error.kind()) {
+                self.stop(&error);
+            }
+            return Err(error);
+        }
+        Ok(self.peers.tell(&self.shared))
+    }
+
+    /// How many transactions it has committed.
+    pub(crate) fn commits(&self) -> u64 {
+        self.commits
+    }
+
+    /// A look at the file on the write connection, between two transactions.
+    pub(crate) fn look<T>(
+        &mut self,
+        look: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        self.check()?;
+        look(self.conn.as_ref().expect("checked")).map_err(|error| error::of("cannot read", error))
+    }
+
+    /// Whether the last transaction was synced.
+    #[cfg(test)]
+    pub(crate) fn has_synced(&self) -> bool {
+        self.syncs
+    }
+
+    /// For a test of what an operation does when the disk is full.
+    #[cfg(test)]
+    pub(crate) fn connection(&mut self) -> &Connection {
+        self.conn.as_ref().expect("a connection")
+    }
+}
+
+/// Whether the requests of a failed batch may be run again: not if they may be stored already.
+fn runs_again(kind: ErrorKind) -> bool {
+    !error::stops(kind) && !matches!(kind, ErrorKind::Unknown | ErrorKind::Busy)
+}
+
+pub(super) fn run_sql(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached(sql)?.execute([]).map(|_| ())
+}
