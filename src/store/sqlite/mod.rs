@@ -27,8 +27,8 @@ use crate::store::sqlite::file::{backup, schema};
 use crate::store::sqlite::instances::ledger;
 use crate::store::sqlite::instances::roll::{self, Roll};
 use crate::store::sqlite::ops::lanes::Lanes;
-use crate::store::sqlite::ops::{prune, rescue};
-use crate::store::sqlite::read::tasks;
+use crate::store::sqlite::ops::rescue;
+use crate::store::sqlite::read::maintenance;
 use crate::store::sqlite::watch::Watch;
 use crate::store::sqlite::write::authorizer::Guard;
 use crate::store::sqlite::write::borrowed;
@@ -235,7 +235,8 @@ impl Store for SqliteStore {
 
     fn apply_on(&self, now: Timestamp, conn: &rusqlite::Connection, op: Op) -> Result<Reply> {
         self.check_caller()?;
-        borrowed::apply(self, now, conn, &op)
+        let file = self.path.as_deref().zip(self.identity);
+        borrowed::apply(&self.shared, file, now, conn, &op)
     }
 
     fn set_busy_handler(&self, conn: &mut rusqlite::Connection) -> Result<()> {
@@ -244,7 +245,7 @@ impl Store for SqliteStore {
     }
 
     fn read(&self, query: Query) -> Result<Answer> {
-        self.with_reader(|conn| tasks::read(conn, &self.shared.lanes, &query))
+        self.with_reader(|conn| read::read(conn, &self.shared.lanes, &query))
     }
 
     fn lanes(&self) -> KnownLanes {
@@ -315,7 +316,7 @@ impl Store for SqliteStore {
     }
 
     fn next_maintenance(&self) -> Result<NextMaintenance> {
-        self.with_reader(prune::next)
+        self.with_reader(maintenance::next)
     }
 
     fn hub(&self) -> &Hub {

@@ -17,21 +17,23 @@ use crate::store::sqlite::file::open;
 use crate::store::sqlite::file::schema;
 use crate::store::sqlite::ops::change;
 use crate::store::sqlite::ops::claim::{CANDIDATES, COUNT_RUNNING, TAKE, TAKE_HANDFUL};
-use crate::store::sqlite::ops::forget::{FORGET, FORGET_QUEUE, IDLE_LANES, RETIRE, RETIRED_LANES};
+use crate::store::sqlite::ops::expire::EXPIRIES;
+use crate::store::sqlite::ops::forget::{FORGET, FORGET_QUEUE, RETIRE};
 use crate::store::sqlite::ops::lanes::{
     FIND_LANE, HEAD, LANE, NEW_LANES, NEWLY_RETIRED, NEXT_HEAD, read_heads,
 };
 use crate::store::sqlite::ops::matching::{
     LANES, LAST_EXAMINED, LAST_EXAMINED_BACKWARDS, Matching,
 };
-use crate::store::sqlite::ops::prune::{
-    EXPIRED_RETENTION, EXPIRIES, FORGET_EXPIRY, NEXT_EXPIRY, OLDEST_ENDED,
-};
+use crate::store::sqlite::ops::prune::EXPIRED_RETENTION;
 use crate::store::sqlite::ops::rescue::ORPHANS;
 use crate::store::sqlite::ops::settle;
 use crate::store::sqlite::ops::transition;
+use crate::store::sqlite::ops::write_tx::FORGET_EXPIRY;
+use crate::store::sqlite::read::lanes::{IDLE_LANES, RETIRED_LANES};
+use crate::store::sqlite::read::maintenance::{NEXT_EXPIRY, OLDEST_ENDED};
 use crate::store::sqlite::read::stats;
-use crate::store::sqlite::read::tasks;
+use crate::store::sqlite::read::{self, history, tasks};
 use crate::store::sqlite::write::peers;
 use crate::store::{Settings, Store};
 use crate::time::Timestamp;
@@ -186,10 +188,10 @@ fn p13_every_statement_finds_its_rows_by_an_index() {
         ("find", change::FIND, id),
         ("task", tasks::TASK, id),
         ("state", tasks::STATE, id),
-        ("history", tasks::HISTORY_TASK, id),
+        ("history", history::HISTORY_TASK, id),
         (
             "lines of the history",
-            tasks::HISTORY,
+            history::HISTORY,
             "USING PRIMARY KEY (seq=?)",
         ),
         (
@@ -529,7 +531,7 @@ fn p13_a_list_by_ids_visits_those_alone() {
     let steps = kit.store.turn.with_writer(|writer| {
         let conn = writer.connection();
         let query = crate::model::query::Query::List(filter.clone());
-        let page = tasks::read(conn, &lanes.lanes, &query).unwrap().list();
+        let page = read::read(conn, &lanes.lanes, &query).unwrap().list();
         assert_eq!(page.tasks().len(), 3);
         let statement = conn.prepare_cached(tasks::LIST.by_ids).unwrap();
         statement.get_status(StatementStatus::VmStep)

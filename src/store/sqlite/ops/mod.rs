@@ -3,6 +3,7 @@
 
 pub(crate) mod change;
 pub(crate) mod claim;
+pub(crate) mod expire;
 pub(crate) mod forget;
 pub(crate) mod insert;
 pub(crate) mod lanes;

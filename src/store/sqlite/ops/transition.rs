@@ -12,8 +12,8 @@ use crate::model::event::EventKind;
 use crate::model::op::{LaneId, Settled};
 use crate::model::settle::{Fence, Record, Settlement};
 use crate::model::task::TaskState;
-use crate::store::sqlite::ops::prune::forget_expiry;
 use crate::store::sqlite::ops::row;
+use crate::store::sqlite::ops::write_tx::forget_expiry;
 use crate::store::sqlite::ops::write_tx::{AttemptRow, Tx, extra};
 use crate::time::Timestamp;
 

@@ -196,3 +196,13 @@ impl Tx<'_> {
         Ok(())
     }
 }
+
+pub(crate) const FORGET_EXPIRY: &str =
+    "DELETE FROM punctual_expiry WHERE seq = :seq AND expires_at = :expires_at";
+
+/// A task has no start deadline any more.
+pub(crate) fn forget_expiry(conn: &Connection, seq: i64, expires_at: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached(FORGET_EXPIRY)?
+        .execute([seq, expires_at])
+        .map(|_| ())
+}

@@ -1,4 +1,4 @@
-//! Reads: on the caller's thread, by a small pool of connections, never waiting for the writer.
+//! Reading tasks: one, a page of those that match a filter, or how many do.
 //!
 //! No read transaction is long: lists and counts go by windows of the id index, each a statement of its own.
 
@@ -7,19 +7,15 @@ use std::sync::Mutex;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::id::TaskId;
-use crate::model::attempt::{Attempt, AttemptEnd};
 use crate::model::filter::{Cursor, Filter, Page};
-use crate::model::limits::MAX_HISTORY;
 use crate::model::op::{Lane, LaneId};
-use crate::model::query::{Answer, Counted, Query};
+use crate::model::query::Counted;
 use crate::model::task::{Options, Task, TaskState};
-use crate::store::sqlite::ops::forget;
 use crate::store::sqlite::ops::insert::checksum;
 use crate::store::sqlite::ops::lanes::{Lanes, read_lane};
 use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::write_tx::extra;
-use crate::store::sqlite::read::stats::stats;
 use crate::tell::tell;
 use crate::time::Timestamp;
 use crate::wake::lock;
@@ -27,29 +23,9 @@ use crate::wake::lock;
 /// A page carries at most this much of payloads and results, and one task more.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
-pub(crate) fn read(
-    conn: &Connection,
-    lanes: &Mutex<Lanes>,
-    query: &Query,
-) -> rusqlite::Result<Answer> {
-    Ok(match query {
-        Query::Task(id) => Answer::Task(task(conn, lanes, *id)?.map(Box::new)),
-        Query::State(id) => Answer::State(state(conn, *id)?),
-        Query::List(filter) => Answer::List(list(conn, lanes, filter)?),
-        Query::Count { filter, after } => Answer::Count(count(conn, filter, *after)?),
-        Query::History(id) => Answer::History(history(conn, *id)?),
-        Query::Stats { now } => Answer::Stats(stats(conn, *now)?),
-        Query::IdleLanes { after } => Answer::IdleLanes(forget::idle_lanes(conn, *after)?),
-        Query::RetiredLanes => Answer::RetiredLanes(forget::retired_lanes(conn)?),
-        Query::EndedLanes { state, after } => {
-            Answer::EndedLanes(forget::ended_lanes(conn, *state, *after)?)
-        }
-    })
-}
-
 pub(crate) const STATE: &str = "SELECT state FROM punctual_task WHERE id = :id";
 
-fn state(conn: &Connection, id: TaskId) -> rusqlite::Result<Option<TaskState>> {
+pub(super) fn state(conn: &Connection, id: TaskId) -> rusqlite::Result<Option<TaskState>> {
     let code: Option<i64> = conn
         .prepare_cached(STATE)?
         .query_row([&id.as_bytes()[..]], |row| row.get(0))
@@ -57,7 +33,7 @@ fn state(conn: &Connection, id: TaskId) -> rusqlite::Result<Option<TaskState>> {
     code.map(state_of).transpose()
 }
 
-fn state_of(code: i64) -> rusqlite::Result<TaskState> {
+pub(super) fn state_of(code: i64) -> rusqlite::Result<TaskState> {
     TaskState::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, code))
 }
 
@@ -77,7 +53,11 @@ pub(crate) const LIST_BACKWARDS: Matching =
 
 pub(crate) const COUNT: Matching = over_tasks!(["count(*)"], "");
 
-fn task(conn: &Connection, lanes: &Mutex<Lanes>, id: TaskId) -> rusqlite::Result<Option<Task>> {
+pub(super) fn task(
+    conn: &Connection,
+    lanes: &Mutex<Lanes>,
+    id: TaskId,
+) -> rusqlite::Result<Option<Task>> {
     // One snapshot for the row and what belongs to it.
     let snapshot = conn.unchecked_transaction()?;
     let found = conn
@@ -91,7 +71,11 @@ fn task(conn: &Connection, lanes: &Mutex<Lanes>, id: TaskId) -> rusqlite::Result
     Ok(task)
 }
 
-fn list(conn: &Connection, lanes: &Mutex<Lanes>, filter: &Filter) -> rusqlite::Result<Page> {
+pub(super) fn list(
+    conn: &Connection,
+    lanes: &Mutex<Lanes>,
+    filter: &Filter,
+) -> rusqlite::Result<Page> {
     let mut page = Page {
         tasks: Vec::new(),
         next: None,
@@ -133,7 +117,11 @@ fn list(conn: &Connection, lanes: &Mutex<Lanes>, filter: &Filter) -> rusqlite::R
     Ok(page)
 }
 
-fn count(conn: &Connection, filter: &Filter, after: Option<TaskId>) -> rusqlite::Result<Counted> {
+pub(super) fn count(
+    conn: &Connection,
+    filter: &Filter,
+    after: Option<TaskId>,
+) -> rusqlite::Result<Counted> {
     let Some(examine) = Examine::after(conn, after, false, 0, filter)? else {
         return Ok(Counted {
             count: 0,
@@ -277,61 +265,4 @@ fn lane(conn: &Connection, lanes: &Mutex<Lanes>, id: LaneId) -> rusqlite::Result
         return Ok(Some(lane.clone()));
     }
     read_lane(conn, id)
-}
-
-pub(crate) const HISTORY_TASK: &str = "
-    SELECT seq, state, attempt, claim_no, started_at, finished_at,
-        (SELECT name FROM punctual_instance WHERE id = task.instance)
-    FROM punctual_task AS task WHERE id = :id";
-
-pub(crate) const HISTORY: &str = "
-    SELECT claim_no, attempt, started_at, ended_at, ending, error,
-        (SELECT name FROM punctual_instance WHERE id = line.instance)
-    FROM punctual_attempt AS line WHERE seq = :seq ORDER BY claim_no";
-
-fn history(conn: &Connection, id: TaskId) -> rusqlite::Result<Option<Vec<Attempt>>> {
-    let snapshot = conn.unchecked_transaction()?;
-    let mut task_statement = conn.prepare_cached(HISTORY_TASK)?;
-    let mut tasks = task_statement.query([&id.as_bytes()[..]])?;
-    let Some(task) = tasks.next()? else {
-        return Ok(None);
-    };
-    let seq: i64 = task.get(0)?;
-    let claim_no: i64 = task.get(3)?;
-    let mut statement = conn.prepare_cached(HISTORY)?;
-    let mut lines = statement.query([seq])?;
-    let mut history = Vec::new();
-    let mut told = false;
-    while let Some(line) = lines.next()? {
-        told |= line.get::<_, i64>(0)? == claim_no;
-        let code: i64 = line.get(4)?;
-        history.push(Attempt {
-            number: line.get(1)?,
-            started_at: line.get::<_, Option<i64>>(2)?.map(Timestamp::from_micros),
-            ended_at: Timestamp::from_micros(line.get(3)?),
-            instance: line.get(6)?,
-            end: AttemptEnd::from_code(code)
-                .ok_or(rusqlite::Error::IntegralValueOutOfRange(4, code))?,
-            error: line.get(5)?,
-        });
-    }
-    // The attempt that completed the task has no line of its own.
-    if state_of(task.get(1)?)? == TaskState::Completed && !told {
-        history.push(Attempt {
-            number: task.get(2)?,
-            started_at: task.get::<_, Option<i64>>(4)?.map(Timestamp::from_micros),
-            ended_at: Timestamp::from_micros(task.get(5)?),
-            instance: task.get(6)?,
-            end: AttemptEnd::Completed,
-            error: None,
-        });
-    }
-    let over = history.len().saturating_sub(MAX_HISTORY);
-    history.drain(..over);
-    drop(lines);
-    drop(tasks);
-    drop(statement);
-    drop(task_statement);
-    snapshot.finish()?;
-    Ok(Some(history))
 }

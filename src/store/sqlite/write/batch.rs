@@ -6,6 +6,7 @@ use crate::model::op::{Insert, Op, Reply};
 use crate::store::Hub;
 use crate::store::sqlite::ops::change;
 use crate::store::sqlite::ops::claim;
+use crate::store::sqlite::ops::expire;
 use crate::store::sqlite::ops::forget;
 use crate::store::sqlite::ops::insert;
 use crate::store::sqlite::ops::prune;
@@ -227,7 +228,7 @@ fn apply(tx: &mut Tx<'_>, op: &Op) -> rusqlite::Result<Reply> {
             Reply::Done(1)
         }
         Op::Prune { cutoffs, limit } => Reply::Done(prune::prune(tx, cutoffs, *limit)?),
-        Op::Expire { limit } => Reply::Done(prune::expire(tx, *limit)?),
+        Op::Expire { limit } => Reply::Done(expire::expire(tx, *limit)?),
         Op::RetireLanes { lanes } => Reply::Done(forget::retire(tx, lanes)?),
         Op::ForgetLanes { lanes } => Reply::Done(forget::forget(tx, lanes)?),
         Op::Disown { held } => Reply::Done(rescue::disown(tx, held)?),

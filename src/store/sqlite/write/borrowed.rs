@@ -13,13 +13,13 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
-use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::error;
-use crate::store::sqlite::file::identity;
+use crate::store::sqlite::file::identity::{self, Identity};
 use crate::store::sqlite::file::schema;
 use crate::store::sqlite::ops::lanes::Lanes;
 use crate::store::sqlite::ops::write_tx::{Done, Tx};
 use crate::store::sqlite::write::batch::apply_checked;
+use crate::store::sqlite::write::shared::Shared;
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -30,12 +30,13 @@ const HIDDEN: &str =
     "SELECT name FROM sqlite_temp_schema WHERE name LIKE 'punctual^_%' ESCAPE '^' LIMIT 1";
 
 pub(crate) fn apply(
-    store: &SqliteStore,
+    shared: &Shared,
+    file: Option<(&Path, Identity)>,
     now: Timestamp,
     conn: &Connection,
     op: &Op,
 ) -> Result<Reply> {
-    check(store, conn)?;
+    check(shared, file, conn)?;
     check_tables(conn)?;
     // A transaction that begins by reading cannot write any more once somebody else has.
     conn.prepare_cached(TAKE_LOCK)
@@ -43,7 +44,7 @@ pub(crate) fn apply(
         .map_err(|error| schema::diagnose(conn, "cannot write", error))?;
     // As of the lock: it may have been migrated since the store looked.
     schema::check_version(conn)?;
-    let known = lock(&store.shared.lanes).known();
+    let known = lock(&shared.lanes).known();
     let is_current = known
         .has_all_retirements(conn)
         .map_err(|error| schema::diagnose(conn, "cannot read the lanes", error))?;
@@ -55,11 +56,7 @@ pub(crate) fn apply(
         now,
         // A cancellation is then left in the file for whoever runs the task, this process as well.
         instance: 0,
-        lanes: if is_current {
-            &store.shared.lanes
-        } else {
-            &none
-        },
+        lanes: if is_current { &shared.lanes } else { &none },
         wants_events: false,
         drawn: &mut 0,
         waiting: &AtomicUsize::new(0),
@@ -89,11 +86,11 @@ fn check_tables(conn: &Connection) -> Result<()> {
 /// The error that the store has stopped with. `Unsupported` in memory, and if the file's path is not UTF-8. `Invalid` for a
 /// connection to another file, or to this one under another name, or without a transaction; `ReadOnly` for one that cannot
 /// write; `Replaced` if the file is not there any more, or was not when the connection was opened.
-fn check(store: &SqliteStore, conn: &Connection) -> Result<()> {
-    if let Some(error) = &*lock(&store.shared.stopped) {
+fn check(shared: &Shared, file: Option<(&Path, Identity)>, conn: &Connection) -> Result<()> {
+    if let Some(error) = &*lock(&shared.stopped) {
         return Err(error.clone());
     }
-    let (Some(path), Some(identity)) = (&store.path, store.identity) else {
+    let Some((path, identity)) = file else {
         return Err(Error::new(
             ErrorKind::Unsupported,
             "a store in memory has no other connections: use transaction()",
