@@ -21,6 +21,7 @@ pub(crate) mod standing;
 #[cfg(test)]
 mod suite;
 mod ticket;
+mod turn;
 pub(crate) mod work;
 
 use std::borrow::Cow;

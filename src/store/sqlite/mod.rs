@@ -7,6 +7,8 @@ mod ops;
 #[cfg(test)]
 mod query_plans;
 mod read;
+#[cfg(test)]
+mod turn_tests;
 mod watch;
 mod write;
 
@@ -33,8 +35,8 @@ use crate::store::sqlite::watch::Watch;
 use crate::store::sqlite::write::authorizer::Guard;
 use crate::store::sqlite::write::borrowed;
 use crate::store::sqlite::write::shared::Shared;
-use crate::store::sqlite::write::turn::{Submitted, Turn};
 use crate::store::sqlite::write::writer::Writer;
+use crate::store::turn::{Submitted, Turn};
 use crate::store::{Body, Condition, Holder, Hub, NextMaintenance, Settings, Store, Ticket};
 use crate::time::Timestamp;
 use crate::wake::lock;
@@ -43,7 +45,7 @@ use crate::wake::lock;
 #[derive(Debug)]
 pub(crate) struct SqliteStore {
     shared: Arc<Shared>,
-    turn: Arc<Turn>,
+    turn: Arc<Turn<Writer>>,
     /// `None`: in memory, where reads take the writer.
     readers: Option<Readers>,
     path: Option<PathBuf>,
@@ -198,7 +200,7 @@ impl SqliteStore {
     }
 }
 
-fn ticket(submitted: Result<Submitted>) -> Ticket {
+fn ticket(submitted: Result<Submitted<Writer>>) -> Ticket {
     match submitted {
         Ok(submitted) => Ticket::Pending(Box::new(submitted)),
         Err(error) => Ticket::ready(Err(error)),

@@ -18,7 +18,8 @@ use crate::panics::survive;
 use crate::store::sqlite::error;
 use crate::store::sqlite::file::paths::log_of;
 use crate::store::sqlite::watch::inotify::{Bell, Notice};
-use crate::store::sqlite::write::turn::Turn;
+use crate::store::sqlite::write::writer::Writer;
+use crate::store::turn::Turn;
 use crate::tell::tell;
 use crate::thread::Thread;
 use crate::time::{Deadline, Stopwatch};
@@ -107,7 +108,7 @@ impl Watch {
     /// # Errors
     ///
     /// `Storage` if the system has no thread to give.
-    pub(crate) fn start(turn: &Arc<Turn>, file: &Path) -> Result<Self> {
+    pub(crate) fn start(turn: &Arc<Turn<Writer>>, file: &Path) -> Result<Self> {
         let notice = match Notice::new(&log_of(file)) {
             Ok(notice) => Some(notice),
             Err(error) => {
@@ -158,7 +159,7 @@ impl Drop for Watch {
 
 #[derive(Debug)]
 struct Watcher {
-    turn: Weak<Turn>,
+    turn: Weak<Turn<Writer>>,
     stop: Arc<Stop>,
     /// How many commits of this process had been seen.
     commits: u64,

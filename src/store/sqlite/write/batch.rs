@@ -14,8 +14,8 @@ use crate::store::sqlite::ops::rescue;
 use crate::store::sqlite::ops::settle;
 use crate::store::sqlite::ops::write_tx::Tx;
 use crate::store::sqlite::write::failure::Failure;
-use crate::store::sqlite::write::turn::Request;
 use crate::store::standing::Taken;
+use crate::store::turn::Request;
 
 /// A value that changes: SQLite does not write what is the same.
 const PROBE: &str = "

@@ -7,5 +7,4 @@ pub(crate) mod failure;
 pub(crate) mod peers;
 pub(crate) mod shared;
 pub(crate) mod transaction;
-pub(crate) mod turn;
 pub(crate) mod writer;

@@ -27,7 +27,7 @@ use crate::store::sqlite::write::batch::operate;
 use crate::store::sqlite::write::failure::Failure;
 use crate::store::sqlite::write::peers::Peers;
 use crate::store::sqlite::write::shared::Shared;
-use crate::store::sqlite::write::turn::Request;
+use crate::store::turn::{Request, Writes};
 use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
@@ -125,11 +125,6 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Where to tell how many requests wait.
-    pub(crate) fn waiting(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.waiting)
-    }
-
     /// Takes a fresh connection into use.
     fn adopt(&mut self, mut conn: Connection) -> Result<()> {
         let pages = Arc::clone(&self.shared.wal_pages);
@@ -169,19 +164,6 @@ impl Writer {
             adopted?;
         }
         Ok(())
-    }
-
-    /// Runs the requests in one transaction and answers each.
-    pub(crate) fn run(&mut self, batch: Vec<Request>) {
-        let last = batch.iter().map(|request| request.now).max();
-        self.now = last.unwrap_or(self.now);
-        if let Err(error) = self.check() {
-            for mut request in batch {
-                request.answer(Err(error.clone()));
-            }
-            return;
-        }
-        self.run_with(batch, true);
     }
 
     /// `stands`: whether a standing claim may come along.
@@ -492,6 +474,24 @@ impl Writer {
     #[cfg(test)]
     pub(crate) fn connection(&mut self) -> &Connection {
         self.conn.as_ref().expect("a connection")
+    }
+}
+
+impl Writes for Writer {
+    fn run(&mut self, batch: Vec<Request>) {
+        let last = batch.iter().map(|request| request.now).max();
+        self.now = last.unwrap_or(self.now);
+        if let Err(error) = self.check() {
+            for mut request in batch {
+                request.answer(Err(error.clone()));
+            }
+            return;
+        }
+        self.run_with(batch, true);
+    }
+
+    fn waiting(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.waiting)
     }
 }
 

@@ -2,13 +2,22 @@
 
 mod reentry;
 
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::error::{ErrorKind, Result};
+use crate::model::op::{Op, Reply};
+use crate::store::Pending;
+use crate::store::sqlite::write::writer::Writer;
+use crate::store::turn::{MAX_LEAD_OPS, MAX_QUEUED, Submitted};
+use crate::time::{Deadline, Timestamp};
+use crate::wake::lock;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake as TaskWake;
 
-use super::reign::MAX_REIGN_OPS;
-use super::*;
 use crate::id::TaskId;
 use crate::model::delivery::Delivery;
 use crate::model::durability::Durability;
@@ -100,7 +109,7 @@ impl Kit {
     }
 
     fn queued(&self) -> usize {
-        lock(&self.store.turn.queue).requests.len()
+        self.store.turn.queued_count()
     }
 
     /// Gives each request to a thread of its own, so that they are served as one batch, in this order.
@@ -315,7 +324,7 @@ fn p1_many_callers_are_each_answered_once_and_all_is_stored() {
     assert_eq!(new.into_inner(), THREADS * EACH);
     assert_eq!(kit.rows(), (THREADS * EACH) as i64);
     assert!(ids.iter().all(|id| kit.has(*id)));
-    assert!(!lock(&kit.store.turn.queue).leading, "the turn is free");
+    assert!(!kit.store.turn.is_led(), "the turn is free");
 }
 
 /// Unparks the thread that waits.
@@ -328,7 +337,7 @@ impl TaskWake for Unpark {
 }
 
 /// Polls until it is ready: the smallest of all runtimes.
-fn block_on(mut pending: Submitted) -> Result<Vec<Reply>> {
+fn block_on(mut pending: Submitted<Writer>) -> Result<Vec<Reply>> {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut cx = Context::from_waker(&waker);
     let deadline = Deadline::after(60 * S);
@@ -441,7 +450,7 @@ fn p12_a_leader_s_panic_before_its_own_request_leaves_the_turn_to_others() {
     for call in calls {
         let kit = kit_with(S);
         // As many as a transaction takes: what comes next is served after it.
-        let full = || std::iter::once(poison()).chain((1..MAX_REIGN_OPS).map(|_| task()));
+        let full = || std::iter::once(poison()).chain((1..MAX_LEAD_OPS).map(|_| task()));
         let ops = || full().map(|task| Op::Insert(vec![task])).collect();
         let mut poisoned = kit.while_led(|| kit.store.defer(NOW, ops()));
         assert!(catch_unwind(AssertUnwindSafe(|| call(&kit))).is_err());
@@ -551,10 +560,7 @@ fn a_lone_caller_leads_on_its_own_thread() {
     for _ in 0..10 {
         kit.insert(vec![task()]).unwrap();
     }
-    assert!(
-        lock(&kit.store.turn.helper).is_none(),
-        "no thread was needed"
-    );
+    assert!(!kit.store.turn.has_helper(), "no thread was needed");
 }
 
 /// A thread that wrote back to back kept the dispatcher's look, and so its claims, waiting for as long as it wrote.
@@ -572,7 +578,9 @@ fn p12_a_look_for_changes_does_not_wait_for_who_leads() {
 impl Kit {
     /// Does something while another thread seems to lead.
     fn while_led<T>(&self, act: impl FnOnce() -> T) -> T {
-        let lead = |leading| lock(&self.store.turn.queue).leading = leading;
+        let lead = |leading| {
+            self.store.turn.set_leading(leading);
+        };
         lead(true);
         let done = act();
         lead(false);
@@ -651,7 +659,7 @@ fn p12_what_the_scheduler_writes_is_made_though_no_caller_comes() {
         }
     });
     assert_eq!(kit.queued(), 0);
-    assert!(!lock(&kit.store.turn.queue).leading);
+    assert!(!kit.store.turn.is_led());
 }
 
 /// P5: its claim is on disk before its handler is called, and its end before anybody is told, at any durability. What is

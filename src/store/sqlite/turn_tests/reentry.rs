@@ -76,7 +76,7 @@ fn waker(
 }
 
 /// A write that was polled before it could be made. It is made by the next caller's leader, or the helper's.
-fn polled(store: &SqliteStore, waker: &Waker) -> Submitted {
+fn polled(store: &SqliteStore, waker: &Waker) -> Submitted<Writer> {
     let turn = &store.turn;
     turn.with_writer(|_writer| {
         let mut submitted = turn.submit(NOW, vec![Op::Insert(vec![task()])]).unwrap();
@@ -122,14 +122,14 @@ fn p12_a_waker_that_is_called_by_a_caller_s_thread_may_write() {
             || (),
         );
         let turn = Arc::clone(&store.turn);
-        lock(&turn.queue).leading = true;
+        turn.set_leading(true);
         let mut submitted = turn.submit(NOW, vec![Op::Insert(vec![task()])]).unwrap();
         assert!(
             submitted
                 .poll(&mut Context::from_waker(&waker))
                 .is_pending()
         );
-        lock(&turn.queue).leading = false;
+        turn.set_leading(false);
         within_bound("the call that leads", move || {
             insert(&store, task()).unwrap();
         });
@@ -168,14 +168,14 @@ fn p12_wakers_that_write_do_not_pile_up_on_the_stack() {
             || (),
         );
         let turn = &store.turn;
-        let was = std::mem::replace(&mut lock(&turn.queue).leading, true);
+        let was = turn.set_leading(true);
         let mut submitted = turn.submit(NOW, vec![Op::Insert(vec![task()])]).unwrap();
         assert!(
             submitted
                 .poll(&mut Context::from_waker(&waker))
                 .is_pending()
         );
-        lock(&turn.queue).leading = was;
+        turn.set_leading(was);
     }
     submit(&store, &woken, &deepest, WAKERS - 1);
     within_bound("all are woken", {
@@ -196,7 +196,7 @@ fn p12_a_waker_that_calls_the_store_when_it_is_dropped_stops_no_write() {
     for (store, _dir) in stores() {
         within_bound("a poll with another waker", move || {
             let turn = Arc::clone(&store.turn);
-            lock(&turn.queue).leading = true;
+            turn.set_leading(true);
             let mut submitted = turn.submit(NOW, vec![Op::Insert(vec![task()])]).unwrap();
             let calls = Arc::clone(&store);
             let first = waker(|| (), move || insert(&calls, task()).map(drop).unwrap());
@@ -206,7 +206,7 @@ fn p12_a_waker_that_calls_the_store_when_it_is_dropped_stops_no_write() {
                     .is_pending()
             );
             drop(first);
-            lock(&turn.queue).leading = false;
+            turn.set_leading(false);
             // Drops the first waker, whose write leads for what was submitted.
             let _ = submitted.poll(&mut Context::from_waker(Waker::noop()));
             assert!(

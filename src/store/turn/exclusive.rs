@@ -1,0 +1,68 @@
+//! The turn for one thread alone: a transaction that runs the caller's code, on the caller's thread.
+
+use std::sync::Arc;
+use std::thread;
+
+use super::lead::{Lead, Next};
+use super::request::{Cell, Sort};
+use super::{CallOnDrop, Turn, Waited, Writes};
+use crate::error::Result;
+use crate::time::{Deadline, Timestamp};
+
+impl<W: Writes> Turn<W> {
+    /// Waits for the turn like any other request, and then runs `run` on the writer, on this thread.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` if the turn does not come in time: `run` was not called.
+    pub(crate) fn exclusive<T>(&self, now: Timestamp, run: impl FnOnce(&mut W) -> T) -> Result<T> {
+        let thread = Some(thread::current());
+        let (cell, leads) = self
+            .line
+            .enqueue(now, Vec::new(), Sort::Exclusive, thread)?;
+        let deadline = Deadline::after(self.line.wait);
+        let mut run = Some(run);
+        if leads && let Some(answer) = self.lead_to(&cell, &mut run) {
+            return Ok(answer);
+        }
+        loop {
+            match self.wait_for_turn(&cell, deadline)? {
+                Waited::Leads => {}
+                Waited::Answered(answer) => {
+                    answer?;
+                    unreachable!("nobody else serves it");
+                }
+            }
+            if let Some(answer) = self.lead_to(&cell, &mut run) {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Leads, and calls `run` when it is its turn; `None`: others came before, and led for all the time there was. Only for whom
+    /// `leading` was set.
+    fn lead_to<T, R: FnOnce(&mut W) -> T>(
+        &self,
+        cell: &Arc<Cell>,
+        run: &mut Option<R>,
+    ) -> Option<T> {
+        // As in `lead`.
+        let _wakers = CallOnDrop(&self.line);
+        let mut lead = Lead::new(&self.line, Some(cell));
+        let mut writer = self.writer();
+        let mut answer = None;
+        loop {
+            match lead.next() {
+                Next::Batch(batch) => writer.run(batch),
+                Next::Own => {
+                    answer = run.take().map(|run| run(&mut writer));
+                    if !self.line.owner.is_here() {
+                        // It was forked inside: what waits is its parent's to do.
+                        return answer;
+                    }
+                }
+                Next::Over => return answer,
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The line before the writer: the requests that wait, and the right to lead.
+//!
+//! Invariant: while `leading` is set exactly one thread leads, or has been told to.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::request::{Cell, Request, Sort, Stage};
+use super::wakers::Wakers;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::op::Op;
+use crate::process::Owner;
+use crate::thread::Thread;
+use crate::time::{Deadline, Timestamp};
+use crate::wake::{Wake, lock};
+
+/// How many requests may wait.
+pub(crate) const MAX_QUEUED: usize = 4096;
+
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) requests: VecDeque<Request>,
+    /// A thread leads, or has been told to.
+    pub(super) leading: bool,
+    /// How many callers the last batch had.
+    pub(super) last: usize,
+}
+
+impl Queue {
+    pub(super) fn position(&self, cell: &Arc<Cell>) -> Option<usize> {
+        let mut requests = self.requests.iter();
+        requests.position(|each| Arc::ptr_eq(&each.cell, cell))
+    }
+
+    /// Takes out a request for whose answer nobody waits.
+    pub(super) fn remove(&mut self, index: usize) {
+        if let Some(request) = self.requests.remove(index) {
+            request.forget();
+        }
+    }
+}
+
+/// What waits for the writer.
+pub(super) struct Line {
+    pub(super) owner: Owner,
+    pub(super) queue: Mutex<Queue>,
+    /// How many requests wait, for an operation that can be short.
+    pub(super) waiting: Arc<AtomicUsize>,
+    pub(super) space: Condvar,
+    /// How many callers wait for room in the queue.
+    pub(super) crowd: AtomicUsize,
+    /// The wakers of those that were answered.
+    pub(super) wakers: Arc<Wakers>,
+    /// How long a call waits to be served.
+    pub(super) wait: Duration,
+    pub(super) helper: Mutex<Option<Helper>>,
+}
+
+/// The thread that leads for callers that do not wait.
+pub(super) struct Helper {
+    pub(super) wake: Wake,
+    pub(super) _thread: Thread,
+}
+
+impl Line {
+    pub(super) fn new(waiting: Arc<AtomicUsize>, wait: Duration) -> Self {
+        Self {
+            owner: Owner::this(),
+            queue: Mutex::default(),
+            waiting,
+            space: Condvar::new(),
+            crowd: AtomicUsize::new(0),
+            wakers: Arc::default(),
+            wait,
+            helper: Mutex::new(None),
+        }
+    }
+
+    /// Queues a request. `true`: the turn was free and is the caller's to lead.
+    pub(super) fn enqueue(
+        &self,
+        now: Timestamp,
+        ops: Vec<Op>,
+        sort: Sort,
+        thread: Option<thread::Thread>,
+    ) -> Result<(Arc<Cell>, bool)> {
+        let cell = Arc::new(Cell::new(sort, thread));
+        let mut queue = self.room()?;
+        let wakers = Arc::clone(&self.wakers);
+        let request = Request::new(now, ops, Arc::clone(&cell), wakers);
+        queue.requests.push_back(request);
+        self.waiting.store(queue.requests.len(), Ordering::Relaxed);
+        let leads = !std::mem::replace(&mut queue.leading, true);
+        Ok((cell, leads))
+    }
+
+    /// The queue, once it has room for another request.
+    fn room(&self) -> Result<MutexGuard<'_, Queue>> {
+        let mut queue = lock(&self.queue);
+        let mut deadline = None;
+        while queue.requests.len() >= MAX_QUEUED {
+            let deadline = deadline.get_or_insert_with(|| Deadline::after(self.wait));
+            let remaining = deadline.remaining();
+            if remaining.is_zero() {
+                return Err(busy("the queue of writes is full"));
+            }
+            self.crowd.fetch_add(1, Ordering::SeqCst);
+            queue = self
+                .space
+                .wait_timeout(queue, remaining)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            self.crowd.fetch_sub(1, Ordering::SeqCst);
+        }
+        Ok(queue)
+    }
+
+    /// Takes a request out of the queue, if nobody has begun with it and the turn was not handed to it.
+    pub(super) fn give_up(&self, cell: &Arc<Cell>) -> bool {
+        let mut queue = lock(&self.queue);
+        let Some(index) = queue.position(cell) else {
+            return false;
+        };
+        let mut state = lock(&cell.state);
+        if !matches!(state.stage, Stage::Queued | Stage::Invited) {
+            return false;
+        }
+        state.stage = Stage::Taken;
+        drop(state);
+        queue.remove(index);
+        if !queue.leading {
+            // It may have been the one that was invited.
+            queue.leading = true;
+            self.hand_on(&mut queue);
+        }
+        true
+    }
+
+    /// Gives the turn to the first caller who can take it, or sets it free.
+    pub(super) fn hand_on(&self, queue: &mut Queue) {
+        let waits = |request: &&Request| {
+            let state = lock(&request.cell.state);
+            state.thread.is_some() && matches!(state.stage, Stage::Queued | Stage::Invited)
+        };
+        let tell = |request: &Request, stage: Stage| {
+            let mut state = lock(&request.cell.state);
+            state.stage = stage;
+            if let Some(thread) = &state.thread {
+                thread.unpark();
+            }
+        };
+        let mut durable = queue.requests.iter().filter(|each| each.is_durable());
+        if let Some(next) = durable.find(waits) {
+            return tell(next, Stage::Lead);
+        }
+        if callers(&queue.requests) > 0
+            && let Some(helper) = &*lock(&self.helper)
+        {
+            // Only submitted ones.
+            return helper.wake.notify();
+        }
+        // A caller who comes before the one who is invited wakes takes the turn, and his request along. The patient ones
+        // look for themselves.
+        queue.leading = false;
+        let mut own = queue
+            .requests
+            .iter()
+            .filter(|each| each.cell.sort != Sort::Patient);
+        if let Some(next) = own.find(waits) {
+            tell(next, Stage::Invited);
+        }
+    }
+}
+
+/// How many of these are not the scheduler's own.
+pub(super) fn callers<'a>(requests: impl IntoIterator<Item = &'a Request>) -> usize {
+    requests
+        .into_iter()
+        .filter(|each| each.is_durable())
+        .count()
+}
+
+pub(super) fn busy(why: &str) -> Error {
+    Error::new(ErrorKind::Busy, why)
+}
