@@ -443,7 +443,7 @@ impl Parts {
             return self.client.health();
         }
         let mut unknown: Vec<String> = Vec::new();
-        for lane in self.client.store.lanes().list {
+        for lane in self.client.store.lanes().list.iter() {
             let known = self.registry.get(&lane.kind).is_some();
             if !known
                 && lane.next_at().is_some()

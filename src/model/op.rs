@@ -243,7 +243,7 @@ impl Lane {
 pub(crate) struct KnownLanes {
     /// Changes with each lane that is added or removed.
     pub(crate) version: u64,
-    pub(crate) list: Vec<Lane>,
+    pub(crate) list: Arc<Vec<Lane>>,
 }
 
 /// Which due tasks to take.

@@ -114,7 +114,7 @@ pub(crate) fn plan(
         |lane: &Lane| lane.limit.is_some() || lane.class == Class::Once && has_handler(&lane.kind);
     let special: Vec<&Lane> = lanes.iter().filter(|lane| is_special(lane)).collect();
     let may_stand = |queue: &Arc<str>| special.iter().all(|lane| lane.queue != *queue);
-    for lane in lanes {
+    for lane in lanes.iter() {
         let waits = lane.class == Class::Suspect && load.suspect;
         if lane.paused || waits || !has_handler(&lane.kind) {
             continue;
@@ -276,7 +276,10 @@ mod tests {
 
     fn known(lanes: &[Lane]) -> KnownLanes {
         let list = lanes.to_vec();
-        KnownLanes { version: 7, list }
+        KnownLanes {
+            version: 7,
+            list: Arc::new(list),
+        }
     }
 
     fn planned(lanes: &[Lane], scope: &Scope, load: &Load, costs: &Costs) -> (Vec<i64>, Plan) {

@@ -16,6 +16,7 @@
 #[cfg(all(test, feature = "testing"))]
 pub(crate) mod faulty;
 pub(crate) mod hub;
+pub(crate) mod lanes;
 mod sqlite;
 pub(crate) mod standing;
 #[cfg(test)]

@@ -28,8 +28,7 @@ use crate::store::sqlite::file::readers::Readers;
 use crate::store::sqlite::file::{backup, schema};
 use crate::store::sqlite::instances::ledger;
 use crate::store::sqlite::instances::roll::{self, Roll};
-use crate::store::sqlite::ops::lanes::Lanes;
-use crate::store::sqlite::ops::rescue;
+use crate::store::sqlite::ops::{lanes, rescue};
 use crate::store::sqlite::read::maintenance;
 use crate::store::sqlite::watch::Watch;
 use crate::store::sqlite::write::authorizer::Guard;
@@ -110,7 +109,7 @@ impl SqliteStore {
         now: Timestamp,
     ) -> Result<Self> {
         let lanes =
-            Lanes::load(&conn).map_err(|error| error::of("cannot read the lanes", error))?;
+            lanes::load(&conn).map_err(|error| error::of("cannot read the lanes", error))?;
         let shared = Arc::new(Shared {
             lanes: Mutex::new(lanes),
             hub: Hub::default(),

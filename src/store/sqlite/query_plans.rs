@@ -360,7 +360,7 @@ impl Kit {
             .store
             .lanes()
             .list
-            .into_iter()
+            .iter()
             .filter(|lane| *lane.kind == *"known" && !lane.paused)
             .map(|lane| LaneClaim {
                 lane: lane.id,

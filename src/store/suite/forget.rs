@@ -43,8 +43,9 @@ fn of(queue: &'static str) -> Insert {
 }
 
 fn lanes_of(store: &dyn Store, queue: &str) -> Vec<LaneId> {
-    let lanes = store.lanes().list.into_iter();
+    let lanes = store.lanes().list;
     lanes
+        .iter()
         .filter(|lane| *lane.queue == *queue)
         .map(|lane| lane.id)
         .collect()

@@ -143,7 +143,7 @@ impl Kit {
     /// Everything that may be claimed by the lanes as they are known, for `free` workers.
     pub(super) fn request(&self, free: usize) -> ClaimRequest {
         let mut queues: Vec<(Arc<str>, QueueClaim)> = Vec::new();
-        for lane in self.store().lanes().list {
+        for lane in self.store().lanes().list.iter() {
             let claim = LaneClaim {
                 lane: lane.id,
                 cost: None,
@@ -152,7 +152,7 @@ impl Kit {
             match queues.iter_mut().find(|(queue, _)| *queue == lane.queue) {
                 Some((_, queue)) => queue.lanes.push(claim),
                 None => queues.push((
-                    lane.queue,
+                    Arc::clone(&lane.queue),
                     QueueClaim {
                         lanes: vec![claim],
                         limit: usize::MAX,

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use rusqlite::Connection;
 
 use crate::model::query::{Answer, Query};
-use crate::store::sqlite::ops::lanes::Lanes;
+use crate::store::lanes::Lanes;
 
 pub(crate) fn read(
     conn: &Connection,

@@ -9,7 +9,7 @@ use crate::model::limits::MAX_PRIORITY;
 use crate::model::op::LaneId;
 use crate::model::query::{LaneStats, Stats};
 use crate::model::task::TaskState;
-use crate::store::sqlite::ops::lanes::Lanes;
+use crate::store::sqlite::ops::lanes;
 use crate::store::sqlite::ops::matching::LANES;
 use crate::time::Timestamp;
 
@@ -54,7 +54,7 @@ type Name = (Arc<str>, Arc<str>);
 
 pub(crate) fn stats(conn: &Connection, now: Timestamp) -> rusqlite::Result<Stats> {
     // The lanes of the file, not those known: another process may have added some.
-    let lanes = Lanes::load(conn)?;
+    let lanes = lanes::load(conn)?;
     let mut counts = Counts::new(conn)?;
     let mut oldest: Option<Timestamp> = None;
     for lane in lanes.list() {

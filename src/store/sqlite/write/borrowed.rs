@@ -13,10 +13,11 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
+use crate::store::lanes::Lanes;
 use crate::store::sqlite::error;
 use crate::store::sqlite::file::identity::{self, Identity};
 use crate::store::sqlite::file::schema;
-use crate::store::sqlite::ops::lanes::Lanes;
+use crate::store::sqlite::ops::lanes::has_all_retirements;
 use crate::store::sqlite::ops::write_tx::{Done, Tx};
 use crate::store::sqlite::write::batch::apply_checked;
 use crate::store::sqlite::write::shared::Shared;
@@ -45,8 +46,7 @@ pub(crate) fn apply(
     // As of the lock: it may have been migrated since the store looked.
     schema::check_version(conn)?;
     let known = lock(&shared.lanes).known();
-    let is_current = known
-        .has_all_retirements(conn)
+    let is_current = has_all_retirements(conn, known)
         .map_err(|error| schema::diagnose(conn, "cannot read the lanes", error))?;
     // A task that is added to a lane that was retired meanwhile would never run: the lanes are then looked up in the file.
     let none = Mutex::new(Lanes::default());

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use crate::model::settle::Fence;
 use crate::store::sqlite::file::schema;
-use crate::store::sqlite::ops::lanes::{ForeignChanges, read_heads};
+use crate::store::sqlite::ops::lanes::{read_changes, read_heads};
 use crate::store::sqlite::ops::rescue;
 use crate::store::sqlite::write::failure::Failure;
 use crate::store::sqlite::write::shared::Shared;
@@ -64,7 +64,7 @@ impl Peers {
         // A migration need not change any table.
         schema::check_version(conn).map_err(Failure::Refused)?;
         let known = lock(&shared.lanes).known();
-        let news = ForeignChanges::read(conn, known).map_err(failed)?;
+        let news = read_changes(conn, known).map_err(failed)?;
         lock(&shared.lanes).catch_up(news);
         let cancelled = cancels(conn, instance).map_err(failed)?;
         if !cancelled.is_empty() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::model::health::Writes;
+use crate::store::lanes::Lanes;
 use crate::store::sqlite::instances::ledger::Ledger;
-use crate::store::sqlite::ops::lanes::Lanes;
 use crate::store::sqlite::write::authorizer::Guard;
 use crate::store::{Condition, Hub};
 use crate::time::{Stopwatch, Timestamp};
