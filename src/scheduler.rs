@@ -73,7 +73,8 @@ pub struct Builder {
     only_queues: bool,
     retention: Retention,
     settings: Settings,
-    clock: Arc<dyn Clock>,
+    /// The testing feature sets another.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 #[derive(Debug)]
@@ -198,13 +199,6 @@ impl Builder {
     /// default: 16 MiB. In memory it means nothing.
     pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
         self.settings.page_cache_bytes = bytes;
-        self
-    }
-
-    /// Uses another clock than the system's.
-    #[cfg(feature = "testing")]
-    pub fn clock(mut self, clock: crate::testing::TestClock) -> Self {
-        self.clock = Arc::new(clock);
         self
     }
 

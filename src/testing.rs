@@ -147,6 +147,12 @@ pub struct Stepper {
 }
 
 impl Builder {
+    /// Uses another clock than the system's.
+    pub fn clock(mut self, clock: TestClock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
     /// Opens the storage and makes a scheduler without threads, with `clock` as its time.
     ///
     /// # Errors

@@ -11,7 +11,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::submit::Submit;
 use crate::client::write::Write;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
@@ -177,12 +176,6 @@ impl Client {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
-    }
-
-    /// The same writes, without waiting for them.
-    #[must_use]
-    pub fn submit(&self) -> Submit<'_> {
-        Submit(self)
     }
 
     /// Stores a task and returns once it is on disk.

@@ -16,6 +16,14 @@ use crate::model::new_task::{NewTask, Scheduled};
 use crate::model::op::{Action, Patch, Reply};
 use crate::store::Ticket;
 
+impl Client {
+    /// The same writes, without waiting for them.
+    #[must_use]
+    pub fn submit(&self) -> Submit<'_> {
+        Submit(self)
+    }
+}
+
 /// The writes of a [`Client`] without waiting: each returns a [`Receipt`].
 ///
 /// The write is on its way when the method returns, on a thread of the store; dropping the receipt does not call it back.
