@@ -112,7 +112,7 @@
 //!   can lose commits (before 3.51.3, but for a few).
 //! - `testing`: `TestClock` and `Stepper`, for tests that move time by hand.
 //!
-//! `rusqlite` and `chrono` are re-exported: their versions are part of this crate's. Rust 1.89 or later; Linux and other
+//! `rusqlite`, `chrono` and `uuid` are re-exported: their versions are part of this crate's. Rust 1.89 or later; Linux and other
 //! Unix systems.
 
 #![forbid(unsafe_code)]
@@ -160,6 +160,7 @@ struct ReadmeDoctests;
 
 pub use chrono;
 pub use rusqlite;
+pub use uuid;
 
 pub use client::submit::{Receipt, Submit};
 pub use client::transaction::Tx;

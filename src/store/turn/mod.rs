@@ -13,7 +13,7 @@
 //! 4. Nothing of the program's runs while a thread holds the writer, except the closure of its own transaction. Wakers are
 //!    called after that. What a `tracing` subscriber or a SQL function asks of the store is refused at once, as `Reentrant`.
 //!
-//! The turn is the only lock that callers wait for and that is held over I/O.
+//! The turn is the only lock held over I/O that writes wait for.
 
 mod exclusive;
 mod held;
