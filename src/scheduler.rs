@@ -1,6 +1,5 @@
 //! The scheduler: it puts the parts together, starts them and stops them, and decides nothing.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -183,14 +182,6 @@ impl Builder {
     /// either way. 1 ms to 1 hour; default: 5 seconds.
     pub fn transaction_timeout(mut self, timeout: Duration) -> Self {
         self.settings.transaction_timeout = timeout;
-        self
-    }
-
-    /// What the names of the tables begin with. Only `punctual_`, the default: a file has one set of tables, so two
-    /// schedulers of one program are kept apart by queues, or by files. Any other prefix is refused as
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) rather than ignored.
-    pub fn table_prefix(mut self, prefix: impl Into<Cow<'static, str>>) -> Self {
-        self.settings.table_prefix = prefix.into();
         self
     }
 

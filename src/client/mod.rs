@@ -5,7 +5,6 @@ pub(crate) mod submit;
 pub(crate) mod transaction;
 mod write;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -96,14 +95,6 @@ impl ClientBuilder {
     /// How long a call waits for another process's lock, and for the writes before it. Default: 5 seconds.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.settings.busy_wait = timeout;
-        self
-    }
-
-    /// What the names of the tables begin with. Only `punctual_`, the default: a file has one set of tables, so two
-    /// schedulers of one program are kept apart by queues, or by files. Any other prefix is refused as
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) rather than ignored.
-    pub fn table_prefix(mut self, prefix: impl Into<Cow<'static, str>>) -> Self {
-        self.settings.table_prefix = prefix.into();
         self
     }
 

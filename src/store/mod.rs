@@ -25,13 +25,12 @@ mod ticket;
 mod turn;
 pub(crate) mod work;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::model::health::{SlowTransaction, Writes};
 use crate::model::op::{KnownLanes, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
@@ -43,14 +42,9 @@ pub(crate) use hub::Hub;
 pub(crate) use ticket::{Pending, Ticket};
 pub(crate) use work::{Body, Ending, Holder, Work};
 
-/// Begins the names of all tables.
-const TABLE_PREFIX: &str = "punctual_";
-
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// Begins the names of the tables.
-    pub(crate) table_prefix: Cow<'static, str>,
     pub(crate) durability: Durability,
     /// How long a call waits for a lock or for its turn.
     pub(crate) busy_wait: Duration,
@@ -65,7 +59,6 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn new(runs: bool) -> Self {
         Self {
-            table_prefix: Cow::Borrowed(TABLE_PREFIX),
             durability: Durability::default(),
             busy_wait: Duration::from_secs(5),
             page_cache_bytes: 16 << 20,
@@ -75,15 +68,6 @@ impl Settings {
     }
 
     fn check(&self) -> Result<()> {
-        if self.table_prefix != TABLE_PREFIX {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "the tables are named {TABLE_PREFIX}…, not {}…: keep two schedulers apart by queues, or by files",
-                    self.table_prefix
-                ),
-            ));
-        }
         let timeout = self.transaction_timeout;
         if !(Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&timeout) {
             return Err(Error::invalid(format!(

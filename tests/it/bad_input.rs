@@ -359,33 +359,6 @@ fn a_bad_scheduler_is_refused_before_anything_is_created() {
     }
 }
 
-/// Two sets of tables in one file: it is said that there is no such thing, not ignored.
-#[test]
-fn another_table_prefix_is_refused_as_unsupported() {
-    let (dir, path) = file();
-    let errors = [
-        Scheduler::builder(&path)
-            .table_prefix("billing_")
-            .start()
-            .map(|_| ()),
-        Client::builder(&path).table_prefix("").open().map(|_| ()),
-        Scheduler::in_memory()
-            .table_prefix("Punctual_")
-            .start()
-            .map(|_| ()),
-    ];
-    for error in errors {
-        let error = error.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.to_string().contains("punctual_"), "{error}");
-    }
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-    Client::builder(&path)
-        .table_prefix("punctual_")
-        .open()
-        .unwrap();
-}
-
 /// Both ways to open a file fail alike.
 fn open_fails(path: &Path) -> Error {
     let client = Client::open(path).map(|_| ()).unwrap_err();
