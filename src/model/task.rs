@@ -58,14 +58,17 @@ impl TaskState {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
 
-    /// The number in the file; the gaps are for states to come.
+    /// The numbers in the file are so far apart; the gaps are for states to come.
+    pub(crate) const STEP: i64 = 10;
+
+    /// The number in the file.
     pub(crate) const fn code(self) -> i64 {
         match self {
             Self::Pending => 0,
-            Self::Running => 10,
-            Self::Completed => 20,
-            Self::Failed => 30,
-            Self::Cancelled => 40,
+            Self::Running => Self::STEP,
+            Self::Completed => 2 * Self::STEP,
+            Self::Failed => 3 * Self::STEP,
+            Self::Cancelled => 4 * Self::STEP,
         }
     }
 

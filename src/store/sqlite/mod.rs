@@ -7,6 +7,7 @@ mod ops;
 #[cfg(test)]
 mod query_plans;
 mod read;
+mod sql;
 #[cfg(test)]
 mod turn_tests;
 mod watch;

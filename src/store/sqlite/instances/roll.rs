@@ -16,6 +16,7 @@ use crate::store::sqlite::file::identity::Identity;
 use crate::store::sqlite::file::paths;
 use crate::store::sqlite::instances::ledger::{self, DeadLedger, Ledger, Other};
 use crate::store::sqlite::instances::process::{self, Process};
+use crate::store::sqlite::sql::{columns, get, sql};
 use crate::tell::tell;
 use crate::time::Timestamp;
 use crate::wake::lock;
@@ -32,18 +33,35 @@ const NEXT_INSTANCE: &str = "
     ON CONFLICT (key) DO UPDATE SET value = value + 1
     RETURNING value";
 
-const END_INSTANCE: &str = "
+const END_INSTANCE: &str = sql!(
+    "
     UPDATE punctual_instance SET ended_at = :now WHERE id = :id
-    AND NOT EXISTS (SELECT 1 FROM punctual_task WHERE state = 10 AND instance = :id)";
+    AND NOT EXISTS (SELECT 1 FROM punctual_task WHERE state = {running} AND instance = :id)"
+);
 
 /// Ended instances are kept for the histories of their tasks.
 const FORGET_INSTANCES: &str = "DELETE FROM punctual_instance WHERE ended_at < :before";
 
 const KEEP_INSTANCES: Duration = Duration::from_secs(30 * 24 * 3600);
 
-const OTHER_INSTANCES: &str = "
-    SELECT id, name, boot_id, pid_namespace, pid, lock_inode, file_device, file_inode FROM punctual_instance
-    WHERE ended_at IS NULL AND id <> :own";
+const OTHER_INSTANCES: &str = sql!(
+    "SELECT {columns} FROM punctual_instance WHERE ended_at IS NULL AND id <> :own",
+    columns = InstanceRow::COLUMNS
+);
+
+columns! {
+    /// An instance, as it has entered itself.
+    struct InstanceRow {
+        id: i64 = "id" by get,
+        name: String = "name" by get,
+        boot_id: String = "boot_id" by get,
+        pid_namespace: String = "pid_namespace" by get,
+        pid: u32 = "pid" by get,
+        lock_inode: i64 = "lock_inode" by get,
+        file_device: i64 = "file_device" by get,
+        file_inode: i64 = "file_inode" by get,
+    }
+}
 
 const IS_EXPECTED: &str = "SELECT 1 FROM punctual_instance WHERE name = :name AND ended_at IS NULL";
 
@@ -134,16 +152,17 @@ pub(crate) fn is_expected(conn: &Connection, name: &str) -> rusqlite::Result<boo
 pub(crate) fn others(conn: &Connection, own: i64) -> rusqlite::Result<Vec<Other>> {
     conn.prepare_cached(OTHER_INSTANCES)?
         .query_map([own], |row| {
+            let row = InstanceRow::read(row)?;
             Ok(Other {
-                id: row.get(0)?,
-                name: row.get(1)?,
+                id: row.id,
+                name: row.name,
                 process: Process {
-                    boot_id: row.get(2)?,
-                    pid_namespace: row.get(3)?,
-                    pid: row.get(4)?,
+                    boot_id: row.boot_id,
+                    pid_namespace: row.pid_namespace,
+                    pid: row.pid,
                 },
-                inode: row.get(5)?,
-                file: Identity::stored(row.get(6)?, row.get(7)?),
+                inode: row.lock_inode,
+                file: Identity::stored(row.file_device, row.file_inode),
             })
         })?
         .collect()

@@ -1,6 +1,6 @@
 //! What callers ask of stored tasks: cancel, delete, reschedule, run now, retry, edit; one by one, or by filter.
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, params};
 
 use crate::id::TaskId;
 use crate::model::event::EventKind;
@@ -16,31 +16,32 @@ use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::ops::prune::delete;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, Revived, Waiting};
-use crate::store::sqlite::ops::write_tx::{Tx, extra};
+use crate::store::sqlite::ops::write_tx::Tx;
+use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::tell::tell;
 use crate::time::Timestamp;
 
-pub(crate) const FIND: &str = "
-    SELECT seq, id, lane, state, priority, instance, claim_no, scheduled_at, extras, expires_at
-    FROM punctual_task WHERE id = :id";
-
-pub(crate) const FIND_MATCHING: Matching = over_tasks!(
-    ["seq, id, lane, state, priority, instance, claim_no, scheduled_at, extras, expires_at"],
-    " ORDER BY id LIMIT :limit"
+pub(crate) const FIND: &str = sql!(
+    "SELECT {columns} FROM punctual_task WHERE id = :id",
+    columns = Found::COLUMNS
 );
 
-/// What an action needs to know of its task.
-struct Found {
-    seq: i64,
-    id: TaskId,
-    lane: LaneId,
-    state: TaskState,
-    priority: u8,
-    instance: Option<i64>,
-    claim_no: i64,
-    scheduled_at: i64,
-    extras: i64,
-    expires_at: Option<i64>,
+pub(crate) const FIND_MATCHING: Matching = over_tasks!(Found::COLUMNS, " ORDER BY id LIMIT :limit");
+
+columns! {
+    /// What an action needs to know of its task.
+    struct Found {
+        id: TaskId = "id" by row::id,
+        seq: i64 = "seq" by row::get,
+        lane: LaneId = "lane" by row::lane,
+        state: TaskState = "state" by row::state,
+        priority: u8 = "priority" by row::priority,
+        instance: Option<i64> = "instance" by row::get,
+        claim_no: i64 = "claim_no" by row::get,
+        scheduled_at: i64 = "scheduled_at" by row::get,
+        extras: i64 = "extras" by row::get,
+        expires_at: Option<i64> = "expires_at" by row::get,
+    }
 }
 
 impl Found {
@@ -53,28 +54,11 @@ impl Found {
     }
 }
 
-fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
-    let code: i64 = row.get(3)?;
-    Ok(Found {
-        seq: row.get(0)?,
-        id: row::id(row, 1)?,
-        lane: LaneId(row.get(2)?),
-        state: TaskState::from_code(code)
-            .ok_or(rusqlite::Error::IntegralValueOutOfRange(3, code))?,
-        priority: row::priority(row, 4)?,
-        instance: row.get(5)?,
-        claim_no: row.get(6)?,
-        scheduled_at: row.get(7)?,
-        extras: row.get(8)?,
-        expires_at: row.get(9)?,
-    })
-}
-
 pub(crate) fn change(tx: &mut Tx<'_>, id: TaskId, action: &Action) -> rusqlite::Result<Changed> {
     let task = tx
         .conn
         .prepare_cached(FIND)?
-        .query_row([&id.as_bytes()[..]], found)
+        .query_row([&id.as_bytes()[..]], Found::read)
         .optional()?;
     match task {
         Some(task) => apply(tx, &task, action),
@@ -103,9 +87,9 @@ pub(crate) fn change_matching(
     let (mut tasks, mut count, mut last) = (Vec::new(), 0, None);
     while let Some(row) = rows.next()? {
         count += 1;
-        let id = row::id(row, 1)?;
+        let id = row::id(row, 0)?;
         last = Some(id);
-        match found(row) {
+        match Found::read(row) {
             Ok(task) => tasks.push(task),
             // A damaged task does not shield the others.
             Err(error) => tell!(warn, task = %id, %error, "left out of a bulk call"),
@@ -144,9 +128,11 @@ fn cancel(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
     Ok(Changed::Applied)
 }
 
-const REQUEST_CANCEL: &str = "
+const REQUEST_CANCEL: &str = sql!(
+    "
     UPDATE punctual_task SET cancel_requested_at = ifnull(cancel_requested_at, :now)
-    WHERE seq = :seq AND state = 10";
+    WHERE seq = :seq AND state = {running}"
+);
 
 /// For the process that runs it: it reads this when it notices the commit.
 const TELL_CANCEL: &str = "
@@ -224,15 +210,17 @@ fn is_of_kind(tx: &Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<bool>
     Ok(lane.is_none_or(|lane| *lane.kind == **kind))
 }
 
-const EDIT: &str = "
+const EDIT: &str = sql!(
+    "
     UPDATE punctual_task
     SET priority = ifnull(:priority, priority), max_attempts = ifnull(:max_attempts, max_attempts)
-    WHERE seq = :seq AND state = 0";
+    WHERE seq = :seq AND state = {pending}"
+);
 
-const EDIT_PAYLOAD: &str = "
+const EDIT_PAYLOAD: &str = sql!("
     UPDATE punctual_task
-    SET payload = :payload, checksum = :checksum, undecoded = 0, extras = (extras & ~1) | :extras
-    WHERE seq = :seq AND state = 0";
+    SET payload = :payload, checksum = :checksum, undecoded = 0, extras = (extras & ~{payload}) | :extras
+    WHERE seq = :seq AND state = {pending}");
 
 const KEEP_PAYLOAD: &str =
     "INSERT OR REPLACE INTO punctual_payload (seq, payload) VALUES (:seq, :payload)";

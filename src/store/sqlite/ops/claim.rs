@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{OptionalExtension, params, params_from_iter};
 
 use crate::id::TaskId;
 use crate::model::event::EventKind;
@@ -12,43 +12,44 @@ use crate::model::op::{CHUNK, ClaimRequest, Class, Heads, Lane, LaneClaim, Queue
 use crate::model::settle::{Claim, Fence, Payload};
 use crate::store::sqlite::ops::expire::expire_one;
 use crate::store::sqlite::ops::insert::checksum;
-use crate::store::sqlite::ops::row;
-use crate::store::sqlite::ops::write_tx::{Tx, extra};
+use crate::store::sqlite::ops::write_tx::Tx;
+use crate::store::sqlite::ops::{options, row};
+use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::time::Timestamp;
 
 /// The next pending tasks of a lane and priority, and whether their start deadline has passed. Without an upper bound on
 /// the time: the first that is not due tells when to wake. `seq` is the row's number, which ends every entry of the index;
 /// SQLite seeks by it only if the comparison has a collation, and else passes over all of the same instant.
-pub(crate) const CANDIDATES: &str = "
-    SELECT scheduled_at, seq, id, attempt, crashes, max_attempts, claim_no, extras, checksum, options, payload,
-        expires_at IS NOT NULL AND attempt = 0 AND expires_at < :now, undecoded
-    FROM punctual_task INDEXED BY punctual_task_due
-    WHERE state = 0 AND lane = :lane AND priority = :priority
+pub(crate) const CANDIDATES: &str = sql!(
+    "SELECT {columns} FROM punctual_task INDEXED BY punctual_task_due
+    WHERE state = {pending} AND lane = :lane AND priority = :priority
         AND (scheduled_at, seq) > (:scheduled_at, :seq COLLATE BINARY)
-    ORDER BY scheduled_at, seq LIMIT :limit";
+    ORDER BY scheduled_at, seq LIMIT :limit",
+    columns = Candidate::COLUMNS
+);
 
 /// Takes a row that was read in this transaction. No RETURNING: that would keep a journal of the statement, and cost three
 /// times as much as the two.
-pub(crate) const TAKE: &str = "
+pub(crate) const TAKE: &str = sql!("
     UPDATE punctual_task
-    SET state = 10, instance = :instance, claim_no = :claim_no, attempt = attempt + 1, started_at = :now,
+    SET state = {running}, instance = :instance, claim_no = :claim_no, attempt = attempt + 1, started_at = :now,
         room = substr(room, :taken + 1)
-    WHERE seq = :seq AND state = 0";
+    WHERE seq = :seq AND state = {pending}");
 
 /// Takes [`HANDFUL`] of them: a third less work than one by one. OR FAIL: if it fails the transaction is rolled back, so it
 /// needs no journal of its own.
-pub(crate) const TAKE_HANDFUL: &str = "
+pub(crate) const TAKE_HANDFUL: &str = sql!("
     UPDATE OR FAIL punctual_task
-    SET state = 10, instance = ?1, claim_no = ?2, attempt = attempt + 1, started_at = ?3,
+    SET state = {running}, instance = ?1, claim_no = ?2, attempt = attempt + 1, started_at = ?3,
         room = substr(room, ?4 + 1)
-    WHERE state = 0 AND seq IN (?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
+    WHERE state = {pending} AND seq IN (?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)");
 
 const HANDFUL: usize = 16;
 
 /// How many tasks of a lane run, up to a limit.
-pub(crate) const COUNT_RUNNING: &str = "
+pub(crate) const COUNT_RUNNING: &str = sql!("
     SELECT count(*) FROM (
-        SELECT 1 FROM punctual_task INDEXED BY punctual_task_running WHERE state = 10 AND lane = :lane LIMIT :limit)";
+        SELECT 1 FROM punctual_task INDEXED BY punctual_task_running WHERE state = {running} AND lane = :lane LIMIT :limit)");
 
 const PAYLOAD: &str = "SELECT payload FROM punctual_payload WHERE seq = :seq";
 
@@ -307,12 +308,13 @@ impl LaneCursor {
         let mut count = 0;
         while let Some(row) = rows.next()? {
             count += 1;
-            let at = Timestamp::from_micros(row.get(0)?);
+            // Before the rest is read: the first task that is not due is not taken.
+            let at = row::time(row, 0)?;
             if at > tx.now {
                 self.exhausted = Some(Some(at));
                 return Ok(());
             }
-            let candidate = Candidate::read(row, at)?;
+            let candidate = Candidate::read(row)?;
             self.last = (at.micros(), candidate.seq);
             self.buffer.push_back(candidate);
         }
@@ -338,44 +340,28 @@ impl LaneCursor {
     }
 }
 
-/// A due task as it was read.
-struct Candidate {
-    at: Timestamp,
-    seq: i64,
-    id: TaskId,
-    attempt: u32,
-    crashes: u32,
-    undecoded: u32,
-    max_attempts: u32,
-    /// Of its last claim.
-    claim_no: i64,
-    extras: i64,
-    checksum: i64,
-    options: Option<Vec<u8>>,
-    payload: Option<Vec<u8>>,
-    /// Its start deadline has passed.
-    expired: bool,
+columns! {
+    /// A due task as it was read.
+    struct Candidate {
+        at: Timestamp = "scheduled_at" by row::time,
+        seq: i64 = "seq" by row::get,
+        id: TaskId = "id" by row::id,
+        attempt: u32 = "attempt" by row::count,
+        crashes: u32 = "crashes" by row::count,
+        undecoded: u32 = "undecoded" by row::count,
+        max_attempts: u32 = "max_attempts" by row::count,
+        /// Of its last claim.
+        claim_no: i64 = "claim_no" by row::get,
+        extras: i64 = "extras" by row::get,
+        checksum: i64 = "checksum" by row::get,
+        options: Option<Vec<u8>> = "options" by row::get,
+        payload: Option<Vec<u8>> = "payload" by row::get,
+        /// Its start deadline has passed.
+        expired: bool = "expires_at IS NOT NULL AND attempt = 0 AND expires_at < :now" by row::get,
+    }
 }
 
 impl Candidate {
-    fn read(row: &Row<'_>, at: Timestamp) -> rusqlite::Result<Self> {
-        Ok(Self {
-            at,
-            seq: row.get(1)?,
-            id: row::id(row, 2)?,
-            attempt: row::count(row, 3)?,
-            crashes: row::count(row, 4)?,
-            max_attempts: row::count(row, 5)?,
-            claim_no: row.get(6)?,
-            extras: row.get(7)?,
-            checksum: row.get(8)?,
-            options: row.get(9)?,
-            payload: row.get(10)?,
-            expired: row.get(11)?,
-            undecoded: row::count(row, 12)?,
-        })
-    }
-
     /// The claim of it, still under the number of its last one.
     fn claim(self, tx: &mut Tx<'_>, lane: &Lane, priority: u8) -> rusqlite::Result<Claim> {
         let seq = self.seq;
@@ -394,13 +380,11 @@ impl Candidate {
             Some(_) => Payload::Damaged("its payload does not match its checksum"),
             None => Payload::Damaged("its payload is missing"),
         };
-        let mut options = None;
-        if let Some(bytes) = self.options {
-            match serde_json::from_slice(&bytes) {
-                Ok(decoded) => options = Some(Box::new(decoded)),
-                Err(_) => payload = Payload::Damaged("its options cannot be decoded"),
-            }
-        }
+        let options = options::decode(self.options.as_deref()).unwrap_or_else(|damage| {
+            payload = Payload::Damaged(damage);
+            None
+        });
+        let options = options.map(Box::new);
         let mut last_error = None;
         if self.extras & extra::ATTEMPTS != 0 {
             last_error = tx

@@ -9,16 +9,17 @@ use crate::model::task::TaskState;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, Waiting};
 use crate::store::sqlite::ops::write_tx::{AttemptRow, Tx, forget_expiry};
+use crate::store::sqlite::sql::sql;
 
 /// The first start deadlines: whether they have passed, and whether their tasks have still to be started.
-pub(crate) const EXPIRIES: &str = "
+pub(crate) const EXPIRIES: &str = sql!("
     SELECT seq, expires_at, expires_at < :now, EXISTS (
         SELECT 1 FROM punctual_task
-        WHERE seq = expiry.seq AND expires_at = expiry.expires_at AND state = 0 AND attempt = 0)
-    FROM punctual_expiry AS expiry ORDER BY expires_at, seq LIMIT :limit";
+        WHERE seq = expiry.seq AND expires_at = expiry.expires_at AND state = {pending} AND attempt = 0)
+    FROM punctual_expiry AS expiry ORDER BY expires_at, seq LIMIT :limit");
 
-const EXPIRED: &str = "
-    SELECT id, lane, claim_no FROM punctual_task WHERE seq = :seq AND state = 0 AND attempt = 0";
+const EXPIRED: &str = sql!("
+    SELECT id, lane, claim_no FROM punctual_task WHERE seq = :seq AND state = {pending} AND attempt = 0");
 
 pub(crate) fn expire(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
     let first: Vec<(i64, i64, bool, bool)> = tx

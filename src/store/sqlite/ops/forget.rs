@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::model::op::LaneId;
 use crate::store::sqlite::ops::lanes::Counter;
 use crate::store::sqlite::ops::write_tx::Tx;
+use crate::store::sqlite::sql::sql;
 
 /// Whether a lane may be retired, for a query over `punctual_lane AS each`.
 macro_rules! is_idle {
@@ -20,17 +21,17 @@ macro_rules! is_idle {
     EXISTS (
         SELECT 1 FROM punctual_queue WHERE id = each.queue AND paused_at IS NULL AND max_running IS NULL)
     AND NOT EXISTS (
-        SELECT 1 FROM punctual_task INDEXED BY punctual_task_due WHERE state = 0 AND lane = each.id)
+        SELECT 1 FROM punctual_task INDEXED BY punctual_task_due WHERE state = {pending} AND lane = each.id)
     AND NOT EXISTS (
-        SELECT 1 FROM punctual_task INDEXED BY punctual_task_running WHERE state = 10 AND lane = each.id)"
+        SELECT 1 FROM punctual_task INDEXED BY punctual_task_running WHERE state = {running} AND lane = each.id)"
     };
 }
 pub(crate) use is_idle;
 
-pub(crate) const RETIRE: &str = concat!(
+pub(crate) const RETIRE: &str = sql!(concat!(
     "UPDATE punctual_lane AS each SET retired = :number WHERE id = :id AND retired = 0 AND ",
     is_idle!()
-);
+));
 
 /// Retires those of these lanes that are idle, and returns how many.
 pub(crate) fn retire(tx: &mut Tx<'_>, lanes: &[LaneId]) -> rusqlite::Result<usize> {

@@ -7,10 +7,11 @@ use crate::model::event::EventKind;
 use crate::model::new_task::Scheduled;
 use crate::model::op::{ClaimRequest, Class, Insert, LaneClaim, LaneId};
 use crate::model::settle::{Claim, Fence, Payload};
-use crate::model::task::{Options, TaskState};
-use crate::store::sqlite::ops::row;
+use crate::model::task::TaskState;
 use crate::store::sqlite::ops::transition;
-use crate::store::sqlite::ops::write_tx::{Tx, extra};
+use crate::store::sqlite::ops::write_tx::Tx;
+use crate::store::sqlite::ops::{options, row};
+use crate::store::sqlite::sql::{extra, sql};
 
 /// A payload up to this is kept in the task's row: a larger one would be rewritten with every change of state.
 pub(crate) const MAX_INLINE_BYTES: usize = 1024;
@@ -31,19 +32,19 @@ macro_rules! insert_plain {
             " INTO punctual_task (id, lane, priority, state, attempt, crashes, blamed, undecoded, max_attempts, claim_no,
                 scheduled_at, created_at, room, extras, checksum, payload)
             VALUES ",
-            $($comma, "(?, ?, ?, 0, 0, 0, 0, 0, ?, 0, ?, ?, x'0000000000000000000000000000000000000000000000', 0, ?, ?)",)*
+            $($comma, "(?, ?, ?, {pending}, 0, 0, 0, 0, ?, 0, ?, ?, x'0000000000000000000000000000000000000000000000', 0, ?, ?)",)*
             " ON CONFLICT (id) DO NOTHING"
         )
     };
 }
 
 /// A tenth less work than [`INSERT`], most of it in binding.
-const INSERT_PLAIN: &str = insert_plain!("INSERT", [""]);
+const INSERT_PLAIN: &str = sql!(insert_plain!("INSERT", [""]));
 
 /// [`HANDFUL`] of them: a fifth less work than one by one. OR FAIL: if it fails the transaction is rolled back, so it needs no
 /// journal of its own.
 const INSERT_HANDFUL: &str =
-    insert_plain!("INSERT OR FAIL", ["" ", " ", " ", " ", " ", " ", " ", "]);
+    sql!(insert_plain!("INSERT OR FAIL", ["" ", " ", " ", " ", " ", " ", " ", "]));
 
 const HANDFUL: usize = 8;
 
@@ -60,10 +61,6 @@ pub(crate) fn checksum(id: &[u8], kind: &str, payload: &[u8]) -> i64 {
     hasher.update(kind.as_bytes());
     hasher.update(payload);
     i64::from(hasher.finalize())
-}
-
-fn encode_options(options: &Options) -> Vec<u8> {
-    serde_json::to_vec(options).expect("options of a checked task can be encoded")
 }
 
 pub(crate) fn insert(tx: &mut Tx<'_>, tasks: &[&Insert]) -> rusqlite::Result<Vec<Scheduled>> {
@@ -311,7 +308,7 @@ fn insert_row(
         extras,
         checksum(id, &task.kind, &task.payload),
         task.partition,
-        task.options.as_deref().map(encode_options),
+        task.options.as_deref().map(options::encode),
         inline.then_some(&task.payload),
     ])
 }

@@ -6,6 +6,7 @@ use crate::model::limits::MAX_PRIORITY;
 use crate::model::op::{Class, Heads, Lane, LaneId};
 use crate::store::lanes::{Changes, Gone, Known, Lanes, Learnt, QueueSettings};
 use crate::store::sqlite::ops::row;
+use crate::store::sqlite::sql::sql;
 use crate::time::Timestamp;
 
 /// The lanes in use after the last known one: numbers only grow, so these are all that are new.
@@ -82,15 +83,19 @@ pub(crate) const QUEUE_SETTINGS: &str = "
 
 /// The first pending task from a lane and priority on, and so step by step all heads: a seek for each that there is. With `>`
 /// SQLite would pass over all tasks of that priority.
-pub(crate) const NEXT_HEAD: &str = "
+pub(crate) const NEXT_HEAD: &str = sql!(
+    "
     SELECT lane, priority, scheduled_at FROM punctual_task INDEXED BY punctual_task_due
-    WHERE state = 0 AND (lane, priority) >= (:lane, :priority)
-    ORDER BY lane, priority, scheduled_at LIMIT 1";
+    WHERE state = {pending} AND (lane, priority) >= (:lane, :priority)
+    ORDER BY lane, priority, scheduled_at LIMIT 1"
+);
 
-pub(crate) const HEAD: &str = "
+pub(crate) const HEAD: &str = sql!(
+    "
     SELECT scheduled_at FROM punctual_task INDEXED BY punctual_task_due
-    WHERE state = 0 AND lane = :lane AND priority = :priority
-    ORDER BY scheduled_at LIMIT 1";
+    WHERE state = {pending} AND lane = :lane AND priority = :priority
+    ORDER BY scheduled_at LIMIT 1"
+);
 
 /// Reads the lanes in use and their true heads.
 pub(crate) fn load(conn: &Connection) -> rusqlite::Result<Lanes> {

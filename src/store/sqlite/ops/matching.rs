@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Rows, Statement, ToSql, named_para
 
 use crate::id::TaskId;
 use crate::model::filter::{Filter, Span};
+use crate::model::task::TaskState;
 
 /// How many rows a page, a window of a count or a chunk of a bulk call examines at most.
 pub(crate) const MAX_EXAMINED: i64 = 10_000;
@@ -12,13 +13,13 @@ pub(crate) const MAX_EXAMINED: i64 = 10_000;
 macro_rules! condition {
     () => {
         "
-    (:states IS NULL OR (:states >> (state / 10)) & 1)
+    (:states IS NULL OR (:states >> (state / {state_step})) & 1)
     AND (:lanes IS NULL OR lane IN (SELECT value FROM json_each(:lanes)))
     AND (:partition IS NULL OR partition = :partition)
     AND (:scheduled_from IS NULL OR scheduled_at BETWEEN :scheduled_from AND :scheduled_to)
     AND (:created_from IS NULL OR created_at BETWEEN :created_from AND :created_to)
     AND (:finished_from IS NULL OR finished_at BETWEEN :finished_from AND :finished_to)
-    AND (:tags IS NULL OR (extras & 2 AND NOT EXISTS (
+    AND (:tags IS NULL OR (extras & {tags} AND NOT EXISTS (
         SELECT 1 FROM json_each(:tags) AS wanted
         WHERE NOT EXISTS (SELECT 1 FROM punctual_tag WHERE seq = task.seq AND tag = wanted.value))))"
     };
@@ -27,17 +28,25 @@ pub(crate) use condition;
 
 /// Puts a query together from what it selects and how it is ordered: by a window of the id index, and by a list of ids.
 macro_rules! over_tasks {
-    ([$($select:tt)+], $order:literal) => {
+    ($select:expr, $order:literal) => {
         crate::store::sqlite::ops::matching::Matching {
-            in_window: concat!(
-                "SELECT ", $($select)+, " FROM punctual_task AS task INDEXED BY punctual_task_id
-                WHERE id BETWEEN :low AND :high AND ",
-                crate::store::sqlite::ops::matching::condition!(), $order
+            in_window: crate::store::sqlite::sql::sql!(
+                concat!(
+                    "SELECT {select} FROM punctual_task AS task INDEXED BY punctual_task_id
+                    WHERE id BETWEEN :low AND :high AND ",
+                    crate::store::sqlite::ops::matching::condition!(),
+                    $order
+                ),
+                select = $select
             ),
-            by_ids: concat!(
-                "SELECT ", $($select)+, " FROM punctual_task AS task INDEXED BY punctual_task_id
-                WHERE id IN (SELECT unhex(value) FROM json_each(:ids)) AND id BETWEEN :low AND :high AND ",
-                crate::store::sqlite::ops::matching::condition!(), $order
+            by_ids: crate::store::sqlite::sql::sql!(
+                concat!(
+                    "SELECT {select} FROM punctual_task AS task INDEXED BY punctual_task_id
+                    WHERE id IN (SELECT unhex(value) FROM json_each(:ids)) AND id BETWEEN :low AND :high AND ",
+                    crate::store::sqlite::ops::matching::condition!(),
+                    $order
+                ),
+                select = $select
             ),
         }
     };
@@ -103,10 +112,9 @@ fn lanes(conn: &Connection, filter: &Filter) -> rusqlite::Result<Option<String>>
 impl Terms {
     pub(crate) fn new(conn: &Connection, filter: &Filter) -> rusqlite::Result<Self> {
         let states = (!filter.states.is_empty()).then(|| {
-            filter
-                .states
-                .iter()
-                .fold(0, |bits, state| bits | 1 << (state.code() / 10))
+            filter.states.iter().fold(0, |bits, state| {
+                bits | 1 << (state.code() / TaskState::STEP)
+            })
         });
         let ids = filter.ids.as_ref().map(|ids| {
             let ids: Vec<String> = ids

@@ -8,6 +8,7 @@ pub(crate) mod forget;
 pub(crate) mod insert;
 pub(crate) mod lanes;
 pub(crate) mod matching;
+pub(crate) mod options;
 pub(crate) mod prune;
 pub(crate) mod rescue;
 pub(crate) mod row;

@@ -3,7 +3,9 @@
 use rusqlite::{Connection, params};
 
 use crate::model::retention::Cutoffs;
-use crate::store::sqlite::ops::write_tx::{Tx, extra, forget_expiry};
+use crate::model::task::TaskState;
+use crate::store::sqlite::ops::write_tx::{Tx, forget_expiry};
+use crate::store::sqlite::sql::extra;
 
 /// The oldest ended tasks of a final state, oldest first.
 pub(crate) const EXPIRED_RETENTION: &str = "
@@ -37,9 +39,9 @@ const DELETE_EXTRAS: [(i64, &str); 5] = [
 pub(crate) fn prune(tx: &Tx<'_>, cutoffs: &Cutoffs, limit: usize) -> rusqlite::Result<usize> {
     let mut pruned = 0;
     for (state, cutoff) in [
-        (20, cutoffs.completed),
-        (30, cutoffs.failed),
-        (40, cutoffs.cancelled),
+        (TaskState::Completed, cutoffs.completed),
+        (TaskState::Failed, cutoffs.failed),
+        (TaskState::Cancelled, cutoffs.cancelled),
     ] {
         let (Some(cutoff), true) = (cutoff, pruned < limit) else {
             continue;
@@ -48,7 +50,7 @@ pub(crate) fn prune(tx: &Tx<'_>, cutoffs: &Cutoffs, limit: usize) -> rusqlite::R
             .conn
             .prepare_cached(EXPIRED_RETENTION)?
             .query_map(
-                params![state, cutoff.micros(), (limit - pruned) as i64],
+                params![state.code(), cutoff.micros(), (limit - pruned) as i64],
                 |row| row.get(0),
             )?
             .collect::<rusqlite::Result<_>>()?;

@@ -6,24 +6,26 @@ use crate::model::attempt::AttemptEnd;
 use crate::model::delivery::Delivery;
 use crate::model::event::EventKind;
 use crate::model::op::{Class, LaneId, Rescued, Started};
-use crate::model::settle::{Fence, Orphan, Rescue, rescue as decide};
-use crate::model::task::{Options, TaskState};
-use crate::store::sqlite::ops::row;
-use crate::store::sqlite::ops::transition::{self, Held};
+use crate::model::settle::{Orphan, Rescue, rescue as decide};
+use crate::model::task::TaskState;
+use crate::store::sqlite::ops::options;
+use crate::store::sqlite::ops::transition::{self, Held, HeldRow};
 use crate::store::sqlite::ops::write_tx::Tx;
+use crate::store::sqlite::sql::sql;
 
-pub(crate) const ORPHANS: &str = "
-    SELECT seq, claim_no, id, lane, priority, attempt, crashes, blamed, undecoded, started_at, scheduled_at, expires_at,
-        cancel_requested_at IS NOT NULL, options
-    FROM punctual_task INDEXED BY punctual_task_running
-    WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = 0)
-        AND instance = :instance LIMIT :limit";
+pub(crate) const ORPHANS: &str = sql!(
+    "SELECT {columns} FROM punctual_task INDEXED BY punctual_task_running
+    WHERE state = {running}
+        AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = 0)
+        AND instance = :instance LIMIT :limit",
+    columns = HeldRow::COLUMNS
+);
 
-pub(crate) const COUNT_HELD: &str = "
+pub(crate) const COUNT_HELD: &str = sql!("
     SELECT count(*) FROM (
         SELECT 1 FROM punctual_task INDEXED BY punctual_task_running
-        WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = 0)
-            AND instance = :instance LIMIT 2)";
+        WHERE state = {running} AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = 0)
+            AND instance = :instance LIMIT 2)");
 
 /// How many claims an instance holds, up to two.
 pub(crate) fn count_held(conn: &Connection, instance: i64) -> rusqlite::Result<u32> {
@@ -101,31 +103,13 @@ fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Lef
     tx.conn
         .prepare_cached(ORPHANS)?
         .query_map(params![instance, limit as i64], |row| {
-            let options: Option<Vec<u8>> = row.get(13)?;
-            // Options that cannot be decoded are found at the next claim.
-            let options: Options = options
-                .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-                .unwrap_or_default();
+            let row = HeldRow::read(row)?;
+            // Damaged options are found at the next claim.
+            let options = options::decode(row.options.as_deref()).ok().flatten();
             Ok(Left {
-                held: Held {
-                    fence: Fence {
-                        seq: row.get(0)?,
-                        instance,
-                        claim_no: row.get(1)?,
-                    },
-                    id: row::id(row, 2)?,
-                    lane: LaneId(row.get(3)?),
-                    priority: row::priority(row, 4)?,
-                    attempt: row.get(5)?,
-                    crashes: row::count(row, 6)?,
-                    blamed: row::count(row, 7)?,
-                    undecoded: row::count(row, 8)?,
-                    started_at: row.get(9)?,
-                    scheduled_at: row.get(10)?,
-                    expires_at: row.get(11)?,
-                },
-                cancel_requested: row.get(12)?,
-                max_crashes: options.max_crashes,
+                cancel_requested: row.cancel_requested,
+                max_crashes: options.and_then(|options| options.max_crashes),
+                held: row.held_by(instance),
             })
         })?
         .collect()

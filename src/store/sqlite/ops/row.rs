@@ -6,8 +6,41 @@
 use rusqlite::Row;
 
 use crate::id::TaskId;
+use crate::model::attempt::AttemptEnd;
 use crate::model::limits::MAX_PRIORITY;
-use crate::model::op::Class;
+use crate::model::op::{Class, LaneId};
+use crate::model::task::TaskState;
+use crate::time::Timestamp;
+
+pub(crate) use crate::store::sqlite::sql::get;
+
+/// An instant.
+pub(crate) fn time(row: &Row<'_>, index: usize) -> rusqlite::Result<Timestamp> {
+    row.get(index).map(Timestamp::from_micros)
+}
+
+/// An instant, if there is one.
+pub(crate) fn time_or_none(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<Timestamp>> {
+    let micros: Option<i64> = row.get(index)?;
+    Ok(micros.map(Timestamp::from_micros))
+}
+
+/// A lane's number.
+pub(crate) fn lane(row: &Row<'_>, index: usize) -> rusqlite::Result<LaneId> {
+    row.get(index).map(LaneId)
+}
+
+/// A state. A number that is none of them fails the row: what may be done with the task is not known.
+pub(crate) fn state(row: &Row<'_>, index: usize) -> rusqlite::Result<TaskState> {
+    let code: i64 = row.get(index)?;
+    TaskState::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(index, code))
+}
+
+/// How an attempt ended.
+pub(crate) fn attempt_end(row: &Row<'_>, index: usize) -> rusqlite::Result<AttemptEnd> {
+    let code: i64 = row.get(index)?;
+    AttemptEnd::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(index, code))
+}
 
 /// An id, cut or padded to its length: the checksum then says that the task is damaged.
 pub(crate) fn id(row: &Row<'_>, index: usize) -> rusqlite::Result<TaskId> {

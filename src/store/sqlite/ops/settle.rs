@@ -8,15 +8,15 @@ use crate::model::event::EventKind;
 use crate::model::op::{LaneId, Settled};
 use crate::model::settle::{Change, Fence, Settlement};
 use crate::model::task::TaskState;
-use crate::store::sqlite::ops::row;
-use crate::store::sqlite::ops::transition::{self, COMPLETE, Held};
+use crate::store::sqlite::ops::transition::{self, COMPLETE, Held, HeldRow};
 use crate::store::sqlite::ops::write_tx::{AttemptRow, Tx};
+use crate::store::sqlite::sql::sql;
 
-pub(crate) const HELD: &str = "
-    SELECT lane, priority, attempt, crashes, blamed, undecoded, started_at, scheduled_at, expires_at,
-        cancel_requested_at IS NOT NULL
-    FROM punctual_task
-    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
+pub(crate) const HELD: &str = sql!(
+    "SELECT {columns} FROM punctual_task
+    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = {running}",
+    columns = HeldRow::COLUMNS
+);
 
 pub(crate) fn settle(
     tx: &mut Tx<'_>,
@@ -56,31 +56,25 @@ fn is_plain(settlement: &Settlement, instance: i64) -> bool {
 }
 
 /// What the fence finds: the task that the attempt holds, and whether a caller wants it cancelled.
-fn held(tx: &Tx<'_>, settlement: &Settlement) -> rusqlite::Result<Option<(Held, bool)>> {
-    let fence = settlement.fence;
-    tx.conn
+fn held(tx: &Tx<'_>, fence: Fence) -> rusqlite::Result<Option<(Held, bool)>> {
+    let Fence {
+        seq,
+        instance,
+        claim_no,
+    } = fence;
+    let row = tx
+        .conn
         .prepare_cached(HELD)?
-        .query_row(params![fence.seq, fence.instance, fence.claim_no], |row| {
-            let held = Held {
-                fence,
-                id: settlement.id,
-                lane: LaneId(row.get(0)?),
-                priority: row::priority(row, 1)?,
-                attempt: row.get(2)?,
-                crashes: row::count(row, 3)?,
-                blamed: row::count(row, 4)?,
-                undecoded: row::count(row, 5)?,
-                started_at: row.get(6)?,
-                scheduled_at: row.get(7)?,
-                expires_at: row.get(8)?,
-            };
-            Ok((held, row.get(9)?))
-        })
-        .optional()
+        .query_row([seq, instance, claim_no], HeldRow::read)
+        .optional()?;
+    Ok(row.map(|row| {
+        let cancel_requested = row.cancel_requested;
+        (row.held_by(instance), cancel_requested)
+    }))
 }
 
 fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
-    let Some((mut held, cancel_requested)) = held(tx, settlement)? else {
+    let Some((mut held, cancel_requested)) = held(tx, settlement.fence)? else {
         return Ok(Settled::Stale);
     };
     let record = settlement.record.as_ref();
@@ -126,10 +120,12 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
     Ok(Settled::Applied)
 }
 
-pub(crate) const PROGRESS: &str = "
-    UPDATE punctual_task SET extras = extras | 16
-    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10
-    RETURNING id, lane";
+pub(crate) const PROGRESS: &str = sql!(
+    "
+    UPDATE punctual_task SET extras = extras | {progress}
+    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = {running}
+    RETURNING id, lane"
+);
 
 const KEEP_PROGRESS: &str =
     "INSERT OR REPLACE INTO punctual_progress (seq, value) VALUES (:seq, :value)";

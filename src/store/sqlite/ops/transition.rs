@@ -14,7 +14,8 @@ use crate::model::settle::{Fence, Record, Settlement};
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::write_tx::forget_expiry;
-use crate::store::sqlite::ops::write_tx::{AttemptRow, Tx, extra};
+use crate::store::sqlite::ops::write_tx::{AttemptRow, Tx};
+use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::time::Timestamp;
 
 /// A task that an attempt holds. It is read from the row, and changed to what the row is to say when the attempt leaves it.
@@ -31,6 +32,48 @@ pub(crate) struct Held {
     pub(crate) started_at: Option<i64>,
     pub(crate) scheduled_at: i64,
     pub(crate) expires_at: Option<i64>,
+}
+
+columns! {
+    /// What a [`Held`] is made of.
+    struct HeldRow {
+        seq: i64 = "seq" by row::get,
+        claim_no: i64 = "claim_no" by row::get,
+        id: TaskId = "id" by row::id,
+        lane: LaneId = "lane" by row::lane,
+        priority: u8 = "priority" by row::priority,
+        attempt: i64 = "attempt" by row::get,
+        crashes: u32 = "crashes" by row::count,
+        blamed: u32 = "blamed" by row::count,
+        undecoded: u32 = "undecoded" by row::count,
+        started_at: Option<i64> = "started_at" by row::get,
+        scheduled_at: i64 = "scheduled_at" by row::get,
+        expires_at: Option<i64> = "expires_at" by row::get,
+        cancel_requested: bool = "cancel_requested_at IS NOT NULL" by row::get,
+        options: Option<Vec<u8>> = "options" by row::get,
+    }
+}
+
+impl HeldRow {
+    pub(crate) fn held_by(self, instance: i64) -> Held {
+        Held {
+            fence: Fence {
+                seq: self.seq,
+                instance,
+                claim_no: self.claim_no,
+            },
+            id: self.id,
+            lane: self.lane,
+            priority: self.priority,
+            attempt: self.attempt,
+            crashes: self.crashes,
+            blamed: self.blamed,
+            undecoded: self.undecoded,
+            started_at: self.started_at,
+            scheduled_at: self.scheduled_at,
+            expires_at: self.expires_at,
+        }
+    }
 }
 
 impl Held {
@@ -62,12 +105,12 @@ impl Held {
     }
 }
 
-pub(crate) const RELEASE: &str = "
+pub(crate) const RELEASE: &str = sql!("
     UPDATE punctual_task
-    SET state = 0, instance = NULL, lane = :lane, scheduled_at = :scheduled_at, expires_at = :expires_at,
+    SET state = {pending}, instance = NULL, lane = :lane, scheduled_at = :scheduled_at, expires_at = :expires_at,
         attempt = :attempt, crashes = :crashes, blamed = :blamed, undecoded = :undecoded, started_at = :started_at,
         extras = extras | :extras
-    WHERE seq = :seq AND claim_no = :claim_no AND state = 10";
+    WHERE seq = :seq AND claim_no = :claim_no AND state = {running}");
 
 /// The attempt ends and the task waits again, as `held` says.
 pub(crate) fn release(
@@ -105,11 +148,11 @@ pub(crate) fn release(
     Ok(())
 }
 
-pub(crate) const END: &str = "
+pub(crate) const END: &str = sql!("
     UPDATE punctual_task
     SET state = :state, finished_at = :now, attempt = :attempt, crashes = :crashes, blamed = :blamed,
         started_at = :started_at, extras = extras | :extras
-    WHERE seq = :seq AND claim_no = :claim_no AND state = 10";
+    WHERE seq = :seq AND claim_no = :claim_no AND state = {running}");
 
 /// The attempt ends, and the task with it, in a final state other than completed.
 pub(crate) fn end(
@@ -143,11 +186,13 @@ pub(crate) struct Waiting {
     pub(crate) lane: LaneId,
 }
 
-pub(crate) const END_PENDING: &str = "
+pub(crate) const END_PENDING: &str = sql!(
+    "
     UPDATE punctual_task
     SET state = :state, finished_at = :now, extras = extras | :extras,
-        cancel_requested_at = iif(:state = 40, :now, cancel_requested_at)
-    WHERE seq = :seq AND state = 0";
+        cancel_requested_at = iif(:state = {cancelled}, :now, cancel_requested_at)
+    WHERE seq = :seq AND state = {pending}"
+);
 
 /// A pending task ends without an attempt, in a final state other than completed.
 pub(crate) fn end_pending(
@@ -179,11 +224,11 @@ pub(crate) struct Revived {
     pub(crate) extras: i64,
 }
 
-pub(crate) const REVIVE: &str = "
+pub(crate) const REVIVE: &str = sql!("
     UPDATE punctual_task
-    SET state = 0, lane = :lane, attempt = 0, crashes = 0, blamed = 0, undecoded = 0, instance = NULL, scheduled_at = :now,
-        started_at = NULL, finished_at = NULL, expires_at = NULL, cancel_requested_at = NULL, extras = extras & ~20
-    WHERE seq = :seq AND state IN (20, 30, 40)";
+    SET state = {pending}, lane = :lane, attempt = 0, crashes = 0, blamed = 0, undecoded = 0, instance = NULL, scheduled_at = :now,
+        started_at = NULL, finished_at = NULL, expires_at = NULL, cancel_requested_at = NULL, extras = extras & ~({result} | {progress})
+    WHERE seq = :seq AND state IN ({completed}, {failed}, {cancelled})");
 
 /// An ended task waits again as if it had never been started, but with its history. Its result and progress are gone.
 pub(crate) fn revive(tx: &mut Tx<'_>, revived: Revived) -> rusqlite::Result<()> {
@@ -210,7 +255,7 @@ pub(crate) fn revive(tx: &mut Tx<'_>, revived: Revived) -> rusqlite::Result<()> 
 }
 
 pub(crate) const RESCHEDULE: &str =
-    "UPDATE punctual_task SET scheduled_at = :at WHERE seq = :seq AND state = 0";
+    sql!("UPDATE punctual_task SET scheduled_at = :at WHERE seq = :seq AND state = {pending}");
 
 /// A pending task becomes due at another time.
 pub(crate) fn reschedule(
@@ -226,26 +271,26 @@ pub(crate) fn reschedule(
     Ok(())
 }
 
-pub(crate) const COMPLETE: &str = "
-    UPDATE punctual_task SET state = 20, finished_at = :now, extras = extras | :extras, room = substr(room, :taken + 1)
-    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 10";
+pub(crate) const COMPLETE: &str = sql!("
+    UPDATE punctual_task SET state = {completed}, finished_at = :now, extras = extras | :extras, room = substr(room, :taken + 1)
+    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = {running}");
 
 /// How many tasks [`complete_handful`] takes.
 pub(crate) const HANDFUL: usize = 16;
 
 /// Completes [`HANDFUL`] tasks that leave nothing but their end: a sixth less work than one by one. OR FAIL: if it fails
 /// the transaction is rolled back, so it needs no journal of its own.
-pub(crate) const COMPLETE_HANDFUL: &str = "
-    UPDATE OR FAIL punctual_task SET state = 20, finished_at = ended.column3, room = substr(room, ?2 + 1)
+pub(crate) const COMPLETE_HANDFUL: &str = sql!("
+    UPDATE OR FAIL punctual_task SET state = {completed}, finished_at = ended.column3, room = substr(room, ?2 + 1)
     FROM (VALUES (?3, ?4, ?5), (?6, ?7, ?8), (?9, ?10, ?11), (?12, ?13, ?14), (?15, ?16, ?17), (?18, ?19, ?20),
         (?21, ?22, ?23), (?24, ?25, ?26), (?27, ?28, ?29), (?30, ?31, ?32), (?33, ?34, ?35), (?36, ?37, ?38),
         (?39, ?40, ?41), (?42, ?43, ?44), (?45, ?46, ?47), (?48, ?49, ?50)) AS ended
-    WHERE seq = ended.column1 AND instance = ?1 AND claim_no = ended.column2 AND state = 10";
+    WHERE seq = ended.column1 AND instance = ?1 AND claim_no = ended.column2 AND state = {running}");
 
 /// Whether a row is as the completion of this attempt left it.
-const IS_COMPLETED: &str = "
+const IS_COMPLETED: &str = sql!("
     SELECT 1 FROM punctual_task
-    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = 20 AND finished_at = :finished_at";
+    WHERE seq = :seq AND instance = :instance AND claim_no = :claim_no AND state = {completed} AND finished_at = :finished_at");
 
 const KEEP_RESULT: &str =
     "INSERT OR REPLACE INTO punctual_result (seq, result) VALUES (:seq, :result)";

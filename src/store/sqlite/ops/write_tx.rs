@@ -17,15 +17,6 @@ use crate::store::standing::Taken;
 use crate::time::Timestamp;
 use crate::wake::lock;
 
-/// The bits of `punctual_task.extras`: what a task has in other tables.
-pub(crate) mod extra {
-    pub(crate) const PAYLOAD: i64 = 1;
-    pub(crate) const TAGS: i64 = 2;
-    pub(crate) const RESULT: i64 = 4;
-    pub(crate) const ATTEMPTS: i64 = 8;
-    pub(crate) const PROGRESS: i64 = 16;
-}
-
 /// What an operation runs in.
 pub(crate) struct Tx<'a> {
     pub(crate) conn: &'a Connection,

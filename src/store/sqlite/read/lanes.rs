@@ -7,17 +7,18 @@ use crate::model::query::Seen;
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::forget::is_idle;
 use crate::store::sqlite::read::stats::{ENDED, ended_stride};
+use crate::store::sqlite::sql::sql;
 use crate::time::Timestamp;
 
 /// How many lanes one look passes over: a few milliseconds.
 const STRIDE: i64 = 1_000;
 
-pub(crate) const IDLE_LANES: &str = concat!(
+pub(crate) const IDLE_LANES: &str = sql!(concat!(
     "SELECT id, ",
     is_idle!(),
     " FROM punctual_lane AS each INDEXED BY punctual_lane_retired
     WHERE retired = 0 AND id > :after ORDER BY id LIMIT :limit"
-);
+));
 
 /// The lanes in use after `after` that are idle, of the next [`STRIDE`].
 pub(crate) fn idle_lanes(conn: &Connection, after: LaneId) -> rusqlite::Result<Seen<LaneId>> {

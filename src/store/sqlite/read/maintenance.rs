@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
+use crate::model::task::TaskState;
 use crate::store::NextMaintenance;
 use crate::time::Timestamp;
 
@@ -24,9 +25,9 @@ pub(crate) fn next(conn: &Connection) -> rusqlite::Result<NextMaintenance> {
     Ok(NextMaintenance {
         expires_at: first(NEXT_EXPIRY, &[])?,
         ended_at: [
-            first(OLDEST_ENDED, &[20])?,
-            first(OLDEST_ENDED, &[30])?,
-            first(OLDEST_ENDED, &[40])?,
+            first(OLDEST_ENDED, &[TaskState::Completed.code()])?,
+            first(OLDEST_ENDED, &[TaskState::Failed.code()])?,
+            first(OLDEST_ENDED, &[TaskState::Cancelled.code()])?,
         ],
     })
 }

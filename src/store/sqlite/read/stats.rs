@@ -11,24 +11,25 @@ use crate::model::query::{LaneStats, Stats};
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::lanes;
 use crate::store::sqlite::ops::matching::LANES;
+use crate::store::sqlite::sql::sql;
 use crate::time::Timestamp;
 
 /// How many entries of an index one statement passes over.
 const STRIDE: i64 = 100_000;
 
 /// Where a stride of pending tasks ends. The collation lets SQLite seek by `seq`, too.
-pub(crate) const PENDING_STRIDE: &str = "
+pub(crate) const PENDING_STRIDE: &str = sql!("
     SELECT scheduled_at, seq FROM punctual_task INDEXED BY punctual_task_due
-    WHERE state = 0 AND lane = :lane AND priority = :priority AND (scheduled_at, seq) > (:scheduled_at, :seq COLLATE BINARY)
-    ORDER BY scheduled_at, seq LIMIT 1 OFFSET :offset";
+    WHERE state = {pending} AND lane = :lane AND priority = :priority AND (scheduled_at, seq) > (:scheduled_at, :seq COLLATE BINARY)
+    ORDER BY scheduled_at, seq LIMIT 1 OFFSET :offset");
 
 /// What is left after the last whole stride.
-pub(crate) const PENDING_REST: &str = "
+pub(crate) const PENDING_REST: &str = sql!("
     SELECT count(*) FROM punctual_task INDEXED BY punctual_task_due
-    WHERE state = 0 AND lane = :lane AND priority = :priority AND (scheduled_at, seq) > (:scheduled_at, :seq COLLATE BINARY)";
+    WHERE state = {pending} AND lane = :lane AND priority = :priority AND (scheduled_at, seq) > (:scheduled_at, :seq COLLATE BINARY)");
 
-pub(crate) const RUNNING: &str = "
-    SELECT lane, count(*) FROM punctual_task INDEXED BY punctual_task_running WHERE state = 10 GROUP BY lane";
+pub(crate) const RUNNING: &str = sql!("
+    SELECT lane, count(*) FROM punctual_task INDEXED BY punctual_task_running WHERE state = {running} GROUP BY lane");
 
 /// Where a stride of ended tasks ends: all of one instant go together, so it may be longer.
 pub(crate) const ENDED_STRIDE: &str = "

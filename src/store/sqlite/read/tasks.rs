@@ -4,19 +4,19 @@
 
 use std::sync::Mutex;
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::id::TaskId;
 use crate::model::filter::{Cursor, Filter, Page};
 use crate::model::op::{Lane, LaneId};
 use crate::model::query::Counted;
-use crate::model::task::{Options, Task, TaskState};
+use crate::model::task::{Task, TaskState};
 use crate::store::lanes::Lanes;
 use crate::store::sqlite::ops::insert::checksum;
 use crate::store::sqlite::ops::lanes::read_lane;
 use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
-use crate::store::sqlite::ops::row;
-use crate::store::sqlite::ops::write_tx::extra;
+use crate::store::sqlite::ops::{options, row};
+use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::tell::tell;
 use crate::time::Timestamp;
 use crate::wake::lock;
@@ -27,32 +27,22 @@ const MAX_PAGE_BYTES: usize = 4 << 20;
 pub(crate) const STATE: &str = "SELECT state FROM punctual_task WHERE id = :id";
 
 pub(super) fn state(conn: &Connection, id: TaskId) -> rusqlite::Result<Option<TaskState>> {
-    let code: Option<i64> = conn
-        .prepare_cached(STATE)?
-        .query_row([&id.as_bytes()[..]], |row| row.get(0))
-        .optional()?;
-    code.map(state_of).transpose()
+    conn.prepare_cached(STATE)?
+        .query_row([&id.as_bytes()[..]], |row| row::state(row, 0))
+        .optional()
 }
 
-pub(super) fn state_of(code: i64) -> rusqlite::Result<TaskState> {
-    TaskState::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, code))
-}
+pub(crate) const TASK: &str = sql!(
+    "SELECT {columns} FROM punctual_task WHERE id = :id",
+    columns = Stored::COLUMNS
+);
 
-macro_rules! columns {
-    () => {
-        "seq, id, lane, priority, state, attempt, crashes, max_attempts, scheduled_at, created_at, started_at,
-        finished_at, expires_at, cancel_requested_at IS NOT NULL, extras, checksum, partition, options, payload"
-    };
-}
-
-pub(crate) const TASK: &str = concat!("SELECT ", columns!(), " FROM punctual_task WHERE id = :id");
-
-pub(crate) const LIST: Matching = over_tasks!([columns!()], " ORDER BY id LIMIT :limit");
+pub(crate) const LIST: Matching = over_tasks!(Stored::COLUMNS, " ORDER BY id LIMIT :limit");
 
 pub(crate) const LIST_BACKWARDS: Matching =
-    over_tasks!([columns!()], " ORDER BY id DESC LIMIT :limit");
+    over_tasks!(Stored::COLUMNS, " ORDER BY id DESC LIMIT :limit");
 
-pub(crate) const COUNT: Matching = over_tasks!(["count(*)"], "");
+pub(crate) const COUNT: Matching = over_tasks!("count(*)", "");
 
 pub(super) fn task(
     conn: &Connection,
@@ -63,7 +53,7 @@ pub(super) fn task(
     let snapshot = conn.unchecked_transaction()?;
     let found = conn
         .prepare_cached(TASK)?
-        .query_row([&id.as_bytes()[..]], Stored::new)
+        .query_row([&id.as_bytes()[..]], Stored::read)
         .optional()?;
     let task = found
         .map(|stored| stored.complete(conn, lanes))
@@ -98,8 +88,8 @@ pub(super) fn list(
         let mut cut = None;
         while let Some(row) = rows.next()? {
             count += 1;
-            let id = row::id(row, 1)?;
-            match Stored::new(row).and_then(|stored| stored.complete(conn, lanes)) {
+            let id = row::id(row, 0)?;
+            match Stored::read(row).and_then(|stored| stored.complete(conn, lanes)) {
                 Ok(task) => {
                     bytes += task.payload.len() + task.result.as_ref().map_or(0, Vec::len);
                     page.tasks.push(task);
@@ -142,15 +132,29 @@ pub(super) fn count(
     })
 }
 
-/// A row of the task table, before what belongs to it is fetched.
-struct Stored {
-    seq: i64,
-    lane: LaneId,
-    extras: i64,
-    checksum: i64,
-    options: Option<Vec<u8>>,
-    payload: Option<Vec<u8>>,
-    task: Task,
+columns! {
+    /// A row of the task table, before what belongs to it is read.
+    struct Stored {
+        id: TaskId = "id" by row::id,
+        seq: i64 = "seq" by row::get,
+        lane: LaneId = "lane" by row::lane,
+        priority: u8 = "priority" by row::priority,
+        state: TaskState = "state" by row::state,
+        attempt: u32 = "attempt" by row::count,
+        crashes: u32 = "crashes" by row::count,
+        max_attempts: u32 = "max_attempts" by row::count,
+        scheduled_at: Timestamp = "scheduled_at" by row::time,
+        created_at: Timestamp = "created_at" by row::time,
+        started_at: Option<Timestamp> = "started_at" by row::time_or_none,
+        finished_at: Option<Timestamp> = "finished_at" by row::time_or_none,
+        expires_at: Option<Timestamp> = "expires_at" by row::time_or_none,
+        cancel_requested: bool = "cancel_requested_at IS NOT NULL" by row::get,
+        extras: i64 = "extras" by row::get,
+        checksum: i64 = "checksum" by row::get,
+        partition: Option<String> = "partition" by row::get,
+        options: Option<Vec<u8>> = "options" by row::get,
+        payload: Option<Vec<u8>> = "payload" by row::get,
+    }
 }
 
 const PAYLOAD: &str = "SELECT payload FROM punctual_payload WHERE seq = :seq";
@@ -162,54 +166,9 @@ const ERROR: &str = "
     ORDER BY claim_no DESC LIMIT 1";
 
 impl Stored {
-    fn new(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let time = |index: usize| -> rusqlite::Result<Option<Timestamp>> {
-            Ok(row
-                .get::<_, Option<i64>>(index)?
-                .map(Timestamp::from_micros))
-        };
-        let due = |index: usize| row.get(index).map(Timestamp::from_micros);
-        Ok(Self {
-            seq: row.get(0)?,
-            lane: LaneId(row.get(2)?),
-            extras: row.get(14)?,
-            checksum: row.get(15)?,
-            options: row.get(17)?,
-            payload: row.get(18)?,
-            task: Task {
-                id: row::id(row, 1)?,
-                kind: "".into(),
-                queue: "".into(),
-                partition: row.get(16)?,
-                priority: row::priority(row, 3)?,
-                state: state_of(row.get(4)?)?,
-                created_at: due(9)?,
-                scheduled_at: due(8)?,
-                expires_at: time(12)?,
-                started_at: time(10)?,
-                finished_at: time(11)?,
-                attempt: row::count(row, 5)?,
-                crashes: row::count(row, 6)?,
-                max_attempts: row::count(row, 7)?,
-                delivery: Default::default(),
-                cancel_requested: row.get(13)?,
-                options: Options::default(),
-                tags: Vec::new(),
-                payload: Vec::new(),
-                result: None,
-                progress: None,
-                error: None,
-            },
-        })
-    }
-
+    /// Reads what belongs to the task.
     fn complete(self, conn: &Connection, lanes: &Mutex<Lanes>) -> rusqlite::Result<Task> {
-        let Self {
-            seq,
-            extras,
-            mut task,
-            ..
-        } = self;
+        let (seq, extras) = (self.seq, self.extras);
         let blob = |bit: i64, sql: &str| -> rusqlite::Result<Option<Vec<u8>>> {
             if extras & bit == 0 {
                 return Ok(None);
@@ -219,36 +178,54 @@ impl Stored {
                 .optional()
         };
         let lane = lane(conn, lanes, self.lane)?.ok_or_else(|| damaged("its lane is missing"))?;
-        task.delivery = lane.class.delivery();
-        (task.kind, task.queue) = (lane.kind, lane.queue);
-        task.payload = match self.payload {
+        let payload = match self.payload {
             Some(payload) => payload,
             None => {
                 blob(extra::PAYLOAD, PAYLOAD)?.ok_or_else(|| damaged("its payload is missing"))?
             }
         };
-        if checksum(task.id.as_bytes(), &task.kind, &task.payload) != self.checksum {
+        if checksum(self.id.as_bytes(), &lane.kind, &payload) != self.checksum {
             return Err(damaged("its payload does not match its checksum"));
         }
-        if let Some(options) = self.options {
-            task.options = serde_json::from_slice(&options)
-                .map_err(|_| damaged("its options cannot be decoded"))?;
-        }
-        task.result = blob(extra::RESULT, RESULT)?;
-        task.progress = blob(extra::PROGRESS, PROGRESS)?;
+        let mut tags = Vec::new();
         if extras & extra::TAGS != 0 {
-            task.tags = conn
+            tags = conn
                 .prepare_cached(TAGS)?
                 .query_map([seq], |row| row.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
         }
+        let mut error = None;
         if extras & extra::ATTEMPTS != 0 {
-            task.error = conn
+            error = conn
                 .prepare_cached(ERROR)?
                 .query_row([seq], |row| row.get(0))
                 .optional()?;
         }
-        Ok(task)
+        let options = options::decode(self.options.as_deref()).map_err(damaged)?;
+        Ok(Task {
+            id: self.id,
+            delivery: lane.class.delivery(),
+            kind: lane.kind,
+            queue: lane.queue,
+            partition: self.partition,
+            priority: self.priority,
+            state: self.state,
+            created_at: self.created_at,
+            scheduled_at: self.scheduled_at,
+            expires_at: self.expires_at,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            attempt: self.attempt,
+            crashes: self.crashes,
+            max_attempts: self.max_attempts,
+            cancel_requested: self.cancel_requested,
+            options: options.unwrap_or_default(),
+            tags,
+            payload,
+            result: blob(extra::RESULT, RESULT)?,
+            progress: blob(extra::PROGRESS, PROGRESS)?,
+            error,
+        })
     }
 }
 

@@ -1,5 +1,5 @@
 -- Schema 1. Times are microseconds since 1970 UTC; ids are 16 bytes; JSON is BLOB.
--- A partial index names its states as numbers: 0 pending, 10 running, 20 completed, 30 failed, 40 cancelled.
+-- The names in braces stand for numbers (sql.rs), which never change once a file has them.
 
 CREATE TABLE punctual_meta (
     key TEXT PRIMARY KEY,
@@ -50,7 +50,7 @@ CREATE TABLE punctual_instance (
 ) STRICT;
 
 -- seq is the order of insertion, and never public. What changes with every attempt stands before the payload, which is
--- inline up to 1 KiB. extras is a set of bits: 1 payload elsewhere, 2 tags, 4 result, 8 attempts, 16 progress.
+-- inline up to 1 KiB. extras is a set of bits (sql.rs): what a task has in other tables.
 -- room is as many bytes as the numbers that a claim and a completion will add: a row that keeps its length is written in
 -- place, and its page never split. That saves a fifth of the work of both, for 23 bytes in a pending row.
 CREATE TABLE punctual_task (
@@ -83,10 +83,10 @@ CREATE TABLE punctual_task (
 CREATE UNIQUE INDEX punctual_task_id ON punctual_task (id);
 
 -- The claim: per lane and priority, the due ones first, in the order of their insertion. About 2 µs a task in and out.
-CREATE INDEX punctual_task_due ON punctual_task (lane, priority, scheduled_at) WHERE state = 0;
+CREATE INDEX punctual_task_due ON punctual_task (lane, priority, scheduled_at) WHERE state = {pending};
 
 -- What instances hold, for the limits of queues and for their rescue. About 1 µs a task in and out: it is never large.
-CREATE INDEX punctual_task_running ON punctual_task (lane, instance) WHERE state = 10;
+CREATE INDEX punctual_task_running ON punctual_task (lane, instance) WHERE state = {running};
 
 -- What has ended, for pruning and counting. About 1 µs a task: it grows at its end. One index for both would cost more: the
 -- few that run are found sooner among themselves.
