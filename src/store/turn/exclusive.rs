@@ -5,7 +5,7 @@ use std::thread;
 
 use super::lead::{Lead, Next};
 use super::request::{Cell, Sort};
-use super::{CallOnDrop, Turn, Waited, Writes};
+use super::{Turn, Waited, WakeOnDrop, Writes};
 use crate::error::Result;
 use crate::time::{Deadline, Timestamp};
 
@@ -47,7 +47,7 @@ impl<W: Writes> Turn<W> {
         run: &mut Option<R>,
     ) -> Option<T> {
         // As in `lead`.
-        let _wakers = CallOnDrop(&self.line);
+        let _wakers = WakeOnDrop(&self.line);
         let mut lead = Lead::new(&self.line, Some(cell));
         let mut writer = self.writer();
         let mut answer = None;

@@ -91,6 +91,7 @@ impl<'a> Lead<'a> {
     /// The receipts that are answered do not wait for the transactions to come.
     fn delegate_wakers(&self) {
         if self.line.wakers.any() {
+            // Without a thread for them they wait until this one has led.
             self.line.wakers.delegate();
         }
     }

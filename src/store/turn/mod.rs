@@ -11,7 +11,7 @@
 //! 2. A request is answered exactly once, or taken out of the queue by the caller who gave up.
 //! 3. A reply is given after its COMMIT.
 //! 4. Nothing of the program's runs while a thread holds the writer, except the closure of its own transaction. Wakers are
-//!    called after that. What a `tracing` subscriber or a SQL function asks of the store is refused at once, as `Reentrant`.
+//!    called by a thread that does nothing else. What a `tracing` subscriber or a SQL function asks of the store is refused at once, as `Reentrant`.
 //!
 //! The turn is the only lock held over I/O that writes wait for.
 
@@ -204,7 +204,7 @@ impl<W: Writes> Turn<W> {
     /// for whom `leading` was set.
     fn lead(&self, own: Option<&Arc<Cell>>) {
         // Dropped in the reverse order: the writer is free and the turn is handed on before a waker is called.
-        let _wakers = CallOnDrop(&self.line);
+        let _wakers = WakeOnDrop(&self.line);
         let mut lead = Lead::new(&self.line, own);
         let mut writer = self.writer();
         while let Next::Batch(batch) = lead.next() {
@@ -276,13 +276,14 @@ impl<W> Turn<W> {
     }
 }
 
-/// Calls the wakers when it is dropped, even by a panic; not in a forked child, whose parent does so.
-struct CallOnDrop<'a>(&'a Line);
+/// Has the wakers called when it is dropped, even by a panic; not in a forked child, whose parent does so.
+struct WakeOnDrop<'a>(&'a Line);
 
-impl Drop for CallOnDrop<'_> {
+impl Drop for WakeOnDrop<'_> {
     fn drop(&mut self) {
-        if self.0.wakers.any() && self.0.owner.is_here() {
-            self.0.wakers.call();
+        let wakers = &self.0.wakers;
+        if wakers.any() && self.0.owner.is_here() && !wakers.delegate() {
+            wakers.call();
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The wakers of receipts whose answer has come. A waker is the program's code: it may block, panic, or write to the same
-//! store. So it is called by a thread that holds neither the writer nor a lock of the store: by the leader once the turn is
-//! handed on, or, if the leader goes on, by a thread that does nothing else. No receipt waits for later transactions.
+//! store. So they are called by a thread that does nothing else: one that blocks delays the others, and no write.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +23,7 @@ pub(crate) struct Wakers {
     wakers: Mutex<Vec<Waker>>,
     /// Whether there is one, without the lock.
     any: AtomicBool,
-    /// Wakes the thread that calls them while the leader goes on. It is started when it is first needed.
+    /// Wakes the thread that calls them. It is started when it is first needed.
     caller: Mutex<Option<Wake>>,
 }
 
@@ -39,8 +38,8 @@ impl Wakers {
         self.any.load(Ordering::Relaxed)
     }
 
-    /// Has another thread call them. If the system has no thread to give, they stay for the leader to call.
-    pub(crate) fn delegate(self: &Arc<Self>) {
+    /// Has their thread call them. `false`: the system has no thread to give, and they are left to the calling one.
+    pub(crate) fn delegate(self: &Arc<Self>) -> bool {
         let mut caller = lock(&self.caller);
         if caller.is_none() {
             let wake = Wake::new();
@@ -56,9 +55,11 @@ impl Wakers {
             });
             *caller = started.is_ok().then_some(wake);
         }
-        if let Some(wake) = &*caller {
-            wake.notify();
+        match &*caller {
+            Some(wake) => wake.notify(),
+            None => return false,
         }
+        true
     }
 
     /// Calls all of them, and those that are added meanwhile.

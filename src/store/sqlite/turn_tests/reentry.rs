@@ -137,6 +137,59 @@ fn p12_a_waker_that_is_called_by_a_caller_s_thread_may_write() {
     }
 }
 
+/// A waker that does not return. Once the helper thread has led for its receipt, once a caller's own thread.
+#[test]
+fn p12_a_waker_that_blocks_stops_no_write() {
+    for by_helper in [true, false] {
+        for (store, _dir) in stores() {
+            let (woken, when_woken) = channel();
+            let (end, test_ends) = channel::<()>();
+            let test_ends = Mutex::new(test_ends);
+            let blocks = waker(
+                move || {
+                    let _ = woken.send(());
+                    let _ = lock(&test_ends).recv();
+                },
+                || (),
+            );
+            let turn = Arc::clone(&store.turn);
+            turn.set_leading(true);
+            let mut submitted = turn.submit(NOW, vec![Op::Insert(vec![task()])]).unwrap();
+            let poll = submitted.poll(&mut Context::from_waker(&blocks));
+            assert!(poll.is_pending());
+            turn.set_leading(false);
+            within_bound("a submitted and a deferred write", move || {
+                let other = vec![Op::Insert(vec![task()])];
+                if by_helper {
+                    let pending = turn.submit(NOW, other).unwrap();
+                    Box::new(pending).wait().unwrap();
+                } else {
+                    drop(turn.defer(NOW, other).unwrap());
+                }
+            });
+            when_woken.recv_timeout(BOUND).expect("it is called");
+            within_bound("a write of each sort", {
+                let store = Arc::clone(&store);
+                move || {
+                    insert(&store, task()).unwrap();
+                    let other = || vec![Op::Insert(vec![task()])];
+                    Box::new(store.turn.submit(NOW, other()).unwrap())
+                        .wait()
+                        .unwrap();
+                    let mut polled = store.turn.submit(NOW, other()).unwrap();
+                    while polled
+                        .poll(&mut Context::from_waker(Waker::noop()))
+                        .is_pending()
+                    {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            drop(end);
+        }
+    }
+}
+
 /// A thousand receipts whose wakers write, each of which leads for the next: on one stack they would not fit.
 #[test]
 fn p12_wakers_that_write_do_not_pile_up_on_the_stack() {
