@@ -133,8 +133,8 @@ impl Submit<'_> {
 
 /// The answer to a submitted write, once it is on disk: to be waited for, or awaited in any async runtime.
 ///
-/// The waker of a receipt that is awaited is called while no write is held up by it: it may call the store. It runs on a
-/// thread of the store, or on that of a caller that was writing, so it should not block.
+/// The waker of a receipt that is awaited may call the store. It runs on a thread of the store's that does nothing else: one
+/// that blocks delays the answers to other receipts, and no write.
 #[derive(Debug)]
 #[must_use = "the write may fail"]
 pub struct Receipt<T> {

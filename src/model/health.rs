@@ -56,8 +56,8 @@ impl Health {
     ///
     /// Failed means that the disk is full, that it or the file refuses to be written, or that another program held the lock
     /// of the file for longer than the busy timeout. A write that has waited for over a second for the lock or the disk
-    /// counts as well. A call that was refused for its arguments does not, nor does a
-    /// [`slow_transaction`](Self::slow_transaction).
+    /// counts as well, and one that was refused as [`Busy`](ErrorKind::Busy) after it had waited for other writes, or for a
+    /// [`slow_transaction`](Self::slow_transaction). A call that was refused for its arguments does not.
     ///
     /// While writes fail a running [`Scheduler`](crate::Scheduler) tries one about once a second, so it notices that they
     /// work again. A [`Client`](crate::Client) alone notices by its next write, or by [`probe`](crate::Client::probe).

@@ -528,12 +528,19 @@ fn p12_a_call_gives_up_when_the_writes_before_it_take_too_long() {
                 // The leader cannot begin, and a caller after it does not wait for ever.
                 let refused = scope.spawn(|| kit.insert(vec![late])).join().unwrap();
                 assert_eq!(refused.unwrap_err().kind(), ErrorKind::Busy);
+                let writes = kit.store.condition().writes;
+                assert_eq!(writes.failing_since, Some(NOW), "health says so");
                 leader
             })
             .join()
             .unwrap()
             .unwrap();
     });
+    let writes = kit.store.condition().writes;
+    assert_eq!(
+        (writes.failing_since, writes.recovered_at),
+        (None, Some(NOW))
+    );
     assert!(!kit.has(id), "it was told that nothing is stored");
     kit.insert(vec![task()]).unwrap();
 }
@@ -552,6 +559,31 @@ fn p14_the_queue_of_writes_is_bounded() {
         block_on(submitted).unwrap();
     }
     assert_eq!(kit.rows(), MAX_QUEUED as i64);
+}
+
+/// It held up maintenance for the busy timeout, and a readiness check for longer than its own.
+#[test]
+fn p12_a_probe_does_not_wait_for_room_in_the_queue() {
+    let kit = kit_with(Duration::from_hours(1));
+    let turn = &kit.store.turn;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (queued, refused) = turn.with_writer(|_writer| {
+        let submit = || turn.submit(NOW, vec![Op::Insert(vec![task()])]);
+        let queued: Vec<_> = (0..MAX_QUEUED).map(|_| submit().unwrap()).collect();
+        let asks = Arc::clone(turn);
+        let probe = crate::thread::Thread::spawn("probe", move || {
+            let answer = asks.submit(NOW, vec![Op::Probe]);
+            sender.send(answer.err().map(|error| error.kind())).unwrap();
+        });
+        (
+            queued,
+            (receiver.recv_timeout(Duration::from_secs(10)), probe),
+        )
+    });
+    assert_eq!(refused.0, Ok(Some(ErrorKind::Busy)));
+    for submitted in queued {
+        block_on(submitted).unwrap();
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::OnRefused;
 use super::request::{Cell, Request, Sort, Stage};
 use super::wakers::Wakers;
 use crate::error::{Error, ErrorKind, Result};
@@ -57,6 +58,7 @@ pub(super) struct Line {
     /// How long a call waits to be served.
     pub(super) wait: Duration,
     pub(super) helper: Mutex<Option<Helper>>,
+    on_refused: OnRefused,
 }
 
 /// The thread that leads for callers that do not wait.
@@ -66,7 +68,7 @@ pub(super) struct Helper {
 }
 
 impl Line {
-    pub(super) fn new(waiting: Arc<AtomicUsize>, wait: Duration) -> Self {
+    pub(super) fn new(waiting: Arc<AtomicUsize>, on_refused: OnRefused, wait: Duration) -> Self {
         Self {
             owner: Owner::this(),
             queue: Mutex::default(),
@@ -76,7 +78,15 @@ impl Line {
             wakers: Arc::default(),
             wait,
             helper: Mutex::new(None),
+            on_refused,
         }
+    }
+
+    /// Notes that a request is not served, and says so.
+    pub(super) fn refuse(&self, asked_at: Timestamp, why: &str) -> Error {
+        let error = Error::new(ErrorKind::Busy, why);
+        (self.on_refused)(asked_at, &error);
+        error
     }
 
     /// Queues a request. `true`: the turn was free and is the caller's to lead.
@@ -87,8 +97,13 @@ impl Line {
         sort: Sort,
         thread: Option<thread::Thread>,
     ) -> Result<(Arc<Cell>, bool)> {
-        let cell = Arc::new(Cell::new(sort, thread));
-        let mut queue = self.room()?;
+        let cell = Arc::new(Cell::new(now, sort, thread));
+        // A probe asks whether a write is done now.
+        let wait = match ops.as_slice() {
+            [Op::Probe] => Duration::ZERO,
+            _ => self.wait,
+        };
+        let mut queue = self.room(now, wait)?;
         let wakers = Arc::clone(&self.wakers);
         let request = Request::new(now, ops, Arc::clone(&cell), wakers);
         queue.requests.push_back(request);
@@ -97,15 +112,16 @@ impl Line {
         Ok((cell, leads))
     }
 
-    /// The queue, once it has room for another request.
-    fn room(&self) -> Result<MutexGuard<'_, Queue>> {
+    /// The queue, once it has room for another request, of `asked_at`.
+    fn room(&self, asked_at: Timestamp, wait: Duration) -> Result<MutexGuard<'_, Queue>> {
         let mut queue = lock(&self.queue);
         let mut deadline = None;
         while queue.requests.len() >= MAX_QUEUED {
-            let deadline = deadline.get_or_insert_with(|| Deadline::after(self.wait));
+            let deadline = deadline.get_or_insert_with(|| Deadline::after(wait));
             let remaining = deadline.remaining();
             if remaining.is_zero() {
-                return Err(busy("the queue of writes is full"));
+                drop(queue);
+                return Err(self.refuse(asked_at, "the queue of writes is full"));
             }
             self.crowd.fetch_add(1, Ordering::SeqCst);
             queue = self
@@ -181,8 +197,4 @@ pub(super) fn callers<'a>(requests: impl IntoIterator<Item = &'a Request>) -> us
         .into_iter()
         .filter(|each| each.is_durable())
         .count()
-}
-
-pub(super) fn busy(why: &str) -> Error {
-    Error::new(ErrorKind::Busy, why)
 }

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use self::held::{HeldWriter, this_thread};
 use self::lead::{Lead, Next};
-use self::line::{Helper, Line, busy};
+use self::line::{Helper, Line};
 use self::request::{Cell, PATIENCE, Sort, Stage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
@@ -53,7 +53,13 @@ pub(crate) trait Writes: Send + 'static {
 
     /// Where the turn notes how many requests wait for this one: an operation that can be short is, if there are any.
     fn waiting(&self) -> Arc<AtomicUsize>;
+
+    /// What is told of a request that was not served, because it had waited for too long.
+    fn on_refused(&self) -> OnRefused;
 }
+
+/// Called with when it was asked for, and why it was refused.
+pub(crate) type OnRefused = Box<dyn Fn(Timestamp, &Error) + Send + Sync>;
 
 /// The queue before the writer, and the writer.
 pub(crate) struct Turn<W> {
@@ -67,7 +73,7 @@ impl<W: Writes> Turn<W> {
     /// `wait` bounds how long a call waits to be served.
     pub(crate) fn new(writer: W, wait: Duration) -> Self {
         Self {
-            line: Line::new(writer.waiting(), wait),
+            line: Line::new(writer.waiting(), writer.on_refused(), wait),
             writer: Mutex::new(writer),
             holder: AtomicUsize::new(0),
         }
@@ -179,7 +185,9 @@ impl<W: Writes> Turn<W> {
             if remaining.is_zero() {
                 drop(state);
                 if self.line.give_up(cell) {
-                    return Err(busy("the writes before this one took too long"));
+                    return Err(self
+                        .line
+                        .refuse(cell.asked_at, "the writes before this one took too long"));
                 }
                 // It is in a transaction, or the turn is coming to us: both are bounded.
                 state = lock(&cell.state);

@@ -87,12 +87,13 @@ impl Drop for Request {
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) state: Mutex<CellState>,
+    pub(super) asked_at: Timestamp,
     pub(super) sort: Sort,
 }
 
 impl Cell {
     /// Of a request that is about to be queued. `thread`: which one parks for it, and can lead.
-    pub(super) fn new(sort: Sort, thread: Option<Thread>) -> Self {
+    pub(super) fn new(asked_at: Timestamp, sort: Sort, thread: Option<Thread>) -> Self {
         Self {
             state: Mutex::new(CellState {
                 stage: Stage::Queued,
@@ -100,6 +101,7 @@ impl Cell {
                 waker: None,
                 thread,
             }),
+            asked_at,
             sort,
         }
     }

@@ -10,6 +10,7 @@ use crate::store::lanes::Lanes;
 use crate::store::sqlite::instances::ledger::Ledger;
 use crate::store::sqlite::write::authorizer::Guard;
 use crate::store::{Condition, Hub};
+use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
 
@@ -54,6 +55,19 @@ impl Shared {
                 .collect(),
             ..Condition::default()
         }
+    }
+
+    /// A write that was asked for at `now` has failed.
+    pub(crate) fn note(&self, now: Timestamp, error: &Error) {
+        let forgotten = {
+            let mut writes = lock(&self.writes);
+            let forgotten = writes.failed(now, error);
+            let fails = writes.failing_since.is_some();
+            self.fails.store(fails, Ordering::Relaxed);
+            forgotten
+        };
+        drop(forgotten);
+        tell!(warn, %error, "a write failed");
     }
 
     /// How writes have fared, with the one that waits.

@@ -27,7 +27,7 @@ use crate::store::sqlite::write::batch::operate;
 use crate::store::sqlite::write::failure::Failure;
 use crate::store::sqlite::write::peers::Peers;
 use crate::store::sqlite::write::shared::Shared;
-use crate::store::turn::{Request, Writes};
+use crate::store::turn::{OnRefused, Request, Writes};
 use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
@@ -221,15 +221,7 @@ impl Writer {
     }
 
     pub(super) fn note(&mut self, now: Timestamp, error: &Error) {
-        let forgotten = {
-            let mut writes = lock(&self.shared.writes);
-            let forgotten = writes.failed(now, error);
-            let fails = writes.failing_since.is_some();
-            self.shared.fails.store(fails, Ordering::Relaxed);
-            forgotten
-        };
-        drop(forgotten);
-        tell!(warn, %error, "a write failed");
+        self.shared.note(now, error);
         if error::stops(error.kind()) {
             self.stop(error);
         }
@@ -492,6 +484,11 @@ impl Writes for Writer {
 
     fn waiting(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.waiting)
+    }
+
+    fn on_refused(&self) -> OnRefused {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move |now, error| shared.note(now, error))
     }
 }
 
