@@ -195,7 +195,8 @@ impl SqliteStore {
         }
         match &self.readers {
             Some(readers) => readers.with(read),
-            None => self.turn.with_writer(|writer| writer.look(read)),
+            // In the line with the writes: a leader may come after the other.
+            None => self.turn.exclusive(None, |writer| writer.look(read))?,
         }
     }
 }
@@ -232,7 +233,7 @@ impl Store for SqliteStore {
     ) -> Result<()> {
         self.check_caller()?;
         self.turn
-            .exclusive(now, |writer| writer.transaction(now, holder, body))?
+            .exclusive(Some(now), |writer| writer.transaction(now, holder, body))?
     }
 
     fn apply_on(&self, now: Timestamp, conn: &rusqlite::Connection, op: Op) -> Result<Reply> {

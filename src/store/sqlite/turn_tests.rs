@@ -21,6 +21,7 @@ use std::task::Wake as TaskWake;
 use crate::id::TaskId;
 use crate::model::delivery::Delivery;
 use crate::model::durability::Durability;
+use crate::model::filter::Filter;
 use crate::model::limits::MAX_PAYLOAD_BYTES;
 use crate::model::new_task::Scheduled;
 use crate::model::op::{ClaimRequest, Insert, LaneClaim, QueueClaim, Settled};
@@ -445,7 +446,7 @@ fn p12_a_leader_s_panic_before_its_own_request_leaves_the_turn_to_others() {
     type Call = fn(&Kit);
     let calls: [Call; 2] = [
         |kit| drop(kit.insert(vec![task()])),
-        |kit| drop(kit.store.turn.exclusive(NOW, |_writer| ())),
+        |kit| drop(kit.store.turn.exclusive(Some(NOW), |_writer| ())),
     ];
     for call in calls {
         let kit = kit_with(S);
@@ -476,7 +477,7 @@ fn a_submitted_write_cannot_be_waited_for_inside_a_transaction_of_the_same_threa
         std::thread::yield_now();
     }
     let turn = &kit.store.turn;
-    let waited = turn.exclusive(NOW, |_writer| (done.wait(), submit(&late).wait()));
+    let waited = turn.exclusive(Some(NOW), |_writer| (done.wait(), submit(&late).wait()));
     let (done, not_yet) = waited.unwrap();
     done.unwrap();
     assert_eq!(not_yet.unwrap_err().kind(), ErrorKind::Reentrant);
@@ -543,6 +544,27 @@ fn p12_a_call_gives_up_when_the_writes_before_it_take_too_long() {
     );
     assert!(!kit.has(id), "it was told that nothing is stored");
     kit.insert(vec![task()]).unwrap();
+}
+
+/// It waited for the writer's lock, which goes from one leader to the next.
+#[test]
+fn p12_a_read_of_a_store_in_memory_gives_up_when_the_writes_before_it_take_too_long() {
+    let settings = Settings {
+        busy_wait: Duration::from_millis(20),
+        ..Settings::new(true)
+    };
+    let store = Arc::new(SqliteStore::memory(settings, NOW).unwrap());
+    let count = || {
+        let (filter, after) = (Filter::all(), None);
+        store.read(Query::Count { filter, after })
+    };
+    store.turn.set_leading(true);
+    let refused = std::thread::scope(|scope| scope.spawn(count).join().unwrap());
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Busy);
+    let writes = store.condition().writes;
+    assert_eq!(writes.failing_since, None, "no write has failed");
+    store.turn.set_leading(false);
+    assert_eq!(count().unwrap().count().count, 0);
 }
 
 #[test]

@@ -10,12 +10,17 @@ use crate::error::Result;
 use crate::time::{Deadline, Timestamp};
 
 impl<W: Writes> Turn<W> {
-    /// Waits for the turn like any other request, and then runs `run` on the writer, on this thread.
+    /// Waits for the turn like any other request, and then runs `run` on the writer, on this thread. `now`: when a write was
+    /// asked for; `None`: it is a read.
     ///
     /// # Errors
     ///
     /// `Busy` if the turn does not come in time: `run` was not called.
-    pub(crate) fn exclusive<T>(&self, now: Timestamp, run: impl FnOnce(&mut W) -> T) -> Result<T> {
+    pub(crate) fn exclusive<T>(
+        &self,
+        now: Option<Timestamp>,
+        run: impl FnOnce(&mut W) -> T,
+    ) -> Result<T> {
         let thread = Some(thread::current());
         let (cell, leads) = self
             .line

@@ -82,17 +82,19 @@ impl Line {
         }
     }
 
-    /// Notes that a request is not served, and says so.
-    pub(super) fn refuse(&self, asked_at: Timestamp, why: &str) -> Error {
+    /// Notes that a request is not served, and says so. `asked_at`: when it was asked for, if it is a write.
+    pub(super) fn refuse(&self, asked_at: Option<Timestamp>, why: &str) -> Error {
         let error = Error::new(ErrorKind::Busy, why);
-        (self.on_refused)(asked_at, &error);
+        if let Some(asked_at) = asked_at {
+            (self.on_refused)(asked_at, &error);
+        }
         error
     }
 
-    /// Queues a request. `true`: the turn was free and is the caller's to lead.
+    /// Queues a request; `now`: `None` for a read. `true`: the turn was free and is the caller's to lead.
     pub(super) fn enqueue(
         &self,
-        now: Timestamp,
+        now: Option<Timestamp>,
         ops: Vec<Op>,
         sort: Sort,
         thread: Option<thread::Thread>,
@@ -105,7 +107,12 @@ impl Line {
         };
         let mut queue = self.room(now, wait)?;
         let wakers = Arc::clone(&self.wakers);
-        let request = Request::new(now, ops, Arc::clone(&cell), wakers);
+        let request = Request::new(
+            now.unwrap_or(Timestamp::MIN),
+            ops,
+            Arc::clone(&cell),
+            wakers,
+        );
         queue.requests.push_back(request);
         self.waiting.store(queue.requests.len(), Ordering::Relaxed);
         let leads = !std::mem::replace(&mut queue.leading, true);
@@ -113,7 +120,7 @@ impl Line {
     }
 
     /// The queue, once it has room for another request, of `asked_at`.
-    fn room(&self, asked_at: Timestamp, wait: Duration) -> Result<MutexGuard<'_, Queue>> {
+    fn room(&self, asked_at: Option<Timestamp>, wait: Duration) -> Result<MutexGuard<'_, Queue>> {
         let mut queue = lock(&self.queue);
         let mut deadline = None;
         while queue.requests.len() >= MAX_QUEUED {

@@ -82,7 +82,9 @@ impl<W: Writes> Turn<W> {
     /// Applies operations and waits for their commit.
     pub(crate) fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>> {
         let sort = Sort::of(&ops);
-        let (cell, leads) = self.line.enqueue(now, ops, sort, Some(thread::current()))?;
+        let (cell, leads) = self
+            .line
+            .enqueue(Some(now), ops, sort, Some(thread::current()))?;
         if leads {
             self.lead(Some(&cell));
         }
@@ -93,7 +95,7 @@ impl<W: Writes> Turn<W> {
     pub(crate) fn submit(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted<W>> {
         let helper = self.helper()?;
         let sort = Sort::of(&ops);
-        let (cell, leads) = self.line.enqueue(now, ops, sort, None)?;
+        let (cell, leads) = self.line.enqueue(Some(now), ops, sort, None)?;
         if leads {
             // `leading` is set on its behalf.
             helper.notify();
@@ -107,7 +109,7 @@ impl<W: Writes> Turn<W> {
     /// Leads for operations if the turn is free; else they wait for whoever leads next.
     pub(crate) fn defer(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted<W>> {
         let sort = Sort::of(&ops);
-        let (cell, leads) = self.line.enqueue(now, ops, sort, None)?;
+        let (cell, leads) = self.line.enqueue(Some(now), ops, sort, None)?;
         if leads {
             self.lead(None);
         }

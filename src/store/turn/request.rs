@@ -87,13 +87,14 @@ impl Drop for Request {
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) state: Mutex<CellState>,
-    pub(super) asked_at: Timestamp,
+    /// When it was asked for; `None`: it is a read.
+    pub(super) asked_at: Option<Timestamp>,
     pub(super) sort: Sort,
 }
 
 impl Cell {
     /// Of a request that is about to be queued. `thread`: which one parks for it, and can lead.
-    pub(super) fn new(asked_at: Timestamp, sort: Sort, thread: Option<Thread>) -> Self {
+    pub(super) fn new(asked_at: Option<Timestamp>, sort: Sort, thread: Option<Thread>) -> Self {
         Self {
             state: Mutex::new(CellState {
                 stage: Stage::Queued,

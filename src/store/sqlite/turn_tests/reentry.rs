@@ -6,7 +6,6 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use super::*;
-use crate::model::filter::Filter;
 
 /// A call that is not stopped at the store's door waits as long for its turn.
 const BUSY_WAIT: Duration = Duration::from_secs(20);
