@@ -8,7 +8,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::OnRefused;
 use super::request::{Cell, Request, Sort, Stage};
 use super::wakers::Wakers;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +19,9 @@ use crate::wake::{Wake, lock};
 
 /// How many requests may wait.
 pub(crate) const MAX_QUEUED: usize = 4096;
+
+/// Called for a write that was not served: when it was asked for, and why it was refused.
+pub(crate) type OnRefused = Box<dyn Fn(Timestamp, &Error) + Send + Sync>;
 
 #[derive(Default)]
 pub(super) struct Queue {

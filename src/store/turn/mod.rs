@@ -42,6 +42,7 @@ use crate::thread::Thread;
 use crate::time::{Deadline, MAX_PARK, Timestamp};
 use crate::wake::{Wake, lock};
 
+pub(crate) use self::line::OnRefused;
 pub(crate) use self::request::Request;
 #[cfg(test)]
 pub(crate) use self::{lead::MAX_LEAD_OPS, line::MAX_QUEUED};
@@ -57,9 +58,6 @@ pub(crate) trait Writes: Send + 'static {
     /// What is told of a request that was not served, because it had waited for too long.
     fn on_refused(&self) -> OnRefused;
 }
-
-/// Called with when it was asked for, and why it was refused.
-pub(crate) type OnRefused = Box<dyn Fn(Timestamp, &Error) + Send + Sync>;
 
 /// The queue before the writer, and the writer.
 pub(crate) struct Turn<W> {

@@ -1,6 +1,5 @@
 //! The file: where it may be, how it is opened, its schema, its log, and how processes take turns at it.
 
-pub(crate) mod backup;
 pub(crate) mod checkpoint;
 pub(crate) mod fairness;
 pub(crate) mod identity;

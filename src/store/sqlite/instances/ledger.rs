@@ -194,6 +194,8 @@ pub(crate) struct DeadLedger {
     /// Its own file. Holds the lock, if that was free: others need not take the same tasks back.
     file: Option<File>,
     started: Started,
+    /// The claims are those of a copy: the instance may have gone on with its own file.
+    is_copied: bool,
 }
 
 /// An instance that may be dead.
@@ -250,6 +252,7 @@ impl DeadLedger {
             path,
             file,
             started,
+            is_copied: is_of_original || other.process.is_of_backup(),
         })
     }
 
@@ -257,9 +260,9 @@ impl DeadLedger {
         self.started.clone()
     }
 
-    /// Whether nothing tells which of its claims were started.
+    /// Whether it died of a claim of its own, for all that is known, but nothing tells of which.
     pub(crate) fn is_unknown(&self) -> bool {
-        matches!(self.started, Started::All { .. })
+        matches!(self.started, Started::All { .. }) && !self.is_copied
     }
 
     /// The instance held one claim only.
@@ -297,6 +300,7 @@ fn decode(bytes: &[u8]) -> Arc<[(i64, i64)]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::sqlite::instances::process;
 
     fn fence(seq: i64) -> Fence {
         Fence {
@@ -313,7 +317,7 @@ mod tests {
         }
     }
 
-    fn process(boot_id: &str) -> Process {
+    fn booted(boot_id: &str) -> Process {
         Process {
             boot_id: boot_id.to_owned(),
             ..Process::own()
@@ -341,9 +345,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("x.db");
         let ledger = Ledger::create(&db, "one").unwrap().unwrap();
-        let (inode, own) = (ledger.inode(), process("this"));
+        let (inode, own) = (ledger.inode(), booted("this"));
         let take = |name, inode, boot| {
-            let other = other(name, inode, process(boot));
+            let other = other(name, inode, booted(boot));
             DeadLedger::take(&db, here(), &other, &own)
         };
         for boot in ["this", "another", ""] {
@@ -363,7 +367,10 @@ mod tests {
         for boot in ["another", ""] {
             let dead = take("one", inode, boot).unwrap();
             assert!(matches!(dead.started(), Started::All { .. }), "{boot}");
+            assert!(dead.is_unknown(), "{boot}");
         }
+        let dead = take("two", inode, process::OF_BACKUP).unwrap();
+        assert!(!dead.is_unknown(), "it went on after the backup");
         take("one", inode, "this").unwrap().remove();
         assert!(take("one", inode, "another").is_some());
     }
@@ -375,7 +382,7 @@ mod tests {
         let (db, copy) = (dir.path().join("x.db"), dir.path().join("copy.db"));
         let ledger = Ledger::create(&db, "one").unwrap().unwrap();
         ledger.begin(fence(7)).unwrap();
-        let own = process("this");
+        let own = booted("this");
         let take = |database: &Path, inode, file: (i64, i64)| {
             let other = Other {
                 file: Identity::stored(file.0, file.1),
@@ -397,6 +404,7 @@ mod tests {
         for file in [another_file, another_device] {
             let dead = take(&copy, inode, file).unwrap();
             assert!(matches!(dead.started(), Started::All { .. }), "{file:?}");
+            assert!(!dead.is_unknown(), "{file:?}: it may be alive elsewhere");
         }
         // The folder was copied along: another inode, or in a snapshot the same one, without the lock.
         fs::create_dir(lock_folder(&copy)).unwrap();

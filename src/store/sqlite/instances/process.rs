@@ -12,6 +12,10 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
 }
 
+/// What a backup has in place of the boot of its original's instances: no boot has that name, so they are dead wherever it
+/// is put.
+pub(crate) const OF_BACKUP: &str = "copied";
+
 /// Since when a process may have been gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Boot {
@@ -46,6 +50,11 @@ impl Process {
         } else {
             Boot::Another
         }
+    }
+
+    /// Whether it is one of the original's, in a backup.
+    pub(crate) fn is_of_backup(&self) -> bool {
+        self.boot_id == OF_BACKUP
     }
 
     /// Whether the kernel says that it is gone, whoever has its files open. `false`: it is there, or its number means

@@ -1,5 +1,6 @@
 //! What is read without the write connection: on the caller's thread, never waiting for the writer.
 
+pub(crate) mod backup;
 pub(crate) mod history;
 pub(crate) mod lanes;
 pub(crate) mod maintenance;

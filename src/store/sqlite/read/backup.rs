@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::store::Settings;
 use crate::store::sqlite::file::open::Opener;
 use crate::store::sqlite::file::paths;
+use crate::store::sqlite::instances::process::OF_BACKUP;
 
 /// Copies a store to `to`, which must not exist. `read` runs its argument on a connection to the store.
 pub(crate) fn backup(
@@ -44,8 +45,8 @@ fn copy(conn: &Connection, to: &Path) -> rusqlite::Result<()> {
     // The instances of the original hold nothing in the copy. Their rows name the original's file, and so tell that,
     // unless the copy is put in the original's place: so they become of another boot, which is dead wherever it lies.
     target.execute(
-        "UPDATE punctual_instance SET boot_id = 'copied' WHERE ended_at IS NULL",
-        [],
+        "UPDATE punctual_instance SET boot_id = ?1 WHERE ended_at IS NULL",
+        [OF_BACKUP],
     )?;
     Ok(())
 }
