@@ -490,6 +490,19 @@ fn bad_paths() -> Vec<BadPath> {
             fs::hard_link(dir.join("x.db"), dir.join("y.db")).unwrap();
             dir.join("y.db")
         }),
+        bad("a log alone", Invalid, "would be lost", |dir| {
+            fs::write(dir.join("x.db-wal"), "commits").unwrap();
+            dir.join("x.db")
+        }),
+        bad("a log and an empty file", Invalid, "would be lost", |dir| {
+            fs::write(dir.join("x.db-wal"), "commits").unwrap();
+            fs::write(dir.join("x.db"), "").unwrap();
+            dir.join("x.db")
+        }),
+        bad("an older log alone", Invalid, "would be lost", |dir| {
+            fs::write(dir.join("x.db-journal"), "commits").unwrap();
+            dir.join("x.db")
+        }),
         bad("one byte", Corrupt, "it has 1 bytes", |dir| {
             fs::write(dir.join("x.db"), "x").unwrap();
             dir.join("x.db")

@@ -198,7 +198,8 @@ fn second_name(path: &Path, metadata: &Metadata) -> Option<String> {
 ///
 /// # Errors
 ///
-/// `Invalid` if the log or the lock folder is kept somewhere else, or is of the wrong type.
+/// `Invalid` if the log or the lock folder is kept somewhere else, or is of the wrong type, or if there is a log without its
+/// file.
 pub(crate) fn check_beside(file: &Path) -> Result<()> {
     for suffix in SQLITE_SUFFIXES {
         check_companion(file, &beside(file, suffix), |path, metadata| {
@@ -216,7 +217,33 @@ pub(crate) fn check_beside(file: &Path) -> Result<()> {
         mounts::is_mount_point(path)
             .unwrap_or(false)
             .then(|| "is a mount point of its own".to_owned())
-    })
+    })?;
+    check_log_is_of_file(file)
+}
+
+/// SQLite deletes a log that it finds beside a file that is not there, or empty: what was committed to it would be lost.
+///
+/// The log is looked at first. A process that is about to create the database has a file before it has a log, and one with
+/// something in it before it has a `-wal`.
+fn check_log_is_of_file(file: &Path) -> Result<()> {
+    let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+    for suffix in ["-wal", "-journal"] {
+        let log = beside(file, suffix);
+        if bytes(&log) == 0 {
+            continue;
+        }
+        let state = match fs::metadata(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "is missing",
+            Ok(metadata) if metadata.len() == 0 && suffix == "-wal" => "is empty",
+            _ => continue,
+        };
+        return Err(Error::invalid(format!(
+            "{} {state}, but its log {} is there and would be lost: put the file back, or move the log away",
+            file.display(),
+            log.display(),
+        )));
+    }
+    Ok(())
 }
 
 fn check_companion(
