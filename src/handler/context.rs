@@ -121,6 +121,7 @@ impl TaskContext {
 
     /// Keeps what the handler reports, JSON of at most 16 KiB, to be read by
     /// [`Task::progress`](crate::Task::progress). It is committed when this returns, but not synced: a power cut may undo it.
+    /// It is encoded, but not decoded to see whether it can be read back.
     ///
     /// # Errors
     ///

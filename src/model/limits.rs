@@ -10,6 +10,7 @@ pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 /// The longest name of a kind, queue, partition or tag, in bytes.
 ///
 /// A name is made of printable characters: letters with their marks, digits, punctuation, symbols, and spaces but for its ends.
+/// Not among them are invisible characters, such as the joiners inside some emoji and in the scripts of India and Iran.
 /// Two names are the same if their bytes are. Unicode writes some letters in two ways (é as one character, or as an e and an
 /// accent): bring names that people have typed to one form first, for instance to NFC.
 pub const MAX_NAME_BYTES: usize = 128;

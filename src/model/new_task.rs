@@ -119,7 +119,8 @@ impl NewTask {
         task
     }
 
-    /// A task of a kind that is known only at run time. The handler decodes `payload` from its JSON.
+    /// A task of a kind that is known only at run time. The handler decodes `payload` from its JSON. Whether it can is not
+    /// verified, whatever [`Payload::VERIFY`] says: the type that it decodes is not known here.
     pub fn with_kind<T: Serialize + ?Sized>(
         kind: impl Into<Cow<'static, str>>,
         payload: &T,

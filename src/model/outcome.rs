@@ -48,7 +48,7 @@ impl Outcome {
     }
 
     /// The task is completed and `result` is kept with it, as JSON of at most
-    /// [`MAX_PAYLOAD_BYTES`](crate::MAX_PAYLOAD_BYTES).
+    /// [`MAX_PAYLOAD_BYTES`](crate::MAX_PAYLOAD_BYTES). It is encoded, but not decoded to see whether it can be read back.
     ///
     /// # Errors
     ///

@@ -20,6 +20,9 @@ use crate::model::delivery::Delivery;
 /// - if [`VERIFY`](Self::VERIFY) is set, everything that the type encodes and does not decode: a field with
 ///   `skip_serializing` and no default, a number over 64 bits in a flattened struct or an untagged enum.
 ///
+/// If a crate of the program turns on `serde_json`'s feature `arbitrary_precision`, some numbers in flattened structs and
+/// untagged enums are not decoded any more: with it `VERIFY` is worth its cost in release builds too.
+///
 /// # Changing a payload
 ///
 /// Tasks that are stored keep the JSON that they were scheduled with, and while a new version of a program is rolled out,

@@ -37,10 +37,14 @@ pub(super) fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Err
     // A type may read the same text differently the second time.
     let text = again.err().as_ref().unwrap_or(error).to_string();
     let wrong = without_values(&text);
-    match failed.get().filter(|place| !place.is_empty()) {
-        Some(place) => format!(" at `{place}`: {wrong} (line {line} column {column})"),
-        None => format!(": {wrong} (line {line} column {column})"),
-    }
+    let place = failed.get().filter(|place| !place.is_empty());
+    let place = place.map_or(String::new(), |place| format!(" at `{place}`"));
+    // An error of the type's own, once all of the JSON is read, has no line.
+    let position = match line {
+        0 => String::new(),
+        _ => format!(" (line {line} column {column})"),
+    };
+    format!("{place}: {wrong}{position}")
 }
 
 /// What serde says is wrong, without the values that it quotes: they are the payload's. What stands after "expected" is of
@@ -63,14 +67,15 @@ fn without_values(text: &str) -> String {
         text.rsplit_once(", expected ")
             .map(|(_, expected)| expected)
     };
-    for what in [
-        "invalid type",
-        "invalid value",
-        "invalid length",
-        "unknown variant",
-        "unknown field",
+    for (what, before_value) in [
+        ("invalid type", ": "),
+        ("invalid value", ": "),
+        ("invalid length", " "),
+        ("unknown variant", " `"),
+        ("unknown field", " `"),
     ] {
-        if text.starts_with(what) {
+        let rest = text.strip_prefix(what);
+        if rest.is_some_and(|rest| rest.starts_with(before_value)) {
             return match expected() {
                 Some(expected) => format!("{what}, expected {expected}"),
                 None => what.to_owned(),

@@ -126,7 +126,6 @@ impl<'p, S: Serializer> Serializer for Encoder<'p, S> {
         serialize_u128: u128,
         serialize_char: char,
         serialize_str: &str,
-        serialize_bytes: &[u8],
         serialize_unit_struct: &'static str,
     }
 
@@ -138,6 +137,12 @@ impl<'p, S: Serializer> Serializer for Encoder<'p, S> {
     fn serialize_f64(self, value: f64) -> Result<S::Ok, S::Error> {
         Self::check_finite(value.is_finite(), value)?;
         self.inner.serialize_f64(value)
+    }
+
+    /// As an array.
+    fn serialize_bytes(self, value: &[u8]) -> Result<S::Ok, S::Error> {
+        self.check_nesting(1)?;
+        self.inner.serialize_bytes(value)
     }
 
     fn serialize_none(self) -> Result<S::Ok, S::Error> {
@@ -222,7 +227,11 @@ impl<'p, S: Serializer> Serializer for Encoder<'p, S> {
         name: &'static str,
         len: usize,
     ) -> Result<Self::SerializeStruct, S::Error> {
-        self.enter(1, |inner| inner.serialize_struct(name, len))
+        // With these names serde_json passes numbers and raw JSON to itself.
+        let is_object = !name.starts_with("$serde_json::private::");
+        self.enter(usize::from(is_object), |inner| {
+            inner.serialize_struct(name, len)
+        })
     }
 
     fn serialize_struct_variant(

@@ -150,6 +150,25 @@ fn nested(levels: usize) -> serde_json::Value {
     })
 }
 
+/// Bytes are an array of numbers.
+#[test]
+fn bytes_are_nested_like_any_array() {
+    /// Bytes inside so many arrays.
+    struct Bytes(usize);
+    impl Serialize for Bytes {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match self.0 {
+                0 => serializer.serialize_bytes(b"ab"),
+                arrays => [Self(arrays - 1)].serialize(serializer),
+            }
+        }
+    }
+    let reads = |json: &[u8]| serde_json::from_slice::<serde_json::Value>(json).is_ok();
+    assert!(reads(&encode("payload", &Bytes(MAX_NESTING - 1)).unwrap()));
+    assert!(refusal(&Bytes(MAX_NESTING)).contains("deeper than 127"));
+    assert!(!reads(&serde_json::to_vec(&Bytes(MAX_NESTING)).unwrap()));
+}
+
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum Tree {
     Leaf,
@@ -255,12 +274,34 @@ fn a_type_s_own_error_is_not_quoted() {
     impl<'de> Deserialize<'de> for Picky {
         fn deserialize<D: serde::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
             let text = String::deserialize(json)?;
-            Err(serde::de::Error::custom(format!("{text} is not wanted")))
+            Err(serde::de::Error::custom(text))
         }
     }
-    let text = failure::<(u8, Picky)>(r#"[1,"hunter2"]"#);
-    assert!(text.contains("at `[1]`: the type refuses it"), "{text}");
-    assert!(!text.contains("hunter2"), "{text}");
+    for own in [
+        "hunter2 is not wanted",
+        "invalid value of a key, expected hunter2",
+        "invalid types, expected hunter2",
+        "unknown field, expected hunter2",
+    ] {
+        let text = failure::<(u8, Picky)>(&format!(r#"[1,"{own}"]"#));
+        assert!(text.contains("at `[1]`: the type refuses it"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
+fn an_error_without_a_position_shows_none() {
+    #[derive(Debug, Deserialize)]
+    #[serde(try_from = "u8")]
+    struct Never;
+    impl TryFrom<u8> for Never {
+        type Error = String;
+        fn try_from(_: u8) -> Result<Self, String> {
+            Err("hunter2".into())
+        }
+    }
+    let text = failure::<Never>("1");
+    assert!(text.ends_with(": the type refuses it"), "{text}");
 }
 
 #[test]
