@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::handler::context::TaskContext;
 use crate::handler::token::StopReason;
-use crate::handler::{FnHandler, Handlers, Registry, TaskHandler};
+use crate::handler::{FnHandler, Handlers, TaskHandler};
 use crate::model::durability::Durability;
 use crate::model::health::Health;
 use crate::model::limits::{check_limit, check_name};
@@ -24,6 +24,7 @@ use crate::runtime::control::Control;
 use crate::runtime::dispatcher::Dispatcher;
 use crate::runtime::executor::Executor;
 use crate::runtime::finish::Finish;
+use crate::runtime::link::Link;
 use crate::runtime::maintenance::{
     Deadlines, Forgetter, Maintenance, Prober, Pruner, Rescuer, Retirer,
 };
@@ -281,23 +282,27 @@ impl Builder {
         let ready = Arc::new(Ready::new(self.workers));
         let attempts = Arc::new(Attempts::new(maintenance_wake.clone(), scope.caps.keys()));
         let control = Arc::<Control>::default();
+        let link = Arc::new(Link {
+            client: client.clone(),
+            registry,
+            attempts,
+            finish: Finish::new(dispatcher_wake.clone()),
+            undecodable: Undecodable::default(),
+        });
         store.hub().standing().set_workers(Arc::new(Intake {
-            attempts: Arc::clone(&attempts),
+            link: Arc::downgrade(&link),
             ready: Arc::clone(&ready),
             control: Arc::clone(&control),
         }));
         Ok(Parts {
             client,
-            registry,
+            link,
             retention: self.retention,
             workers: self.workers,
             max_threads: self.workers + max_spares,
             ready,
-            attempts,
             scope: Arc::new(scope),
-            finish: Arc::new(Finish::new(dispatcher_wake.clone())),
             control,
-            undecodable: Arc::default(),
             dispatcher_wake,
             maintenance_wake,
         })
@@ -361,16 +366,13 @@ fn check_limits(limits: &[(String, usize)]) -> Result<()> {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) client: Client,
-    registry: Arc<Registry>,
+    link: Arc<Link>,
     scope: Arc<Scope>,
     retention: Retention,
     workers: usize,
     max_threads: usize,
     ready: Arc<Ready>,
-    attempts: Arc<Attempts>,
-    finish: Arc<Finish>,
     control: Arc<Control>,
-    undecodable: Arc<Undecodable>,
     dispatcher_wake: Wake,
     maintenance_wake: Wake,
 }
@@ -378,26 +380,18 @@ pub(crate) struct Parts {
 impl Parts {
     pub(crate) fn executor(&self) -> Executor {
         Executor {
-            client: self.client.clone(),
-            registry: Arc::clone(&self.registry),
+            registry: Arc::clone(&self.link.registry),
             ready: Arc::clone(&self.ready),
-            attempts: Arc::clone(&self.attempts),
-            finish: Arc::clone(&self.finish),
-            undecodable: Arc::clone(&self.undecodable),
         }
     }
 
     pub(crate) fn dispatcher(&self) -> Dispatcher {
         Dispatcher::new(
-            self.client.clone(),
-            Arc::clone(&self.registry),
+            Arc::clone(&self.link),
             Arc::clone(&self.scope),
             self.retention,
             Arc::clone(&self.ready),
-            Arc::clone(&self.attempts),
-            Arc::clone(&self.finish),
             Arc::clone(&self.control),
-            Arc::clone(&self.undecodable),
         )
     }
 
@@ -407,7 +401,7 @@ impl Parts {
             vec![
                 Box::new(Rescuer::new(self.client.clone())),
                 Box::new(Deadlines {
-                    attempts: Arc::clone(&self.attempts),
+                    attempts: Arc::clone(&self.link.attempts),
                     ready: Arc::clone(&self.ready),
                     executor,
                     dispatcher: self.dispatcher_wake.clone(),
@@ -429,7 +423,7 @@ impl Parts {
         }
         let mut unknown: Vec<String> = Vec::new();
         for lane in self.client.store.lanes().list.iter() {
-            let known = self.registry.get(&lane.kind).is_some();
+            let known = self.link.registry.get(&lane.kind).is_some();
             if !known
                 && lane.next_at().is_some()
                 && !unknown.iter().any(|kind| **kind == *lane.kind)
@@ -437,11 +431,11 @@ impl Parts {
                 unknown.push(lane.kind.to_string());
             }
         }
-        let undecodable = self.undecodable.kinds(self.client.now());
+        let undecodable = self.link.undecodable.kinds(self.client.now());
         Health {
             workers: self.workers,
-            busy: self.attempts.started(),
-            stuck: self.attempts.stuck(),
+            busy: self.link.attempts.started(),
+            stuck: self.link.attempts.stuck(),
             spare: self.ready.spares(),
             unknown_kinds: unknown,
             undecodable_kinds: undecodable.iter().map(ToString::to_string).collect(),
@@ -568,7 +562,7 @@ impl Scheduler {
         let control = &self.parts.control;
         self.parts.stop();
         if !self.wait_for_end(Deadline::after(timeout)) {
-            self.parts.attempts.raise_all(StopReason::ShuttingDown);
+            self.parts.link.attempts.raise_all(StopReason::ShuttingDown);
             self.wait_for_end(Deadline::after(STOP_WAIT));
         }
         let ended = control.is_ended();
@@ -585,7 +579,7 @@ impl Scheduler {
         Ok(Shutdown {
             finished: control.finished.load(Ordering::SeqCst),
             given_back: control.given_back.load(Ordering::SeqCst),
-            still_running: self.parts.attempts.count(),
+            still_running: self.parts.link.attempts.count(),
         })
     }
 

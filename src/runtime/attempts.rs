@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::handler::token::{StopReason, Token};
 use crate::model::settle::{Claim, Fence};
+use crate::process::Owner;
 use crate::time::Timestamp;
 use crate::wake::{Wake, lock};
 
@@ -18,11 +19,27 @@ pub(crate) struct Attempts {
     state: Mutex<State>,
     /// The watch over deadlines, to be told of earlier ones.
     watch: Wake,
+    owner: Owner,
 }
 
-/// Where a claimed task is kept until it is settled: by number, so that nobody has to search for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place(usize);
+/// Where a claimed task is kept until it is settled. Dropping it frees the place: the task counts as held no longer.
+#[derive(Debug)]
+pub(crate) struct Place {
+    attempts: Arc<Attempts>,
+    /// Found by number, without a search; `None` once it is free.
+    index: Option<usize>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // In a forked child the lock may be held by a thread that is not there.
+        if let Some(index) = self.index.take()
+            && self.attempts.owner.is_here()
+        {
+            lock(&self.attempts.state).remove(index);
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -75,11 +92,16 @@ impl Attempts {
         Self {
             state: Mutex::new(state),
             watch,
+            owner: Owner::this(),
         }
     }
 
-    /// Tasks were claimed: `each` is told the place and the token of each.
-    pub(crate) fn add(&self, claims: Vec<Claim>, mut each: impl FnMut(Claim, Place, Arc<Token>)) {
+    /// Holds claimed tasks: calls `each` with the place and the token of each.
+    pub(crate) fn add(
+        self: &Arc<Self>,
+        claims: Vec<Claim>,
+        mut each: impl FnMut(Claim, Place, Arc<Token>),
+    ) {
         let mut state = lock(&self.state);
         for claim in claims {
             let token = Arc::new(Token::default());
@@ -94,16 +116,19 @@ impl Attempts {
                 stuck_at: None,
                 stuck: false,
             };
-            let place = state.add(attempt);
+            let place = Place {
+                attempts: Arc::clone(self),
+                index: Some(state.add(attempt)),
+            };
             each(claim, place, token);
         }
     }
 
     /// Its handler is about to be called.
-    pub(crate) fn start(&self, place: Place, deadline: Option<Timestamp>) {
+    pub(crate) fn start(&self, place: &Place, deadline: Option<Timestamp>) {
         let mut state = lock(&self.state);
         state.started += 1;
-        if let Some(attempt) = &mut state.places[place.0] {
+        if let Some(attempt) = state.attempt(place) {
             attempt.started = true;
             attempt.deadline = deadline;
             attempt.stuck_at = deadline.map(|at| at + STUCK_AFTER);
@@ -115,18 +140,18 @@ impl Attempts {
     }
 
     /// Its handler is not called.
-    pub(crate) fn skip(&self, place: Place) {
-        lock(&self.state).close(place);
+    pub(crate) fn skip(&self, place: &Place) {
+        lock(&self.state).close(place.index);
     }
 
     /// Its handler has returned: which one that is, in the order of their ends, and whether it had been stuck, and so
     /// replaced.
-    pub(crate) fn end(&self, place: Place) -> (u64, bool) {
+    pub(crate) fn end(&self, place: &Place) -> (u64, bool) {
         let mut state = lock(&self.state);
         state.started -= 1;
         state.ended += 1;
-        state.close(place);
-        let stuck = state.places[place.0].as_mut().is_some_and(|attempt| {
+        state.close(place.index);
+        let stuck = state.attempt(place).is_some_and(|attempt| {
             // A cancellation that comes from now on finds no handler that could be stuck.
             attempt.started = false;
             attempt.deadline = None;
@@ -137,19 +162,13 @@ impl Attempts {
         (state.ended, stuck)
     }
 
-    /// They were settled, or given back.
-    pub(crate) fn remove(&self, places: impl IntoIterator<Item = Place>) {
+    /// Frees the places of tasks that were settled, or given back, under one lock.
+    pub(crate) fn free(&self, places: impl IntoIterator<Item = Place>) {
         let mut state = lock(&self.state);
-        for place in places {
-            state.remove(place);
-        }
-    }
-
-    /// Nothing can be settled any more.
-    pub(crate) fn clear(&self) {
-        let mut state = lock(&self.state);
-        for place in 0..state.places.len() {
-            state.remove(Place(place));
+        for mut place in places {
+            if let Some(index) = place.index.take() {
+                state.remove(index);
+            }
         }
     }
 
@@ -256,7 +275,7 @@ pub(crate) struct Held {
 }
 
 impl State {
-    fn add(&mut self, attempt: Attempt) -> Place {
+    fn add(&mut self, attempt: Attempt) -> usize {
         self.suspects += usize::from(attempt.suspect);
         self.open += 1;
         self.count(&attempt.queue, |count| count + 1);
@@ -264,29 +283,33 @@ impl State {
             self.took.push(Arc::clone(&attempt.queue));
         }
         match self.free.pop() {
-            Some(place) => {
-                self.places[place] = Some(attempt);
-                Place(place)
+            Some(index) => {
+                self.places[index] = Some(attempt);
+                index
             }
             None => {
                 self.places.push(Some(attempt));
-                Place(self.places.len() - 1)
+                self.places.len() - 1
             }
         }
     }
 
-    fn close(&mut self, place: Place) {
-        if let Some(attempt) = &mut self.places[place.0] {
+    fn attempt(&mut self, place: &Place) -> Option<&mut Attempt> {
+        self.places.get_mut(place.index?)?.as_mut()
+    }
+
+    fn close(&mut self, index: Option<usize>) {
+        if let Some(attempt) = index.and_then(|index| self.places[index].as_mut()) {
             self.open -= usize::from(std::mem::take(&mut attempt.open));
         }
     }
 
-    fn remove(&mut self, place: Place) {
-        self.close(place);
-        if let Some(attempt) = self.places[place.0].take() {
+    fn remove(&mut self, index: usize) {
+        self.close(Some(index));
+        if let Some(attempt) = self.places[index].take() {
             self.suspects -= usize::from(attempt.suspect);
             self.count(&attempt.queue, |count| count - 1);
-            self.free.push(place.0);
+            self.free.push(index);
         }
     }
 
@@ -306,14 +329,14 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
-    fn add(attempts: &Attempts, claim: Claim) -> (Place, Arc<Token>) {
+    fn add(attempts: &Arc<Attempts>, claim: Claim) -> (Place, Arc<Token>) {
         let mut added = None;
         attempts.add(vec![claim], |_, place, token| added = Some((place, token)));
         added.unwrap()
     }
 
-    fn attempts() -> (Attempts, Place, Arc<Token>) {
-        let attempts = Attempts::new(Wake::new(), std::iter::empty());
+    fn attempts() -> (Arc<Attempts>, Place, Arc<Token>) {
+        let attempts = Arc::new(Attempts::new(Wake::new(), std::iter::empty()));
         let (place, token) = add(&attempts, claim(1, 0, 3));
         (attempts, place, token)
     }
@@ -322,7 +345,7 @@ mod tests {
     fn a_deadline_raises_the_token_and_a_while_later_the_handler_is_stuck() {
         let (attempts, place, token) = attempts();
         let due = Timestamp::MIN + S;
-        attempts.start(place, Some(due));
+        attempts.start(&place, Some(due));
         assert_eq!(attempts.look(Timestamp::MIN).next, Some(due));
         assert_eq!(token.reason(), None);
         assert_eq!(attempts.look(due).next, Some(due + STUCK_AFTER));
@@ -335,7 +358,7 @@ mod tests {
             "counted once"
         );
         assert_eq!((attempts.started(), attempts.stuck()), (1, 1));
-        assert_eq!(attempts.end(place), (1, true), "it had been replaced");
+        assert_eq!(attempts.end(&place), (1, true), "it had been replaced");
         assert_eq!((attempts.started(), attempts.stuck()), (0, 0));
     }
 
@@ -345,7 +368,7 @@ mod tests {
         let claim = claim(1, 0, 3);
         let fence = claim.fence;
         let (place, token) = add(&attempts, claim);
-        attempts.start(place, None);
+        attempts.start(&place, None);
         attempts.raise(fence, StopReason::Cancelled, Timestamp::MIN);
         assert_eq!(token.reason(), Some(StopReason::Cancelled));
         assert_eq!(attempts.look(Timestamp::MIN + STUCK_AFTER).newly_stuck, 1);
@@ -357,25 +380,26 @@ mod tests {
         let (skipped, _) = add(&attempts, claim(1, 0, 3));
         let (given_back, _) = add(&attempts, claim(1, 0, 3));
         assert_eq!(attempts.held().open, 3);
-        attempts.start(place, None);
+        attempts.start(&place, None);
         assert_eq!(attempts.held().open, 3, "it has one, or waits for one");
-        attempts.end(place);
-        attempts.skip(skipped);
+        attempts.end(&place);
+        attempts.skip(&skipped);
         assert_eq!(attempts.held().open, 1, "although none is settled");
-        attempts.remove([place, skipped, given_back]);
+        attempts.free([place, skipped, given_back]);
         assert_eq!(attempts.held().open, 0);
     }
 
     /// P9: also those that came along with a caller's commit.
     #[test]
     fn every_claim_is_a_turn_of_its_queue() {
-        let attempts = Attempts::new(Wake::new(), std::iter::empty());
+        let (attempts, _, _) = attempts();
+        attempts.take_turns();
         for queue in ["a", "b", "b", "a"] {
             let claim = Claim {
                 queue: Arc::from(queue),
                 ..claim(1, 0, 3)
             };
-            add(&attempts, claim);
+            let _ = add(&attempts, claim);
         }
         let took = attempts.take_turns();
         assert_eq!(
@@ -390,7 +414,7 @@ mod tests {
     fn a_handler_that_is_stuck_is_counted_once_however_often_it_is_cancelled() {
         let (attempts, place, _token) = attempts();
         let fence = claim(1, 0, 3).fence;
-        attempts.start(place, None);
+        attempts.start(&place, None);
         let mut counted = 0;
         for round in 0..3 {
             let now = Timestamp::MIN + round * 2 * STUCK_AFTER;
@@ -398,25 +422,25 @@ mod tests {
             counted += attempts.look(now + STUCK_AFTER).newly_stuck;
         }
         assert_eq!((counted, attempts.stuck()), (1, 1));
-        assert_eq!(attempts.end(place), (1, true));
+        assert_eq!(attempts.end(&place), (1, true));
         assert_eq!(attempts.stuck(), 0);
     }
 
     #[test]
     fn what_has_ended_is_not_looked_at() {
         let (attempts, place, _token) = attempts();
-        attempts.start(place, Some(Timestamp::MIN + S));
-        assert_eq!(attempts.end(place), (1, false));
+        attempts.start(&place, Some(Timestamp::MIN + S));
+        assert_eq!(attempts.end(&place), (1, false));
         attempts.raise(claim(1, 0, 3).fence, StopReason::Cancelled, Timestamp::MIN);
         assert_eq!(attempts.look(Timestamp::MAX).newly_stuck, 0);
-        attempts.remove([place]);
+        drop(place);
         assert_eq!(attempts.count(), 0);
     }
 
     #[test]
     fn a_place_is_used_again_and_what_is_held_is_counted() {
         let capped: Arc<str> = "capped".into();
-        let attempts = Attempts::new(Wake::new(), [&capped].into_iter());
+        let attempts = Arc::new(Attempts::new(Wake::new(), [&capped].into_iter()));
         let mut suspect = claim(1, 1, 3);
         suspect.queue = Arc::clone(&capped);
         let (first, _) = add(&attempts, suspect);
@@ -424,15 +448,16 @@ mod tests {
         let held = attempts.held();
         assert_eq!((attempts.count(), held.capped["capped"]), (2, 1));
         assert!(held.has_suspect);
-        attempts.remove([first]);
+        let index = first.index;
+        drop(first);
         let held = attempts.held();
         assert_eq!((attempts.count(), held.capped["capped"]), (1, 0));
         assert!(!held.has_suspect);
-        assert_eq!(add(&attempts, claim(1, 0, 3)).0, first);
-        attempts.remove([first, first, second]);
-        assert_eq!(attempts.count(), 0, "and removing twice counts once");
-        add(&attempts, claim(1, 0, 3));
-        attempts.clear();
-        assert_eq!(attempts.count(), 0);
+        let (third, _) = add(&attempts, claim(1, 0, 3));
+        assert_eq!(third.index, index);
+        attempts.free([second]);
+        assert_eq!((attempts.count(), attempts.held().open), (1, 1));
+        drop(third);
+        assert_eq!((attempts.count(), attempts.held().open), (0, 0));
     }
 }

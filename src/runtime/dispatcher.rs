@@ -6,21 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handler::Registry;
 use crate::handler::token::StopReason;
 use crate::model::op::{ClaimRequest, Class, KnownLanes, Lane, Op, Reply, Settled};
 use crate::model::retention::Retention;
-use crate::model::settle::{Claim, End, settle};
-use crate::runtime::attempts::Attempts;
+use crate::model::settle::Claim;
 use crate::runtime::control::Control;
-use crate::runtime::finish::{Finish, Finished};
+use crate::runtime::finish::Finished;
+use crate::runtime::job::Job;
+use crate::runtime::link::Link;
 use crate::runtime::plan::{AHEAD, Costs, Load, Plan, Scope, plan, took_turns};
-use crate::runtime::ready::{Job, Ready};
+use crate::runtime::ready::Ready;
 use crate::runtime::service::{Next, Service};
 use crate::runtime::settling::{Batch, Deferred};
-use crate::runtime::undecodable::Undecodable;
 use crate::tell::tell;
 use crate::time::{MAX_PARK, Stopwatch, Timestamp};
 
@@ -44,15 +42,11 @@ const PRUNE_FROM: usize = 32;
 /// The dispatcher.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
-    client: Client,
-    registry: Arc<Registry>,
+    link: Arc<Link>,
     scope: Arc<Scope>,
     retention: Retention,
     ready: Arc<Ready>,
-    attempts: Arc<Attempts>,
-    finish: Arc<Finish>,
     control: Arc<Control>,
-    undecodable: Arc<Undecodable>,
     /// Ends that the store did not take yet.
     unsettled: Vec<Finished>,
     costs: Costs,
@@ -76,31 +70,19 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts are made by the scheduler, and named there"
-    )]
     pub(crate) fn new(
-        client: Client,
-        registry: Arc<Registry>,
+        link: Arc<Link>,
         scope: Arc<Scope>,
         retention: Retention,
         ready: Arc<Ready>,
-        attempts: Arc<Attempts>,
-        finish: Arc<Finish>,
         control: Arc<Control>,
-        undecodable: Arc<Undecodable>,
     ) -> Self {
         Self {
-            client,
-            registry,
+            link,
             scope,
             retention,
             ready,
-            attempts,
-            finish,
             control,
-            undecodable,
             unsettled: Vec::new(),
             costs: Costs::default(),
             turns: VecDeque::new(),
@@ -118,8 +100,8 @@ impl Dispatcher {
 
     /// Asks the handlers of cancelled tasks to stop.
     fn pass_on_cancellations(&self, now: Timestamp) {
-        let hub = self.client.store.hub();
-        hub.pass_on_cancelled(|fence| self.attempts.raise(fence, StopReason::Cancelled, now));
+        let hub = self.link.client.store.hub();
+        hub.pass_on_cancelled(|fence| self.link.attempts.raise(fence, StopReason::Cancelled, now));
     }
 
     /// Looks for what other processes did, once a second, or when it next can.
@@ -128,7 +110,7 @@ impl Dispatcher {
             .refreshed_at
             .is_none_or(|at| now.since(at) >= MAX_PARK || now < at);
         if due {
-            match self.client.store.refresh() {
+            match self.link.client.store.refresh() {
                 Ok(false) => return,
                 Ok(true) => {}
                 Err(error) => tell!(warn, %error, "cannot look for changes"),
@@ -145,7 +127,7 @@ impl Dispatcher {
             return Vec::new();
         }
         // A worker between two tasks comes for the next one as soon as it gets the processor.
-        let busy = self.attempts.started() >= self.ready.wanted();
+        let busy = self.link.attempts.started() >= self.ready.wanted();
         let all = self.control.is_stopping() || busy && waiting.unmoved >= AHEAD;
         let best = self.best_due(lanes, now);
         let jobs = self.ready.withdraw(|claim| {
@@ -155,7 +137,7 @@ impl Dispatcher {
             all || best.get(&*claim.queue).is_some_and(overtaken)
         });
         jobs.into_iter()
-            .map(|job| self.give_back(job, now))
+            .filter_map(|job| job.give_back(now))
             .collect()
     }
 
@@ -169,7 +151,7 @@ impl Dispatcher {
         for lane in lanes {
             if lane.paused {
                 best.insert(&lane.queue, None);
-            } else if lane.class != Class::Suspect && self.registry.get(&lane.kind).is_some() {
+            } else if lane.class != Class::Suspect && self.link.registry.get(&lane.kind).is_some() {
                 let due = (0..)
                     .zip(&lane.heads)
                     .filter_map(|(priority, head)| head.map(|at| (priority, at)))
@@ -183,27 +165,10 @@ impl Dispatcher {
         best
     }
 
-    fn give_back(&self, job: Job, now: Timestamp) -> Finished {
-        let end = if job.token.reason() == Some(StopReason::Cancelled) {
-            End::CancelledUnstarted
-        } else {
-            End::Unstarted
-        };
-        self.attempts.skip(job.place);
-        let entry = self.registry.claimed(&job.claim.kind);
-        let settlement = settle(&job.claim, end, &entry.retry, 0.5, now);
-        Finished {
-            place: job.place,
-            kind: job.claim.kind,
-            settlement: Some(settlement),
-            ran: None,
-        }
-    }
-
     /// The kinds that other processes should have first, if there are any.
     fn left_to_others(&self, now: Timestamp) -> Vec<Arc<str>> {
-        let kinds = self.undecodable.kinds(now);
-        if kinds.is_empty() || !self.client.store.has_others() {
+        let kinds = self.link.undecodable.kinds(now);
+        if kinds.is_empty() || !self.link.client.store.has_others() {
             return Vec::new();
         }
         kinds
@@ -212,7 +177,7 @@ impl Dispatcher {
     fn load(&self, now: Timestamp) -> Load {
         let waiting = self.ready.waiting();
         let workers = self.ready.wanted();
-        let held = self.attempts.held();
+        let held = self.link.attempts.held();
         Load {
             held: held.capped,
             suspect: held.has_suspect,
@@ -231,13 +196,18 @@ impl Dispatcher {
     /// Leaves a standing claim with the store.
     fn leave(&self, plan: &mut Plan) {
         if let Some((standing, ended)) = plan.standing.take() {
-            self.client.store.hub().standing().leave(standing, ended);
+            self.link
+                .client
+                .store
+                .hub()
+                .standing()
+                .leave(standing, ended);
         }
     }
 
     /// Withdraws the standing claim, and takes what came of it. Returns whether a transaction is at it just now.
     fn take_granted(&mut self, now: Timestamp) -> bool {
-        let came = self.client.store.hub().standing().withdraw();
+        let came = self.link.client.store.hub().standing().withdraw();
         self.in_doubt |= came.in_doubt;
         if self.control.is_stopping() {
             self.refuse(came.claims, now);
@@ -249,22 +219,19 @@ impl Dispatcher {
 
     /// Gives claims back that no worker is to see.
     fn refuse(&mut self, claims: Vec<Claim>, now: Timestamp) {
-        let jobs = Job::of(claims, &self.attempts, |_| Duration::ZERO);
-        let refused: Vec<_> = jobs
-            .into_iter()
-            .map(|job| self.give_back(job, now))
-            .collect();
+        let jobs = Job::hold(&self.link, claims, |_| Duration::ZERO);
+        let refused = jobs.into_iter().filter_map(|job| job.give_back(now));
         self.unsettled.extend(refused);
     }
 
     fn plan(&mut self, lanes: &KnownLanes, now: Timestamp) -> Plan {
-        took_turns(&mut self.turns, self.attempts.take_turns().iter());
+        took_turns(&mut self.turns, self.link.attempts.take_turns().iter());
         let load = self.load(now);
         let is_limited = |lane: &Lane| lane.limit.is_some();
         self.has_caps = !self.scope.caps.is_empty() || lanes.list.iter().any(is_limited);
         plan(
             lanes,
-            |kind| self.registry.get(kind).is_some(),
+            |kind| self.link.registry.get(kind).is_some(),
             &self.scope,
             &load,
             &self.costs,
@@ -288,11 +255,11 @@ impl Dispatcher {
             && !self.has_caps
             && !self.control.is_stopping();
         if self.in_doubt {
-            let held = self.attempts.rows();
+            let held = self.link.attempts.rows();
             ops.push(Op::Disown { held });
         }
         self.unpruned += finished.len();
-        self.forget_settled(&finished);
+        let finished = self.forget_settled(finished);
         let batch = Batch::new(finished, self.control.is_stopping(), self.in_doubt);
         if !batch.ended.is_empty() {
             ops.push(Op::Settle(Arc::clone(&batch.settlements)));
@@ -307,28 +274,32 @@ impl Dispatcher {
             return Ok(0);
         }
         if !defers {
-            let answer = self.client.store.apply(now, ops);
+            let answer = self.link.client.store.apply(now, ops);
             return self.answered(batch, answer);
         }
         let deferred = Deferred {
-            ticket: self.client.store.defer(now, ops),
+            ticket: self.link.client.store.defer(now, ops),
             batch,
             since: Stopwatch::start(),
         };
         self.collect(deferred)
     }
 
-    /// What was settled in a transaction of its own leaves nothing to be written.
-    fn forget_settled(&mut self, finished: &[Finished]) {
-        let settled = || finished.iter().filter(|each| each.settlement.is_none());
-        for each in settled() {
+    /// What was settled in a transaction of its own leaves nothing to be written: returns the others.
+    fn forget_settled(&mut self, finished: Vec<Finished>) -> Vec<Finished> {
+        let (unsettled, settled): (Vec<_>, Vec<_>) = finished
+            .into_iter()
+            .partition(|each| each.settlement.is_some());
+        for each in &settled {
             if let Some(took) = each.ran {
                 self.costs.saw(&each.kind, took);
             }
             let counts = usize::from(self.control.is_stopping());
             self.control.finished.fetch_add(counts, Ordering::Relaxed);
         }
-        self.attempts.remove(settled().map(|each| each.place));
+        let places = settled.into_iter().map(|each| each.place);
+        self.link.attempts.free(places);
+        unsettled
     }
 
     /// Takes the answer to deferred settlements if it has come, or if it is time to see to it.
@@ -352,7 +323,7 @@ impl Dispatcher {
             Ok(replies) => {
                 // An answer to what was asked before the doubt settles nothing of it.
                 self.in_doubt &= !batch.disowns;
-                self.settled(&batch, &replies);
+                self.settled(batch, &replies);
                 let mut count = 0;
                 for reply in replies {
                     if let Reply::Claimed(claims) = reply {
@@ -370,7 +341,7 @@ impl Dispatcher {
         }
     }
 
-    fn settled(&mut self, batch: &Batch, replies: &[Reply]) {
+    fn settled(&mut self, batch: Batch, replies: &[Reply]) {
         let answers = replies.iter().find_map(|reply| match reply {
             Reply::Settled(answers) => Some(answers),
             _ => None,
@@ -393,15 +364,16 @@ impl Dispatcher {
                 counter.fetch_add(usize::from(counts), Ordering::Relaxed);
             }
         }
-        let places = batch.ended.iter().map(|ended| ended.place);
-        self.attempts.remove(places);
+        let places = batch.ended.into_iter().map(|ended| ended.place);
+        self.link.attempts.free(places);
     }
 
     /// While the workers have enough to do, or callers keep the store busy, completions are settled many at a time; when
     /// that is at the latest. Not if anybody waits for one: a caller, or the next task of a queue with a cap.
     fn gather(&self, waiting: usize, now: Timestamp) -> Option<Timestamp> {
-        let can_wait =
-            !self.has_caps && !self.control.is_stopping() && !self.client.store.hub().has_waiters();
+        let can_wait = !self.has_caps
+            && !self.control.is_stopping()
+            && !self.link.client.store.hub().has_waiters();
         let enough = if self.deferred.is_some() {
             // They come with the next ones.
             usize::MAX
@@ -414,7 +386,7 @@ impl Dispatcher {
         } else {
             1
         };
-        match self.finish.wake_for(enough) {
+        match self.link.finish.wake_for(enough) {
             true => Some(now),
             false => (enough > 1).then(|| now + GATHER),
         }
@@ -422,7 +394,7 @@ impl Dispatcher {
 
     fn claimed(&mut self, claims: Vec<Claim>) {
         let cost = |claim: &Claim| self.costs.of(&claim.kind).unwrap_or(AHEAD);
-        let jobs = Job::of(claims, &self.attempts, cost);
+        let jobs = Job::hold(&self.link, claims, cost);
         self.ready.push(jobs);
     }
 }
@@ -449,7 +421,7 @@ impl Service for Dispatcher {
         }
         let mut finished = std::mem::take(&mut self.unsettled);
         if self.deferred.is_none() {
-            finished.extend(self.finish.take());
+            finished.extend(self.link.finish.take());
         }
         if finished
             .iter()
@@ -457,7 +429,7 @@ impl Service for Dispatcher {
         {
             self.refused_until = Some(now + AFTER_REFUSAL);
         }
-        let lanes = self.client.store.lanes();
+        let lanes = self.link.client.store.lanes();
         finished.append(&mut self.withdraw(&lanes.list, now));
         let refused_until = later(self.refused_until, now);
         // What a standing claim takes just now is not known yet: nothing is claimed beside it.
@@ -481,7 +453,7 @@ impl Service for Dispatcher {
                 let in_flight = self.take_granted(now);
                 if may_claim {
                     // Only now it is known what is due next.
-                    let lanes = self.client.store.lanes();
+                    let lanes = self.link.client.store.lanes();
                     plan = self.plan(&lanes, now);
                 }
                 if claims && claimed == 0 && !settles {
@@ -494,7 +466,7 @@ impl Service for Dispatcher {
             }
             Err(error) => return self.failed(&error, now),
         }
-        if stopping && !in_flight && self.attempts.count() == 0 {
+        if stopping && !in_flight && self.link.attempts.count() == 0 {
             return self.end(now);
         }
         let at_once = (plan.claim.is_some() || !self.unsettled.is_empty()).then_some(now);
@@ -519,7 +491,7 @@ impl Service for Dispatcher {
 impl Dispatcher {
     fn end(&self, now: Timestamp) -> Next {
         self.ready.close();
-        self.client.store.close(now);
+        self.link.client.store.close(now);
         self.control.end();
         Next::Ended
     }
@@ -527,13 +499,15 @@ impl Dispatcher {
     /// Nothing can be settled any more: starts nothing, and once no handler runs leaves what it holds to whoever opens the
     /// file next.
     fn give_up(&mut self, now: Timestamp) {
-        let withdrawn = self.ready.withdraw(|_| true);
-        self.attempts.remove(withdrawn.iter().map(|job| job.place));
+        for job in self.ready.withdraw(|_| true) {
+            drop(job.give_back(now));
+        }
         // A worker may have one in hand that it has not begun with.
-        if self.attempts.held().open == 0 {
+        if self.link.attempts.held().open == 0 {
             self.unsettled.clear();
-            self.attempts.clear();
-            self.client.store.close(now);
+            self.deferred = None;
+            self.link.finish.take();
+            self.link.client.store.close(now);
         }
     }
 
@@ -543,9 +517,9 @@ impl Dispatcher {
         let until = now + self.backoff.mul_f64(0.5 + fastrand::f64());
         self.rest_until = Some(until);
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
-        if self.client.store.condition().stopped.is_some() {
+        if self.link.client.store.condition().stopped.is_some() {
             self.give_up(now);
-            if self.attempts.count() == 0 && self.control.is_stopping() {
+            if self.link.attempts.count() == 0 && self.control.is_stopping() {
                 return self.end(now);
             }
         }

@@ -8,6 +8,8 @@ pub(crate) mod executor;
 #[cfg(all(test, feature = "testing"))]
 mod faults;
 pub(crate) mod finish;
+pub(crate) mod job;
+pub(crate) mod link;
 pub(crate) mod maintenance;
 pub(crate) mod plan;
 pub(crate) mod ready;

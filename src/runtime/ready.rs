@@ -1,13 +1,13 @@
 //! Claimed tasks that wait for a worker: one place that every worker takes from.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use crate::handler::token::Token;
 use crate::model::settle::Claim;
-use crate::runtime::attempts::{Attempts, Place};
 use crate::runtime::control::Control;
+use crate::runtime::job::Job;
+use crate::runtime::link::Link;
 use crate::store::standing::Workers;
 use crate::time::Stopwatch;
 use crate::wake::lock;
@@ -15,52 +15,24 @@ use crate::wake::lock;
 /// How long an idle worker waits: it is woken for each task.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
 
-/// A claimed task on its way to a worker.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) claim: Claim,
-    pub(crate) place: Place,
-    pub(crate) token: Arc<Token>,
-    /// How long it will take, as far as is known.
-    pub(crate) cost: Duration,
-}
-
-impl Job {
-    /// Has the claims held, so that they can be cancelled and are settled. `cost`: how long each will take.
-    pub(crate) fn of(
-        claims: Vec<Claim>,
-        attempts: &Attempts,
-        cost: impl Fn(&Claim) -> Duration,
-    ) -> Vec<Self> {
-        let mut jobs = Vec::with_capacity(claims.len());
-        attempts.add(claims, |claim, place, token| {
-            jobs.push(Self {
-                cost: cost(&claim),
-                claim,
-                place,
-                token,
-            });
-        });
-        jobs
-    }
-}
-
 /// Brings claims that came along with a caller's commit to the workers.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    pub(crate) attempts: Arc<Attempts>,
+    /// The store owns this, and the link owns the store.
+    pub(crate) link: Weak<Link>,
     pub(crate) ready: Arc<Ready>,
     pub(crate) control: Arc<Control>,
 }
 
 impl Workers for Intake {
     fn take(&self, claims: Vec<Claim>) -> Vec<Claim> {
-        if self.control.is_stopping() {
+        let link = self.link.upgrade();
+        let Some(link) = link.filter(|_| !self.control.is_stopping()) else {
             // Nothing new starts: the dispatcher gives them back.
             return claims;
-        }
+        };
         // A worker waits for each.
-        let jobs = Job::of(claims, &self.attempts, |_| Duration::ZERO);
+        let jobs = Job::hold(&link, claims, |_| Duration::ZERO);
         self.ready.push(jobs);
         Vec::new()
     }
@@ -160,14 +132,14 @@ impl Ready {
     /// Takes back what no worker has taken and `which` chooses.
     pub(crate) fn withdraw(&self, mut which: impl FnMut(&Claim) -> bool) -> Vec<Job> {
         let mut state = lock(&self.state);
-        let Some(first) = state.jobs.iter().position(|job| which(&job.claim)) else {
+        let Some(first) = state.jobs.iter().position(|job| which(job.claim())) else {
             return Vec::new();
         };
         // None before the first; it is not asked for twice.
         let mut rest = state.jobs.split_off(first);
         let mut back = Vec::from_iter(rest.pop_front());
         for job in rest {
-            if which(&job.claim) {
+            if which(job.claim()) {
                 back.push(job);
             } else {
                 state.jobs.push_back(job);
@@ -248,23 +220,11 @@ impl State {
 mod tests {
     use super::*;
     use crate::model::settle::tests::claim;
-    use crate::runtime::attempts::Attempts;
-    use crate::wake::Wake;
+    use crate::runtime::link::tests::link;
 
     fn jobs(count: usize) -> Vec<Job> {
-        let attempts = Attempts::new(Wake::new(), std::iter::empty());
         let claims = (0..count).map(|_| claim(1, 0, 3)).collect();
-        let mut jobs = Vec::new();
-        attempts.add(claims, |claim, place, token| {
-            let cost = Duration::from_millis(1);
-            jobs.push(Job {
-                claim,
-                place,
-                token,
-                cost,
-            });
-        });
-        jobs
+        Job::hold(&link(), claims, |_| Duration::from_millis(1))
     }
 
     #[test]

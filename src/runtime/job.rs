@@ -1,0 +1,309 @@
+//! A claimed task on its way through a worker: [`Job`] before the start, [`Running`] after it.
+//!
+//! Invariant: each claim ends exactly once. Starting a job, or ending a running one, takes the value; a value that is dropped
+//! instead ends all the same. A job is given back then, and a running attempt counts as one whose handler panicked. So a bug
+//! loses no task, and any thread may end an attempt.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::handler::context::TaskContext;
+use crate::handler::token::StopReason;
+use crate::model::retry::RetryPolicy;
+use crate::model::settle::{Asked, Claim, End, deadline, settle};
+use crate::runtime::attempts::Place;
+use crate::runtime::finish::Finished;
+use crate::runtime::link::Link;
+use crate::tell::tell;
+use crate::time::{Stopwatch, Timestamp};
+
+/// A shorter handler cannot have forked: the kernel has the process's memory to copy. To ask which process this is takes
+/// 0.1 µs.
+const QUICKEST_FORK: Duration = Duration::from_micros(10);
+
+/// A claimed task that waits for a worker.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// Large, and handed on from thread to thread.
+    held: Box<Held>,
+    /// How long it will take a worker, as far as is known.
+    pub(crate) cost: Duration,
+}
+
+/// An attempt whose handler may be called, or runs.
+#[derive(Debug)]
+pub(crate) struct Running(Box<Held>);
+
+/// How a handler has returned, for the thread that called it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Returned {
+    InTime,
+    /// It had been stuck: a spare thread may have taken the place of this one.
+    Late,
+    /// In a child that the handler has forked. The attempt, and what else waits, is the parent's.
+    InChild,
+}
+
+/// What a claim is until it ends.
+#[derive(Debug)]
+struct Held {
+    cx: TaskContext,
+    /// `None` once it has ended.
+    place: Option<Place>,
+    /// `None` before the start.
+    watch: Option<Stopwatch>,
+    link: Arc<Link>,
+}
+
+impl Job {
+    /// Holds claims from now on, so that they can be cancelled and will be settled. `cost`: how long each will take.
+    pub(crate) fn hold(
+        link: &Arc<Link>,
+        claims: Vec<Claim>,
+        cost: impl Fn(&Claim) -> Duration,
+    ) -> Vec<Self> {
+        let mut jobs = Vec::with_capacity(claims.len());
+        link.attempts.add(claims, |claim, place, token| {
+            let cost = cost(&claim);
+            let held = Box::new(Held {
+                cx: TaskContext {
+                    claim,
+                    deadline: None,
+                    token,
+                    client: link.client.clone(),
+                    settled: AtomicBool::new(false),
+                },
+                place: Some(place),
+                watch: None,
+                link: Arc::clone(link),
+            });
+            jobs.push(Self { held, cost });
+        });
+        jobs
+    }
+
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.held.cx.claim
+    }
+
+    /// Starts it. `None`: it has ended instead, because it was cancelled, or because its start cannot be noted.
+    pub(crate) fn start(self) -> Option<Running> {
+        let mut held = self.held;
+        let (claim, store) = (&held.cx.claim, &held.link.client.store);
+        if held.cx.token.reason().is_some() || store.hub().is_cancelled(claim.fence) {
+            held.end_unstarted(End::CancelledUnstarted);
+            return None;
+        }
+        // Without this note a crash would look as if the task had not been started.
+        if let Err(error) = store.begin(claim.fence) {
+            tell!(warn, task = %claim.id, %error, "cannot note the start");
+            held.end_unstarted(End::Unstarted);
+            return None;
+        }
+        let timeout = held.link.registry.claimed(&claim.kind).timeout;
+        held.cx.deadline = deadline(claim, timeout, held.link.client.now());
+        if let Some(place) = &held.place {
+            held.link.attempts.start(place, held.cx.deadline);
+        }
+        held.watch = Some(Stopwatch::start());
+        Some(Running(held))
+    }
+
+    /// Gives it back unstarted, for a transaction that is about to be made.
+    pub(crate) fn give_back(mut self, now: Timestamp) -> Option<Finished> {
+        let end = match self.held.cx.token.reason() {
+            Some(StopReason::Cancelled) => End::CancelledUnstarted,
+            _ => End::Unstarted,
+        };
+        self.held.unstarted(end, now)
+    }
+}
+
+impl Running {
+    pub(crate) fn context(&self) -> &TaskContext {
+        &self.0.cx
+    }
+
+    /// Ends it: the handler has returned.
+    pub(crate) fn end(mut self, end: End) -> Returned {
+        let took = self.0.ran();
+        let cx = &self.0.cx;
+        if took >= QUICKEST_FORK && cx.client.store.check().is_err() {
+            self.0.forget();
+            return Returned::InChild;
+        }
+        let end = match end {
+            End::Returned { result, .. } => End::Returned {
+                result,
+                asked: asked(cx),
+            },
+            end => end,
+        };
+        self.0.end_started(end, took)
+    }
+}
+
+impl Held {
+    /// How long the handler has run up to now.
+    fn ran(&self) -> Duration {
+        self.watch.map_or(Duration::ZERO, Stopwatch::elapsed)
+    }
+
+    /// Leaves the attempt to the parent of this process: a lock may be held by a thread that is not in the child.
+    fn forget(&mut self) {
+        std::mem::forget(self.place.take());
+    }
+
+    fn end_unstarted(&mut self, end: End) {
+        if let Some(finished) = self.unstarted(end, self.cx.client.now()) {
+            self.link.finish.push(finished);
+        }
+    }
+
+    fn unstarted(&mut self, end: End, now: Timestamp) -> Option<Finished> {
+        let place = self.place.take()?;
+        self.link.attempts.skip(&place);
+        let claim = &self.cx.claim;
+        Some(Finished {
+            place,
+            kind: Arc::clone(&claim.kind),
+            // No policy is asked about what did not start.
+            settlement: Some(settle(claim, end, &RetryPolicy::default(), 0.5, now)),
+            ran: None,
+        })
+    }
+
+    fn end_started(&mut self, end: End, took: Duration) -> Returned {
+        let Some(place) = self.place.take() else {
+            return Returned::InTime;
+        };
+        let (cx, link) = (&self.cx, &*self.link);
+        if matches!(end, End::Undecodable(_)) {
+            link.undecodable.note(&cx.claim.kind, link.client.now());
+        }
+        let (ended, was_stuck) = link.attempts.end(&place);
+        link.finish.push(Finished {
+            place,
+            kind: Arc::clone(&cx.claim.kind),
+            settlement: (!cx.is_settled()).then(|| link.settlement(&cx.claim, end)),
+            ran: Some(took),
+        });
+        if was_stuck {
+            return Returned::Late;
+        }
+        link.client.store.hub().standing().freed(ended);
+        Returned::InTime
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.place.is_none() {
+            return;
+        }
+        if self.cx.client.store.check().is_err() {
+            self.forget();
+        } else if self.watch.is_none() {
+            self.end_unstarted(End::Unstarted);
+        } else {
+            let end = End::Panicked("the attempt was dropped before its handler returned".into());
+            self.end_started(end, self.ran());
+        }
+    }
+}
+
+/// Whether the handler had been asked to stop when it returned.
+fn asked(cx: &TaskContext) -> Asked {
+    match cx.token.reason() {
+        Some(StopReason::ShuttingDown | StopReason::Lost) => Asked::Interrupted,
+        _ if cx.is_late() => Asked::TooLong,
+        _ => Asked::Not,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::outcome::Outcome;
+    use crate::model::settle::Change;
+    use crate::model::settle::tests::claim;
+    use crate::runtime::link::tests::link;
+
+    fn job(link: &Arc<Link>) -> Job {
+        let mut jobs = Job::hold(link, vec![claim(1, 0, 3)], |_| Duration::ZERO);
+        jobs.remove(0)
+    }
+
+    /// What becomes of the tasks that have ended, and whether their handlers were called.
+    fn ends(link: &Link) -> Vec<(Change, bool)> {
+        let ended = link.finish.take().into_iter();
+        ended
+            .map(|each| {
+                let change = each.settlement.unwrap().change(false).clone();
+                (change, each.ran.is_some())
+            })
+            .collect()
+    }
+
+    fn done() -> End {
+        End::Returned {
+            result: Ok(Outcome::done()),
+            asked: Asked::Not,
+        }
+    }
+
+    #[test]
+    fn p4_a_job_that_is_lost_before_its_start_is_given_back() {
+        let link = link();
+        drop(job(&link));
+        assert_eq!(link.attempts.held().open, 0);
+        assert_eq!(ends(&link), [(Change::GivenBack, false)]);
+    }
+
+    #[test]
+    fn p4_an_attempt_that_is_lost_after_its_start_ends_as_by_a_panic() {
+        let link = link();
+        let running = job(&link).start().unwrap();
+        assert_eq!(link.attempts.started(), 1);
+        drop(running);
+        assert_eq!(link.attempts.started(), 0, "its worker is free");
+        let ends = ends(&link);
+        assert!(
+            matches!(ends[..], [(Change::Pending { attempt: 1, .. }, true)]),
+            "{ends:?}"
+        );
+    }
+
+    #[test]
+    fn p7_an_attempt_ends_once_and_frees_its_place_when_it_is_settled() {
+        let link = link();
+        let running = job(&link).start().unwrap();
+        assert_eq!(running.end(done()), Returned::InTime);
+        assert_eq!((link.attempts.started(), link.attempts.count()), (0, 1));
+        let ends = ends(&link);
+        assert_eq!(ends, [(Change::Completed(None), true)]);
+        assert_eq!(link.attempts.count(), 0);
+        let job = job(&link);
+        assert!(job.give_back(Timestamp::MIN).is_some());
+        assert!(link.finish.take().is_empty(), "it was given to the caller");
+    }
+
+    #[test]
+    fn an_attempt_may_end_on_another_thread_than_it_started_on() {
+        let link = link();
+        let running = job(&link).start().unwrap();
+        std::thread::scope(|scope| scope.spawn(|| running.end(done())).join().unwrap());
+        assert_eq!(ends(&link), [(Change::Completed(None), true)]);
+    }
+
+    #[test]
+    fn p8_a_job_that_was_cancelled_is_not_started() {
+        let link = link();
+        let job = job(&link);
+        job.held.cx.token.raise(StopReason::Cancelled);
+        assert!(job.start().is_none());
+        assert_eq!(ends(&link), [(Change::Cancelled, false)]);
+        assert_eq!(link.attempts.held().open, 0);
+    }
+}

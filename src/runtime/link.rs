@@ -1,0 +1,83 @@
+//! A scheduler's side of one store: the client that writes to it, what the scheduler holds of it, and the attempts that have
+//! ended and are not settled yet.
+//!
+//! With several stores there will be one link for each. The workers, and the queue before them, are shared: nothing here
+//! refers to them, so a job that waits in that queue can own its link.
+
+use std::sync::Arc;
+
+use crate::client::Client;
+use crate::handler::Registry;
+use crate::model::retry::RetryPolicy;
+use crate::model::settle::{Claim, End, Settlement, settle};
+use crate::panics::survive;
+use crate::runtime::attempts::Attempts;
+use crate::runtime::finish::Finish;
+use crate::runtime::undecodable::Undecodable;
+use crate::tell::tell;
+
+/// What belongs to one store of a scheduler.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) client: Client,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) attempts: Arc<Attempts>,
+    pub(crate) finish: Finish,
+    pub(crate) undecodable: Undecodable,
+}
+
+impl Link {
+    /// What the store must record of an attempt. A retry policy may be the user's code: if it panics, the default policy
+    /// decides.
+    pub(crate) fn settlement(&self, claim: &Claim, end: End) -> Settlement {
+        let retry = &self.registry.claimed(&claim.kind).retry;
+        let (draw, now) = (fastrand::f64(), self.client.now());
+        let decide = |end, retry: &RetryPolicy| settle(claim, end, retry, draw, now);
+        if !retry.is_custom() {
+            return decide(end, retry);
+        }
+        let decided = survive(|| decide(end.clone(), retry));
+        decided.unwrap_or_else(|| {
+            tell!(error, kind = %claim.kind, "the retry policy panicked");
+            decide(end, &RetryPolicy::default())
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::handler::context::TaskContext;
+    use crate::handler::{FnHandler, Handlers};
+    use crate::model::outcome::Outcome;
+    use crate::model::payload::Payload;
+    use crate::store::{Settings, open_memory};
+    use crate::time::{Clock, SystemClock};
+    use crate::wake::Wake;
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Probe;
+
+    impl Payload for Probe {
+        const KIND: &'static str = "kind";
+    }
+
+    /// A link to a store in memory, with a handler of the kind that test claims have.
+    pub(crate) fn link() -> Arc<Link> {
+        let mut handlers = Handlers::default();
+        handlers.add(FnHandler::new(|_: Probe, _: &TaskContext| {
+            Ok(Outcome::done())
+        }));
+        let clock = Arc::new(SystemClock);
+        Arc::new(Link {
+            client: Client {
+                store: open_memory(Settings::new(true), clock.now()).unwrap(),
+                clock,
+            },
+            registry: Arc::new(handlers.check().unwrap()),
+            attempts: Arc::new(Attempts::new(Wake::new(), std::iter::empty())),
+            finish: Finish::new(Wake::new()),
+            undecodable: Undecodable::default(),
+        })
+    }
+}
