@@ -221,7 +221,7 @@ impl TaskContext {
         };
         let ran = run_inside(&self.client, Some(holder), |tx| {
             let outcome = run(tx).map_err(Refused::ByCaller)?;
-            let settlement = Box::new(self.settlement(outcome));
+            let settlement = Arc::new(self.settlement(outcome));
             Ok(((), Ending::Settle(settlement)))
         });
         match ran {

@@ -26,8 +26,8 @@ pub(crate) enum Op {
     Insert(Vec<Insert>),
     /// Takes due tasks for this instance.
     Claim(ClaimRequest),
-    /// Records how attempts ended. Shared, so that whoever asks has them still if the store could not take them.
-    Settle(Arc<Vec<Settlement>>),
+    /// Records how attempts ended. Each settlement is shared: the caller still has it if the store could not take it.
+    Settle(Vec<Arc<Settlement>>),
     /// Keeps what a running handler reports.
     Progress { fence: Fence, value: Vec<u8> },
     /// What a caller asks of one task.

@@ -260,9 +260,13 @@ impl Dispatcher {
         }
         self.unpruned += finished.len();
         let finished = self.forget_settled(finished);
-        let batch = Batch::new(finished, self.control.is_stopping(), self.in_doubt);
-        if !batch.ended.is_empty() {
-            ops.push(Op::Settle(Arc::clone(&batch.settlements)));
+        let batch = Batch {
+            finished,
+            while_stopping: self.control.is_stopping(),
+            disowns: self.in_doubt,
+        };
+        if !batch.finished.is_empty() {
+            ops.push(Op::Settle(batch.settlements()));
         }
         if self.unpruned >= PRUNE_FROM {
             let limit = (2 * std::mem::take(&mut self.unpruned)).min(MAX_PRUNE);
@@ -334,7 +338,7 @@ impl Dispatcher {
                 Ok(count)
             }
             Err(error) => {
-                self.unsettled.extend(batch.into_finished());
+                self.unsettled.extend(batch.finished);
                 self.in_doubt |= error.kind() == ErrorKind::Unknown;
                 Err(error)
             }
@@ -347,24 +351,23 @@ impl Dispatcher {
             _ => None,
         });
         let Some(answers) = answers else { return };
-        let ends = batch.ended.iter().zip(&*batch.settlements);
-        for ((ended, settlement), answer) in ends.zip(answers) {
-            if *answer == Settled::Stale {
+        for (each, answer) in batch.finished.iter().zip(answers) {
+            if let (Settled::Stale, Some(settlement)) = (answer, &each.settlement) {
                 tell!(warn, task = %settlement.id, "the result of a stale attempt was dropped");
             }
-            if let Some(took) = ended.ran {
-                self.costs.saw(&ended.kind, took);
+            if let Some(took) = each.ran {
+                self.costs.saw(&each.kind, took);
             }
             if batch.while_stopping {
-                let counter = match ended.ran {
+                let counter = match each.ran {
                     Some(_) => &self.control.finished,
                     None => &self.control.given_back,
                 };
-                let counts = ended.ran.is_some() || settlement.gives_back();
+                let counts = each.ran.is_some() || each.gives_back();
                 counter.fetch_add(usize::from(counts), Ordering::Relaxed);
             }
         }
-        let places = batch.ended.into_iter().map(|ended| ended.place);
+        let places = batch.finished.into_iter().map(|each| each.place);
         self.link.attempts.free(places);
     }
 

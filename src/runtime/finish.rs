@@ -13,7 +13,7 @@ pub(crate) struct Finished {
     pub(crate) place: Place,
     pub(crate) kind: Arc<str>,
     /// `None`: it was settled in a transaction of its own.
-    pub(crate) settlement: Option<Settlement>,
+    pub(crate) settlement: Option<Arc<Settlement>>,
     /// How long the handler ran; `None` if it was not called.
     pub(crate) ran: Option<Duration>,
 }
@@ -21,7 +21,9 @@ pub(crate) struct Finished {
 impl Finished {
     /// Whether the task was not started and waits as before.
     pub(crate) fn gives_back(&self) -> bool {
-        self.settlement.as_ref().is_some_and(Settlement::gives_back)
+        self.settlement
+            .as_ref()
+            .is_some_and(|each| each.gives_back())
     }
 }
 
@@ -53,7 +55,7 @@ impl Finish {
     pub(crate) fn push(&self, finished: Finished) {
         let mut state = lock(&self.state);
         let settlement = finished.settlement.as_ref();
-        let can_wait = settlement.is_none_or(Settlement::is_completion);
+        let can_wait = settlement.is_none_or(|each| each.is_completion());
         state.finished.push(finished);
         let wakes = !can_wait || state.finished.len() >= state.wakes;
         drop(state);

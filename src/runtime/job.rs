@@ -169,7 +169,7 @@ impl Held {
             place,
             kind: Arc::clone(&claim.kind),
             // No policy is asked about what did not start.
-            settlement: Some(settle(claim, end, &RetryPolicy::default(), 0.5, now)),
+            settlement: Some(settle(claim, end, &RetryPolicy::default(), 0.5, now).into()),
             ran: None,
         })
     }
@@ -186,7 +186,7 @@ impl Held {
         link.finish.push(Finished {
             place,
             kind: Arc::clone(&cx.claim.kind),
-            settlement: (!cx.is_settled()).then(|| link.settlement(&cx.claim, end)),
+            settlement: (!cx.is_settled()).then(|| link.settlement(&cx.claim, end).into()),
             ran: Some(took),
         });
         if was_stuck {

@@ -1,5 +1,7 @@
 //! A caller's transaction: what runs inside it, on the caller's thread, and how it ends.
 
+use std::sync::Arc;
+
 use rusqlite::Connection;
 
 use crate::error::Result;
@@ -26,7 +28,7 @@ pub(crate) trait Work {
 pub(crate) enum Ending {
     Commit,
     /// The attempt that it was made for ends with it.
-    Settle(Box<Settlement>),
+    Settle(Arc<Settlement>),
     RollBack,
 }
 

@@ -71,7 +71,11 @@ fn p4_an_answer_from_before_a_doubt_does_not_settle_it() {
     assert_eq!(state(), crate::TaskState::Running);
     dispatcher.deferred = Some(Deferred {
         ticket: crate::store::Ticket::ready(Ok(Vec::new())),
-        batch: Batch::new(Vec::new(), false, false),
+        batch: Batch {
+            finished: Vec::new(),
+            while_stopping: false,
+            disowns: false,
+        },
         since: Stopwatch::start(),
     });
     for _ in 0..3 {

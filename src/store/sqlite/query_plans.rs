@@ -560,10 +560,10 @@ fn p13_a_row_that_is_claimed_and_completed_keeps_its_length() {
                 result,
                 asked: Asked::Not,
             };
-            settle(claim, end, &policy, 0.5, NOW)
+            settle(claim, end, &policy, 0.5, NOW).into()
         };
-        let all: Vec<_> = claims.iter().map(done).collect();
-        kit.store.apply(NOW, vec![Op::Settle(all.into())]).unwrap();
+        let all = claims.iter().map(done).collect();
+        kit.store.apply(NOW, vec![Op::Settle(all)]).unwrap();
     }
     assert_eq!(pages(), before);
 }

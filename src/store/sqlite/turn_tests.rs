@@ -670,7 +670,7 @@ fn a_deferred_write_shares_the_next_caller_s_transaction() {
 fn p12_a_deferred_write_that_nobody_shares_is_made_for_who_waits() {
     let kit = kit();
     let settle = || {
-        let ops = vec![Op::Settle(Arc::default())];
+        let ops = vec![Op::Settle(Vec::new())];
         kit.store.defer(NOW, ops)
     };
     let ticket = kit.while_led(settle);
@@ -748,7 +748,7 @@ fn p5_the_claim_and_the_end_of_a_task_delivered_at_most_once_are_synced() {
         };
         let ended = settle(&claims[0], end, &RetryPolicy::default(), 0.5, NOW);
         kit.store
-            .apply(NOW, vec![Op::Settle(vec![ended].into())])
+            .apply(NOW, vec![Op::Settle(vec![ended.into()])])
             .unwrap();
         assert_eq!(has_synced(), synced, "the end, {delivery:?}");
     }

@@ -124,7 +124,7 @@ fn p9_what_was_given_back_is_taken_before_worse_ones(kit: &mut Kit) {
     let claim = kit.claim_one();
     // Given back and claimed again in one transaction.
     let ops = vec![
-        Op::Settle(vec![kit.ended(&claim, End::Unstarted)].into()),
+        Op::Settle(vec![kit.ended(&claim, End::Unstarted).into()]),
         Op::Claim(kit.request(1)),
     ];
     let mut replies = kit.store().apply(kit.now, ops).unwrap();

@@ -391,7 +391,7 @@ fn a_task_rescued_after_a_retirement_by_its_rescuer_runs(kit: &mut Kit) {
     let claim = kit.claim_one();
     assert_eq!((claim.id, claim.crashes), (id, 1));
     let ended = kit.ended(&claim, End::Unstarted);
-    let replies = kit.apply(Op::Settle(vec![ended].into()));
+    let replies = kit.apply(Op::Settle(vec![ended.into()]));
     assert_eq!(settled(replies), [Settled::Applied]);
     assert_eq!(retire(kit, &lanes_of(&**kit.store(), "mail")), 1);
     assert_eq!(kit.claim_one().id, id, "what is given back is in use");

@@ -189,7 +189,7 @@ impl Kit {
     }
 
     pub(super) fn settle(&self, claim: &Claim, end: End) -> Settled {
-        settled(self.apply(Op::Settle(vec![self.ended(claim, end)].into()))).remove(0)
+        settled(self.apply(Op::Settle(vec![self.ended(claim, end).into()]))).remove(0)
     }
 
     pub(super) fn change(&self, id: TaskId, action: Action) -> Changed {

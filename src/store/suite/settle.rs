@@ -9,7 +9,7 @@ use crate::model::attempt::AttemptEnd;
 use crate::model::limits::MAX_HISTORY;
 use crate::model::op::{Action, Changed, Insert, Op, Settled};
 use crate::model::outcome::{Failure, Outcome};
-use crate::model::settle::{Asked, Claim, End, Fence};
+use crate::model::settle::{Asked, Claim, End, Fence, Settlement};
 use crate::model::task::{Task, TaskState};
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::Wake;
@@ -471,12 +471,10 @@ fn ends_of_one_transaction_are_answered_in_order(kit: &mut Kit) {
     kit.insert_all(vec![task(), task(), task()]);
     let claims = kit.claim(3);
     kit.settle(&claims[1], done());
-    let all: Vec<_> = claims
-        .iter()
-        .map(|claim| kit.ended(claim, done()))
-        .collect();
+    let ended = |claim| kit.ended(claim, done()).into();
+    let all = claims.iter().map(ended).collect();
     assert_eq!(
-        settled(kit.apply(Op::Settle(all.into()))),
+        settled(kit.apply(Op::Settle(all))),
         [Settled::Applied, Settled::Stale, Settled::Applied]
     );
     for claim in claims {
@@ -494,13 +492,11 @@ fn p7_the_stale_among_many_completions_change_nothing(kit: &mut Kit) {
     let again = kit.claim_one();
     assert_eq!(again.id, retried.id);
     kit.settle(&claims[20], done());
-    let mut all: Vec<_> = claims
-        .iter()
-        .map(|claim| kit.ended(claim, done()))
-        .collect();
+    let ended = |claim| kit.ended(claim, done()).into();
+    let mut all: Vec<Arc<Settlement>> = claims.iter().map(ended).collect();
     // As it is told again after a commit whose outcome was not known.
-    all[20].finished_at = all[20].finished_at + S;
-    let answers = settled(kit.apply(Op::Settle(all.into())));
+    Arc::make_mut(&mut all[20]).finished_at = all[19].finished_at + S;
+    let answers = settled(kit.apply(Op::Settle(all)));
     for (index, (claim, answer)) in claims.iter().zip(answers).enumerate() {
         let stale = [3, 20].contains(&index);
         assert_eq!(answer == Settled::Stale, stale, "{index}");

@@ -1,6 +1,7 @@
 //! Transactions of the caller's: the caller's code inside, the fence before it, all or nothing after it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::{Kit, NOW, S, done, due, on_every_backend, on_files, settled, task};
 use crate::error::ErrorKind;
@@ -108,7 +109,7 @@ fn p6_a_completion_commits_with_its_effects(kit: &mut Kit) {
         .transaction(kit.now, holder(&claim), &mut |work| {
             write(work);
             next = Some(insert(work, due(NOW + S)));
-            Ending::Settle(Box::new(kit.ended(&claim, done())))
+            Ending::Settle(Arc::new(kit.ended(&claim, done())))
         });
     ran.unwrap();
     assert_eq!(kit.state(id), TaskState::Completed);
@@ -285,6 +286,6 @@ fn p6_an_operation_that_failed_cannot_be_committed(kit: &mut Kit) {
     assert!(kit.find(id.unwrap()).is_none());
     let claim = kit.claim_one();
     assert_eq!(claim.id, first, "the next one is none the worse for it");
-    let ended = Op::Settle(vec![kit.ended(&claim, done())].into());
+    let ended = Op::Settle(vec![kit.ended(&claim, done()).into()]);
     assert_eq!(settled(kit.apply(ended)), [Settled::Applied]);
 }

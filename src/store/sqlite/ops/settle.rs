@@ -1,6 +1,8 @@
 //! Recording how attempts ended. Every statement is fenced: a runner whose claim was taken over changes nothing, and
 //! learns it from the row count.
 
+use std::sync::Arc;
+
 use rusqlite::{OptionalExtension, params};
 
 use crate::model::attempt::AttemptEnd;
@@ -20,7 +22,7 @@ pub(crate) const HELD: &str = sql!(
 
 pub(crate) fn settle(
     tx: &mut Tx<'_>,
-    settlements: &[Settlement],
+    settlements: &[Arc<Settlement>],
 ) -> rusqlite::Result<Vec<Settled>> {
     let mut completes = tx.conn.prepare_cached(COMPLETE)?;
     let mut answers = Vec::with_capacity(settlements.len());

@@ -4,6 +4,8 @@
 //! deadline, the event, the callers who wait for the end. A key, a unit of a limit or a further task that hangs on a task is
 //! let go here too, and nowhere else.
 
+use std::sync::Arc;
+
 use rusqlite::{CachedStatement, params, params_from_iter};
 
 use crate::id::TaskId;
@@ -300,7 +302,7 @@ const COMPLETED: &str = "SELECT lane, attempt, started_at FROM punctual_task WHE
 /// Completes the tasks of attempts that leave nothing but their end. Nobody is to be told of them by an event.
 pub(crate) fn complete_handful(
     tx: &mut Tx<'_>,
-    handful: &[Settlement; HANDFUL],
+    handful: &[Arc<Settlement>; HANDFUL],
     answers: &mut Vec<Settled>,
 ) -> rusqlite::Result<()> {
     let bytes = row::completion_bytes(false) as i64;
