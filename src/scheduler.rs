@@ -29,7 +29,7 @@ use crate::runtime::maintenance::{
     Deadlines, Forgetter, Maintenance, Prober, Pruner, Rescuer, Retirer,
 };
 use crate::runtime::plan::Scope;
-use crate::runtime::ready::{Intake, Ready};
+use crate::runtime::ready::Ready;
 use crate::runtime::service::spawn;
 use crate::runtime::undecodable::Undecodable;
 use crate::store::{self, Settings, Store};
@@ -279,7 +279,6 @@ impl Builder {
         let store = &client.store;
         store.hub().set_runner(dispatcher_wake.clone());
         store.hub().set_maintenance(maintenance_wake.clone());
-        let ready = Arc::new(Ready::new(self.workers));
         let attempts = Arc::new(Attempts::new(maintenance_wake.clone(), scope.caps.keys()));
         let control = Arc::<Control>::default();
         let link = Arc::new(Link {
@@ -289,18 +288,15 @@ impl Builder {
             finish: Finish::new(dispatcher_wake.clone()),
             undecodable: Undecodable::default(),
         });
-        store.hub().standing().set_workers(Arc::new(Intake {
-            link: Arc::downgrade(&link),
-            ready: Arc::clone(&ready),
-            control: Arc::clone(&control),
-        }));
+        let ready = Ready::new(self.workers, Arc::clone(&link), Arc::clone(&control));
+        store.hub().standing().set_workers(ready.bell());
         Ok(Parts {
             client,
             link,
             retention: self.retention,
             workers: self.workers,
             max_threads: self.workers + max_spares,
-            ready,
+            ready: Arc::new(ready),
             scope: Arc::new(scope),
             control,
             dispatcher_wake,

@@ -1,5 +1,6 @@
-//! A way to wake one thread: a notification given before the wait is never lost.
+//! Two ways to wake threads: [`Wake`] for one thread, [`Bell`] for many. A notification given before the wait is never lost.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -92,6 +93,58 @@ impl Wake {
     }
 }
 
+/// From how many threads on all of them are woken at once.
+const MANY: usize = 8;
+
+/// Wakes threads that look for work in the same places. Clones share the rings.
+///
+/// A thread reads [`rings`](Self::rings), looks for work, and if there is none [waits](Self::wait) for the next ring: one that
+/// came during the look ends the wait at once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bell(Arc<Rings>);
+
+#[derive(Debug, Default)]
+struct Rings {
+    count: AtomicU64,
+    gate: Mutex<()>,
+    rung: Condvar,
+}
+
+impl Bell {
+    /// How often it was rung so far.
+    pub(crate) fn rings(&self) -> u64 {
+        self.0.count.load(Ordering::Acquire)
+    }
+
+    /// Wakes so many waiting threads.
+    pub(crate) fn ring(&self, threads: usize) {
+        if threads == 0 {
+            return;
+        }
+        // Under the lock, or a thread that has just compared the count would sleep through it.
+        let gate = lock(&self.0.gate);
+        self.0.count.fetch_add(1, Ordering::Release);
+        drop(gate);
+        if threads > MANY {
+            self.0.rung.notify_all();
+        } else {
+            (0..threads).for_each(|_| self.0.rung.notify_one());
+        }
+    }
+
+    /// Wakes every waiting thread.
+    pub(crate) fn ring_all(&self) {
+        self.ring(usize::MAX);
+    }
+
+    /// Blocks until it has been rung more than `heard` times, or for `span`.
+    pub(crate) fn wait(&self, heard: u64, span: Duration) {
+        let gate = lock(&self.0.gate);
+        let is_quiet = |_: &mut ()| self.0.count.load(Ordering::Relaxed) == heard;
+        drop(self.0.rung.wait_timeout_while(gate, span, is_quiet));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +175,18 @@ mod tests {
             Timestamp::from_micros(i64::MAX - 1).min(Timestamp::MAX - Duration::from_secs(1)),
         );
         assert!(wake.wait(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_bell_that_was_rung_during_the_look_ends_the_wait() {
+        let bell = Bell::default();
+        let heard = bell.rings();
+        bell.ring(1);
+        let deadline = Deadline::after(Duration::from_secs(5));
+        bell.wait(heard, Duration::from_secs(10));
+        assert!(!deadline.is_over());
+        bell.ring(0);
+        assert_eq!(bell.rings(), heard + 1, "there was nobody to wake");
+        bell.wait(bell.rings(), Duration::ZERO);
     }
 }

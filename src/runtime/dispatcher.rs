@@ -101,7 +101,15 @@ impl Dispatcher {
     /// Asks the handlers of cancelled tasks to stop.
     fn pass_on_cancellations(&self, now: Timestamp) {
         let hub = self.link.client.store.hub();
-        hub.pass_on_cancelled(|fence| self.link.attempts.raise(fence, StopReason::Cancelled, now));
+        hub.pass_on_cancelled(|cancelled| {
+            // One may be of a task that was granted meanwhile. After the stop has begun it will be given back.
+            if !self.control.is_stopping() {
+                self.ready.admit();
+            }
+            for &fence in cancelled {
+                self.link.attempts.raise(fence, StopReason::Cancelled, now);
+            }
+        });
     }
 
     /// Looks for what other processes did, once a second, or when it next can.
@@ -205,16 +213,18 @@ impl Dispatcher {
         }
     }
 
-    /// Withdraws the standing claim, and takes what came of it. Returns whether a transaction is at it just now.
+    /// Withdraws the standing claim, and takes what it was granted. Returns whether a transaction is at it just now.
     fn take_granted(&mut self, now: Timestamp) -> bool {
-        let came = self.link.client.store.hub().standing().withdraw();
-        self.in_doubt |= came.in_doubt;
+        let link = Arc::clone(&self.link);
+        let standing = link.client.store.hub().standing();
+        let withdrawn = standing.withdraw();
+        self.in_doubt |= withdrawn.in_doubt;
         if self.control.is_stopping() {
-            self.refuse(came.claims, now);
-        } else if !came.claims.is_empty() {
-            self.claimed(came.claims);
+            self.refuse(standing.take_granted(), now);
+        } else {
+            self.ready.admit();
         }
-        came.in_flight
+        withdrawn.in_flight
     }
 
     /// Gives claims back that no worker is to see.
@@ -404,7 +414,6 @@ impl Dispatcher {
 
 impl Service for Dispatcher {
     fn run_once(&mut self, now: Timestamp) -> Next {
-        // First: the cancellation of one that came along is for it, too.
         let in_flight = self.take_granted(now);
         self.pass_on_cancellations(now);
         if let Some(until) = later(self.rest_until, now) {

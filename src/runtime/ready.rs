@@ -1,42 +1,22 @@
 //! Claimed tasks that wait for a worker: one place that every worker takes from.
+//!
+//! Claims come here in one way, as jobs that count as held: those that the dispatcher asked for, and those that a standing
+//! claim was granted. The latter lie with the store until a worker, or the dispatcher, comes for them. They are moved under
+//! the lock of this queue, so that a look after [`admit`](Ready::admit) finds all of them among what is held.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::model::settle::Claim;
 use crate::runtime::control::Control;
 use crate::runtime::job::Job;
 use crate::runtime::link::Link;
-use crate::store::standing::Workers;
 use crate::time::Stopwatch;
-use crate::wake::lock;
+use crate::wake::{Bell, lock};
 
 /// How long an idle worker waits: it is woken for each task.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
-
-/// Brings claims that came along with a caller's commit to the workers.
-#[derive(Debug)]
-pub(crate) struct Intake {
-    /// The store owns this, and the link owns the store.
-    pub(crate) link: Weak<Link>,
-    pub(crate) ready: Arc<Ready>,
-    pub(crate) control: Arc<Control>,
-}
-
-impl Workers for Intake {
-    fn take(&self, claims: Vec<Claim>) -> Vec<Claim> {
-        let link = self.link.upgrade();
-        let Some(link) = link.filter(|_| !self.control.is_stopping()) else {
-            // Nothing new starts: the dispatcher gives them back.
-            return claims;
-        };
-        // A worker waits for each.
-        let jobs = Job::hold(&link, claims, |_| Duration::ZERO);
-        self.ready.push(jobs);
-        Vec::new()
-    }
-}
 
 /// What waits for a worker.
 #[derive(Debug, Clone, Copy)]
@@ -50,8 +30,11 @@ pub(crate) struct Waiting {
 /// The claimed tasks that no worker has taken yet, in the order of their claims.
 #[derive(Debug)]
 pub(crate) struct Ready {
+    link: Arc<Link>,
+    control: Arc<Control>,
     state: Mutex<State>,
-    changed: Condvar,
+    /// Rung for each job, and for the threads that are to end.
+    bell: Bell,
 }
 
 #[derive(Debug)]
@@ -69,8 +52,10 @@ struct State {
 }
 
 impl Ready {
-    pub(crate) fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize, link: Arc<Link>, control: Arc<Control>) -> Self {
         Self {
+            link,
+            control,
             state: Mutex::new(State {
                 jobs: VecDeque::new(),
                 cost: Duration::ZERO,
@@ -80,52 +65,65 @@ impl Ready {
                 threads: 0,
                 closed: false,
             }),
-            changed: Condvar::new(),
+            bell: Bell::default(),
         }
     }
 
-    pub(crate) fn push(&self, jobs: impl IntoIterator<Item = Job>) {
-        let mut state = lock(&self.state);
-        let before = state.jobs.len();
-        if before == 0 {
-            state.moved = Stopwatch::start();
+    /// What wakes the workers.
+    pub(crate) fn bell(&self) -> Bell {
+        self.bell.clone()
+    }
+
+    pub(crate) fn push(&self, jobs: Vec<Job>) {
+        let count = jobs.len();
+        lock(&self.state).push(jobs);
+        self.bell.ring(count);
+    }
+
+    /// Takes in what a standing claim was granted. After this all of it counts as held.
+    pub(crate) fn admit(&self) {
+        self.admit_to(&mut lock(&self.state));
+    }
+
+    fn admit_to(&self, state: &mut State) {
+        let standing = self.link.client.store.hub().standing();
+        if standing.has_granted() {
+            // A worker is free for each.
+            let cost = |_: &Claim| Duration::ZERO;
+            state.push(Job::hold(&self.link, standing.take_granted(), cost));
         }
-        for job in jobs {
-            state.cost += job.cost;
-            state.jobs.push_back(job);
+    }
+
+    /// The next task, without waiting. What was granted after the stop has begun is left to the dispatcher.
+    fn take(&self, state: &mut State) -> Option<Job> {
+        if !self.control.is_stopping() {
+            self.admit_to(state);
         }
-        let added = state.jobs.len() - before;
-        drop(state);
-        if added > 8 {
-            self.changed.notify_all();
-        } else {
-            (0..added).for_each(|_| self.changed.notify_one());
-        }
+        state.pop()
     }
 
     /// The next task, without waiting.
     #[cfg(feature = "testing")]
     pub(crate) fn try_next(&self) -> Option<Job> {
-        lock(&self.state).pop()
+        self.take(&mut lock(&self.state))
     }
 
     /// Waits for the next task; `None` when the thread is one too many, or everything is over. Only for a thread that was
     /// counted by [`add_thread`](Self::add_thread), and not after `None`.
     pub(crate) fn next(&self) -> Option<Job> {
-        let mut state = lock(&self.state);
         loop {
-            if state.threads > state.wanted || (state.closed && state.jobs.is_empty()) {
-                state.threads -= 1;
-                return None;
+            let heard = self.bell.rings();
+            {
+                let mut state = lock(&self.state);
+                if state.threads > state.wanted || (state.closed && state.jobs.is_empty()) {
+                    state.threads -= 1;
+                    return None;
+                }
+                if let Some(job) = self.take(&mut state) {
+                    return Some(job);
+                }
             }
-            if let Some(job) = state.pop() {
-                return Some(job);
-            }
-            state = self
-                .changed
-                .wait_timeout(state, IDLE_WAIT)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            self.bell.wait(heard, IDLE_WAIT);
         }
     }
 
@@ -187,7 +185,7 @@ impl Ready {
         state.spares -= replaced;
         state.wanted -= replaced;
         drop(state);
-        self.changed.notify_all();
+        self.bell.ring_all();
     }
 
     /// How many threads there should be.
@@ -203,11 +201,19 @@ impl Ready {
     /// Ends the workers once they have run what is there.
     pub(crate) fn close(&self) {
         lock(&self.state).closed = true;
-        self.changed.notify_all();
+        self.bell.ring_all();
     }
 }
 
 impl State {
+    fn push(&mut self, jobs: Vec<Job>) {
+        if self.jobs.is_empty() {
+            self.moved = Stopwatch::start();
+        }
+        self.cost += jobs.iter().map(|job| job.cost).sum();
+        self.jobs.extend(jobs);
+    }
+
     fn pop(&mut self) -> Option<Job> {
         let job = self.jobs.pop_front()?;
         self.cost = self.cost.saturating_sub(job.cost);
@@ -218,7 +224,11 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "testing")]
+    use std::sync::atomic::Ordering;
+
     use super::*;
+    use crate::model::op::ClaimRequest;
     use crate::model::settle::tests::claim;
     use crate::runtime::link::tests::link;
 
@@ -227,9 +237,13 @@ mod tests {
         Job::hold(&link(), claims, |_| Duration::from_millis(1))
     }
 
+    fn ready(workers: usize) -> Ready {
+        Ready::new(workers, link(), Arc::default())
+    }
+
     #[test]
     fn threads_beyond_what_is_wanted_end() {
-        let ready = Ready::new(1);
+        let ready = ready(1);
         assert!(ready.add_thread());
         assert!(!ready.add_thread(), "one is enough");
         assert!(ready.add_spare(2) && !ready.add_spare(2), "up to the cap");
@@ -252,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_waits_can_be_taken_back_and_is_run_before_the_end() {
-        let ready = Ready::new(1);
+        let ready = ready(1);
         ready.add_thread();
         ready.push(jobs(3));
         assert_eq!(ready.waiting().count, 3);
@@ -266,8 +280,8 @@ mod tests {
 
     #[test]
     fn p3_many_tasks_wake_as_many_workers() {
-        let ready = Ready::new(100);
-        let (taken, all) = (Mutex::new(0), Condvar::new());
+        let ready = ready(100);
+        let (taken, all) = (Mutex::new(0), std::sync::Condvar::new());
         std::thread::scope(|scope| {
             for _ in 0..100 {
                 assert!(ready.add_thread());
@@ -284,5 +298,60 @@ mod tests {
             ready.push(jobs(100));
         });
         assert_eq!(*lock(&taken), 100);
+    }
+
+    /// A standing claim that is granted two tasks.
+    fn granted(link: &Link) {
+        let standing = link.client.store.hub().standing();
+        let request = ClaimRequest {
+            queues: Vec::new(),
+            free: 2,
+            budget: Duration::ZERO,
+            limit: 2,
+            lanes_version: 0,
+        };
+        standing.leave(request, 0);
+        let taken = standing.take(0).unwrap();
+        taken.end(vec![claim(1, 0, 3), claim(1, 0, 3)]);
+    }
+
+    #[test]
+    fn p3_a_worker_that_waits_is_woken_by_the_store_itself() {
+        let link = link();
+        let ready = Ready::new(2, Arc::clone(&link), Arc::default());
+        link.client.store.hub().standing().set_workers(ready.bell());
+        let watch = Stopwatch::start();
+        let jobs: Vec<Option<Job>> = std::thread::scope(|scope| {
+            let workers = [(); 2].map(|()| {
+                assert!(ready.add_thread());
+                scope.spawn(|| ready.next())
+            });
+            granted(&link);
+            workers.map(|worker| worker.join().unwrap()).into()
+        });
+        assert!(watch.elapsed() < IDLE_WAIT / 2, "they were woken");
+        assert_eq!(jobs.iter().flatten().count(), 2);
+        assert_eq!(link.attempts.count(), 2);
+    }
+
+    #[test]
+    fn p7_what_was_granted_is_held_once_the_dispatcher_looks() {
+        let link = link();
+        let ready = Ready::new(2, Arc::clone(&link), Arc::default());
+        granted(&link);
+        assert_eq!(link.attempts.count(), 0, "it lies with the store");
+        ready.admit();
+        assert_eq!((link.attempts.count(), ready.waiting().count), (2, 2));
+    }
+
+    #[cfg(feature = "testing")]
+    #[test]
+    fn what_was_granted_is_left_to_the_dispatcher_once_the_stop_has_begun() {
+        let (link, control) = (link(), Arc::<Control>::default());
+        let ready = Ready::new(2, Arc::clone(&link), Arc::clone(&control));
+        control.stopping.store(true, Ordering::SeqCst);
+        granted(&link);
+        assert!(ready.try_next().is_none());
+        assert!(link.client.store.hub().standing().has_granted());
     }
 }

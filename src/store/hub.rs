@@ -87,11 +87,13 @@ impl Hub {
         lock(&self.cancelled).contains(&attempt)
     }
 
-    /// Has each noted cancellation passed on, and forgets them after that.
-    pub(crate) fn pass_on_cancelled(&self, mut pass_on: impl FnMut(Fence)) {
+    /// Has the noted cancellations passed on, if there are any, and forgets them after that.
+    pub(crate) fn pass_on_cancelled(&self, pass_on: impl FnOnce(&[Fence])) {
         let mut cancelled = lock(&self.cancelled);
-        cancelled.iter().for_each(|attempt| pass_on(*attempt));
-        cancelled.clear();
+        if !cancelled.is_empty() {
+            pass_on(&cancelled);
+            cancelled.clear();
+        }
     }
 
     /// Whether anybody waits for the end of a task.

@@ -1,15 +1,17 @@
 //! The standing claim: what the runner would claim if something became due now.
 //!
 //! It is left with the store, which makes it in the very transaction that makes something due: a task that finds a free
-//! worker costs no transaction of its own, and its start no wait for one. Each is taken once, by whoever commits next.
+//! worker costs no transaction of its own, and its start no wait for one. Each is taken once, by the next transaction.
+//!
+//! The claims that it makes lie here until a worker or the runner takes them. The thread that has committed rings for the
+//! workers, so a task reaches a worker that waits by one thread switch.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::model::op::{ClaimRequest, QueueClaim};
 use crate::model::settle::Claim;
-use crate::wake::{Wake, lock};
+use crate::wake::{Bell, Wake, lock};
 
 /// A claim left with the store, and what came of it.
 #[derive(Debug, Default)]
@@ -19,14 +21,10 @@ pub(crate) struct Standing {
     stands: AtomicBool,
     /// Whose it is, to be told what came of it.
     runner: OnceLock<Wake>,
-    /// Where the claims go.
-    workers: OnceLock<Arc<dyn Workers>>,
-}
-
-/// Those who wait for what a standing claim takes.
-pub(crate) trait Workers: Send + Sync + fmt::Debug {
-    /// Takes claims for workers that are free; what it returns is left to the runner.
-    fn take(&self, claims: Vec<Claim>) -> Vec<Claim>;
+    /// Rung for each claim that was granted.
+    workers: OnceLock<Bell>,
+    /// Whether there are granted claims to take, without the lock.
+    has_granted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -40,16 +38,18 @@ struct State {
     freed: usize,
     /// The runner waits for the end of that.
     awaited: bool,
-    came: Came,
+    /// What was claimed and not taken yet.
+    granted: Vec<Claim>,
+    /// A commit with one is not known to have been stored.
+    in_doubt: bool,
 }
 
-/// What the runner has to know of standing claims since the runner last asked.
-#[derive(Debug, Default)]
-pub(crate) struct Came {
-    pub(crate) claims: Vec<Claim>,
-    /// A transaction is at one: what it claims comes later, with a notification.
+/// What the runner learns when it withdraws the standing claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Withdrawn {
+    /// A transaction is at it: what that claims comes later, with a notification.
     pub(crate) in_flight: bool,
-    /// A commit with one is not known to have been stored.
+    /// Since the last time a commit with one was not known to have been stored.
     pub(crate) in_doubt: bool,
 }
 
@@ -77,7 +77,7 @@ impl Standing {
         let _ = self.runner.set(wake);
     }
 
-    pub(crate) fn set_workers(&self, workers: Arc<dyn Workers>) {
+    pub(crate) fn set_workers(&self, workers: Bell) {
         // Likewise.
         let _ = self.workers.set(workers);
     }
@@ -105,15 +105,28 @@ impl Standing {
         }
     }
 
-    /// Takes it back, and what came of it.
-    pub(crate) fn withdraw(&self) -> Came {
+    /// Takes the standing claim back. Unless a transaction is at it, everything that it will claim has been granted.
+    pub(crate) fn withdraw(&self) -> Withdrawn {
         let mut state = lock(&self.state);
         state.stand(&self.stands, None);
         state.awaited = state.in_flight;
-        Came {
+        Withdrawn {
             in_flight: state.in_flight,
-            ..std::mem::take(&mut state.came)
+            in_doubt: std::mem::take(&mut state.in_doubt),
         }
+    }
+
+    /// Whether there are granted claims to take.
+    pub(crate) fn has_granted(&self) -> bool {
+        self.has_granted.load(Ordering::Acquire)
+    }
+
+    /// Takes the granted claims. Between this and the moment at which they count as held, the caller must keep the runner from
+    /// looking at what is held.
+    pub(crate) fn take_granted(&self) -> Vec<Claim> {
+        let mut state = lock(&self.state);
+        self.has_granted.store(false, Ordering::Release);
+        std::mem::take(&mut state.granted)
     }
 
     /// Whether there is one to be taken.
@@ -178,24 +191,24 @@ impl Taken {
 
     fn tell(&mut self, claims: Vec<Claim>, in_doubt: bool) {
         let rest = self.rest(&claims).filter(|_| !in_doubt);
-        // Before it counts as over: by then the workers have them.
-        let claims = match self.standing.workers.get() {
-            Some(workers) if !claims.is_empty() => workers.take(claims),
-            _ => claims,
-        };
+        let count = claims.len();
         let tells = {
             let mut state = lock(&self.standing.state);
             state.in_flight = false;
-            if !state.awaited && claims.is_empty() {
+            if !state.awaited {
                 let rest = rest.map(|rest| more(rest, state.freed));
                 state.stand(&self.standing.stands, rest);
             }
-            let tells = in_doubt || state.awaited || !claims.is_empty();
-            state.awaited = false;
-            state.came.in_doubt |= in_doubt;
-            state.came.claims.extend(claims);
-            tells
+            if count > 0 {
+                state.granted.extend(claims);
+                self.standing.has_granted.store(true, Ordering::Release);
+            }
+            state.in_doubt |= in_doubt;
+            in_doubt || std::mem::take(&mut state.awaited)
         };
+        if let Some(workers) = self.standing.workers.get() {
+            workers.ring(count);
+        }
         if tells && let Some(wake) = self.standing.runner.get() {
             wake.notify();
         }
@@ -233,33 +246,31 @@ mod tests {
     }
 
     #[test]
-    fn a_standing_claim_is_taken_once_and_what_it_claims_is_told() {
+    fn a_standing_claim_is_taken_once_and_the_workers_are_woken_for_what_it_claims() {
         let (standing, wake) = standing();
         assert!(standing.take(0).is_none());
         standing.leave(request(), 0);
         let taken = standing.take(0).unwrap();
         assert!(standing.take(0).is_none());
+        let workers = Bell::default();
+        standing.set_workers(workers.clone());
+        assert!(!standing.has_granted());
         taken.end(vec![claim(1, 0, 3)]);
-        assert!(wake.wait(Duration::ZERO));
-        let came = standing.withdraw();
-        assert_eq!(came.claims.len(), 1);
-        assert!(!came.in_flight && !came.in_doubt);
-        assert!(standing.withdraw().claims.is_empty(), "it is told once");
-    }
-
-    #[derive(Debug)]
-    struct Taker;
-
-    impl Workers for Taker {
-        fn take(&self, mut claims: Vec<Claim>) -> Vec<Claim> {
-            claims.split_off(claims.len().min(2))
-        }
+        assert_eq!(workers.rings(), 1);
+        assert!(standing.has_granted());
+        assert_eq!(standing.take_granted().len(), 1);
+        assert!(!standing.has_granted() && standing.take_granted().is_empty());
+        assert!(
+            !wake.wait(Duration::ZERO),
+            "there is nothing for the runner to do"
+        );
+        let withdrawn = standing.withdraw();
+        assert!(!withdrawn.in_flight && !withdrawn.in_doubt);
     }
 
     #[test]
-    fn free_workers_take_claims_and_the_rest_goes_on_standing() {
+    fn a_standing_claim_goes_on_for_the_workers_that_got_no_task() {
         let (standing, wake) = standing();
-        standing.set_workers(Arc::new(Taker));
         let leave = |free| {
             let limit = free;
             standing.leave(
@@ -273,7 +284,6 @@ mod tests {
             standing.take(0).unwrap()
         };
         leave(2).end(vec![claim(1, 0, 3)]);
-        assert!(!wake.wait(Duration::ZERO), "nothing to do for the runner");
         let taken = standing.take(0).unwrap();
         assert_eq!((taken.request().free, taken.request().limit), (1, 1));
         taken.end(vec![claim(1, 0, 3)]);
@@ -294,9 +304,10 @@ mod tests {
         assert!(wake.wait(Duration::ZERO));
         leave(2).end(vec![claim(1, 1, 3)]);
         assert!(standing.take(0).is_none(), "a suspect runs alone");
+        standing.take_granted();
         leave(9).end((0..3).map(|_| claim(1, 0, 3)).collect());
-        assert!(wake.wait(Duration::ZERO), "one was not taken");
-        assert_eq!(standing.withdraw().claims.len(), 1);
+        assert_eq!(standing.take_granted().len(), 3);
+        assert_eq!(standing.take(0).unwrap().request().free, 6);
     }
 
     #[test]

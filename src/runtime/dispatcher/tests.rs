@@ -48,6 +48,59 @@ fn p8_what_came_along_is_not_started_after_its_cancellation_or_the_stop() {
     }
 }
 
+/// P8: it is granted and cancelled after the dispatcher has looked for what was granted, and before it passes
+/// cancellations on.
+#[test]
+fn p8_a_cancellation_that_overtakes_its_claim_is_passed_on() {
+    let parts = Scheduler::in_memory()
+        .clock(TestClock::new("2026-03-01T09:00:00Z".parse().unwrap()))
+        .handler_fn(|_: Probe, _| Ok(Outcome::done()))
+        .build()
+        .unwrap();
+    let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
+    let now = parts.client.now();
+    parts.client.schedule(NewTask::new(Probe)).unwrap();
+    for _ in 0..3 {
+        dispatcher.run_once(now);
+        executor.run_one();
+    }
+    dispatcher.run_once(now);
+    let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
+    let answer = parts.client.cancel(id).unwrap();
+    assert_eq!(answer, crate::Cancel::Requested);
+    dispatcher.pass_on_cancellations(now);
+    assert!(executor.run_one());
+    for _ in 0..3 {
+        dispatcher.run_once(now);
+    }
+    let task = parts.client.get(id).unwrap().unwrap();
+    assert_eq!(task.state(), crate::TaskState::Cancelled);
+    assert_eq!(task.attempt(), 0, "its handler was not called");
+}
+
+/// P4: a job that a bug of ours loses is not claimed for ever.
+#[test]
+fn p4_a_claimed_task_that_is_lost_on_its_way_to_a_worker_runs_all_the_same() {
+    let parts = Scheduler::in_memory()
+        .clock(TestClock::new("2026-03-01T09:00:00Z".parse().unwrap()))
+        .handler_fn(|_: Probe, _| Ok(Outcome::done()))
+        .build()
+        .unwrap();
+    let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
+    let mut now = parts.client.now();
+    let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
+    dispatcher.run_once(now);
+    drop(dispatcher.ready.try_next().unwrap());
+    let state = || parts.client.get(id).unwrap().unwrap().state();
+    for _ in 0..9 {
+        if let Next::At(at) = dispatcher.run_once(now) {
+            now = now.max(at);
+        }
+        executor.run_one();
+    }
+    assert_eq!(state(), crate::TaskState::Completed);
+}
+
 /// P4: a standing claim's commit is not known to have been stored, and what was deferred before that is answered since.
 #[test]
 fn p4_an_answer_from_before_a_doubt_does_not_settle_it() {

@@ -113,7 +113,7 @@ fn p8_a_cancelled_task_is_never_taken(kit: &mut Kit) {
 fn passed_on(kit: &Kit) -> Vec<Fence> {
     let mut attempts = Vec::new();
     let hub = kit.store().hub();
-    hub.pass_on_cancelled(|attempt| attempts.push(attempt));
+    hub.pass_on_cancelled(|cancelled| attempts.extend(cancelled));
     attempts
 }
 

@@ -29,7 +29,9 @@ fn leave(kit: &Kit, free: usize) {
 
 /// What was claimed along since the claim was left.
 fn granted(kit: &Kit) -> Vec<Claim> {
-    kit.store().hub().standing().withdraw().claims
+    let standing = kit.store().hub().standing();
+    standing.withdraw();
+    standing.take_granted()
 }
 
 /// A store that knows the lane of [`task`].
@@ -205,8 +207,9 @@ fn p1_a_call_that_fails_takes_no_claim_with_it(kit: &mut Kit) {
     let answer = kit.store().apply(kit.now, vec![Op::Insert(vec![refused])]);
     assert!(answer.is_err());
     assert!(kit.find(id).is_none());
-    let came = kit.store().hub().standing().withdraw();
-    assert!(came.claims.is_empty() && !came.in_doubt && !came.in_flight);
+    let standing = kit.store().hub().standing();
+    let withdrawn = standing.withdraw();
+    assert!(!standing.has_granted() && !withdrawn.in_doubt && !withdrawn.in_flight);
 }
 
 fn claims_come_last_in_a_transaction(kit: &mut Kit) {
