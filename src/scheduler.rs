@@ -297,7 +297,7 @@ impl Builder {
             workers: self.workers,
             max_threads: self.workers + max_spares,
             ready: Arc::new(ready),
-            scope: Arc::new(scope),
+            scope,
             control,
             dispatcher_wake,
             maintenance_wake,
@@ -363,7 +363,7 @@ fn check_limits(limits: &[(String, usize)]) -> Result<()> {
 pub(crate) struct Parts {
     pub(crate) client: Client,
     link: Arc<Link>,
-    scope: Arc<Scope>,
+    scope: Scope,
     retention: Retention,
     workers: usize,
     max_threads: usize,
@@ -384,7 +384,7 @@ impl Parts {
     pub(crate) fn dispatcher(&self) -> Dispatcher {
         Dispatcher::new(
             Arc::clone(&self.link),
-            Arc::clone(&self.scope),
+            self.scope.clone(),
             self.retention,
             Arc::clone(&self.ready),
             Arc::clone(&self.control),

@@ -1,7 +1,7 @@
 //! The thread between the store and the workers: it settles what has ended and claims what is due, both in one
 //! transaction, and sleeps until the next task is due or something happens.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::runtime::control::Control;
 use crate::runtime::finish::Finished;
 use crate::runtime::job::Job;
 use crate::runtime::link::Link;
-use crate::runtime::plan::{AHEAD, Costs, Load, Plan, Scope, plan, took_turns};
+use crate::runtime::plan::{AHEAD, Load, Plan, Planner, Scope};
 use crate::runtime::ready::Ready;
 use crate::runtime::service::{Next, Service};
 use crate::runtime::settling::{Batch, Deferred};
@@ -43,14 +43,12 @@ const PRUNE_FROM: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     link: Arc<Link>,
-    scope: Arc<Scope>,
     retention: Retention,
     ready: Arc<Ready>,
     control: Arc<Control>,
+    planner: Planner,
     /// Ends that the store did not take yet.
     unsettled: Vec<Finished>,
-    costs: Costs,
-    turns: VecDeque<Arc<str>>,
     /// After an error of the store: until when it is left alone, and for how long after the next one.
     rest_until: Option<Timestamp>,
     backoff: Duration,
@@ -72,20 +70,18 @@ pub(crate) struct Dispatcher {
 impl Dispatcher {
     pub(crate) fn new(
         link: Arc<Link>,
-        scope: Arc<Scope>,
+        scope: Scope,
         retention: Retention,
         ready: Arc<Ready>,
         control: Arc<Control>,
     ) -> Self {
         Self {
             link,
-            scope,
             retention,
             ready,
             control,
+            planner: Planner::new(scope),
             unsettled: Vec::new(),
-            costs: Costs::default(),
-            turns: VecDeque::new(),
             rest_until: None,
             backoff: FIRST_BACKOFF,
             refused_until: None,
@@ -235,19 +231,12 @@ impl Dispatcher {
     }
 
     fn plan(&mut self, lanes: &KnownLanes, now: Timestamp) -> Plan {
-        took_turns(&mut self.turns, self.link.attempts.take_turns().iter());
+        self.planner.turns.took(&self.link.attempts.take_turns());
         let load = self.load(now);
         let is_limited = |lane: &Lane| lane.limit.is_some();
-        self.has_caps = !self.scope.caps.is_empty() || lanes.list.iter().any(is_limited);
-        plan(
-            lanes,
-            |kind| self.link.registry.get(kind).is_some(),
-            &self.scope,
-            &load,
-            &self.costs,
-            &mut self.turns,
-            now,
-        )
+        self.has_caps = !self.planner.scope.caps.is_empty() || lanes.list.iter().any(is_limited);
+        let has_handler = |kind: &str| self.link.registry.get(kind).is_some();
+        self.planner.plan(lanes, has_handler, &load, now)
     }
 
     /// Settles and claims in one transaction, and returns how many were claimed.
@@ -306,7 +295,7 @@ impl Dispatcher {
             .partition(|each| each.settlement.is_some());
         for each in &settled {
             if let Some(took) = each.ran {
-                self.costs.saw(&each.kind, took);
+                self.planner.costs.saw(&each.kind, took);
             }
             let counts = usize::from(self.control.is_stopping());
             self.control.finished.fetch_add(counts, Ordering::Relaxed);
@@ -366,7 +355,7 @@ impl Dispatcher {
                 tell!(warn, task = %settlement.id, "the result of a stale attempt was dropped");
             }
             if let Some(took) = each.ran {
-                self.costs.saw(&each.kind, took);
+                self.planner.costs.saw(&each.kind, took);
             }
             if batch.while_stopping {
                 let counter = match each.ran {
@@ -406,7 +395,7 @@ impl Dispatcher {
     }
 
     fn claimed(&mut self, claims: Vec<Claim>) {
-        let cost = |claim: &Claim| self.costs.of(&claim.kind).unwrap_or(AHEAD);
+        let cost = |claim: &Claim| self.planner.costs.of(&claim.kind).unwrap_or(AHEAD);
         let jobs = Job::hold(&self.link, claims, cost);
         self.ready.push(jobs);
     }

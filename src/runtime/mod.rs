@@ -3,6 +3,7 @@
 
 pub(crate) mod attempts;
 pub(crate) mod control;
+pub(crate) mod costs;
 pub(crate) mod dispatcher;
 pub(crate) mod executor;
 #[cfg(all(test, feature = "testing"))]
@@ -15,4 +16,5 @@ pub(crate) mod plan;
 pub(crate) mod ready;
 pub(crate) mod service;
 pub(crate) mod settling;
+pub(crate) mod turns;
 pub(crate) mod undecodable;

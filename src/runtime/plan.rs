@@ -1,10 +1,12 @@
 //! What to claim next: pure, from what the lanes have due and what the workers have to do.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::op::{ClaimRequest, Class, KnownLanes, Lane, LaneClaim, QueueClaim};
+use crate::runtime::costs::Costs;
+use crate::runtime::turns::Turns;
 use crate::time::Timestamp;
 
 /// How long the claimed tasks that wait keep a worker busy, at most.
@@ -22,12 +24,23 @@ const MAX_STANDING_LANES: usize = 64;
 pub(crate) const LEFT_TO_OTHERS: Duration = Duration::from_millis(50);
 
 /// What of the file this scheduler runs.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Scope {
     /// How many tasks of a queue run here at once, at most.
     pub(crate) caps: HashMap<Arc<str>, usize>,
     /// Whether queues without a cap are left to others.
     pub(crate) only_capped: bool,
+}
+
+impl Scope {
+    /// How many more tasks of a queue may run here; `None`: none ever.
+    fn room(&self, load: &Load, queue: &Arc<str>) -> Option<usize> {
+        match self.caps.get(queue) {
+            Some(cap) => Some(cap.saturating_sub(load.held.get(queue).copied().unwrap_or(0))),
+            None if self.only_capped => None,
+            None => Some(usize::MAX),
+        }
+    }
 }
 
 /// What the scheduler holds now.
@@ -54,31 +67,6 @@ pub(crate) struct Load {
     pub(crate) left_to_others: Vec<Arc<str>>,
 }
 
-/// How long the tasks of a kind take, as seen here: an exponentially weighted mean of the last ones.
-#[derive(Debug, Default)]
-pub(crate) struct Costs(HashMap<Arc<str>, Duration>);
-
-impl Costs {
-    pub(crate) fn saw(&mut self, kind: &Arc<str>, took: Duration) {
-        // Handing a task over takes time as well.
-        let took = took.max(Duration::from_micros(2));
-        match self.0.get_mut(kind) {
-            Some(mean) => {
-                // One slow task is believed sooner than one quick one.
-                let weight = if took > *mean { 4 } else { 16 };
-                *mean = (*mean * (weight - 1) + took) / weight;
-            }
-            None => {
-                self.0.insert(Arc::clone(kind), took);
-            }
-        }
-    }
-
-    pub(crate) fn of(&self, kind: &str) -> Option<Duration> {
-        self.0.get(kind).copied()
-    }
-}
-
 /// What to do about the lanes.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
@@ -90,95 +78,113 @@ pub(crate) struct Plan {
     pub(crate) standing: Option<(ClaimRequest, u64)>,
 }
 
-/// Plans the next claim. `turns` is the order in which the queues take turns; it learns new ones, and forgets those that are
-/// gone.
-pub(crate) fn plan(
-    known: &KnownLanes,
-    has_handler: impl Fn(&str) -> bool,
-    scope: &Scope,
-    load: &Load,
-    costs: &Costs,
-    turns: &mut VecDeque<Arc<str>>,
-    now: Timestamp,
-) -> Plan {
-    let lanes = &known.list;
-    forget_turns(turns, lanes);
-    let mut plan = Plan::default();
-    let target = AHEAD * u32::try_from(load.workers).unwrap_or(u32::MAX);
-    let budget = target.saturating_sub(load.ahead);
-    // A claim has its price, so what waits is used up half before there is another.
-    let is_low = !load.stalled && load.waiting <= MAX_WAITING / 2 && load.ahead <= target / 2;
-    let (mut queues, mut standing) = (Queues::default(), Queues::default());
-    // What becomes due there is claimed in a transaction of its own: synced before the start, or after a count.
-    let is_special =
-        |lane: &Lane| lane.limit.is_some() || lane.class == Class::Once && has_handler(&lane.kind);
-    let special: Vec<&Lane> = lanes.iter().filter(|lane| is_special(lane)).collect();
-    let may_stand = |queue: &Arc<str>| special.iter().all(|lane| lane.queue != *queue);
-    for lane in lanes.iter() {
-        let waits = lane.class == Class::Suspect && load.suspect;
-        if lane.paused || waits || !has_handler(&lane.kind) {
-            continue;
-        }
-        let Some(room) = room(scope, load, &lane.queue) else {
-            continue;
-        };
-        if room == 0 {
-            // The end of one of its tasks will wake us.
-            continue;
-        }
-        let capped = scope.caps.contains_key(&lane.queue) || lane.limit.is_some();
-        let cost = costs.of(&lane.kind).filter(|cost| *cost <= MAX_AHEAD_COST);
-        let claim = LaneClaim {
-            lane: lane.id,
-            cost: cost.filter(|_| !capped && lane.class.may_wait()),
-            class: lane.class,
-        };
-        let is_left = load.left_to_others.contains(&lane.kind);
-        if !load.overbooked
-            && !is_left
-            && lanes.len() <= MAX_STANDING_LANES
-            && may_stand(&lane.queue)
-        {
-            standing.add(&lane.queue, claim, room);
-        }
-        let left_for = if is_left {
-            LEFT_TO_OTHERS
-        } else {
-            Duration::ZERO
-        };
-        match lane.next_at().map(|at| at + left_for) {
-            Some(at) if at <= now => queues.add(&lane.queue, claim, room),
-            at => plan.next = plan.next.into_iter().chain(at).min(),
+/// Plans claims, from what it has learned of kinds and queues.
+#[derive(Debug, Default)]
+pub(crate) struct Planner {
+    pub(crate) scope: Scope,
+    pub(crate) costs: Costs,
+    pub(crate) turns: Turns,
+}
+
+impl Planner {
+    pub(crate) fn new(scope: Scope) -> Self {
+        Self {
+            scope,
+            ..Self::default()
         }
     }
-    let queues = queues.list;
-    let affordable = |queue: &QueueClaim| {
-        queue
-            .lanes
-            .iter()
-            .any(|lane| lane.cost.is_some_and(|cost| cost <= budget))
-    };
-    let worth_it = load.free > 0 || is_low && queues.iter().any(|(_, queue)| affordable(queue));
-    let limit = MAX_CLAIM.min(MAX_WAITING.saturating_sub(load.waiting));
-    if !queues.is_empty() && worth_it && limit > 0 {
-        plan.claim = Some(ClaimRequest {
-            queues: in_turn(queues, turns),
-            free: load.free,
-            budget,
-            limit,
-            lanes_version: known.version,
-        });
-    } else if !standing.list.is_empty() {
-        let request = ClaimRequest {
-            queues: in_turn(standing.list, turns),
-            free: load.free,
-            budget: Duration::ZERO,
-            limit: load.free,
-            lanes_version: known.version,
+
+    /// Plans the next claim from the kinds that have a handler.
+    pub(crate) fn plan(
+        &mut self,
+        known: &KnownLanes,
+        has_handler: impl Fn(&str) -> bool,
+        load: &Load,
+        now: Timestamp,
+    ) -> Plan {
+        let lanes = &*known.list;
+        self.turns.forget(lanes);
+        let mut plan = Plan::default();
+        let target = AHEAD * u32::try_from(load.workers).unwrap_or(u32::MAX);
+        let budget = target.saturating_sub(load.ahead);
+        // A claim has its price, so what waits is used up half before there is another.
+        let is_low = !load.stalled && load.waiting <= MAX_WAITING / 2 && load.ahead <= target / 2;
+        let (mut queues, mut standing) = (Queues::default(), Queues::default());
+        // What becomes due there is claimed in a transaction of its own: synced before the start, or after a count.
+        let is_special = |lane: &Lane| {
+            lane.limit.is_some() || lane.class == Class::Once && has_handler(&lane.kind)
         };
-        plan.standing = Some((request, load.ended));
+        let special: Vec<&Lane> = lanes.iter().filter(|lane| is_special(lane)).collect();
+        let may_stand = |queue: &Arc<str>| special.iter().all(|lane| lane.queue != *queue);
+        for lane in lanes {
+            let waits = lane.class == Class::Suspect && load.suspect;
+            if lane.paused || waits || !has_handler(&lane.kind) {
+                continue;
+            }
+            let Some(room) = self.scope.room(load, &lane.queue) else {
+                continue;
+            };
+            if room == 0 {
+                // The end of one of its tasks will wake us.
+                continue;
+            }
+            let capped = self.scope.caps.contains_key(&lane.queue) || lane.limit.is_some();
+            let cost = self
+                .costs
+                .of(&lane.kind)
+                .filter(|cost| *cost <= MAX_AHEAD_COST);
+            let claim = LaneClaim {
+                lane: lane.id,
+                cost: cost.filter(|_| !capped && lane.class.may_wait()),
+                class: lane.class,
+            };
+            let is_left = load.left_to_others.contains(&lane.kind);
+            if !load.overbooked
+                && !is_left
+                && lanes.len() <= MAX_STANDING_LANES
+                && may_stand(&lane.queue)
+            {
+                standing.add(&lane.queue, claim, room);
+            }
+            let left_for = if is_left {
+                LEFT_TO_OTHERS
+            } else {
+                Duration::ZERO
+            };
+            match lane.next_at().map(|at| at + left_for) {
+                Some(at) if at <= now => queues.add(&lane.queue, claim, room),
+                at => plan.next = plan.next.into_iter().chain(at).min(),
+            }
+        }
+        let queues = queues.list;
+        let affordable = |queue: &QueueClaim| {
+            queue
+                .lanes
+                .iter()
+                .any(|lane| lane.cost.is_some_and(|cost| cost <= budget))
+        };
+        let worth_it = load.free > 0 || is_low && queues.iter().any(|(_, queue)| affordable(queue));
+        let limit = MAX_CLAIM.min(MAX_WAITING.saturating_sub(load.waiting));
+        if !queues.is_empty() && worth_it && limit > 0 {
+            plan.claim = Some(ClaimRequest {
+                queues: self.turns.in_turn(queues),
+                free: load.free,
+                budget,
+                limit,
+                lanes_version: known.version,
+            });
+        } else if !standing.list.is_empty() {
+            let request = ClaimRequest {
+                queues: self.turns.in_turn(standing.list),
+                free: load.free,
+                budget: Duration::ZERO,
+                limit: load.free,
+                lanes_version: known.version,
+            };
+            plan.standing = Some((request, load.ended));
+        }
+        plan
     }
-    plan
 }
 
 /// Lanes to claim from, by queue, in the order in which they came.
@@ -199,50 +205,6 @@ impl<'a> Queues<'a> {
         let claim = QueueClaim { lanes, limit };
         self.list.push((Arc::clone(queue), claim));
     }
-}
-
-/// How many more tasks of a queue may run here; `None`: none ever.
-fn room(scope: &Scope, load: &Load, queue: &Arc<str>) -> Option<usize> {
-    match scope.caps.get(queue) {
-        Some(cap) => Some(cap.saturating_sub(load.held.get(queue).copied().unwrap_or(0))),
-        None if scope.only_capped => None,
-        None => Some(usize::MAX),
-    }
-}
-
-/// Brings the queues into the order of their turns. There may be thousands: each is looked up, not searched for.
-fn in_turn(queues: Vec<(Arc<str>, QueueClaim)>, turns: &mut VecDeque<Arc<str>>) -> Vec<QueueClaim> {
-    let mut places: HashMap<Arc<str>, usize> = turns.iter().cloned().zip(0..).collect();
-    for (queue, _) in &queues {
-        places.entry(Arc::clone(queue)).or_insert_with(|| {
-            turns.push_back(Arc::clone(queue));
-            turns.len() - 1
-        });
-    }
-    let mut queues = queues;
-    queues.sort_by_cached_key(|(queue, _)| places.get(queue).copied());
-    queues.into_iter().map(|(_, claim)| claim).collect()
-}
-
-/// Forgets queues that have no lane any more, once there are more than the lanes could be of.
-fn forget_turns(turns: &mut VecDeque<Arc<str>>, lanes: &[Lane]) {
-    if turns.len() > lanes.len() {
-        let queues: HashSet<&str> = lanes.iter().map(|lane| &*lane.queue).collect();
-        turns.retain(|queue| queues.contains(&**queue));
-    }
-}
-
-/// The queues that got tasks have had their turn: in the order of their starts, they go to the end.
-pub(crate) fn took_turns<'a>(
-    turns: &mut VecDeque<Arc<str>>,
-    claimed: impl DoubleEndedIterator<Item = &'a Arc<str>>,
-) {
-    let mut seen = HashSet::new();
-    let mut last_first: Vec<&Arc<str>> = claimed.rev().collect();
-    last_first.dedup();
-    last_first.retain(|queue| seen.insert(*queue));
-    turns.retain(|queue| !seen.contains(queue));
-    turns.extend(last_first.into_iter().rev().cloned());
 }
 
 #[cfg(test)]
@@ -283,16 +245,11 @@ mod tests {
     }
 
     fn planned(lanes: &[Lane], scope: &Scope, load: &Load, costs: &Costs) -> (Vec<i64>, Plan) {
-        let mut turns = VecDeque::new();
-        let plan = plan(
-            &known(lanes),
-            |kind| kind == "kind",
-            scope,
-            load,
-            costs,
-            &mut turns,
-            NOW,
-        );
+        let mut planner = Planner {
+            costs: costs.clone(),
+            ..Planner::new(scope.clone())
+        };
+        let plan = planner.plan(&known(lanes), |kind| kind == "kind", load, NOW);
         let lanes = plan
             .claim
             .iter()
@@ -491,20 +448,11 @@ mod tests {
     #[test]
     fn queues_take_turns_by_starts() {
         let lanes = [lane(1, "a", 1), lane(2, "b", 1), lane(3, "c", 1)];
-        let mut turns = VecDeque::new();
+        let mut planner = Planner::default();
         let mut first = |claimed: &str| {
-            let costs = Costs::default();
-            let plan = plan(
-                &known(&lanes),
-                |_| true,
-                &Scope::default(),
-                &load(1),
-                &costs,
-                &mut turns,
-                NOW,
-            );
+            let plan = planner.plan(&known(&lanes), |_| true, &load(1), NOW);
             let first = plan.claim.unwrap().queues[0].lanes[0].lane.0;
-            took_turns(&mut turns, [Arc::from(claimed)].iter());
+            planner.turns.took(&[Arc::from(claimed)]);
             first
         };
         assert_eq!(
@@ -523,30 +471,13 @@ mod tests {
     /// P14: a queue that comes again takes its turn after the others.
     #[test]
     fn queues_without_a_lane_have_no_turn() {
-        let mut turns: VecDeque<Arc<str>> = (0..99).map(|n| format!("gone {n}").into()).collect();
-        turns.push_back("a".into());
+        let mut planner = Planner::default();
+        let gone: Vec<Arc<str>> = (0..99).map(|n| format!("gone {n}").into()).collect();
+        planner.turns.took(&gone);
+        planner.turns.took(&["a".into()]);
         let lanes = [lane(1, "b", 1), lane(2, "a", 1)];
-        let costs = Costs::default();
-        let load = load(1);
-        let plan = plan(
-            &known(&lanes),
-            |_| true,
-            &Scope::default(),
-            &load,
-            &costs,
-            &mut turns,
-            NOW,
-        );
-        assert_eq!(turns, [Arc::from("a"), Arc::from("b")]);
+        let plan = planner.plan(&known(&lanes), |_| true, &load(1), NOW);
+        assert_eq!(planner.turns.queues(), ["a", "b"]);
         assert_eq!(plan.claim.unwrap().lanes_version, 7);
-    }
-
-    #[test]
-    fn a_slow_task_is_believed_sooner_than_a_quick_one() {
-        let mut costs = measured(100);
-        costs.saw(&"kind".into(), Duration::from_micros(1_300));
-        assert_eq!(costs.of("kind"), Some(Duration::from_micros(400)));
-        costs.saw(&"kind".into(), Duration::from_micros(80));
-        assert_eq!(costs.of("kind"), Some(Duration::from_micros(380)));
     }
 }
