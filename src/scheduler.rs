@@ -283,6 +283,7 @@ impl Builder {
         let control = Arc::<Control>::default();
         let link = Arc::new(Link {
             client: client.clone(),
+            pace: store.pace(),
             registry,
             attempts,
             finish: Finish::new(dispatcher_wake.clone()),

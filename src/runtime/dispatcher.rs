@@ -15,29 +15,13 @@ use crate::runtime::control::Control;
 use crate::runtime::finish::Finished;
 use crate::runtime::job::Job;
 use crate::runtime::link::Link;
-use crate::runtime::plan::{AHEAD, Load, Plan, Planner, Scope};
+use crate::runtime::plan::{Load, Plan, Planner, Scope};
 use crate::runtime::ready::Ready;
 use crate::runtime::service::{Next, Service};
 use crate::runtime::settling::{Batch, Deferred};
+use crate::store::Pace;
 use crate::tell::tell;
 use crate::time::{MAX_PARK, Stopwatch, Timestamp};
-
-/// How long after an error of the store it is asked again, at first and at most.
-const FIRST_BACKOFF: Duration = Duration::from_millis(10);
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
-/// How long a completion may wait to be settled together with others, and in a caller's transaction, while the workers have
-/// tasks waiting or callers write all the time.
-const GATHER: Duration = Duration::from_millis(2);
-/// From how many waiting tasks on, and how many completions are enough beside callers.
-const GATHER_FROM: usize = 8;
-const GATHERED: usize = 16;
-/// When to look again after a free worker that has tasks waiting and does not get the processor.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// How long nothing is claimed after a start that could not be noted.
-const AFTER_REFUSAL: Duration = Duration::from_millis(100);
-/// Each settled task pays for the removal of two that are over, up to this, and for many at once.
-const MAX_PRUNE: usize = 500;
-const PRUNE_FROM: usize = 32;
 
 /// The dispatcher.
 #[derive(Debug)]
@@ -75,15 +59,16 @@ impl Dispatcher {
         ready: Arc<Ready>,
         control: Arc<Control>,
     ) -> Self {
+        let pace = link.pace;
         Self {
             link,
             retention,
             ready,
             control,
-            planner: Planner::new(scope),
+            planner: Planner::new(pace, scope),
             unsettled: Vec::new(),
             rest_until: None,
-            backoff: FIRST_BACKOFF,
+            backoff: pace.first_backoff,
             refused_until: None,
             refreshed_at: None,
             deferred: None,
@@ -132,7 +117,7 @@ impl Dispatcher {
         }
         // A worker between two tasks comes for the next one as soon as it gets the processor.
         let busy = self.link.attempts.started() >= self.ready.wanted();
-        let all = self.control.is_stopping() || busy && waiting.unmoved >= AHEAD;
+        let all = self.control.is_stopping() || busy && waiting.unmoved >= self.link.pace.ahead;
         let best = self.best_due(lanes, now);
         let jobs = self.ready.withdraw(|claim| {
             let overtaken = |best: &Option<(u8, Timestamp)>| {
@@ -190,7 +175,7 @@ impl Dispatcher {
             overbooked: held.open > workers,
             ended: held.ended,
             // All are at tasks that take longer: what is claimed ahead of them would only be given back again.
-            stalled: held.started >= workers && waiting.unmoved >= AHEAD,
+            stalled: held.started >= workers && waiting.unmoved >= self.link.pace.ahead,
             waiting: waiting.count,
             ahead: waiting.cost,
             left_to_others: self.left_to_others(now),
@@ -267,8 +252,8 @@ impl Dispatcher {
         if !batch.finished.is_empty() {
             ops.push(Op::Settle(batch.settlements()));
         }
-        if self.unpruned >= PRUNE_FROM {
-            let limit = (2 * std::mem::take(&mut self.unpruned)).min(MAX_PRUNE);
+        if self.unpruned >= self.link.pace.prune_from {
+            let limit = (2 * std::mem::take(&mut self.unpruned)).min(self.link.pace.max_prune);
             let cutoffs = self.retention.cutoffs(now);
             ops.push(Op::Prune { cutoffs, limit });
         }
@@ -309,7 +294,9 @@ impl Dispatcher {
     fn collect(&mut self, mut deferred: Deferred) -> Result<usize> {
         let answer = match deferred.ticket.try_take() {
             Some(answer) => answer,
-            None if deferred.since.elapsed() >= GATHER || self.control.is_stopping() => {
+            None if deferred.since.elapsed() >= self.link.pace.gather
+                || self.control.is_stopping() =>
+            {
                 deferred.ticket.wait()
             }
             None => {
@@ -381,21 +368,26 @@ impl Dispatcher {
             usize::MAX
         } else if !can_wait {
             1
-        } else if waiting >= GATHER_FROM {
+        } else if waiting >= self.link.pace.gather_from {
             waiting / 2
         } else if self.crowded {
-            GATHERED
+            self.link.pace.gathered
         } else {
             1
         };
         match self.link.finish.wake_for(enough) {
             true => Some(now),
-            false => (enough > 1).then(|| now + GATHER),
+            false => (enough > 1).then(|| now + self.link.pace.gather),
         }
     }
 
     fn claimed(&mut self, claims: Vec<Claim>) {
-        let cost = |claim: &Claim| self.planner.costs.of(&claim.kind).unwrap_or(AHEAD);
+        let cost = |claim: &Claim| {
+            self.planner
+                .costs
+                .of(&claim.kind)
+                .unwrap_or(self.link.pace.ahead)
+        };
         let jobs = Job::hold(&self.link, claims, cost);
         self.ready.push(jobs);
     }
@@ -405,7 +397,7 @@ impl Service for Dispatcher {
     fn run_once(&mut self, now: Timestamp) -> Next {
         let in_flight = self.take_granted(now);
         self.pass_on_cancellations(now);
-        if let Some(until) = later(self.rest_until, now) {
+        if let Some(until) = later(self.rest_until, now, self.link.pace) {
             return Next::At(until);
         }
         if self.in_doubt && in_flight {
@@ -428,11 +420,11 @@ impl Service for Dispatcher {
             .iter()
             .any(|each| each.ran.is_none() && each.gives_back())
         {
-            self.refused_until = Some(now + AFTER_REFUSAL);
+            self.refused_until = Some(now + self.link.pace.after_refusal);
         }
         let lanes = self.link.client.store.lanes();
         finished.append(&mut self.withdraw(&lanes.list, now));
-        let refused_until = later(self.refused_until, now);
+        let refused_until = later(self.refused_until, now, self.link.pace);
         // What a standing claim takes just now is not known yet: nothing is claimed beside it.
         let may_claim = !stopping && refused_until.is_none() && !in_flight;
         let mut plan = if may_claim {
@@ -450,7 +442,7 @@ impl Service for Dispatcher {
         match self.transact(now, finished, plan.claim.take()) {
             Ok(claimed) => {
                 self.rest_until = None;
-                self.backoff = FIRST_BACKOFF;
+                self.backoff = self.link.pace.first_backoff;
                 let in_flight = self.take_granted(now);
                 if may_claim {
                     // Only now it is known what is due next.
@@ -473,13 +465,13 @@ impl Service for Dispatcher {
         let at_once = (plan.claim.is_some() || !self.unsettled.is_empty()).then_some(now);
         let waiting = self.ready.waiting();
         // If no worker takes one within the budget, they are given back. A free one that has not come yet is waited for.
-        let patience = match AHEAD.saturating_sub(waiting.unmoved) {
-            Duration::ZERO => LOOK_AGAIN,
+        let patience = match self.link.pace.ahead.saturating_sub(waiting.unmoved) {
+            Duration::ZERO => self.link.pace.look_again,
             patience => patience,
         };
         let withdraw = (waiting.count > 0).then(|| now + patience);
         let settle = self.gather(waiting.count, now);
-        let collect = self.deferred.as_ref().map(|_| now + GATHER);
+        let collect = self.deferred.as_ref().map(|_| now + self.link.pace.gather);
         Next::at(
             [at_once, plan.next, refused_until, withdraw, settle, collect]
                 .into_iter()
@@ -517,7 +509,7 @@ impl Dispatcher {
         tell!(warn, %error, "cannot settle and claim; trying again");
         let until = now + self.backoff.mul_f64(0.5 + fastrand::f64());
         self.rest_until = Some(until);
-        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+        self.backoff = (self.backoff * 2).min(self.link.pace.max_backoff);
         if self.link.client.store.condition().stopped.is_some() {
             self.give_up(now);
             if self.link.attempts.count() == 0 && self.control.is_stopping() {
@@ -529,8 +521,8 @@ impl Dispatcher {
 }
 
 /// `until`, if it is still to come. One that is too far away is from before the clock was set back.
-fn later(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    until.filter(|&until| now < until && until <= now + 2 * MAX_BACKOFF)
+fn later(until: Option<Timestamp>, now: Timestamp, pace: Pace) -> Option<Timestamp> {
+    until.filter(|&until| now < until && until <= now + 2 * pace.max_backoff)
 }
 
 #[cfg(all(test, feature = "testing"))]

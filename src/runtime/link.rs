@@ -14,12 +14,15 @@ use crate::panics::survive;
 use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::Finish;
 use crate::runtime::undecodable::Undecodable;
+use crate::store::Pace;
 use crate::tell::tell;
 
 /// What belongs to one store of a scheduler.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) client: Client,
+    /// The store's.
+    pub(crate) pace: Pace,
     pub(crate) registry: Arc<Registry>,
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) finish: Finish,
@@ -74,6 +77,7 @@ pub(crate) mod tests {
                 store: open_memory(Settings::new(true), clock.now()).unwrap(),
                 clock,
             },
+            pace: Pace::LOCAL,
             registry: Arc::new(handlers.check().unwrap()),
             attempts: Arc::new(Attempts::new(Wake::new(), std::iter::empty())),
             finish: Finish::new(Wake::new()),

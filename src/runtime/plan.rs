@@ -7,21 +7,8 @@ use std::time::Duration;
 use crate::model::op::{ClaimRequest, Class, KnownLanes, Lane, LaneClaim, QueueClaim};
 use crate::runtime::costs::Costs;
 use crate::runtime::turns::Turns;
+use crate::store::Pace;
 use crate::time::Timestamp;
-
-/// How long the claimed tasks that wait keep a worker busy, at most.
-pub(crate) const AHEAD: Duration = Duration::from_millis(5);
-/// A task that takes longer is never claimed ahead of the workers.
-const MAX_AHEAD_COST: Duration = Duration::from_millis(1);
-/// The most tasks in one claim: more share a transaction for little gain, and others wait for it.
-const MAX_CLAIM: usize = 256;
-/// The most tasks that wait for a worker: the workers should not run out of the quickest while a transaction claims more.
-pub(crate) const MAX_WAITING: usize = 1024;
-/// With more lanes than this no claim is left with the store: every call that makes something due would look at all.
-const MAX_STANDING_LANES: usize = 64;
-
-/// How long tasks of a kind that could not be decoded here are left to other processes, once they are due.
-pub(crate) const LEFT_TO_OTHERS: Duration = Duration::from_millis(50);
 
 /// What of the file this scheduler runs.
 #[derive(Debug, Clone, Default)]
@@ -79,18 +66,21 @@ pub(crate) struct Plan {
 }
 
 /// Plans claims, from what it has learned of kinds and queues.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Planner {
+    pace: Pace,
     pub(crate) scope: Scope,
     pub(crate) costs: Costs,
     pub(crate) turns: Turns,
 }
 
 impl Planner {
-    pub(crate) fn new(scope: Scope) -> Self {
+    pub(crate) fn new(pace: Pace, scope: Scope) -> Self {
         Self {
+            pace,
             scope,
-            ..Self::default()
+            costs: Costs::default(),
+            turns: Turns::default(),
         }
     }
 
@@ -102,13 +92,14 @@ impl Planner {
         load: &Load,
         now: Timestamp,
     ) -> Plan {
-        let lanes = &*known.list;
+        let (pace, lanes) = (self.pace, &*known.list);
         self.turns.forget(lanes);
         let mut plan = Plan::default();
-        let target = AHEAD * u32::try_from(load.workers).unwrap_or(u32::MAX);
+        let target = pace.ahead * u32::try_from(load.workers).unwrap_or(u32::MAX);
         let budget = target.saturating_sub(load.ahead);
         // A claim has its price, so what waits is used up half before there is another.
-        let is_low = !load.stalled && load.waiting <= MAX_WAITING / 2 && load.ahead <= target / 2;
+        let is_low =
+            !load.stalled && load.waiting <= pace.max_waiting / 2 && load.ahead <= target / 2;
         let (mut queues, mut standing) = (Queues::default(), Queues::default());
         // What becomes due there is claimed in a transaction of its own: synced before the start, or after a count.
         let is_special = |lane: &Lane| {
@@ -132,7 +123,7 @@ impl Planner {
             let cost = self
                 .costs
                 .of(&lane.kind)
-                .filter(|cost| *cost <= MAX_AHEAD_COST);
+                .filter(|cost| *cost <= pace.max_ahead_cost);
             let claim = LaneClaim {
                 lane: lane.id,
                 cost: cost.filter(|_| !capped && lane.class.may_wait()),
@@ -141,13 +132,13 @@ impl Planner {
             let is_left = load.left_to_others.contains(&lane.kind);
             if !load.overbooked
                 && !is_left
-                && lanes.len() <= MAX_STANDING_LANES
+                && lanes.len() <= pace.max_standing_lanes
                 && may_stand(&lane.queue)
             {
                 standing.add(&lane.queue, claim, room);
             }
             let left_for = if is_left {
-                LEFT_TO_OTHERS
+                pace.left_to_others
             } else {
                 Duration::ZERO
             };
@@ -164,7 +155,9 @@ impl Planner {
                 .any(|lane| lane.cost.is_some_and(|cost| cost <= budget))
         };
         let worth_it = load.free > 0 || is_low && queues.iter().any(|(_, queue)| affordable(queue));
-        let limit = MAX_CLAIM.min(MAX_WAITING.saturating_sub(load.waiting));
+        let limit = pace
+            .max_claim
+            .min(pace.max_waiting.saturating_sub(load.waiting));
         if !queues.is_empty() && worth_it && limit > 0 {
             plan.claim = Some(ClaimRequest {
                 queues: self.turns.in_turn(queues),
@@ -212,6 +205,7 @@ mod tests {
     use super::*;
     use crate::model::op::{Heads, LaneId};
 
+    const PACE: Pace = Pace::LOCAL;
     const NOW: Timestamp = Timestamp::from_micros(1_000);
 
     fn lane(id: i64, queue: &str, head: i64) -> Lane {
@@ -247,7 +241,7 @@ mod tests {
     fn planned(lanes: &[Lane], scope: &Scope, load: &Load, costs: &Costs) -> (Vec<i64>, Plan) {
         let mut planner = Planner {
             costs: costs.clone(),
-            ..Planner::new(scope.clone())
+            ..Planner::new(PACE, scope.clone())
         };
         let plan = planner.plan(&known(lanes), |kind| kind == "kind", load, NOW);
         let lanes = plan
@@ -293,7 +287,7 @@ mod tests {
             left_to_others: vec!["kind".into()],
             ..load(1)
         };
-        let later = NOW + LEFT_TO_OTHERS;
+        let later = NOW + PACE.left_to_others;
         let lanes = [lane(1, "a", NOW.micros())];
         let (claimed, plan) = planned(&lanes, &Scope::default(), &left, &Costs::default());
         assert!(claimed.is_empty() && plan.standing.is_none());
@@ -301,7 +295,7 @@ mod tests {
         let long_due = [lane(
             1,
             "a",
-            NOW.micros() - LEFT_TO_OTHERS.as_micros() as i64,
+            NOW.micros() - PACE.left_to_others.as_micros() as i64,
         )];
         let (claimed, _) = planned(&long_due, &Scope::default(), &left, &Costs::default());
         assert_eq!(claimed, [1]);
@@ -353,7 +347,7 @@ mod tests {
         assert!(claims(&load(0), &measured(2_000)).is_none(), "slow");
         assert!(claims(&load(0), &measured(10)).is_some());
         let full = Load {
-            ahead: 2 * AHEAD,
+            ahead: 2 * PACE.ahead,
             ..load(0)
         };
         assert!(claims(&full, &measured(10)).is_none(), "enough is waiting");
@@ -448,7 +442,7 @@ mod tests {
     #[test]
     fn queues_take_turns_by_starts() {
         let lanes = [lane(1, "a", 1), lane(2, "b", 1), lane(3, "c", 1)];
-        let mut planner = Planner::default();
+        let mut planner = Planner::new(PACE, Scope::default());
         let mut first = |claimed: &str| {
             let plan = planner.plan(&known(&lanes), |_| true, &load(1), NOW);
             let first = plan.claim.unwrap().queues[0].lanes[0].lane.0;
@@ -471,7 +465,7 @@ mod tests {
     /// P14: a queue that comes again takes its turn after the others.
     #[test]
     fn queues_without_a_lane_have_no_turn() {
-        let mut planner = Planner::default();
+        let mut planner = Planner::new(PACE, Scope::default());
         let gone: Vec<Arc<str>> = (0..99).map(|n| format!("gone {n}").into()).collect();
         planner.turns.took(&gone);
         planner.turns.took(&["a".into()]);

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{KnownLanes, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
-use crate::store::{Body, Condition, Holder, Hub, NextMaintenance, Store, Ticket};
+use crate::store::{Body, Condition, Holder, Hub, NextMaintenance, Pace, Store, Ticket};
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -142,6 +142,10 @@ impl Store for FaultyStore {
 
     fn next_maintenance(&self) -> Result<NextMaintenance> {
         self.inner.next_maintenance()
+    }
+
+    fn pace(&self) -> Pace {
+        self.inner.pace()
     }
 
     fn hub(&self) -> &Hub {

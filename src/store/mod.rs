@@ -17,6 +17,7 @@
 pub(crate) mod faulty;
 pub(crate) mod hub;
 pub(crate) mod lanes;
+pub(crate) mod pace;
 mod sqlite;
 pub(crate) mod standing;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use crate::time::Timestamp;
 
 use crate::model::durability::Durability;
 pub(crate) use hub::Hub;
+pub(crate) use pace::Pace;
 pub(crate) use ticket::{Pending, Ticket};
 pub(crate) use work::{Body, Ending, Holder, Work};
 
@@ -167,6 +169,9 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
 
     /// The earliest instant at which a task's start deadline or retention is over; for maintenance to wake at.
     fn next_maintenance(&self) -> Result<NextMaintenance>;
+
+    /// How long to wait and how far to claim ahead, as befits its commits.
+    fn pace(&self) -> Pace;
 
     /// Where commits are told.
     fn hub(&self) -> &Hub;

@@ -5,6 +5,7 @@ use crate::model::new_task::NewTask;
 use crate::model::outcome::Outcome;
 use crate::model::payload::Payload;
 use crate::scheduler::Scheduler;
+use crate::store::Pace;
 use crate::testing::TestClock;
 use crate::time::Clock;
 
@@ -166,10 +167,13 @@ fn p14_it_sleeps_while_a_free_worker_is_on_its_way() {
     parts.client.schedule(NewTask::new(Probe)).unwrap();
     let now = parts.client.now();
     dispatcher.run_once(now);
-    while dispatcher.ready.waiting().unmoved < AHEAD {
+    while dispatcher.ready.waiting().unmoved < Pace::LOCAL.ahead {
         std::thread::yield_now();
     }
-    assert_eq!(dispatcher.run_once(now), Next::At(now + LOOK_AGAIN));
+    assert_eq!(
+        dispatcher.run_once(now),
+        Next::At(now + Pace::LOCAL.look_again)
+    );
     assert!(executor.run_one(), "it was left to the worker");
 }
 

@@ -37,7 +37,7 @@ use crate::store::sqlite::write::borrowed;
 use crate::store::sqlite::write::shared::Shared;
 use crate::store::sqlite::write::writer::Writer;
 use crate::store::turn::{Submitted, Turn};
-use crate::store::{Body, Condition, Holder, Hub, NextMaintenance, Settings, Store, Ticket};
+use crate::store::{Body, Condition, Holder, Hub, NextMaintenance, Pace, Settings, Store, Ticket};
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -320,6 +320,10 @@ impl Store for SqliteStore {
 
     fn next_maintenance(&self) -> Result<NextMaintenance> {
         self.with_reader(maintenance::next)
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::LOCAL
     }
 
     fn hub(&self) -> &Hub {

@@ -10,11 +10,12 @@ use std::time::Duration;
 use super::wakers::Wakers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
+use crate::store::pace::Pace;
 use crate::time::Timestamp;
 use crate::wake::lock;
 
 /// How long what only settles waits for a caller's transaction to share.
-pub(super) const PATIENCE: Duration = Duration::from_micros(500);
+pub(super) const PATIENCE: Duration = Pace::LOCAL.patience;
 
 /// Operations of one call: one transaction, with what else is there.
 pub(crate) struct Request {
