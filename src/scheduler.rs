@@ -385,10 +385,10 @@ impl Parts {
     pub(crate) fn dispatcher(&self) -> Dispatcher {
         Dispatcher::new(
             Arc::clone(&self.link),
-            self.scope.clone(),
-            self.retention,
             Arc::clone(&self.ready),
             Arc::clone(&self.control),
+            self.scope.clone(),
+            self.retention,
         )
     }
 

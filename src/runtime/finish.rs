@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::model::settle::Settlement;
 use crate::runtime::attempts::Place;
+use crate::runtime::gather::may_wait;
 use crate::wake::{Wake, lock};
 
 /// An attempt that has ended.
@@ -37,7 +38,7 @@ pub(crate) struct Finish {
 #[derive(Debug)]
 struct State {
     finished: Vec<Finished>,
-    /// How many completions wake the dispatcher; any other end does at once.
+    /// How many completions wake the dispatcher, as [`gather`](crate::runtime::gather) decides; any other end does at once.
     wakes: usize,
 }
 
@@ -54,8 +55,7 @@ impl Finish {
 
     pub(crate) fn push(&self, finished: Finished) {
         let mut state = lock(&self.state);
-        let settlement = finished.settlement.as_ref();
-        let can_wait = settlement.is_none_or(|each| each.is_completion());
+        let can_wait = may_wait(finished.settlement.as_deref());
         state.finished.push(finished);
         let wakes = !can_wait || state.finished.len() >= state.wakes;
         drop(state);
@@ -68,8 +68,7 @@ impl Finish {
         std::mem::take(&mut lock(&self.state).finished)
     }
 
-    /// Has so many completions come together before the dispatcher is woken for them. Returns whether there are as many
-    /// already.
+    /// Sets how many completions wake the dispatcher. Returns whether so many have come together already.
     pub(crate) fn wake_for(&self, count: usize) -> bool {
         let mut state = lock(&self.state);
         state.wakes = count;

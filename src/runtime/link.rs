@@ -54,7 +54,7 @@ pub(crate) mod tests {
     use crate::handler::{FnHandler, Handlers};
     use crate::model::outcome::Outcome;
     use crate::model::payload::Payload;
-    use crate::store::{Settings, open_memory};
+    use crate::store::{Settings, Store, open_memory};
     use crate::time::{Clock, SystemClock};
     use crate::wake::Wake;
 
@@ -67,6 +67,11 @@ pub(crate) mod tests {
 
     /// A link to a store in memory, with a handler of the kind that test claims have.
     pub(crate) fn link() -> Arc<Link> {
+        link_on(|store| store)
+    }
+
+    /// The same, with something around the store.
+    pub(crate) fn link_on(wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Arc<Link> {
         let mut handlers = Handlers::default();
         handlers.add(FnHandler::new(|_: Probe, _: &TaskContext| {
             Ok(Outcome::done())
@@ -74,7 +79,7 @@ pub(crate) mod tests {
         let clock = Arc::new(SystemClock);
         Arc::new(Link {
             client: Client {
-                store: open_memory(Settings::new(true), clock.now()).unwrap(),
+                store: wrap(open_memory(Settings::new(true), clock.now()).unwrap()),
                 clock,
             },
             pace: Pace::LOCAL,

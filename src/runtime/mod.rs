@@ -2,6 +2,8 @@
 //! test steps the same code by hand, on one thread, under a clock of its own.
 
 pub(crate) mod attempts;
+pub(crate) mod backoff;
+pub(crate) mod claimer;
 pub(crate) mod control;
 pub(crate) mod costs;
 pub(crate) mod dispatcher;
@@ -9,12 +11,13 @@ pub(crate) mod executor;
 #[cfg(all(test, feature = "testing"))]
 mod faults;
 pub(crate) mod finish;
+pub(crate) mod gather;
 pub(crate) mod job;
 pub(crate) mod link;
 pub(crate) mod maintenance;
 pub(crate) mod plan;
 pub(crate) mod ready;
 pub(crate) mod service;
-pub(crate) mod settling;
+pub(crate) mod settler;
 pub(crate) mod turns;
 pub(crate) mod undecodable;

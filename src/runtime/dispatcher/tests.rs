@@ -1,7 +1,10 @@
 //! The dispatcher, a step at a time.
 
+use std::time::Duration;
+
 use super::*;
 use crate::model::new_task::NewTask;
+use crate::model::op::Op;
 use crate::model::outcome::Outcome;
 use crate::model::payload::Payload;
 use crate::scheduler::Scheduler;
@@ -123,15 +126,7 @@ fn p4_an_answer_from_before_a_doubt_does_not_settle_it() {
     drop(taken);
     let state = || parts.client.get(id).unwrap().unwrap().state();
     assert_eq!(state(), crate::TaskState::Running);
-    dispatcher.deferred = Some(Deferred {
-        ticket: crate::store::Ticket::ready(Ok(Vec::new())),
-        batch: Batch {
-            finished: Vec::new(),
-            while_stopping: false,
-            disowns: false,
-        },
-        since: Stopwatch::start(),
-    });
+    dispatcher.settler.defer_nothing();
     for _ in 0..3 {
         dispatcher.run_once(now);
         executor.run_one();

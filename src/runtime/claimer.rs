@@ -1,0 +1,302 @@
+//! What the dispatcher claims, and which claims it takes back before a worker has begun with them.
+//!
+//! Invariant: tasks are claimed for workers that are free, and ahead of the others only as much as they can run within the
+//! pace of the store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::op::{Class, KnownLanes, Lane};
+use crate::model::settle::Claim;
+use crate::runtime::backoff::still_to_come;
+use crate::runtime::finish::Finished;
+use crate::runtime::job::Job;
+use crate::runtime::link::Link;
+use crate::runtime::plan::{Load, Plan, Planner, Scope};
+use crate::runtime::ready::Ready;
+use crate::time::Timestamp;
+
+/// Claims for the workers.
+#[derive(Debug)]
+pub(crate) struct Claimer {
+    link: Arc<Link>,
+    ready: Arc<Ready>,
+    planner: Planner,
+    /// A queue has a cap: what ends makes room for what waits, here or in another process.
+    has_caps: bool,
+    /// A start could not be noted: until when nothing is claimed.
+    refused_until: Option<Timestamp>,
+}
+
+impl Claimer {
+    pub(crate) fn new(link: Arc<Link>, ready: Arc<Ready>, scope: Scope) -> Self {
+        Self {
+            planner: Planner::new(link.pace, scope),
+            link,
+            ready,
+            has_caps: false,
+            refused_until: None,
+        }
+    }
+
+    /// A handler of this kind ran for so long.
+    pub(crate) fn saw(&mut self, kind: &Arc<str>, took: Duration) {
+        self.planner.costs.saw(kind, took);
+    }
+
+    /// Whether a queue had a cap when a claim was last planned.
+    pub(crate) fn has_caps(&self) -> bool {
+        self.has_caps
+    }
+
+    /// Rests if one of these was given back by its worker, because its start could not be noted.
+    pub(crate) fn note_refusals(&mut self, finished: &[Finished], now: Timestamp) {
+        let is_refused = |each: &Finished| each.ran.is_none() && each.gives_back();
+        if finished.iter().any(is_refused) {
+            self.refused_until = Some(now + self.link.pace.after_refusal);
+        }
+    }
+
+    /// Until when nothing is claimed; `None`: something may be.
+    pub(crate) fn rests(&self, now: Timestamp) -> Option<Timestamp> {
+        still_to_come(self.refused_until, now, self.link.pace)
+    }
+
+    /// Plans the next claim. What is granted until then must have been admitted.
+    pub(crate) fn plan(&mut self, lanes: &KnownLanes, now: Timestamp) -> Plan {
+        self.planner.turns.took(&self.link.attempts.take_turns());
+        let load = self.load(now);
+        let is_limited = |lane: &Lane| lane.limit.is_some();
+        self.has_caps = !self.planner.scope.caps.is_empty() || lanes.list.iter().any(is_limited);
+        let has_handler = |kind: &str| self.link.registry.get(kind).is_some();
+        self.planner.plan(lanes, has_handler, &load, now)
+    }
+
+    /// Leaves the standing claim of a plan with the store.
+    pub(crate) fn leave(&self, plan: &mut Plan) {
+        if let Some((standing, ended)) = plan.standing.take() {
+            let hub = self.link.client.store.hub();
+            hub.standing().leave(standing, ended);
+        }
+    }
+
+    /// Hands claims to the workers.
+    pub(crate) fn hand_over(&self, claims: Vec<Claim>) {
+        if claims.is_empty() {
+            return;
+        }
+        let unmeasured = self.link.pace.ahead;
+        let cost = |claim: &Claim| self.planner.costs.of(&claim.kind).unwrap_or(unmeasured);
+        self.ready.push(Job::hold(&self.link, claims, cost));
+    }
+
+    /// Gives claims back that no worker is to see.
+    pub(crate) fn refuse(&self, claims: Vec<Claim>, now: Timestamp) -> Vec<Finished> {
+        let jobs = Job::hold(&self.link, claims, |_| Duration::ZERO);
+        give_back(jobs, now)
+    }
+
+    /// Takes back claimed tasks that no worker has begun with: because the scheduler stops, because the workers are busy
+    /// with longer ones than expected, because their queue was paused, or because a better one is due.
+    pub(crate) fn withdraw(
+        &self,
+        lanes: &[Lane],
+        is_stopping: bool,
+        now: Timestamp,
+    ) -> Vec<Finished> {
+        let waiting = self.ready.waiting();
+        if waiting.count == 0 {
+            return Vec::new();
+        }
+        // A worker between two tasks comes for the next one as soon as it gets the processor.
+        let is_busy = self.link.attempts.started() >= self.ready.wanted();
+        let all = is_stopping || is_busy && waiting.unmoved >= self.link.pace.ahead;
+        let best = self.best_due(lanes, now);
+        let jobs = self.ready.withdraw(|claim| {
+            let overtaken = |best: &Option<(u8, Timestamp)>| {
+                best.is_none_or(|best| best < (claim.priority, claim.scheduled_at))
+            };
+            all || best.get(&*claim.queue).is_some_and(overtaken)
+        });
+        give_back(jobs, now)
+    }
+
+    /// Lets go of what waits for a worker: the store has stopped, so nothing can be given back any more. Returns whether no
+    /// worker has one in hand.
+    pub(crate) fn forget(&self, now: Timestamp) -> bool {
+        drop(give_back(self.ready.withdraw(|_| true), now));
+        self.link.attempts.held().open == 0
+    }
+
+    /// When to look again after tasks that wait for a worker. If no worker takes one until then they are given back, but a
+    /// free worker that has not come yet is waited for.
+    pub(crate) fn next(
+        &self,
+        waiting: usize,
+        unmoved: Duration,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let pace = self.link.pace;
+        let patience = match pace.ahead.saturating_sub(unmoved) {
+            Duration::ZERO => pace.look_again,
+            patience => patience,
+        };
+        (waiting > 0).then(|| now + patience)
+    }
+
+    /// Per queue, priority and due time of the best task that could be claimed; `None` for a queue that is paused.
+    fn best_due<'a>(
+        &self,
+        lanes: &'a [Lane],
+        now: Timestamp,
+    ) -> HashMap<&'a str, Option<(u8, Timestamp)>> {
+        let mut best: HashMap<&str, Option<(u8, Timestamp)>> = HashMap::new();
+        for lane in lanes {
+            if lane.paused {
+                best.insert(&lane.queue, None);
+            } else if lane.class != Class::Suspect && self.link.registry.get(&lane.kind).is_some() {
+                let due = (0..)
+                    .zip(&lane.heads)
+                    .filter_map(|(priority, head)| head.map(|at| (priority, at)))
+                    .find(|(_, at)| *at <= now);
+                if let Some(due) = due {
+                    let known = best.entry(&lane.queue).or_insert(Some(due));
+                    *known = known.map(|known| known.min(due));
+                }
+            }
+        }
+        best
+    }
+
+    /// The kinds that other processes should have first, if there are any.
+    fn left_to_others(&self, now: Timestamp) -> Vec<Arc<str>> {
+        let kinds = self.link.undecodable.kinds(now);
+        if kinds.is_empty() || !self.link.client.store.has_others() {
+            return Vec::new();
+        }
+        kinds
+    }
+
+    fn load(&self, now: Timestamp) -> Load {
+        let waiting = self.ready.waiting();
+        let workers = self.ready.wanted();
+        let held = self.link.attempts.held();
+        Load {
+            held: held.capped,
+            suspect: held.has_suspect,
+            workers,
+            free: workers.saturating_sub(held.open),
+            overbooked: held.open > workers,
+            ended: held.ended,
+            // All are at tasks that take longer: what is claimed ahead of them would only be given back again.
+            stalled: held.started >= workers && waiting.unmoved >= self.link.pace.ahead,
+            waiting: waiting.count,
+            ahead: waiting.cost,
+            left_to_others: self.left_to_others(now),
+        }
+    }
+}
+
+fn give_back(jobs: Vec<Job>, now: Timestamp) -> Vec<Finished> {
+    let finished = jobs.into_iter().filter_map(|job| job.give_back(now));
+    finished.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::op::{Heads, LaneId};
+    use crate::model::settle::tests::claim;
+    use crate::runtime::link::tests::link;
+
+    const NOW: Timestamp = Timestamp::from_micros(2_000_000_000);
+
+    fn claimer(link: &Arc<Link>) -> Claimer {
+        let ready = Ready::new(1, Arc::clone(link), Arc::default());
+        Claimer::new(Arc::clone(link), Arc::new(ready), Scope::default())
+    }
+
+    /// The lane of the claims, whose best task of this priority is due.
+    fn lane(priority: usize) -> Lane {
+        let claim = claim(1, 0, 3);
+        let mut heads = Heads::default();
+        heads[priority] = Some(claim.scheduled_at);
+        Lane {
+            id: LaneId(1),
+            queue: claim.queue,
+            kind: claim.kind,
+            class: Class::Plain,
+            paused: false,
+            limit: None,
+            heads,
+        }
+    }
+
+    #[test]
+    fn p9_a_claim_that_a_better_task_overtakes_is_given_back() {
+        let link = link();
+        let claimer = claimer(&link);
+        let is_kept = |lane: Lane| {
+            claimer.hand_over(vec![claim(1, 0, 3)]);
+            let back = claimer.withdraw(&[lane], false, NOW);
+            claimer.forget(NOW);
+            back.is_empty()
+        };
+        assert!(is_kept(lane(6)), "a worse one");
+        assert!(is_kept(lane(5)), "one as good");
+        assert!(!is_kept(lane(4)), "a better one");
+        let unknown = Lane {
+            kind: "other".into(),
+            ..lane(4)
+        };
+        assert!(is_kept(unknown), "one that cannot run here");
+        let elsewhere = Lane {
+            queue: "other".into(),
+            ..lane(4)
+        };
+        assert!(is_kept(elsewhere), "one of another queue");
+        let paused = Lane {
+            paused: true,
+            ..lane(6)
+        };
+        assert!(!is_kept(paused), "its queue is paused");
+    }
+
+    #[test]
+    fn p4_nothing_that_waits_is_kept_once_the_stop_has_begun() {
+        let link = link();
+        let claimer = claimer(&link);
+        claimer.hand_over(vec![claim(1, 0, 3), claim(1, 0, 3)]);
+        assert_eq!(claimer.withdraw(&[], false, NOW).len(), 0);
+        let back = claimer.withdraw(&[], true, NOW);
+        assert!(back.iter().all(Finished::gives_back));
+        assert_eq!((back.len(), link.attempts.held().open), (2, 0));
+        drop(back);
+        assert_eq!(link.attempts.count(), 0);
+    }
+
+    #[test]
+    fn p12_after_a_start_that_could_not_be_noted_nothing_is_claimed_for_a_moment() {
+        let link = link();
+        let mut claimer = claimer(&link);
+        claimer.note_refusals(&[], NOW);
+        assert_eq!(claimer.rests(NOW), None);
+        let refused = claimer.refuse(vec![claim(1, 0, 3)], NOW);
+        claimer.note_refusals(&refused, NOW);
+        let until = NOW + link.pace.after_refusal;
+        assert_eq!(claimer.rests(NOW), Some(until));
+        assert_eq!(claimer.rests(until), None);
+    }
+
+    #[test]
+    fn p14_a_worker_on_its_way_is_looked_for_now_and_then() {
+        let link = link();
+        let (claimer, pace) = (claimer(&link), link.pace);
+        assert_eq!(claimer.next(0, Duration::ZERO, NOW), None);
+        let at_first = claimer.next(1, Duration::ZERO, NOW);
+        assert_eq!(at_first, Some(NOW + pace.ahead));
+        let later = claimer.next(1, pace.ahead, NOW);
+        assert_eq!(later, Some(NOW + pace.look_again));
+    }
+}

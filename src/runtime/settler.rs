@@ -1,0 +1,399 @@
+//! What becomes of attempts that have ended, until the store has answered.
+//!
+//! Invariant: an end is kept until its settlement is known to be stored, or known to be stale. An error of the store loses
+//! none, and what a lost answer may have claimed is given back before anything else is claimed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::{ErrorKind, Result};
+use crate::model::op::{ClaimRequest, Op, Reply, Settled};
+use crate::model::retention::Retention;
+use crate::model::settle::{Claim, Settlement};
+use crate::runtime::control::Control;
+use crate::runtime::finish::Finished;
+use crate::runtime::gather::{Situation, enough};
+use crate::runtime::link::Link;
+use crate::store::Ticket;
+use crate::tell::tell;
+use crate::time::{Stopwatch, Timestamp};
+
+/// Settles what has ended.
+#[derive(Debug)]
+pub(crate) struct Settler {
+    link: Arc<Link>,
+    control: Arc<Control>,
+    retention: Retention,
+    /// Ends that the store did not take yet.
+    unsettled: Vec<Finished>,
+    /// Settlements that share a caller's transaction, as soon as there is one.
+    deferred: Option<Deferred>,
+    /// Callers write all the time: settlements find the turn taken.
+    is_crowded: bool,
+    /// How many tasks were settled since something was pruned.
+    unpruned: usize,
+    /// A commit's outcome is not known: it may have claimed tasks that are not held here.
+    in_doubt: bool,
+}
+
+/// Settlements on their way through the store.
+#[derive(Debug)]
+struct Deferred {
+    ticket: Ticket,
+    batch: Batch,
+    since: Stopwatch,
+}
+
+/// Attempts that have ended, each of them with a settlement, which the store shares meanwhile.
+#[derive(Debug)]
+struct Batch {
+    finished: Vec<Finished>,
+    /// They are counted for the shutdown.
+    while_stopping: bool,
+    /// The same transaction gives back what is not held here.
+    disowns: bool,
+}
+
+impl Settler {
+    pub(crate) fn new(link: Arc<Link>, control: Arc<Control>, retention: Retention) -> Self {
+        Self {
+            link,
+            control,
+            retention,
+            unsettled: Vec::new(),
+            deferred: None,
+            is_crowded: false,
+            unpruned: 0,
+            in_doubt: false,
+        }
+    }
+
+    /// Takes the answer to deferred settlements if it has come, or waits for it if they were deferred for long enough.
+    pub(crate) fn collect(&mut self) -> Result<()> {
+        if let Some(deferred) = self.deferred.take() {
+            self.collect_from(deferred)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what is to be settled next. `saw` learns how long the handlers ran that have just returned.
+    pub(crate) fn take(&mut self, mut saw: impl FnMut(&Arc<str>, Duration)) -> Vec<Finished> {
+        let mut finished = std::mem::take(&mut self.unsettled);
+        if self.deferred.is_none() {
+            let before = finished.len();
+            finished.extend(self.link.finish.take());
+            for each in &finished[before..] {
+                if let Some(took) = each.ran {
+                    saw(&each.kind, took);
+                }
+            }
+        }
+        finished
+    }
+
+    /// Keeps ends for the next transaction.
+    pub(crate) fn keep(&mut self, finished: impl IntoIterator<Item = Finished>) {
+        self.unsettled.extend(finished);
+    }
+
+    /// Settles and claims in one transaction, and returns what was claimed. `has_caps`: what ends makes room in a queue with a
+    /// cap for what waits.
+    ///
+    /// # Errors
+    ///
+    /// The store's. The ends are kept for the next transaction.
+    pub(crate) fn transact(
+        &mut self,
+        finished: Vec<Finished>,
+        claim: Option<ClaimRequest>,
+        has_caps: bool,
+        now: Timestamp,
+    ) -> Result<Vec<Claim>> {
+        // Until it is seen to be so again.
+        self.is_crowded &= !finished.is_empty() || self.deferred.is_some();
+        let is_stopping = self.control.is_stopping();
+        // What waits for an answer, or for a place in a queue with a cap, should not wait for a caller's transaction.
+        let defers = claim.is_none()
+            && !self.in_doubt
+            && self.deferred.is_none()
+            && !has_caps
+            && !is_stopping;
+        self.unpruned += finished.len();
+        let batch = Batch {
+            finished: self.settled_already(finished),
+            while_stopping: is_stopping,
+            disowns: self.in_doubt,
+        };
+        let ops = self.operations(&batch, claim, now);
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        if !defers {
+            let answer = self.link.client.store.apply(now, ops);
+            return self.answered(batch, answer);
+        }
+        let deferred = Deferred {
+            ticket: self.link.client.store.defer(now, ops),
+            batch,
+            since: Stopwatch::start(),
+        };
+        self.collect_from(deferred)
+    }
+
+    /// When to come back for what has ended; now, if enough has come together. The workers notify as soon as it has.
+    /// `waiting`: tasks that wait for a worker.
+    pub(crate) fn next(&self, waiting: usize, has_caps: bool, now: Timestamp) -> Option<Timestamp> {
+        let has_waiters = self.link.client.store.hub().has_waiters();
+        let situation = Situation {
+            is_awaited: has_caps || self.control.is_stopping() || has_waiters,
+            is_deferred: self.deferred.is_some(),
+            is_crowded: self.is_crowded,
+            waiting,
+        };
+        let enough = enough(situation, self.link.pace);
+        if self.link.finish.wake_for(enough) || !self.unsettled.is_empty() {
+            return Some(now);
+        }
+        (enough > 1).then(|| now + self.link.pace.gather)
+    }
+
+    /// Notes that a commit may have claimed tasks that are not held here.
+    pub(crate) fn doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    /// Forgets all ends: the store has stopped, so nothing can be settled any more.
+    pub(crate) fn forget(&mut self) {
+        self.unsettled.clear();
+        self.deferred = None;
+        self.link.finish.take();
+    }
+
+    fn operations(
+        &mut self,
+        batch: &Batch,
+        claim: Option<ClaimRequest>,
+        now: Timestamp,
+    ) -> Vec<Op> {
+        let mut ops = Vec::with_capacity(4);
+        if batch.disowns {
+            let held = self.link.attempts.rows();
+            ops.push(Op::Disown { held });
+        }
+        if !batch.finished.is_empty() {
+            ops.push(Op::Settle(batch.settlements()));
+        }
+        if self.unpruned >= self.link.pace.prune_from {
+            let limit = (2 * std::mem::take(&mut self.unpruned)).min(self.link.pace.max_prune);
+            let cutoffs = self.retention.cutoffs(now);
+            ops.push(Op::Prune { cutoffs, limit });
+        }
+        ops.extend(claim.map(Op::Claim));
+        ops
+    }
+
+    /// Lets go of those that were settled in a transaction of their own, and returns the others.
+    fn settled_already(&self, finished: Vec<Finished>) -> Vec<Finished> {
+        if finished.iter().all(|each| each.settlement.is_some()) {
+            return finished;
+        }
+        let (unsettled, settled): (Vec<_>, Vec<_>) = finished
+            .into_iter()
+            .partition(|each| each.settlement.is_some());
+        if self.control.is_stopping() {
+            let finished = &self.control.finished;
+            finished.fetch_add(settled.len(), Ordering::Relaxed);
+        }
+        let places = settled.into_iter().map(|each| each.place);
+        self.link.attempts.free(places);
+        unsettled
+    }
+
+    fn collect_from(&mut self, mut deferred: Deferred) -> Result<Vec<Claim>> {
+        let has_waited = || deferred.since.elapsed() >= self.link.pace.gather;
+        let answer = match deferred.ticket.try_take() {
+            Some(answer) => answer,
+            None if has_waited() || self.control.is_stopping() => deferred.ticket.wait(),
+            None => {
+                self.is_crowded = true;
+                self.deferred = Some(deferred);
+                return Ok(Vec::new());
+            }
+        };
+        self.answered(deferred.batch, answer)
+    }
+
+    fn answered(&mut self, batch: Batch, answer: Result<Vec<Reply>>) -> Result<Vec<Claim>> {
+        let replies = match answer {
+            Ok(replies) => replies,
+            Err(error) => {
+                self.unsettled.extend(batch.finished);
+                self.in_doubt |= error.kind() == ErrorKind::Unknown;
+                return Err(error);
+            }
+        };
+        // An answer to what was asked before the doubt settles nothing of it.
+        self.in_doubt &= !batch.disowns;
+        let mut claimed = Vec::new();
+        for reply in replies {
+            match reply {
+                Reply::Settled(answers) => self.count(&batch, &answers),
+                Reply::Claimed(claims) => claimed = claims,
+                _ => {}
+            }
+        }
+        let places = batch.finished.into_iter().map(|each| each.place);
+        self.link.attempts.free(places);
+        Ok(claimed)
+    }
+
+    fn count(&self, batch: &Batch, answers: &[Settled]) {
+        for (each, answer) in batch.finished.iter().zip(answers) {
+            if let (Settled::Stale, Some(settlement)) = (answer, &each.settlement) {
+                tell!(warn, task = %settlement.id, "the result of a stale attempt was dropped");
+            }
+            if batch.while_stopping {
+                let counter = match each.ran {
+                    Some(_) => &self.control.finished,
+                    None => &self.control.given_back,
+                };
+                let counts = each.ran.is_some() || each.gives_back();
+                counter.fetch_add(usize::from(counts), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Batch {
+    fn settlements(&self) -> Vec<Arc<Settlement>> {
+        let settlements = self.finished.iter();
+        settlements
+            .filter_map(|each| each.settlement.clone())
+            .collect()
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::model::outcome::Outcome;
+    use crate::model::settle::tests::claim;
+    use crate::model::settle::{Asked, End};
+    use crate::runtime::job::Job;
+    use crate::runtime::link::tests::{link, link_on};
+    use crate::store::faulty::{Fault, Faults, FaultyStore};
+
+    const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
+
+    impl Settler {
+        /// As if a transaction without ends had been deferred and answered.
+        pub(crate) fn defer_nothing(&mut self) {
+            self.deferred = Some(Deferred {
+                ticket: Ticket::ready(Ok(Vec::new())),
+                batch: Batch {
+                    finished: Vec::new(),
+                    while_stopping: false,
+                    disowns: false,
+                },
+                since: Stopwatch::start(),
+            });
+        }
+    }
+
+    fn settler(link: &Arc<Link>) -> Settler {
+        Settler::new(Arc::clone(link), Arc::default(), Retention::default())
+    }
+
+    /// A task whose handler has returned. The store does not know it, so it answers that the attempt is stale.
+    fn completed(link: &Arc<Link>) {
+        for job in Job::hold(link, vec![claim(1, 0, 3)], |_| Duration::ZERO) {
+            job.start().unwrap().end(End::Returned {
+                result: Ok(Outcome::done()),
+                asked: Asked::Not,
+            });
+        }
+    }
+
+    fn settle(settler: &mut Settler) -> Result<Vec<Claim>> {
+        let finished = settler.take(|_, _| ());
+        settler.transact(finished, None, false, NOW)
+    }
+
+    #[test]
+    fn p4_ends_that_the_store_did_not_take_are_kept_with_their_places() {
+        let faults = Arc::new(Faults::default());
+        let link = link_on(|store| Arc::new(FaultyStore::new(store, Arc::clone(&faults))));
+        let mut settler = settler(&link);
+        completed(&link);
+        faults.of_writes([Fault::Before(ErrorKind::Busy)]);
+        assert!(settle(&mut settler).is_err());
+        assert_eq!(link.attempts.count(), 1, "it is held still");
+        assert_eq!(settler.next(0, false, NOW), Some(NOW), "and settled soon");
+        settle(&mut settler).unwrap();
+        assert_eq!(link.attempts.count(), 0);
+        assert_eq!(settler.next(0, false, NOW), None);
+    }
+
+    #[test]
+    fn p7_a_doubt_lasts_until_what_is_not_held_was_given_back() {
+        let faults = Arc::new(Faults::default());
+        let link = link_on(|store| Arc::new(FaultyStore::new(store, Arc::clone(&faults))));
+        let mut settler = settler(&link);
+        completed(&link);
+        faults.of_writes([Fault::After, Fault::Before(ErrorKind::Busy)]);
+        assert!(settle(&mut settler).is_err() && settler.is_in_doubt());
+        assert!(settle(&mut settler).is_err() && settler.is_in_doubt());
+        settler.defer_nothing();
+        settler.collect().unwrap();
+        assert!(settler.is_in_doubt(), "that was asked before the doubt");
+        settle(&mut settler).unwrap();
+        assert!(!settler.is_in_doubt());
+    }
+
+    #[test]
+    fn what_a_handler_took_is_learned_once() {
+        let faults = Arc::new(Faults::default());
+        let link = link_on(|store| Arc::new(FaultyStore::new(store, Arc::clone(&faults))));
+        let mut settler = settler(&link);
+        completed(&link);
+        faults.of_writes([Fault::Before(ErrorKind::Busy)]);
+        let mut learned = 0;
+        for _ in 0..3 {
+            let finished = settler.take(|_, _| learned += 1);
+            let _ = settler.transact(finished, None, false, NOW);
+        }
+        assert_eq!(learned, 1);
+    }
+
+    #[test]
+    fn completions_are_gathered_while_many_tasks_wait_and_no_caller_does() {
+        let link = link();
+        let settler = settler(&link);
+        let pace = link.pace;
+        assert_eq!(settler.next(20, false, NOW), Some(NOW + pace.gather));
+        (0..9).for_each(|_| completed(&link));
+        assert_eq!(settler.next(20, false, NOW), Some(NOW + pace.gather));
+        assert_eq!(settler.next(20, true, NOW), Some(NOW), "a queue has a cap");
+        completed(&link);
+        assert_eq!(settler.next(20, false, NOW), Some(NOW), "that is enough");
+    }
+
+    #[test]
+    fn p14_many_settled_tasks_pay_for_pruning() {
+        let link = link();
+        let mut settler = settler(&link);
+        for _ in 0..link.pace.prune_from - 1 {
+            completed(&link);
+        }
+        settle(&mut settler).unwrap();
+        assert_eq!(settler.unpruned, link.pace.prune_from - 1);
+        completed(&link);
+        settle(&mut settler).unwrap();
+        assert_eq!(settler.unpruned, 0);
+    }
+}
