@@ -50,6 +50,12 @@ impl Token {
         self.raised.notify_all();
     }
 
+    /// Makes it as new, for another attempt.
+    pub(crate) fn reset(&mut self) {
+        let reason = self.reason.get_mut();
+        *reason.unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     pub(crate) fn reason(&self) -> Option<StopReason> {
         *lock(&self.reason)
     }

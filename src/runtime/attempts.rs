@@ -44,7 +44,9 @@ impl Drop for Place {
 #[derive(Debug, Default)]
 struct State {
     places: Vec<Option<Attempt>>,
-    free: Vec<usize>,
+    /// The free ones, each with a token to use again: it was made by one thread and would be freed by another, which costs as
+    /// much as all else that is done here.
+    free: Vec<(usize, Arc<Token>)>,
     /// How many are held of each queue that has a cap.
     capped: HashMap<Arc<str>, usize>,
     suspects: usize,
@@ -104,21 +106,10 @@ impl Attempts {
     ) {
         let mut state = lock(&self.state);
         for claim in claims {
-            let token = Arc::new(Token::default());
-            let attempt = Attempt {
-                fence: claim.fence,
-                queue: Arc::clone(&claim.queue),
-                suspect: claim.crashes > 0,
-                token: Arc::clone(&token),
-                open: true,
-                started: false,
-                deadline: None,
-                stuck_at: None,
-                stuck: false,
-            };
+            let (index, token) = state.add(&claim);
             let place = Place {
                 attempts: Arc::clone(self),
-                index: Some(state.add(attempt)),
+                index: Some(index),
             };
             each(claim, place, token);
         }
@@ -275,23 +266,35 @@ pub(crate) struct Held {
 }
 
 impl State {
-    fn add(&mut self, attempt: Attempt) -> usize {
+    fn add(&mut self, claim: &Claim) -> (usize, Arc<Token>) {
+        let (index, mut token) = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            (self.places.len() - 1, Arc::default())
+        });
+        match Arc::get_mut(&mut token) {
+            Some(unused) => unused.reset(),
+            // The handler's thread has not let go of it yet.
+            None => token = Arc::default(),
+        }
+        let attempt = Attempt {
+            fence: claim.fence,
+            queue: Arc::clone(&claim.queue),
+            suspect: claim.crashes > 0,
+            token: Arc::clone(&token),
+            open: true,
+            started: false,
+            deadline: None,
+            stuck_at: None,
+            stuck: false,
+        };
         self.suspects += usize::from(attempt.suspect);
         self.open += 1;
         self.count(&attempt.queue, |count| count + 1);
         if self.took.last() != Some(&attempt.queue) {
             self.took.push(Arc::clone(&attempt.queue));
         }
-        match self.free.pop() {
-            Some(index) => {
-                self.places[index] = Some(attempt);
-                index
-            }
-            None => {
-                self.places.push(Some(attempt));
-                self.places.len() - 1
-            }
-        }
+        self.places[index] = Some(attempt);
+        (index, token)
     }
 
     fn attempt(&mut self, place: &Place) -> Option<&mut Attempt> {
@@ -309,7 +312,7 @@ impl State {
         if let Some(attempt) = self.places[index].take() {
             self.suspects -= usize::from(attempt.suspect);
             self.count(&attempt.queue, |count| count - 1);
-            self.free.push(index);
+            self.free.push((index, attempt.token));
         }
     }
 
@@ -459,5 +462,20 @@ mod tests {
         assert_eq!((attempts.count(), attempts.held().open), (1, 1));
         drop(third);
         assert_eq!((attempts.count(), attempts.held().open), (0, 0));
+    }
+
+    /// P8: the request to stop is not handed on to the next task.
+    #[test]
+    fn a_token_that_is_used_again_is_not_raised() {
+        let (attempts, place, token) = attempts();
+        attempts.raise_all(StopReason::Cancelled);
+        drop(place);
+        let (place, kept) = add(&attempts, claim(1, 0, 3));
+        assert_eq!(kept.reason(), None, "the old one was still in use");
+        assert_eq!(token.reason(), Some(StopReason::Cancelled));
+        attempts.raise_all(StopReason::ShuttingDown);
+        drop((place, kept));
+        let (_place, again) = add(&attempts, claim(1, 0, 3));
+        assert_eq!(again.reason(), None);
     }
 }
