@@ -137,6 +137,7 @@
 )]
 
 mod client;
+mod clock;
 mod error;
 mod handler;
 mod id;
@@ -179,12 +180,11 @@ pub use model::event::{Event, EventKind};
 pub use model::filter::{Cursor, DEFAULT_PAGE, Filter, MAX_FILTER_TERMS, MAX_PAGE, Page};
 pub use model::health::{Health, SlowTransaction};
 pub use model::limits::{
-    MAX_ATTEMPTS, MAX_BATCH, MAX_ERROR_BYTES, MAX_HISTORY, MAX_METADATA_BYTES, MAX_NAME_BYTES,
-    MAX_PAYLOAD_BYTES, MAX_PRIORITY, MAX_TAGS,
+    DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_CRASHES, DEFAULT_PRIORITY, DEFAULT_QUEUE, MAX_ATTEMPTS,
+    MAX_BATCH, MAX_ERROR_BYTES, MAX_HISTORY, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES,
+    MAX_PRIORITY, MAX_TAGS,
 };
-pub use model::new_task::{
-    DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_CRASHES, DEFAULT_PRIORITY, DEFAULT_QUEUE, NewTask, Scheduled,
-};
+pub use model::new_task::{NewTask, Scheduled};
 pub use model::outcome::{Failure, Outcome, TaskResult};
 pub use model::payload::Payload;
 pub use model::query::{LaneStats, Stats};

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::handler::context::TaskContext;
 use crate::handler::token::StopReason;
@@ -34,7 +35,7 @@ use crate::runtime::service::spawn;
 use crate::runtime::undecodable::Undecodable;
 use crate::store::{self, Settings, Store};
 use crate::thread::Thread;
-use crate::time::{Clock, Deadline, SystemClock, Timestamp};
+use crate::time::{Deadline, Timestamp};
 use crate::wake::{Wake, lock};
 
 /// The most workers of a scheduler.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::client::Client;
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::model::health::Health;
 use crate::runtime::dispatcher::Dispatcher;
@@ -15,7 +16,7 @@ use crate::runtime::executor::Executor;
 use crate::runtime::maintenance::Maintenance;
 use crate::runtime::service::{Next, Service};
 use crate::scheduler::{Builder, Parts};
-use crate::time::{Clock, Timestamp};
+use crate::time::Timestamp;
 use crate::wake::{Wake, lock};
 
 /// A clock that stands still until it is moved. Clones show the same time.

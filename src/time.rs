@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use crate::error::{Error, Result};
-use crate::wake::Wake;
 
 /// How long a wait may last before the wall clock is read again: a clock that is set, or a machine that was
 /// suspended, delays a due task by no more than this.
@@ -83,34 +82,6 @@ impl Sub<Duration> for Timestamp {
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_utc().fmt(f)
-    }
-}
-
-/// Where the time comes from, and how to wait for it.
-pub(crate) trait Clock: Send + Sync + fmt::Debug {
-    fn now(&self) -> Timestamp;
-
-    /// Blocks until `wake` is notified, `until` has come, or [`MAX_PARK`] is over, whichever is first. A
-    /// notification from before the call ends it at once.
-    fn park(&self, wake: &Wake, until: Option<Timestamp>);
-}
-
-/// The system's wall clock.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct SystemClock;
-
-impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one door to the wall clock")]
-    fn now(&self) -> Timestamp {
-        Timestamp(Utc::now().timestamp_micros())
-    }
-
-    fn park(&self, wake: &Wake, until: Option<Timestamp>) {
-        let span = match until {
-            Some(until) => until.since(self.now()).min(MAX_PARK),
-            None => MAX_PARK,
-        };
-        wake.wait(span);
     }
 }
 

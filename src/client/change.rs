@@ -9,8 +9,9 @@ use crate::error::Result;
 use crate::id::TaskId;
 use crate::model::answer::{Bulk, Cancel};
 use crate::model::edit::Edit;
+use crate::model::edit::Patch;
 use crate::model::filter::Filter;
-use crate::model::op::{Action, Op, Patch};
+use crate::model::op::{Action, Op};
 
 impl Client {
     /// Cancels a task.

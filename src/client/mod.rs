@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::write::Write;
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::answer::Streamed;
@@ -25,7 +26,7 @@ use crate::model::retention::Retention;
 use crate::model::task::{Ended, Task};
 use crate::store::hub::Events;
 use crate::store::{self, Settings, Store};
-use crate::time::{Clock, Deadline, Stopwatch, SystemClock, Timestamp};
+use crate::time::{Deadline, Stopwatch, Timestamp};
 
 /// How many tasks of a [`schedule_stream`](Client::schedule_stream) share a commit.
 const STREAM_CHUNK: usize = 1_000;

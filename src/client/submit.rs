@@ -12,8 +12,9 @@ use crate::error::Result;
 use crate::id::TaskId;
 use crate::model::answer::Cancel;
 use crate::model::edit::Edit;
+use crate::model::edit::Patch;
 use crate::model::new_task::{NewTask, Scheduled};
-use crate::model::op::{Action, Patch, Reply};
+use crate::model::op::{Action, Reply};
 use crate::store::Ticket;
 
 impl Client {

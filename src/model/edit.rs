@@ -5,7 +5,6 @@ use std::fmt;
 use crate::error::{Error, Result};
 use crate::model::json::{encode, verified};
 use crate::model::limits::{MAX_ATTEMPTS, MAX_PRIORITY};
-use crate::model::op::Patch;
 use crate::model::payload::Payload;
 
 /// What to change about a pending task; what is not named stays as it is.
@@ -89,6 +88,28 @@ impl fmt::Debug for Edit {
             .field("priority", &self.priority)
             .field("max_attempts", &self.max_attempts)
             .finish_non_exhaustive()
+    }
+}
+
+/// A checked change of a task.
+#[derive(Clone, Default)]
+pub(crate) struct Patch {
+    pub(crate) payload: Option<(String, Vec<u8>)>,
+    pub(crate) priority: Option<u8>,
+    pub(crate) max_attempts: Option<u32>,
+}
+
+impl Patch {
+    /// Whether it changes nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.payload.is_none() && self.priority.is_none() && self.max_attempts.is_none()
+    }
+}
+
+/// Shows no payload.
+impl fmt::Debug for Patch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Patch(priority {:?})", self.priority)
     }
 }
 

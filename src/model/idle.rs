@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::model::op::LaneId;
+use crate::model::lane::LaneId;
 
 /// So many idle lanes stay as they are: a program with a few queues should not pay for their coming and going.
 pub(crate) const KEPT: usize = 32;

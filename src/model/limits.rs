@@ -28,6 +28,14 @@ pub const MAX_ATTEMPTS: u32 = 10_000;
 pub const MAX_ERROR_BYTES: usize = 8 * 1024;
 /// How many attempts of a task its history keeps, the newest.
 pub const MAX_HISTORY: usize = 50;
+/// The queue of tasks that name none.
+pub const DEFAULT_QUEUE: &str = "default";
+/// The priority of tasks that name none; 0 is the best, 9 the worst.
+pub const DEFAULT_PRIORITY: u8 = 5;
+/// The attempts of tasks that name none, the first counted.
+pub const DEFAULT_MAX_ATTEMPTS: u32 = 20;
+/// How many crashes of the process a task survives, unless it says otherwise.
+pub const DEFAULT_MAX_CRASHES: u32 = 3;
 /// How many tasks of a queue may run at once in all processes, at most.
 const MAX_QUEUE_LIMIT: u32 = 1_000_000;
 /// The longest span that any option takes: 1,000 years.

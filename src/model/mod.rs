@@ -13,6 +13,7 @@ pub(crate) mod filter;
 pub(crate) mod health;
 pub(crate) mod idle;
 pub(crate) mod json;
+pub(crate) mod lane;
 pub(crate) mod limits;
 pub(crate) mod new_task;
 pub(crate) mod op;

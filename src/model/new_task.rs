@@ -13,22 +13,13 @@ use crate::id::TaskId;
 use crate::model::delivery::Delivery;
 use crate::model::json::{encode, verified};
 use crate::model::limits::{
-    MAX_ATTEMPTS, MAX_METADATA_BYTES, MAX_PRIORITY, MAX_TAGS, after, check_name, check_span,
+    DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE, MAX_ATTEMPTS, MAX_METADATA_BYTES,
+    MAX_PRIORITY, MAX_TAGS, after, check_name, check_span,
 };
-use crate::model::op::Insert;
 use crate::model::payload::Payload;
 use crate::model::retry::RetryPolicy;
 use crate::model::task::Options;
 use crate::time::Timestamp;
-
-/// The queue of tasks that name none.
-pub const DEFAULT_QUEUE: &str = "default";
-/// The priority of tasks that name none; 0 is the best, 9 the worst.
-pub const DEFAULT_PRIORITY: u8 = 5;
-/// The attempts of tasks that name none, the first counted.
-pub const DEFAULT_MAX_ATTEMPTS: u32 = 20;
-/// How many crashes of the process a task survives, unless it says otherwise.
-pub const DEFAULT_MAX_CRASHES: u32 = 3;
 
 /// A task to be scheduled.
 ///
@@ -385,6 +376,32 @@ impl fmt::Debug for NewTask {
             .field("priority", &self.priority)
             .field("due", &self.due)
             .finish_non_exhaustive()
+    }
+}
+
+/// A checked task on its way to the file.
+#[derive(Clone)]
+pub(crate) struct Insert {
+    pub(crate) id: TaskId,
+    pub(crate) kind: Cow<'static, str>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) queue: Cow<'static, str>,
+    pub(crate) partition: Option<String>,
+    pub(crate) priority: u8,
+    pub(crate) created_at: Timestamp,
+    pub(crate) scheduled_at: Timestamp,
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) max_attempts: u32,
+    pub(crate) delivery: Delivery,
+    pub(crate) tags: Vec<String>,
+    /// `None`: all at their defaults.
+    pub(crate) options: Option<Box<Options>>,
+}
+
+/// Shows no payload.
+impl fmt::Debug for Insert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Insert({}, {:?})", self.id, self.kind)
     }
 }
 

@@ -2,18 +2,18 @@
 //!
 //! A batch mixes kinds, so settlements, the next claim and other callers' inserts share a transaction.
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::id::TaskId;
 use crate::model::delivery::Delivery;
+use crate::model::edit::Patch;
 use crate::model::filter::Filter;
-use crate::model::limits::MAX_PRIORITY;
+use crate::model::lane::{ClaimRequest, Class, LaneId};
+use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
 use crate::model::retention::Cutoffs;
 use crate::model::settle::{Claim, Fence, Settlement};
-use crate::model::task::{Options, TaskState};
+use crate::model::task::TaskState;
 use crate::time::Timestamp;
 
 /// How many tasks one transaction of a bulk call or of maintenance touches at most.
@@ -139,145 +139,6 @@ answers! {
     rescued: Rescued => Rescued,
 }
 
-/// A checked task on its way to the file.
-#[derive(Clone)]
-pub(crate) struct Insert {
-    pub(crate) id: TaskId,
-    pub(crate) kind: Cow<'static, str>,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) queue: Cow<'static, str>,
-    pub(crate) partition: Option<String>,
-    pub(crate) priority: u8,
-    pub(crate) created_at: Timestamp,
-    pub(crate) scheduled_at: Timestamp,
-    pub(crate) expires_at: Option<Timestamp>,
-    pub(crate) max_attempts: u32,
-    pub(crate) delivery: Delivery,
-    pub(crate) tags: Vec<String>,
-    /// `None`: all at their defaults.
-    pub(crate) options: Option<Box<Options>>,
-}
-
-/// Shows no payload.
-impl std::fmt::Debug for Insert {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Insert({}, {:?})", self.id, self.kind)
-    }
-}
-
-/// A queue's tasks of one kind and class, as the store numbers them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct LaneId(pub(crate) i64);
-
-/// Per priority, an instant before which no pending task of the lane is due; `None`: the lane has none.
-pub(crate) type Heads = [Option<Timestamp>; MAX_PRIORITY as usize + 1];
-
-/// What is special about the tasks of a lane: each class is claimed in its own way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Class {
-    Plain,
-    /// They have crashed a process before: they run one at a time.
-    Suspect,
-    /// They are delivered at most once: their claim is on disk before they start.
-    Once,
-}
-
-impl Class {
-    /// That of new tasks.
-    pub(crate) fn new(delivery: Delivery) -> Self {
-        match delivery {
-            Delivery::AtLeastOnce => Self::Plain,
-            Delivery::AtMostOnce => Self::Once,
-        }
-    }
-
-    pub(crate) fn delivery(self) -> Delivery {
-        match self {
-            Self::Plain | Self::Suspect => Delivery::AtLeastOnce,
-            Self::Once => Delivery::AtMostOnce,
-        }
-    }
-
-    /// The number in the file.
-    pub(crate) const fn code(self) -> i64 {
-        match self {
-            Self::Plain => 0,
-            Self::Suspect => 1,
-            Self::Once => 2,
-        }
-    }
-
-    pub(crate) fn from_code(code: i64) -> Option<Self> {
-        [Self::Plain, Self::Suspect, Self::Once]
-            .into_iter()
-            .find(|class| class.code() == code)
-    }
-
-    /// Whether its tasks may be claimed before a worker is free for them.
-    pub(crate) fn may_wait(self) -> bool {
-        self == Self::Plain
-    }
-}
-
-/// What the store knows of a lane without reading.
-#[derive(Debug, Clone)]
-pub(crate) struct Lane {
-    pub(crate) id: LaneId,
-    pub(crate) queue: Arc<str>,
-    pub(crate) kind: Arc<str>,
-    pub(crate) class: Class,
-    pub(crate) paused: bool,
-    /// How many tasks of its queue run at once, at most, in all processes together.
-    pub(crate) limit: Option<u32>,
-    pub(crate) heads: Heads,
-}
-
-impl Lane {
-    pub(crate) fn next_at(&self) -> Option<Timestamp> {
-        self.heads.iter().flatten().min().copied()
-    }
-}
-
-/// The lanes in use, as the store knows them without reading.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct KnownLanes {
-    /// Changes with each lane that is added or removed.
-    pub(crate) version: u64,
-    pub(crate) list: Arc<Vec<Lane>>,
-}
-
-/// Which due tasks to take.
-#[derive(Debug, Clone)]
-pub(crate) struct ClaimRequest {
-    /// They take turns, in this order.
-    pub(crate) queues: Vec<QueueClaim>,
-    /// So many tasks have a worker waiting and are taken whatever they cost.
-    pub(crate) free: usize,
-    /// Further ones are taken ahead of the workers while their expected time fits into this.
-    pub(crate) budget: Duration,
-    /// The most tasks in all.
-    pub(crate) limit: usize,
-    /// The version of the lanes that it was planned for. A claim that stands is not made once there are others: the tasks of
-    /// those may be better.
-    pub(crate) lanes_version: u64,
-}
-
-/// What may be taken from one queue.
-#[derive(Debug, Clone)]
-pub(crate) struct QueueClaim {
-    pub(crate) lanes: Vec<LaneClaim>,
-    pub(crate) limit: usize,
-}
-
-/// What may be taken from one lane.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LaneClaim {
-    pub(crate) lane: LaneId,
-    /// How long one task takes a worker; `None`: unknown, so none is taken ahead.
-    pub(crate) cost: Option<Duration>,
-    pub(crate) class: Class,
-}
-
 /// Whether a write under a fence found its claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settled {
@@ -307,28 +168,6 @@ impl Action {
             Self::Delete | Self::Retry(_) => state.is_final(),
             Self::Reschedule(_) | Self::RunNow | Self::Edit(_) => state == TaskState::Pending,
         }
-    }
-}
-
-/// A checked change of a task.
-#[derive(Clone, Default)]
-pub(crate) struct Patch {
-    pub(crate) payload: Option<(String, Vec<u8>)>,
-    pub(crate) priority: Option<u8>,
-    pub(crate) max_attempts: Option<u32>,
-}
-
-impl Patch {
-    /// Whether it changes nothing.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.payload.is_none() && self.priority.is_none() && self.max_attempts.is_none()
-    }
-}
-
-/// Shows no payload.
-impl std::fmt::Debug for Patch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Patch(priority {:?})", self.priority)
     }
 }
 

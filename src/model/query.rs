@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::id::TaskId;
 use crate::model::attempt::Attempt;
 use crate::model::filter::{Filter, Page};
-use crate::model::op::LaneId;
+use crate::model::lane::LaneId;
 use crate::model::task::{Task, TaskState};
 use crate::time::Timestamp;
 

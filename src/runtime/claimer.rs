@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::op::{Class, KnownLanes, Lane};
+use crate::model::lane::{Class, KnownLanes, Lane};
 use crate::model::settle::Claim;
 use crate::runtime::backoff::still_to_come;
 use crate::runtime::finish::Finished;
@@ -206,7 +206,7 @@ fn give_back(jobs: Vec<Job>, now: Timestamp) -> Vec<Finished> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::op::{Heads, LaneId};
+    use crate::model::lane::{Heads, LaneId};
     use crate::model::settle::tests::claim;
     use crate::runtime::link::tests::link;
 

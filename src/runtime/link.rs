@@ -50,12 +50,12 @@ impl Link {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::clock::{Clock, SystemClock};
     use crate::handler::context::TaskContext;
     use crate::handler::{FnHandler, Handlers};
     use crate::model::outcome::Outcome;
     use crate::model::payload::Payload;
     use crate::store::{Settings, Store, open_memory};
-    use crate::time::{Clock, SystemClock};
     use crate::wake::Wake;
 
     #[derive(serde::Serialize, serde::Deserialize)]

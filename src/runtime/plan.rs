@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::op::{ClaimRequest, Class, KnownLanes, Lane, LaneClaim, QueueClaim};
+use crate::model::lane::{ClaimRequest, Class, KnownLanes, Lane, LaneClaim, QueueClaim};
 use crate::runtime::costs::Costs;
 use crate::runtime::turns::Turns;
 use crate::store::Pace;
@@ -203,7 +203,7 @@ impl<'a> Queues<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::op::{Heads, LaneId};
+    use crate::model::lane::{Heads, LaneId};
 
     const PACE: Pace = Pace::LOCAL;
     const NOW: Timestamp = Timestamp::from_micros(1_000);

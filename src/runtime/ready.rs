@@ -228,7 +228,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::model::op::ClaimRequest;
+    use crate::model::lane::ClaimRequest;
     use crate::model::settle::tests::claim;
     use crate::runtime::link::tests::link;
 

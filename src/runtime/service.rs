@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::panics::survive;
 use crate::tell::tell;
 use crate::thread::Thread;
-use crate::time::{Clock, Timestamp};
+use crate::time::Timestamp;
 use crate::wake::Wake;
 
 /// How long a service that panicked rests.
@@ -76,7 +77,8 @@ pub(crate) fn spawn(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::{Deadline, SystemClock};
+    use crate::clock::SystemClock;
+    use crate::time::Deadline;
 
     struct Panics(u32);
 

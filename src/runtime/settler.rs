@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::{ErrorKind, Result};
-use crate::model::op::{ClaimRequest, Op, Reply, Settled};
+use crate::model::lane::ClaimRequest;
+use crate::model::op::{Op, Reply, Settled};
 use crate::model::retention::Retention;
 use crate::model::settle::{Claim, Settlement};
 use crate::runtime::control::Control;

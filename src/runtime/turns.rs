@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::model::op::{Lane, QueueClaim};
+use crate::model::lane::{Lane, QueueClaim};
 
 /// The queues, the next one first. It learns new ones, and forgets those that have no lane any more.
 #[derive(Debug, Default)]

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::op::{KnownLanes, Op, Reply, Rescued};
+use crate::model::lane::KnownLanes;
+use crate::model::op::{Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
 use crate::store::{Body, Condition, Holder, Hub, NextMaintenance, Pace, Store, Ticket};

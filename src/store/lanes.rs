@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::model::op::{Class, Heads, KnownLanes, Lane, LaneId};
+use crate::model::lane::{Class, Heads, KnownLanes, Lane, LaneId};
 use crate::time::Timestamp;
 
 /// The lanes in use as of the last commit.

@@ -33,7 +33,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::model::health::{SlowTransaction, Writes};
-use crate::model::op::{KnownLanes, Op, Reply, Rescued};
+use crate::model::lane::KnownLanes;
+use crate::model::op::{Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
 use crate::time::Timestamp;

@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::model::op::{ClaimRequest, QueueClaim};
+use crate::model::lane::{ClaimRequest, QueueClaim};
 use crate::model::settle::Claim;
 use crate::wake::{Bell, Wake, lock};
 

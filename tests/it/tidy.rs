@@ -1,5 +1,6 @@
 //! The shape of the sources: floors, sizes, one door for time and threads, SQL in the store alone.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -90,7 +91,7 @@ fn lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
 /// The floor of a module, by the first part of its path; `None`: beside the house.
 fn floor(module: &str) -> Option<u32> {
     Some(match module {
-        "error" | "id" | "time" | "wake" | "tell" | "thread" | "panics" | "process" => 0,
+        "error" | "id" | "clock" | "time" | "wake" | "tell" | "thread" | "panics" | "process" => 0,
         "model" => 1,
         "store" => 2,
         "client" | "handler" => 3,
@@ -164,7 +165,7 @@ fn time_and_threads_have_one_door_each() {
     let doors = [
         ("Instant::now", "time.rs"),
         ("SystemTime::now", "time.rs"),
-        ("Utc::now", "time.rs"),
+        ("Utc::now", "clock.rs"),
         ("thread::sleep", "time.rs"),
         ("thread::spawn", "thread.rs"),
         ("thread::Builder", "thread.rs"),
@@ -233,6 +234,142 @@ fn only_transitions_end_tasks_and_have_them_wait() {
                     "src/{}:{number} changes the state of a task: {line}",
                     source.name
                 ));
+            }
+        }
+    });
+}
+
+/// The floor of a part of the SQLite store, by the folder or file under `store/sqlite`.
+fn sqlite_floor(part: &str) -> u32 {
+    match part {
+        "error" | "sql" => 0,
+        "file" => 1,
+        "instances" => 2,
+        "ops" => 3,
+        "read" => 4,
+        "write" => 5,
+        "watch" => 6,
+        "mod" => 7,
+        other => panic!("store/sqlite/{other} has no floor: give it one in tests/it/tidy.rs"),
+    }
+}
+
+#[test]
+fn a_part_of_the_sqlite_store_imports_no_higher_floor() {
+    let inside = "store/sqlite/";
+    problems(|source, found| {
+        let Some(own) = source.name.strip_prefix(inside) else {
+            return;
+        };
+        for (number, line) in lines(source) {
+            for path in line.split("crate::store::sqlite::").skip(1) {
+                let target: String = path.chars().take_while(|c| c.is_alphanumeric()).collect();
+                // The store itself, which is in mod.rs.
+                let is_item = target.starts_with(char::is_uppercase);
+                let target = if is_item { "mod" } else { &target };
+                if sqlite_floor(target) > sqlite_floor(module(own)) {
+                    found.push(format!(
+                        "src/{inside}{own}:{number} imports {target}: {line}"
+                    ));
+                }
+            }
+        }
+    });
+}
+
+/// The files that each file imports by a path from the root of the crate.
+fn imports(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
+    let file_of = |path: &str| {
+        // The longest beginning of the path that is a file: the rest are names in it.
+        let words: Vec<&str> = path.split("::").collect();
+        (1..=words.len()).rev().find_map(|count| {
+            let base = words[..count].join("/");
+            let names = [format!("{base}.rs"), format!("{base}/mod.rs")];
+            sources
+                .iter()
+                .map(|source| source.name.as_str())
+                .find(|name| names.iter().any(|other| other == name))
+        })
+    };
+    let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for source in sources {
+        // `self` and `super` as the words before them: those of the file's own module, and of the one around it.
+        let own_path = source.name.trim_end_matches(".rs").trim_end_matches("/mod");
+        let own_path = own_path.replace('/', "::");
+        let around = own_path.rsplit_once("::").map_or("", |(around, _)| around);
+        let own = imports.entry(&source.name).or_default();
+        for (_, line) in lines(source) {
+            let prefixes = [
+                ("crate::", String::new()),
+                ("use self::", format!("{own_path}::")),
+                ("use super::", format!("{around}::")),
+            ];
+            for (prefix, before) in &prefixes {
+                for path in line.split(prefix).skip(1) {
+                    let path: String = path
+                        .chars()
+                        .take_while(|c| c.is_alphanumeric() || "_:".contains(*c))
+                        .collect();
+                    let path = format!("{before}{}", path.trim_end_matches(':'));
+                    own.extend(file_of(&path).filter(|file| *file != source.name));
+                }
+            }
+        }
+    }
+    imports
+}
+
+/// A circle of files can only be understood all at once.
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let sources = sources();
+    let imports = imports(&sources);
+    let reached = |from: &str| {
+        let (mut reached, mut next) = (BTreeSet::new(), vec![from]);
+        while let Some(file) = next.pop() {
+            for imported in imports.get(file).into_iter().flatten().copied() {
+                if reached.insert(imported) {
+                    next.push(imported);
+                }
+            }
+        }
+        reached
+    };
+    let reached: BTreeMap<&str, BTreeSet<&str>> =
+        imports.keys().map(|file| (*file, reached(file))).collect();
+    let circles: BTreeSet<Vec<&str>> = reached
+        .iter()
+        .map(|(file, others)| {
+            let comes_back = |other: &&&str| reached[**other].contains(file);
+            others.iter().filter(comes_back).copied().collect()
+        })
+        .filter(|circle: &Vec<&str>| !circle.is_empty())
+        // A text that is no id is an error, and an error may name a task.
+        .filter(|circle| *circle != ["error.rs", "id.rs"])
+        .collect();
+    assert!(circles.is_empty(), "circles: {circles:#?}");
+}
+
+/// A state, a bit or a column that only has a number can be missed when the schema changes.
+#[test]
+fn sql_names_states_bits_and_columns() {
+    let has_number_after = |line: &str, mark: &str| {
+        line.split(mark).skip(1).any(|rest| {
+            rest.trim_start_matches(['~', '(', ' '])
+                .starts_with(char::is_numeric)
+        })
+    };
+    problems(|source, found| {
+        if module(&source.name) != "store" {
+            return;
+        }
+        for (number, line) in lines(source) {
+            let bare = ["state =", "state IN", "state /", "extras &", "extras |"]
+                .iter()
+                .any(|mark| has_number_after(line, mark));
+            let far = (5..30).any(|column| line.contains(&format!("row.get({column})")));
+            if bare || far {
+                found.push(format!("src/{}:{number}: {line}", source.name));
             }
         }
     });

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::clock::Clock;
 use crate::model::new_task::NewTask;
 use crate::model::op::Op;
 use crate::model::outcome::Outcome;
@@ -10,7 +11,6 @@ use crate::model::payload::Payload;
 use crate::scheduler::Scheduler;
 use crate::store::Pace;
 use crate::testing::TestClock;
-use crate::time::Clock;
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Probe;

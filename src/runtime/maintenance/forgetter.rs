@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::op::{CHUNK, LaneId, Op};
+use crate::model::lane::LaneId;
+use crate::model::op::{CHUNK, Op};
 use crate::model::query::Query;
 use crate::model::task::TaskState;
 use crate::runtime::service::{Next, Service};

@@ -19,7 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::op::{CHUNK, KnownLanes, Op, Reply, Rescued};
+use crate::model::lane::KnownLanes;
+use crate::model::op::{CHUNK, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
 use crate::process::Home;

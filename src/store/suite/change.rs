@@ -2,8 +2,10 @@
 
 use super::{Kit, NOW, S, done, due, error, json, on_every_backend, task};
 use crate::id::TaskId;
+use crate::model::edit::Patch;
 use crate::model::filter::Filter;
-use crate::model::op::{Action, CHUNK, Changed, Insert, Op, Patch, Settled, Started};
+use crate::model::new_task::Insert;
+use crate::model::op::{Action, CHUNK, Changed, Op, Settled, Started};
 use crate::model::settle::{Fence, Payload};
 use crate::model::task::TaskState;
 

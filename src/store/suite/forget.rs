@@ -3,8 +3,11 @@
 use super::{
     Kit, NOW, S, claimed, done, due, error, on_every_backend, on_files, returned, settled, task,
 };
+use crate::model::edit::Patch;
 use crate::model::filter::Filter;
-use crate::model::op::{Action, Changed, Insert, LaneId, Op, Patch, Settled, Started};
+use crate::model::lane::LaneId;
+use crate::model::new_task::Insert;
+use crate::model::op::{Action, Changed, Op, Settled, Started};
 use crate::model::outcome::Failure;
 use crate::model::query::{Query, Stats};
 use crate::model::retention::Cutoffs;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::{Kit, NOW, S, due, json, on_every_backend, on_files, task};
 use crate::id::TaskId;
+use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
-use crate::model::op::{Insert, Op};
+use crate::model::op::Op;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::Payload;
 use crate::model::task::{Options, TaskState};

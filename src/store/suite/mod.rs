@@ -22,12 +22,11 @@ use std::time::Duration;
 use crate::id::TaskId;
 use crate::model::attempt::{Attempt, AttemptEnd};
 use crate::model::filter::{Filter, Page};
+use crate::model::lane::{ClaimRequest, Lane, LaneClaim, QueueClaim};
 use crate::model::limits::MAX_PRIORITY;
+use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
-use crate::model::op::{
-    Action, Changed, ChangedMany, ClaimRequest, Insert, Lane, LaneClaim, Op, QueueClaim, Reply,
-    Settled, Started,
-};
+use crate::model::op::{Action, Changed, ChangedMany, Op, Reply, Settled, Started};
 use crate::model::outcome::{Failure, Outcome, TaskResult};
 use crate::model::query::Query;
 use crate::model::retry::RetryPolicy;

@@ -4,7 +4,9 @@ use super::insert::rows;
 use super::{Kit, MICRO, NOW, S, done, error, json, on_every_backend, on_files, returned, task};
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
-use crate::model::op::{Action, Changed, Insert, Op, Patch};
+use crate::model::edit::Patch;
+use crate::model::new_task::Insert;
+use crate::model::op::{Action, Changed, Op};
 use crate::model::outcome::Outcome;
 use crate::model::retention::{Cutoffs, Retention};
 use crate::model::settle::End;
@@ -307,7 +309,7 @@ fn an_edited_or_retried_task_leaves_no_row_that_nobody_owns(kit: &mut Kit) {
     for table in ["result", "progress"] {
         assert_eq!(rows(kit, table), 0, "{table}");
     }
-    let patch = crate::model::op::Patch {
+    let patch = crate::model::edit::Patch {
         payload: Some(("probe".to_owned(), json(10))),
         ..Default::default()
     };

@@ -7,7 +7,8 @@ use chrono::Duration as Days;
 use super::{Kit, NOW, S, done, due, json, on_every_backend, on_files, task};
 use crate::id::TaskId;
 use crate::model::filter::{Filter, Page};
-use crate::model::op::{Action, Insert, Op};
+use crate::model::new_task::Insert;
+use crate::model::op::{Action, Op};
 use crate::model::query::{Query, Stats};
 use crate::model::task::{Task, TaskState};
 

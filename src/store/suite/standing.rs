@@ -1,7 +1,8 @@
 //! The claim that stands, and comes along with what becomes due.
 
 use super::{Kit, NOW, S, claimed, done, due, error, json, on_every_backend, priorities, task};
-use crate::model::op::{Action, Insert, Op, Settled};
+use crate::model::new_task::Insert;
+use crate::model::op::{Action, Op, Settled};
 use crate::model::settle::{Claim, End, Payload};
 use crate::model::task::TaskState;
 

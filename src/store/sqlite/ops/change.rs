@@ -3,9 +3,11 @@
 use rusqlite::{OptionalExtension, params};
 
 use crate::id::TaskId;
+use crate::model::edit::Patch;
 use crate::model::event::EventKind;
 use crate::model::filter::Filter;
-use crate::model::op::{Action, CHUNK, Changed, ChangedMany, Class, LaneId, Patch};
+use crate::model::lane::{Class, LaneId};
+use crate::model::op::{Action, CHUNK, Changed, ChangedMany};
 use crate::model::settle::Fence;
 use crate::model::task::TaskState;
 use crate::store::lanes::QueueChange;

@@ -7,8 +7,9 @@ use rusqlite::{OptionalExtension, params, params_from_iter};
 
 use crate::id::TaskId;
 use crate::model::event::EventKind;
+use crate::model::lane::{ClaimRequest, Class, Heads, Lane, LaneClaim, QueueClaim};
 use crate::model::limits::MAX_PRIORITY;
-use crate::model::op::{CHUNK, ClaimRequest, Class, Heads, Lane, LaneClaim, QueueClaim};
+use crate::model::op::CHUNK;
 use crate::model::settle::{Claim, Fence, Payload};
 use crate::store::sqlite::ops::expire::expire_one;
 use crate::store::sqlite::ops::insert::checksum;

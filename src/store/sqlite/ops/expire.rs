@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
-use crate::model::op::LaneId;
+use crate::model::lane::LaneId;
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, Waiting};

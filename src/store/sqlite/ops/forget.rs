@@ -9,7 +9,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::model::op::LaneId;
+use crate::model::lane::LaneId;
 use crate::store::sqlite::ops::lanes::Counter;
 use crate::store::sqlite::ops::write_tx::Tx;
 use crate::store::sqlite::sql::sql;

@@ -4,8 +4,9 @@ use rusqlite::{OptionalExtension, Statement, params};
 
 use crate::model::delivery::Delivery;
 use crate::model::event::EventKind;
+use crate::model::lane::{ClaimRequest, Class, LaneClaim, LaneId};
+use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
-use crate::model::op::{ClaimRequest, Class, Insert, LaneClaim, LaneId};
 use crate::model::settle::{Claim, Fence, Payload};
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::transition;

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::model::lane::{Class, Heads, Lane, LaneId};
 use crate::model::limits::MAX_PRIORITY;
-use crate::model::op::{Class, Heads, Lane, LaneId};
 use crate::store::lanes::{Changes, Gone, Known, Lanes, Learnt, QueueSettings};
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::sql::sql;

@@ -7,8 +7,8 @@ use rusqlite::Row;
 
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
+use crate::model::lane::{Class, LaneId};
 use crate::model::limits::MAX_PRIORITY;
-use crate::model::op::{Class, LaneId};
 use crate::model::task::TaskState;
 use crate::time::Timestamp;
 

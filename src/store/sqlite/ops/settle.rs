@@ -7,7 +7,8 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::model::attempt::AttemptEnd;
 use crate::model::event::EventKind;
-use crate::model::op::{LaneId, Settled};
+use crate::model::lane::LaneId;
+use crate::model::op::Settled;
 use crate::model::settle::{Change, Fence, Settlement};
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::transition::{self, COMPLETE, Held, HeldRow};

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::event::{Event, EventKind};
-use crate::model::op::{Class, Lane, LaneId};
+use crate::model::lane::{Class, Lane, LaneId};
 use crate::model::settle::{Claim, Fence};
 use crate::store::hub::News;
 use crate::store::lanes::{Lanes, Learnt};

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use crate::model::op::LaneId;
+use crate::model::lane::LaneId;
 use crate::model::query::Seen;
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::forget::is_idle;

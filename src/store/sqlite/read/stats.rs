@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::model::lane::LaneId;
 use crate::model::limits::MAX_PRIORITY;
-use crate::model::op::LaneId;
 use crate::model::query::{LaneStats, Stats};
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::lanes;

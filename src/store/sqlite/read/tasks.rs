@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::id::TaskId;
 use crate::model::filter::{Cursor, Filter, Page};
-use crate::model::op::{Lane, LaneId};
+use crate::model::lane::{Lane, LaneId};
 use crate::model::query::Counted;
 use crate::model::task::{Task, TaskState};
 use crate::store::lanes::Lanes;

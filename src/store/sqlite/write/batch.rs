@@ -1,8 +1,9 @@
 //! What a transaction does: the operations of its requests, in an order in which each sees what it has to, and the standing
 //! claim that comes along.
 
+use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
-use crate::model::op::{Insert, Op, Reply};
+use crate::model::op::{Op, Reply};
 use crate::store::Hub;
 use crate::store::sqlite::ops::change;
 use crate::store::sqlite::ops::claim;

@@ -1,0 +1,121 @@
+//! Lanes: a queue's tasks of one kind and class, when each has something due, and what may be claimed from them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::delivery::Delivery;
+use crate::model::limits::MAX_PRIORITY;
+use crate::time::Timestamp;
+
+/// A queue's tasks of one kind and class, as the store numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LaneId(pub(crate) i64);
+
+/// Per priority, an instant before which no pending task of the lane is due; `None`: the lane has none.
+pub(crate) type Heads = [Option<Timestamp>; MAX_PRIORITY as usize + 1];
+
+/// What is special about the tasks of a lane: each class is claimed in its own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Class {
+    Plain,
+    /// They have crashed a process before: they run one at a time.
+    Suspect,
+    /// They are delivered at most once: their claim is on disk before they start.
+    Once,
+}
+
+impl Class {
+    /// That of new tasks.
+    pub(crate) fn new(delivery: Delivery) -> Self {
+        match delivery {
+            Delivery::AtLeastOnce => Self::Plain,
+            Delivery::AtMostOnce => Self::Once,
+        }
+    }
+
+    pub(crate) fn delivery(self) -> Delivery {
+        match self {
+            Self::Plain | Self::Suspect => Delivery::AtLeastOnce,
+            Self::Once => Delivery::AtMostOnce,
+        }
+    }
+
+    /// The number in the file.
+    pub(crate) const fn code(self) -> i64 {
+        match self {
+            Self::Plain => 0,
+            Self::Suspect => 1,
+            Self::Once => 2,
+        }
+    }
+
+    pub(crate) fn from_code(code: i64) -> Option<Self> {
+        [Self::Plain, Self::Suspect, Self::Once]
+            .into_iter()
+            .find(|class| class.code() == code)
+    }
+
+    /// Whether its tasks may be claimed before a worker is free for them.
+    pub(crate) fn may_wait(self) -> bool {
+        self == Self::Plain
+    }
+}
+
+/// What the store knows of a lane without reading.
+#[derive(Debug, Clone)]
+pub(crate) struct Lane {
+    pub(crate) id: LaneId,
+    pub(crate) queue: Arc<str>,
+    pub(crate) kind: Arc<str>,
+    pub(crate) class: Class,
+    pub(crate) paused: bool,
+    /// How many tasks of its queue run at once, at most, in all processes together.
+    pub(crate) limit: Option<u32>,
+    pub(crate) heads: Heads,
+}
+
+impl Lane {
+    pub(crate) fn next_at(&self) -> Option<Timestamp> {
+        self.heads.iter().flatten().min().copied()
+    }
+}
+
+/// The lanes in use, as the store knows them without reading.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KnownLanes {
+    /// Changes with each lane that is added or removed.
+    pub(crate) version: u64,
+    pub(crate) list: Arc<Vec<Lane>>,
+}
+
+/// Which due tasks to take.
+#[derive(Debug, Clone)]
+pub(crate) struct ClaimRequest {
+    /// They take turns, in this order.
+    pub(crate) queues: Vec<QueueClaim>,
+    /// So many tasks have a worker waiting and are taken whatever they cost.
+    pub(crate) free: usize,
+    /// Further ones are taken ahead of the workers while their expected time fits into this.
+    pub(crate) budget: Duration,
+    /// The most tasks in all.
+    pub(crate) limit: usize,
+    /// The version of the lanes that it was planned for. A claim that stands is not made once there are others: the tasks of
+    /// those may be better.
+    pub(crate) lanes_version: u64,
+}
+
+/// What may be taken from one queue.
+#[derive(Debug, Clone)]
+pub(crate) struct QueueClaim {
+    pub(crate) lanes: Vec<LaneClaim>,
+    pub(crate) limit: usize,
+}
+
+/// What may be taken from one lane.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LaneClaim {
+    pub(crate) lane: LaneId,
+    /// How long one task takes a worker; `None`: unknown, so none is taken ahead.
+    pub(crate) cost: Option<Duration>,
+    pub(crate) class: Class,
+}
