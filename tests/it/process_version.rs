@@ -148,8 +148,8 @@ fn p12_a_file_that_is_migrated_by_a_newer_version_is_left_to_it() {
 fn p11_tasks_of_a_process_whose_lock_file_is_lost_are_taken_back_when_it_is_gone() {
     let place = Place::new();
     let client = Client::open(place.file()).expect("to open the file");
-    let id = client.schedule(Ordered).expect("to schedule").id();
     let process = start(&place);
+    let id = client.schedule(Ordered).expect("to schedule").id();
     process.read_until(|line| matches!(line, Line::Started { .. }));
     place.lose_lock_files();
     let scheduler = Scheduler::builder(place.file())
