@@ -1,8 +1,11 @@
 //! Checkpoints: the log is moved into the file once it is long, so that the next commit starts it anew.
 //!
 //! A helper thread does the bulk on a connection of its own, beside the commits that go on meanwhile; alone it would never
-//! catch up with a busy writer, so the writer moves the few pages that are left, between two transactions. Always PASSIVE,
-//! never TRUNCATE: nobody waits for a reader, and the log's blocks are used again.
+//! catch up with a busy writer, so the writer moves the few pages that are left, between two transactions.
+//!
+//! The log is begun anew only while no reader uses it. Readers that overlap would hold it for ever, so a writer that finds
+//! it too long waits a little for those that are at it: new ones read the file then. A reader that takes longer than that is
+//! not waited for again before it has ended, or the log is twice as long. Never TRUNCATE: the log's blocks are used again.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +15,7 @@ use rusqlite::Connection;
 
 use crate::error::Result;
 use crate::panics::survive;
-use crate::store::sqlite::file::open::Opener;
+use crate::store::sqlite::file::open::{Opener, wait_for_locks};
 use crate::tell::tell;
 use crate::thread::Thread;
 use crate::time::Deadline;
@@ -24,6 +27,12 @@ const LONG: usize = 4 << 20;
 const TOO_LONG: usize = 4 * LONG;
 /// So much the writer moves itself.
 const FEW: usize = 1 << 20;
+/// So much later the writer tries again if a reader was in the way.
+const AGAIN: usize = FEW / 4;
+/// From this length on the writer waits for readers.
+const HELD_UP: usize = LONG + FEW;
+/// How long it waits for them: longer than the crate's own need for a page of tasks.
+const READER_WAIT: Duration = Duration::from_millis(50);
 /// How long the writer waits for the helper at a time.
 const PASS_WAIT: Duration = Duration::from_secs(1);
 /// How long a store that is dropped waits for the helper: for one checkpoint.
@@ -36,6 +45,8 @@ struct Limits {
     long: i32,
     too_long: i32,
     few: i32,
+    again: i32,
+    held_up: i32,
 }
 
 impl Limits {
@@ -45,6 +56,8 @@ impl Limits {
             long: pages(LONG),
             too_long: pages(TOO_LONG),
             few: pages(FEW),
+            again: pages(AGAIN),
+            held_up: pages(HELD_UP),
         }
     }
 }
@@ -54,8 +67,14 @@ impl Limits {
 pub(crate) struct Checkpoints {
     /// The length of the log as of the last commit, in pages.
     pages: Arc<AtomicI32>,
+    /// That length as it was last looked at; `None` before the first look.
+    seen: Option<i32>,
     /// The length at which the next checkpoint is tried: a reader can hold up the last one.
     at: i32,
+    /// The length from which on the writer waits, for the helper and for readers.
+    waits_at: i32,
+    /// The length at the last wait that was in vain: once more is moved, the readers of that time have ended.
+    waited_at: i32,
     limits: Limits,
     helper: Option<Helper>,
 }
@@ -66,64 +85,99 @@ impl Checkpoints {
         let limits = Limits::new(page_bytes);
         Self {
             pages,
+            seen: None,
             at: limits.long,
+            waits_at: limits.held_up,
+            waited_at: 0,
             limits,
             helper: opener.map(Helper::new),
         }
     }
 
     /// Looks at the log after a commit, whose callers have their answers by then.
-    pub(crate) fn after_commit(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+    pub(crate) fn after_commit(&mut self, conn: &mut Connection) -> rusqlite::Result<()> {
         let pages = self.pages.load(Ordering::Relaxed);
-        let Limits {
-            long,
-            too_long,
-            few,
-        } = self.limits;
-        if pages < long {
-            self.at = long;
-            if let Some(helper) = &mut self.helper {
-                helper.forget();
-            }
+        let seen = self.seen.replace(pages);
+        let Some(helper) = &mut self.helper else {
             return Ok(());
+        };
+        let limits = self.limits;
+        if seen.is_some_and(|seen| pages < seen) {
+            self.at = limits.long;
+            self.waits_at = limits.held_up;
+            helper.forget();
         }
         if pages < self.at {
             return Ok(());
         }
-        let Some(helper) = &mut self.helper else {
-            return Ok(());
-        };
-        // Not while a reader has made it longer than that: then a pass makes it no shorter.
-        if pages >= too_long && helper.began_at < too_long {
+        let waits = pages >= self.waits_at;
+        if waits && pages >= limits.too_long {
             helper.wait();
         }
         match helper.progress() {
             Progress::Working => return Ok(()),
             Progress::Idle { moved } => {
                 let left = pages - moved;
-                if left > few && helper.gains(left) && helper.start(pages) {
+                // A long log that a killed process left is moved at once. If this process too is killed before the helper
+                // is done, and the next one, the log grows with each of them.
+                let was_found = seen.is_none();
+                if !was_found && left > limits.few && helper.gains(left) && helper.start() {
                     return Ok(());
                 }
             }
         }
-        helper.forget();
-        let Some((length, moved)) = checkpoint(conn)? else {
-            // Somebody else is at it.
-            return Ok(());
+        let done = if waits {
+            restart(conn, &helper.shared.opener)?
+        } else {
+            checkpoint(conn)?
         };
-        // A reader still needs what is left, so the log grows on; try again when it is worth it.
-        self.at = if moved < length { pages + long } else { long };
+        if waits && done.is_busy {
+            self.waited_at = pages;
+            self.waits_at = pages.saturating_mul(2);
+        } else if done.moved > self.waited_at {
+            self.waits_at = limits.held_up;
+        }
+        // Somebody else may have been at it: then nothing is known.
+        helper.has_moved(done.moved);
+        let left = pages - done.moved;
+        self.at = pages
+            + if left <= limits.few {
+                limits.again
+            } else {
+                limits.long
+            };
         Ok(())
     }
 }
 
-/// Moves what no reader needs, and tells how long the log is and how much of it is moved; `None`: another checkpoint is
-/// going on.
-pub(crate) fn checkpoint(conn: &Connection) -> rusqlite::Result<Option<(i32, i32)>> {
-    let (busy, length, moved): (bool, i32, i32) = conn
-        .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    Ok((!busy).then_some((length, moved)))
+/// What a checkpoint did.
+pub(crate) struct Checkpoint {
+    /// Another one was going on, or readers did not end in time.
+    is_busy: bool,
+    /// How much of the log is moved, in pages; 0 if another checkpoint was going on.
+    moved: i32,
+}
+
+/// Moves what no reader needs.
+pub(crate) fn checkpoint(conn: &Connection) -> rusqlite::Result<Checkpoint> {
+    run(conn, "PRAGMA wal_checkpoint(PASSIVE)")
+}
+
+/// Moves all of it, and waits until no reader uses the log, so that the next commit begins it anew.
+fn restart(conn: &mut Connection, opener: &Opener) -> rusqlite::Result<Checkpoint> {
+    wait_for_locks(conn, READER_WAIT)?;
+    let done = run(conn, "PRAGMA wal_checkpoint(RESTART)");
+    opener.take_turns(conn)?;
+    done
+}
+
+fn run(conn: &Connection, sql: &str) -> rusqlite::Result<Checkpoint> {
+    conn.prepare_cached(sql)?.query_row([], |row| {
+        Ok(Checkpoint {
+            is_busy: row.get(0)?,
+            moved: row.get::<_, i32>(2)?.max(0),
+        })
+    })
 }
 
 enum Progress {
@@ -142,8 +196,6 @@ struct Helper {
     thread: Option<Thread>,
     /// How much of the log was left before its last pass; 0 if there was none.
     left: i32,
-    /// How long the log was when its last pass began.
-    began_at: i32,
 }
 
 #[derive(Debug)]
@@ -173,7 +225,6 @@ impl Helper {
             }),
             thread: None,
             left: 0,
-            began_at: 0,
         }
     }
 
@@ -201,9 +252,8 @@ impl Helper {
         }
     }
 
-    /// Has it make a pass over a log of that length. `false`: there is no thread to be had.
-    fn start(&mut self, pages: i32) -> bool {
-        self.began_at = pages;
+    /// Has it make a pass. `false`: there is no thread to be had.
+    fn start(&mut self) -> bool {
         if self.thread.is_none() {
             let shared = Arc::clone(&self.shared);
             match Thread::spawn("punctual-log", move || shared.work()) {
@@ -219,10 +269,15 @@ impl Helper {
         true
     }
 
-    /// The log is about to start anew: what was moved of it counts no more.
+    /// The log was begun anew: what was moved of it counts no more.
     fn forget(&mut self) {
+        self.has_moved(0);
+    }
+
+    /// The writer has moved so much.
+    fn has_moved(&mut self, pages: i32) {
         self.left = 0;
-        self.shared.moved.store(0, Ordering::Relaxed);
+        self.shared.moved.store(pages, Ordering::Relaxed);
     }
 }
 
@@ -253,9 +308,9 @@ impl Shared {
             Some(conn) => conn,
             none => none.insert(self.opener.writer()?),
         };
-        let moved = checkpoint(conn)
-            .map_err(|error| crate::store::sqlite::error::of("cannot checkpoint", error))?;
-        Ok(moved.map_or(0, |(_, moved)| moved))
+        checkpoint(conn)
+            .map(|done| done.moved)
+            .map_err(|error| crate::store::sqlite::error::of("cannot checkpoint", error))
     }
 }
 
@@ -266,5 +321,114 @@ impl Drop for Helper {
         if let Some(thread) = self.thread.take() {
             thread.join(Deadline::after(JOIN_WAIT));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Settings;
+    use crate::store::sqlite::file::open::page_bytes;
+
+    const PAGE_BYTES: usize = 4096;
+
+    /// P14: the log of a process that was killed before its helper was done, and of the next one, and of the next.
+    #[test]
+    fn a_long_log_that_was_found_is_moved_without_the_helper() {
+        let file = File::new();
+        let mut conn = file.writer();
+        for _ in 0..5 {
+            write(&conn, 2 * LONG);
+            let mut of_next = file.checkpoints();
+            of_next.after_commit(&mut conn).unwrap();
+            let helper = of_next.helper.as_ref().unwrap();
+            assert!(helper.thread.is_none(), "it would be killed again");
+        }
+        assert!(file.log_bytes() < 3 * LONG, "begun anew each time");
+    }
+
+    /// P14: of readers that overlap, one is always there.
+    #[test]
+    fn readers_that_overlap_do_not_hold_the_log() {
+        let file = File::new();
+        let mut conn = file.writer();
+        let (began, begin) = crossbeam_channel::bounded(0);
+        let read = |conn: &Connection| {
+            conn.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+        };
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let readers = [(); 2].map(|()| file.opener.reader().unwrap());
+                read(&readers[0]);
+                began.send(()).unwrap();
+                for turn in 0.. {
+                    read(&readers[(turn + 1) % 2]);
+                    readers[turn % 2].execute_batch("COMMIT").unwrap();
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+            begin.recv().unwrap();
+            let mut checkpoints = file.checkpoints();
+            for _ in 0..200 {
+                write(&conn, LONG / 16);
+                checkpoints.after_commit(&mut conn).unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(file.log_bytes() < 2 * LONG, "{}", file.log_bytes());
+    }
+
+    struct File {
+        dir: tempfile::TempDir,
+        opener: Opener,
+        pages: Arc<AtomicI32>,
+    }
+
+    impl File {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("app.db");
+            let opener = Opener::new(&path, &Settings::new(false)).unwrap();
+            let conn = opener.writer().unwrap();
+            assert_eq!(page_bytes(&conn).unwrap(), PAGE_BYTES);
+            conn.execute_batch("CREATE TABLE t (x)").unwrap();
+            Self {
+                dir,
+                opener,
+                pages: Arc::default(),
+            }
+        }
+
+        fn checkpoints(&self) -> Checkpoints {
+            Checkpoints::new(
+                Arc::clone(&self.pages),
+                PAGE_BYTES,
+                Some(self.opener.clone()),
+            )
+        }
+
+        fn writer(&self) -> Connection {
+            let mut conn = self.opener.writer().unwrap();
+            let pages = Arc::clone(&self.pages);
+            conn.wal_hook(Some(move |_: &mut _, length| {
+                pages.store(length, Ordering::Relaxed);
+                Ok(())
+            }))
+            .unwrap();
+            conn
+        }
+
+        fn log_bytes(&self) -> usize {
+            let log = self.dir.path().join("app.db-wal");
+            usize::try_from(log.metadata().unwrap().len()).unwrap()
+        }
+    }
+
+    fn write(conn: &Connection, bytes: usize) {
+        conn.execute("INSERT INTO t VALUES (zeroblob(?))", [bytes as i64])
+            .unwrap();
     }
 }

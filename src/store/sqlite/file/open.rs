@@ -57,9 +57,7 @@ impl Opener {
 
     pub(crate) fn writer(&self) -> Result<Connection> {
         let mut conn = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let courtesy = Arc::clone(&self.courtesy);
-        let step = move |waited, count| courtesy.wait(waited, count);
-        conn.busy_handler(Some(patient(self.busy_wait, step)))
+        self.take_turns(&mut conn)
             .map_err(|error| error::of("cannot configure the connection", error))?;
         let set = |name: &str, value: &str, expected: &str| set(&conn, name, value, expected);
         self.in_context(
@@ -73,6 +71,13 @@ impl Opener {
                 .and_then(|()| set_cache(&conn, self.page_cache_bytes)),
         )?;
         Ok(conn)
+    }
+
+    /// Has a writer wait for the lock in turn with those of other processes.
+    pub(crate) fn take_turns(&self, conn: &mut Connection) -> rusqlite::Result<()> {
+        let courtesy = Arc::clone(&self.courtesy);
+        let step = move |waited, count| courtesy.wait(waited, count);
+        conn.busy_handler(Some(patient(self.busy_wait, step)))
     }
 
     pub(crate) fn reader(&self) -> Result<Connection> {
@@ -171,9 +176,12 @@ fn check_version(version: i32) -> Result<()> {
 
 /// Has a connection wait for a lock for so long, and look for it every 50 to 400 µs.
 pub(crate) fn set_busy_handler(conn: &mut Connection, busy_wait: Duration) -> Result<()> {
+    wait_for_locks(conn, busy_wait).map_err(|error| error::of("cannot set the busy handler", error))
+}
+
+pub(crate) fn wait_for_locks(conn: &mut Connection, limit: Duration) -> rusqlite::Result<()> {
     let step = |_, count: i32| Duration::from_micros(50 << count.clamp(0, 3));
-    conn.busy_handler(Some(patient(busy_wait, step)))
-        .map_err(|error| error::of("cannot set the busy handler", error))
+    conn.busy_handler(Some(patient(limit, step)))
 }
 
 /// Retries a held lock after `step` of how long it has waited and how often it has tried, about 50 µs to 1 ms, with jitter:

@@ -413,7 +413,7 @@ impl Writer {
     }
 
     fn checkpoint(&mut self) {
-        let Some(conn) = &self.conn else { return };
+        let Some(conn) = &mut self.conn else { return };
         let done = self
             .shared
             .wait(self.now, || self.checkpoints.after_commit(conn));
