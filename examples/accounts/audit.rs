@@ -70,7 +70,7 @@ pub(crate) fn audit(file: &Path, acknowledged: &[String]) -> Result<Audited> {
             );
         }
     }
-    let crashes = number("SELECT sum(crashes) FROM punctual_task")?;
+    let crashes = number("SELECT ifnull(sum(crashes), 0) FROM punctual_trouble")?;
     Ok(Audited { transfers, crashes })
 }
 

@@ -241,8 +241,8 @@ impl TaskContext {
 
     /// Whether the attempt's deadline has passed.
     pub(crate) fn is_late(&self) -> bool {
-        let now = self.client.now();
-        self.deadline.is_some_and(|deadline| deadline <= now)
+        self.deadline
+            .is_some_and(|deadline| deadline <= self.client.now())
     }
 
     /// Whether [`complete`](Self::complete) has settled the attempt.

@@ -385,14 +385,10 @@ pub(crate) fn rescue(orphan: Orphan) -> Rescue {
     }
 }
 
-/// The deadline of an attempt that starts now.
-pub(crate) fn deadline(
-    claim: &Claim,
-    handler: Option<Duration>,
-    now: Timestamp,
-) -> Option<Timestamp> {
+/// How long an attempt may take: the task's own timeout comes before its handler's.
+pub(crate) fn timeout(claim: &Claim, handler: Option<Duration>) -> Option<Duration> {
     let own = claim.options.as_ref().and_then(|own| own.timeout);
-    own.or(handler).map(|timeout| now + timeout)
+    own.or(handler)
 }
 
 #[cfg(test)]

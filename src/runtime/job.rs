@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::handler::context::TaskContext;
 use crate::handler::token::StopReason;
 use crate::model::retry::RetryPolicy;
-use crate::model::settle::{Asked, Claim, End, deadline, settle};
+use crate::model::settle::{Asked, Claim, End, settle, timeout};
 use crate::runtime::attempts::Place;
 use crate::runtime::finish::Finished;
 use crate::runtime::link::Link;
@@ -101,8 +101,8 @@ impl Job {
             held.end_unstarted(End::Unstarted);
             return None;
         }
-        let timeout = held.link.registry.claimed(&claim.kind).timeout;
-        held.cx.deadline = deadline(claim, timeout, held.link.client.now());
+        let timeout = timeout(claim, held.link.registry.claimed(&claim.kind).timeout);
+        held.cx.deadline = timeout.map(|timeout| held.link.client.now() + timeout);
         if let Some(place) = &held.place {
             held.link.attempts.start(place, held.cx.deadline);
         }

@@ -513,7 +513,7 @@ struct Orphan {
 fn orphans(place: &Place) -> Vec<Orphan> {
     let conn = place.look();
     let mut statement = conn
-        .prepare("SELECT id, attempt, crashes FROM punctual_task WHERE state = 10")
+        .prepare("SELECT id, attempt, ifnull(crashes, 0) FROM punctual_task LEFT JOIN punctual_trouble USING (seq) WHERE state = 10")
         .expect("a query");
     let rows = statement
         .query_map([], |row| {

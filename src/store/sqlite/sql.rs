@@ -13,10 +13,11 @@ pub(crate) mod extra {
     pub(crate) const RESULT: i64 = 4;
     pub(crate) const ATTEMPTS: i64 = 8;
     pub(crate) const PROGRESS: i64 = 16;
+    pub(crate) const TROUBLE: i64 = 32;
 }
 
 /// The numbers that statements name.
-const NUMBERS: [(&str, i64); 11] = [
+const NUMBERS: [(&str, i64); 12] = [
     ("pending", TaskState::Pending.code()),
     ("running", TaskState::Running.code()),
     ("completed", TaskState::Completed.code()),
@@ -28,6 +29,7 @@ const NUMBERS: [(&str, i64); 11] = [
     ("result", extra::RESULT),
     ("attempts", extra::ATTEMPTS),
     ("progress", extra::PROGRESS),
+    ("trouble", extra::TROUBLE),
 ];
 
 /// A statement with its names replaced: `sql!("… state = {running}")`. Further names stand for texts, such as a list of
@@ -203,7 +205,7 @@ mod tests {
     #[test]
     fn the_numbers_are_those_in_files() {
         let numbers: Vec<i64> = NUMBERS.iter().map(|(_, number)| *number).collect();
-        assert_eq!(numbers, [0, 10, 20, 30, 40, 10, 1, 2, 4, 8, 16]);
+        assert_eq!(numbers, [0, 10, 20, 30, 40, 10, 1, 2, 4, 8, 16, 32]);
     }
 
     #[test]

@@ -462,7 +462,7 @@ fn p12_a_damaged_row_stops_no_claim_but_its_own(_: &mut Kit) {
         "id = zeroblob(17)",
         "attempt = -7",
         "attempt = 1 << 40",
-        "crashes = 1 << 40",
+        "extras = extras | 32",
         "max_attempts = -1",
         "claim_no = 9223372036854775807",
         "priority = -1",

@@ -254,6 +254,11 @@ fn with_everything(kit: &Kit, state: TaskState) -> TaskId {
         max_attempts: 2,
         ..start_by(90)
     });
+    kit.settle(
+        &kit.claim_one(),
+        End::Undecodable("an older process".into()),
+    );
+    kit.change(id, Action::RunNow);
     let first = kit.claim_one();
     kit.apply(Op::Progress {
         fence: first.fence,
@@ -272,8 +277,8 @@ fn with_everything(kit: &Kit, state: TaskState) -> TaskId {
     id
 }
 
-const TABLES: [&str; 7] = [
-    "task", "payload", "result", "progress", "tag", "attempt", "expiry",
+const TABLES: [&str; 8] = [
+    "task", "payload", "result", "progress", "tag", "attempt", "expiry", "trouble",
 ];
 
 fn p14_a_pruned_task_leaves_nothing_behind(kit: &mut Kit) {
@@ -306,7 +311,7 @@ fn a_deleted_task_leaves_nothing_behind(kit: &mut Kit) {
 fn an_edited_or_retried_task_leaves_no_row_that_nobody_owns(kit: &mut Kit) {
     let id = with_everything(kit, TaskState::Completed);
     kit.change(id, Action::Retry(Patch::default()));
-    for table in ["result", "progress"] {
+    for table in ["result", "progress", "trouble"] {
         assert_eq!(rows(kit, table), 0, "{table}");
     }
     let patch = crate::model::edit::Patch {

@@ -18,6 +18,7 @@ use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::ops::prune::delete;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, Revived, Waiting};
+use crate::store::sqlite::ops::trouble;
 use crate::store::sqlite::ops::write_tx::Tx;
 use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::tell::tell;
@@ -219,10 +220,12 @@ const EDIT: &str = sql!(
     WHERE seq = :seq AND state = {pending}"
 );
 
-const EDIT_PAYLOAD: &str = sql!("
+const EDIT_PAYLOAD: &str = sql!(
+    "
     UPDATE punctual_task
-    SET payload = :payload, checksum = :checksum, undecoded = 0, extras = (extras & ~{payload}) | :extras
-    WHERE seq = :seq AND state = {pending}");
+    SET payload = :payload, checksum = :checksum, extras = (extras & ~{payload}) | :extras
+    WHERE seq = :seq AND state = {pending}"
+);
 
 const KEEP_PAYLOAD: &str =
     "INSERT OR REPLACE INTO punctual_payload (seq, payload) VALUES (:seq, :payload)";
@@ -248,6 +251,9 @@ fn edit_one(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Cha
         } else if task.extras & extra::PAYLOAD != 0 {
             tx.conn.prepare_cached(DROP_PAYLOAD)?.execute([task.seq])?;
         }
+    }
+    if edit.payload.is_some() && task.extras & extra::TROUBLE != 0 {
+        trouble::forget_undecoded(tx.conn, task.seq)?;
     }
     tx.conn
         .prepare_cached(EDIT)?

@@ -13,6 +13,7 @@ use crate::model::op::CHUNK;
 use crate::model::settle::{Claim, Fence, Payload};
 use crate::store::sqlite::ops::expire::expire_one;
 use crate::store::sqlite::ops::insert::checksum;
+use crate::store::sqlite::ops::trouble::Trouble;
 use crate::store::sqlite::ops::write_tx::Tx;
 use crate::store::sqlite::ops::{options, row};
 use crate::store::sqlite::sql::{columns, extra, sql};
@@ -348,8 +349,6 @@ columns! {
         seq: i64 = "seq" by row::get,
         id: TaskId = "id" by row::id,
         attempt: u32 = "attempt" by row::count,
-        crashes: u32 = "crashes" by row::count,
-        undecoded: u32 = "undecoded" by row::count,
         max_attempts: u32 = "max_attempts" by row::count,
         /// Of its last claim.
         claim_no: i64 = "claim_no" by row::get,
@@ -394,6 +393,7 @@ impl Candidate {
                 .query_row([seq], |row| row.get(0))
                 .optional()?;
         }
+        let trouble = Trouble::of(tx.conn, seq, self.extras)?;
         tx.event(lane.id, self.id, EventKind::Claimed);
         Ok(Claim {
             fence: Fence {
@@ -407,8 +407,8 @@ impl Candidate {
             priority,
             scheduled_at: self.at,
             attempt: self.attempt.saturating_add(1),
-            crashes: self.crashes,
-            undecoded: self.undecoded,
+            crashes: trouble.crashes,
+            undecoded: trouble.undecoded,
             max_attempts: self.max_attempts,
             delivery: lane.class.delivery(),
             options,

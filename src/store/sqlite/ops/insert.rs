@@ -18,9 +18,9 @@ use crate::store::sqlite::sql::{extra, sql};
 pub(crate) const MAX_INLINE_BYTES: usize = 1024;
 
 const INSERT: &str = "
-    INSERT INTO punctual_task (id, lane, priority, state, attempt, crashes, blamed, undecoded, max_attempts, claim_no, instance,
+    INSERT INTO punctual_task (id, lane, priority, state, attempt, max_attempts, claim_no, instance,
         scheduled_at, created_at, started_at, expires_at, room, extras, checksum, partition, options, payload)
-    VALUES (:id, :lane, :priority, :state, :attempt, 0, 0, 0, :max_attempts, :claim_no, :instance,
+    VALUES (:id, :lane, :priority, :state, :attempt, :max_attempts, :claim_no, :instance,
         :scheduled_at, :created_at, :started_at, :expires_at, :room, :extras, :checksum, :partition, :options, :payload)
     ON CONFLICT (id) DO NOTHING";
 
@@ -30,10 +30,10 @@ macro_rules! insert_plain {
     ($insert:literal, [$($comma:literal)*]) => {
         concat!(
             $insert,
-            " INTO punctual_task (id, lane, priority, state, attempt, crashes, blamed, undecoded, max_attempts, claim_no,
+            " INTO punctual_task (id, lane, priority, state, attempt, max_attempts, claim_no,
                 scheduled_at, created_at, room, extras, checksum, payload)
             VALUES ",
-            $($comma, "(?, ?, ?, {pending}, 0, 0, 0, 0, ?, 0, ?, ?, x'0000000000000000000000000000000000000000000000', 0, ?, ?)",)*
+            $($comma, "(?, ?, ?, {pending}, 0, ?, 0, ?, ?, x'0000000000000000000000000000000000000000000000', 0, ?, ?)",)*
             " ON CONFLICT (id) DO NOTHING"
         )
     };

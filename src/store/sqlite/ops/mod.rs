@@ -14,4 +14,5 @@ pub(crate) mod rescue;
 pub(crate) mod row;
 pub(crate) mod settle;
 pub(crate) mod transition;
+pub(crate) mod trouble;
 pub(crate) mod write_tx;

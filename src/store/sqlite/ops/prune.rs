@@ -4,6 +4,7 @@ use rusqlite::{Connection, params};
 
 use crate::model::retention::Cutoffs;
 use crate::model::task::TaskState;
+use crate::store::sqlite::ops::trouble;
 use crate::store::sqlite::ops::write_tx::{Tx, forget_expiry};
 use crate::store::sqlite::sql::extra;
 
@@ -16,7 +17,7 @@ pub(crate) const EXPIRED_RETENTION: &str = "
 const DELETE: &str =
     "DELETE FROM punctual_task WHERE seq = :seq RETURNING extras, CAST(expires_at AS INTEGER)";
 
-const DELETE_EXTRAS: [(i64, &str); 5] = [
+const DELETE_EXTRAS: [(i64, &str); 6] = [
     (
         extra::PAYLOAD,
         "DELETE FROM punctual_payload WHERE seq = :seq",
@@ -34,6 +35,7 @@ const DELETE_EXTRAS: [(i64, &str); 5] = [
         extra::PROGRESS,
         "DELETE FROM punctual_progress WHERE seq = :seq",
     ),
+    (extra::TROUBLE, trouble::DELETE),
 ];
 
 pub(crate) fn prune(tx: &Tx<'_>, cutoffs: &Cutoffs, limit: usize) -> rusqlite::Result<usize> {

@@ -52,7 +52,7 @@ struct Left {
 impl Left {
     fn orphan(&self, tx: &Tx<'_>, started: bool, is_suspect: bool) -> Orphan {
         Orphan {
-            blamed: self.held.blamed,
+            blamed: self.held.trouble.blamed,
             max_crashes: self.max_crashes,
             delivery: delivery(tx, self.held.lane),
             cancel_requested: self.cancel_requested,
@@ -110,7 +110,7 @@ fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Lef
             Ok(Left {
                 cancel_requested: row.cancel_requested,
                 max_crashes: options.and_then(|options| options.max_crashes),
-                held: row.held_by(instance),
+                held: row.held_by(instance, tx.conn)?,
             })
         })?
         .collect()
@@ -147,13 +147,13 @@ fn take_back(
     };
     let line = started.then(|| held.line(AttemptEnd::Crashed, Some(error)));
     if started {
-        held.crashes = held.crashes.saturating_add(1);
+        held.trouble.crashes = held.trouble.crashes.saturating_add(1);
         held.drop_start_deadline(tx)?;
     } else {
         held.unclaim();
     }
     if matches!(verdict, Rescue::Suspect | Rescue::Crashed) {
-        held.blamed = held.blamed.saturating_add(1);
+        held.trouble.blamed = held.trouble.blamed.saturating_add(1);
     }
     if verdict == Rescue::Suspect
         && let Some(lane) = tx.lane(held.lane)

@@ -70,10 +70,11 @@ fn held(tx: &Tx<'_>, fence: Fence) -> rusqlite::Result<Option<(Held, bool)>> {
         .prepare_cached(HELD)?
         .query_row([seq, instance, claim_no], HeldRow::read)
         .optional()?;
-    Ok(row.map(|row| {
+    row.map(|row| {
         let cancel_requested = row.cancel_requested;
-        (row.held_by(instance), cancel_requested)
-    }))
+        Ok((row.held_by(instance, tx.conn)?, cancel_requested))
+    })
+    .transpose()
 }
 
 fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
@@ -95,7 +96,7 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
         Change::Pending { at, attempt } => {
             held.scheduled_at = at.micros();
             held.attempt = i64::from(*attempt);
-            held.undecoded = 0;
+            held.trouble.undecoded = 0;
             held.drop_start_deadline(tx)?;
             match record.map(|record| record.end) {
                 Some(AttemptEnd::Snoozed) => EventKind::Snoozed,
@@ -105,7 +106,7 @@ fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<
         }
         Change::Undecoded { at } => {
             held.scheduled_at = at.micros();
-            held.undecoded = held.undecoded.saturating_add(1);
+            held.trouble.undecoded = held.trouble.undecoded.saturating_add(1);
             EventKind::Retrying
         }
         Change::GivenBack => EventKind::GivenBack,

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{CachedStatement, params, params_from_iter};
+use rusqlite::{CachedStatement, Connection, params, params_from_iter};
 
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
@@ -16,6 +16,7 @@ use crate::model::op::Settled;
 use crate::model::settle::{Fence, Record, Settlement};
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::row;
+use crate::store::sqlite::ops::trouble::{self, Trouble};
 use crate::store::sqlite::ops::write_tx::forget_expiry;
 use crate::store::sqlite::ops::write_tx::{AttemptRow, Tx};
 use crate::store::sqlite::sql::{columns, extra, sql};
@@ -29,9 +30,9 @@ pub(crate) struct Held {
     pub(crate) lane: LaneId,
     pub(crate) priority: u8,
     pub(crate) attempt: i64,
-    pub(crate) crashes: u32,
-    pub(crate) blamed: u32,
-    pub(crate) undecoded: u32,
+    /// What it has in other tables.
+    pub(crate) extras: i64,
+    pub(crate) trouble: Trouble,
     pub(crate) started_at: Option<i64>,
     pub(crate) scheduled_at: i64,
     pub(crate) expires_at: Option<i64>,
@@ -46,20 +47,18 @@ columns! {
         lane: LaneId = "lane" by row::lane,
         priority: u8 = "priority" by row::priority,
         attempt: i64 = "attempt" by row::get,
-        crashes: u32 = "crashes" by row::count,
-        blamed: u32 = "blamed" by row::count,
-        undecoded: u32 = "undecoded" by row::count,
         started_at: Option<i64> = "started_at" by row::get,
         scheduled_at: i64 = "scheduled_at" by row::get,
         expires_at: Option<i64> = "expires_at" by row::get,
         cancel_requested: bool = "cancel_requested_at IS NOT NULL" by row::get,
+        extras: i64 = "extras" by row::get,
         options: Option<Vec<u8>> = "options" by row::get,
     }
 }
 
 impl HeldRow {
-    pub(crate) fn held_by(self, instance: i64) -> Held {
-        Held {
+    pub(crate) fn held_by(self, instance: i64, conn: &Connection) -> rusqlite::Result<Held> {
+        Ok(Held {
             fence: Fence {
                 seq: self.seq,
                 instance,
@@ -69,13 +68,12 @@ impl HeldRow {
             lane: self.lane,
             priority: self.priority,
             attempt: self.attempt,
-            crashes: self.crashes,
-            blamed: self.blamed,
-            undecoded: self.undecoded,
+            extras: self.extras,
+            trouble: Trouble::of(conn, self.seq, self.extras)?,
             started_at: self.started_at,
             scheduled_at: self.scheduled_at,
             expires_at: self.expires_at,
-        }
+        })
     }
 }
 
@@ -92,6 +90,11 @@ impl Held {
             Some(at) => forget_expiry(tx.conn, self.fence.seq, at),
             None => Ok(()),
         }
+    }
+
+    /// Returns the bit of the task's extras that says so.
+    fn keep_trouble(&self, tx: &Tx<'_>) -> rusqlite::Result<i64> {
+        self.trouble.keep(tx.conn, self.fence.seq, self.extras)
     }
 
     /// A line of the history about the attempt.
@@ -111,8 +114,7 @@ impl Held {
 pub(crate) const RELEASE: &str = sql!("
     UPDATE punctual_task
     SET state = {pending}, instance = NULL, lane = :lane, scheduled_at = :scheduled_at, expires_at = :expires_at,
-        attempt = :attempt, crashes = :crashes, blamed = :blamed, undecoded = :undecoded, started_at = :started_at,
-        extras = extras | :extras
+        attempt = :attempt, started_at = :started_at, extras = extras | :extras
     WHERE seq = :seq AND claim_no = :claim_no AND state = {running}");
 
 /// The attempt ends and the task waits again, as `held` says.
@@ -123,16 +125,13 @@ pub(crate) fn release(
     event: EventKind,
     at: Timestamp,
 ) -> rusqlite::Result<()> {
-    let extras = add_line(tx, line, at)?;
+    let extras = add_line(tx, line, at)? | held.keep_trouble(tx)?;
     let Fence { seq, claim_no, .. } = held.fence;
     tx.conn.prepare_cached(RELEASE)?.execute(params![
         held.lane.0,
         held.scheduled_at,
         held.expires_at,
         held.attempt,
-        held.crashes,
-        held.blamed,
-        held.undecoded,
         held.started_at,
         extras,
         seq,
@@ -153,8 +152,7 @@ pub(crate) fn release(
 
 pub(crate) const END: &str = sql!("
     UPDATE punctual_task
-    SET state = :state, finished_at = :now, attempt = :attempt, crashes = :crashes, blamed = :blamed,
-        started_at = :started_at, extras = extras | :extras
+    SET state = :state, finished_at = :now, attempt = :attempt, started_at = :started_at, extras = extras | :extras
     WHERE seq = :seq AND claim_no = :claim_no AND state = {running}");
 
 /// The attempt ends, and the task with it, in a final state other than completed.
@@ -165,13 +163,11 @@ pub(crate) fn end(
     line: Option<AttemptRow<'_>>,
     at: Timestamp,
 ) -> rusqlite::Result<()> {
-    let extras = add_line(tx, line, at)?;
+    let extras = add_line(tx, line, at)? | held.keep_trouble(tx)?;
     tx.conn.prepare_cached(END)?.execute(params![
         state.code(),
         at.micros(),
         held.attempt,
-        held.crashes,
-        held.blamed,
         held.started_at,
         extras,
         held.fence.seq,
@@ -229,8 +225,8 @@ pub(crate) struct Revived {
 
 pub(crate) const REVIVE: &str = sql!("
     UPDATE punctual_task
-    SET state = {pending}, lane = :lane, attempt = 0, crashes = 0, blamed = 0, undecoded = 0, instance = NULL, scheduled_at = :now,
-        started_at = NULL, finished_at = NULL, expires_at = NULL, cancel_requested_at = NULL, extras = extras & ~({result} | {progress})
+    SET state = {pending}, lane = :lane, attempt = 0, instance = NULL, scheduled_at = :now, started_at = NULL,
+        finished_at = NULL, expires_at = NULL, cancel_requested_at = NULL, extras = extras & ~({result} | {progress} | {trouble})
     WHERE seq = :seq AND state IN ({completed}, {failed}, {cancelled})");
 
 /// An ended task waits again as if it had never been started, but with its history. Its result and progress are gone.
@@ -252,6 +248,9 @@ pub(crate) fn revive(tx: &mut Tx<'_>, revived: Revived) -> rusqlite::Result<()> 
         tx.conn
             .prepare_cached("DELETE FROM punctual_progress WHERE seq = :seq")?
             .execute([seq])?;
+    }
+    if revived.extras & extra::TROUBLE != 0 {
+        tx.conn.prepare_cached(trouble::DELETE)?.execute([seq])?;
     }
     waits(tx, lane, revived.priority, now);
     Ok(())

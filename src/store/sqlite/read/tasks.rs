@@ -15,6 +15,7 @@ use crate::store::lanes::Lanes;
 use crate::store::sqlite::ops::insert::checksum;
 use crate::store::sqlite::ops::lanes::read_lane;
 use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
+use crate::store::sqlite::ops::trouble::Trouble;
 use crate::store::sqlite::ops::{options, row};
 use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::tell::tell;
@@ -141,7 +142,6 @@ columns! {
         priority: u8 = "priority" by row::priority,
         state: TaskState = "state" by row::state,
         attempt: u32 = "attempt" by row::count,
-        crashes: u32 = "crashes" by row::count,
         max_attempts: u32 = "max_attempts" by row::count,
         scheduled_at: Timestamp = "scheduled_at" by row::time,
         created_at: Timestamp = "created_at" by row::time,
@@ -216,7 +216,7 @@ impl Stored {
             started_at: self.started_at,
             finished_at: self.finished_at,
             attempt: self.attempt,
-            crashes: self.crashes,
+            crashes: Trouble::of(conn, seq, extras)?.crashes,
             max_attempts: self.max_attempts,
             cancel_requested: self.cancel_requested,
             options: options.unwrap_or_default(),

@@ -60,9 +60,6 @@ CREATE TABLE punctual_task (
     priority INTEGER NOT NULL,
     state INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
-    crashes INTEGER NOT NULL,
-    blamed INTEGER NOT NULL,
-    undecoded INTEGER NOT NULL,
     max_attempts INTEGER NOT NULL,
     claim_no INTEGER NOT NULL,
     instance INTEGER,
@@ -123,6 +120,16 @@ CREATE TABLE punctual_result (
 CREATE TABLE punctual_progress (
     seq INTEGER PRIMARY KEY,
     value BLOB NOT NULL
+) STRICT;
+
+-- What went wrong beside the handler's own errors: how many attempts ended with their process, for how many of these ends
+-- the task was blamed, and how often in a row its payload could not be decoded. Nothing for a task with none of that: each
+-- of them would cost every insert and claim 1 % as a column of the task.
+CREATE TABLE punctual_trouble (
+    seq INTEGER PRIMARY KEY,
+    crashes INTEGER NOT NULL,
+    blamed INTEGER NOT NULL,
+    undecoded INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE punctual_tag (
