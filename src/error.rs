@@ -34,7 +34,8 @@ pub enum ErrorKind {
     Unknown,
     /// The file is damaged, or is not a database.
     Corrupt,
-    /// The file was moved, deleted or replaced under us.
+    /// The file was moved, deleted or replaced while this process has it open. The path can be opened again once the stores
+    /// that have the former file open are dropped.
     Replaced,
     /// The file or its folder cannot be written.
     ReadOnly,

@@ -574,6 +574,9 @@ impl Client {
     /// Copies the file to `path` while it is used, by SQLite's online backup: the copy is one instant's truth, and can be
     /// opened like the original. Tasks that were running are rescued when it is.
     ///
+    /// To restore it, end every process that has the original open, remove the original with its `-wal` and `-shm`, and move
+    /// the copy to its place: a log that is left there would be read as the copy's own.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] if there is a file at `path` already, or if it is no place for a database, as for

@@ -401,6 +401,26 @@ fn a_replaced_file_stops_the_store_by_name() {
     }
 }
 
+/// P12: a process that opened the new file beside the former one died by SIGBUS.
+#[test]
+fn a_replaced_file_is_opened_again_once_the_former_one_is_closed() {
+    let (_dir, path) = file();
+    let client = Client::open(&path).unwrap();
+    client.schedule(probe(1)).unwrap();
+    let other = path.with_extension("other");
+    drop(Client::open(&other).unwrap());
+    std::fs::rename(&other, &path).unwrap();
+    let error = Client::open(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Replaced);
+    assert!(error.to_string().contains("close that first"), "{error}");
+    drop(client);
+    for name in ["-wal", "-shm"] {
+        std::fs::remove_file(format!("{}{name}", path.display())).unwrap();
+    }
+    let client = Client::open(&path).unwrap();
+    assert_eq!(client.count(&Filter::all()).unwrap(), 0);
+}
+
 /// P12: a process that only reads notices as well, at the latest when it needs another connection.
 #[test]
 fn a_reader_is_not_given_another_file_s_tasks() {

@@ -200,6 +200,8 @@ struct Helper {
 
 #[derive(Debug)]
 struct Shared {
+    /// Opened when it is first needed; given up after an error.
+    conn: Mutex<Option<Connection>>,
     opener: Opener,
     wake: Wake,
     works: AtomicBool,
@@ -207,21 +209,19 @@ struct Shared {
     rests: Wake,
     moved: AtomicI32,
     over: AtomicBool,
-    /// Opened when it is first needed; given up after an error.
-    conn: Mutex<Option<Connection>>,
 }
 
 impl Helper {
     fn new(opener: Opener) -> Self {
         Self {
             shared: Arc::new(Shared {
+                conn: Mutex::new(None),
                 opener,
                 wake: Wake::new(),
                 works: AtomicBool::new(false),
                 rests: Wake::new(),
                 moved: AtomicI32::new(0),
                 over: AtomicBool::new(false),
-                conn: Mutex::new(None),
             }),
             thread: None,
             left: 0,

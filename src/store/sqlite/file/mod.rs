@@ -3,6 +3,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod fairness;
 pub(crate) mod identity;
+pub(crate) mod in_use;
 pub(crate) mod mounts;
 pub(crate) mod open;
 pub(crate) mod paths;

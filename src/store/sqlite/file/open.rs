@@ -13,6 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Settings;
 use crate::store::sqlite::error;
 use crate::store::sqlite::file::fairness::Courtesy;
+use crate::store::sqlite::file::identity;
+use crate::store::sqlite::file::in_use::{self, InUse};
 use crate::store::sqlite::file::paths;
 use crate::store::sqlite::file::paths::{check_beside, check_file_system, create, resolve};
 use crate::time::{Deadline, Stopwatch, pause};
@@ -21,6 +23,8 @@ use crate::time::{Deadline, Stopwatch, pause};
 #[derive(Debug, Clone)]
 pub(crate) struct Opener {
     pub(crate) path: PathBuf,
+    /// Which file that is. Whoever keeps a connection keeps this longer.
+    in_use: Arc<InUse>,
     /// The file was not there before.
     pub(crate) is_new: bool,
     /// How long to wait for a lock that another process holds.
@@ -39,15 +43,18 @@ impl Opener {
     /// # Errors
     ///
     /// `Invalid` for a path that is no place for a database file, `ReadOnly` if it cannot be written, `Unsupported` on a
-    /// network file system, `Version` if SQLite is one that can lose commits.
+    /// network file system, `Version` if SQLite is one that can lose commits, `Replaced` if this process still has another file
+    /// open that had that name.
     pub(crate) fn new(path: &Path, settings: &Settings) -> Result<Self> {
         check_version(rusqlite::version_number())?;
         let path = resolve(path)?;
         check_file_system(&path)?;
+        in_use::check(&path)?;
         check_beside(&path)?;
         let is_new = create(&path)?;
         Ok(Self {
             is_new,
+            in_use: Arc::new(InUse::new(&path, identity::at(&path)?)?),
             courtesy: Courtesy::new(&path),
             path,
             busy_wait: settings.busy_wait,
@@ -122,6 +129,8 @@ impl Opener {
         let context = format!("cannot open {}", self.path.display());
         let mut conn = Connection::open_with_flags(&self.path, flags)
             .map_err(|error| not_writable(error::of(&context, error)))?;
+        // Before anything is read from it.
+        self.in_use.check()?;
         set_busy_handler(&mut conn, self.busy_wait)?;
         self.in_context(harden(&conn))?;
         Ok(conn)
@@ -333,6 +342,36 @@ mod tests {
         };
         assert_eq!(kib(opener.writer().unwrap()), 3 * 1024);
         assert_eq!(kib(opener.reader().unwrap()), 2 * 1024);
+    }
+
+    /// P12: SQLite would cut off the index of the log that the other connections have mapped.
+    #[cfg(unix)]
+    #[test]
+    fn p12_no_connection_reads_from_a_file_that_has_taken_the_place_of_an_open_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let made = |name: &str| {
+            let opener = Opener::new(&at(name), &Settings::new(false)).unwrap();
+            let conn = opener.writer().unwrap();
+            conn.execute_batch("CREATE TABLE t (x)").unwrap();
+            (conn, opener)
+        };
+        let (conn, opener) = made("a.db");
+        drop(made("b.db"));
+        fs::rename(at("b.db"), at("a.db")).unwrap();
+        assert_eq!(opener.reader().unwrap_err().kind(), ErrorKind::Replaced);
+        assert_eq!(opener.writer().unwrap_err().kind(), ErrorKind::Replaced);
+        let again = || Opener::new(&at("a.db"), &Settings::new(false));
+        assert_eq!(again().unwrap_err().kind(), ErrorKind::Replaced);
+        fs::remove_file(at("a.db")).unwrap();
+        assert_eq!(again().unwrap_err().kind(), ErrorKind::Replaced);
+        assert!(!at("a.db").exists(), "nothing was created");
+        let reads = conn.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+        assert_eq!(reads.unwrap(), 0);
+        drop(conn);
+        drop(opener);
+        fs::remove_file(at("a.db-wal")).unwrap();
+        assert!(again().unwrap().reader().is_ok());
     }
 
     #[cfg(unix)]

@@ -16,15 +16,15 @@ const MAX_IDLE: usize = 4;
 /// Connections that cannot write, opened when all others are in use.
 #[derive(Debug)]
 pub(crate) struct Readers {
-    opener: Opener,
     idle: Mutex<Vec<Connection>>,
+    opener: Opener,
 }
 
 impl Readers {
     pub(crate) fn new(opener: Opener) -> Self {
         Self {
-            opener,
             idle: Mutex::new(Vec::new()),
+            opener,
         }
     }
 
