@@ -52,14 +52,8 @@ pub(crate) enum Op {
     RetireLanes { lanes: Vec<LaneId> },
     /// Deletes those of these lanes that are retired. The caller knows that none of them has a task.
     ForgetLanes { lanes: Vec<LaneId> },
-    /// Gives back what this instance holds but for these rows: claims of a commit whose outcome was not known.
-    Disown { held: Vec<i64> },
-    /// Takes back what a dead instance held, at most `limit`.
-    Rescue {
-        instance: i64,
-        started: Started,
-        limit: usize,
-    },
+    /// Gives back what this instance holds but for these claims: those of a commit whose outcome was not known.
+    Disown { held: Vec<Fence> },
 }
 
 impl Op {
@@ -80,8 +74,7 @@ impl Op {
             | Self::Expire { .. }
             | Self::RetireLanes { .. }
             | Self::ForgetLanes { .. }
-            | Self::Disown { .. }
-            | Self::Rescue { .. } => false,
+            | Self::Disown { .. } => false,
         }
     }
 
@@ -113,7 +106,6 @@ pub(crate) enum Reply {
     ChangedMany(ChangedMany),
     /// A setting of a queue, or a maintenance operation: how many tasks or lanes it touched.
     Done(usize),
-    Rescued(Rescued),
 }
 
 /// Takes the answer that belongs to an operation.
@@ -136,7 +128,6 @@ answers! {
     changed: Changed => Changed,
     changed_many: ChangedMany => ChangedMany,
     done: Done => usize,
-    rescued: Rescued => Rescued,
 }
 
 /// Whether a write under a fence found its claim.
@@ -192,31 +183,6 @@ pub(crate) struct ChangedMany {
     pub(crate) changed: usize,
     /// Where the next chunk begins; `None` at the end.
     pub(crate) next: Option<TaskId>,
-}
-
-/// Which of a dead instance's claims were started.
-#[derive(Debug, Clone)]
-pub(crate) enum Started {
-    /// There is no ledger to ask: every claim counts as started. None is blamed for the death, unless it was the only one.
-    All { alone: bool },
-    /// Those in its ledger, by row and claim number, sorted.
-    Listed(Arc<[(i64, i64)]>),
-}
-
-impl Started {
-    pub(crate) fn includes(&self, seq: i64, claim_no: i64) -> bool {
-        match self {
-            Self::All { .. } => true,
-            Self::Listed(cells) => cells.binary_search(&(seq, claim_no)).is_ok(),
-        }
-    }
-}
-
-impl Started {
-    /// Whether what was started may have been the cause of the death.
-    pub(crate) fn blames(&self) -> bool {
-        matches!(self, Self::Listed(_) | Self::All { alone: true })
-    }
 }
 
 /// What one slice of a rescue did.

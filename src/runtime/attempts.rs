@@ -227,11 +227,11 @@ impl Attempts {
         state.places.len() - state.free.len()
     }
 
-    /// The rows of the claimed tasks.
-    pub(crate) fn rows(&self) -> Vec<i64> {
+    /// The claims that are not settled.
+    pub(crate) fn fences(&self) -> Vec<Fence> {
         let state = lock(&self.state);
         let held = state.places.iter().flatten();
-        held.map(|attempt| attempt.fence.seq).collect()
+        held.map(|attempt| attempt.fence).collect()
     }
 
     /// The queues that got tasks since the last call, in the order of the claims.

@@ -183,7 +183,7 @@ impl Settler {
     ) -> Vec<Op> {
         let mut ops = Vec::with_capacity(4);
         if batch.disowns {
-            let held = self.link.attempts.rows();
+            let held = self.link.attempts.fences();
             ops.push(Op::Disown { held });
         }
         if !batch.finished.is_empty() {

@@ -2,7 +2,11 @@
 
 mod error;
 mod file;
+#[cfg(test)]
+mod file_tests;
 mod instances;
+#[cfg(test)]
+pub(super) mod kit;
 mod ops;
 #[cfg(test)]
 mod query_plans;
@@ -28,6 +32,7 @@ use crate::store::sqlite::file::identity::{self, Identity};
 use crate::store::sqlite::file::open::{self, Opener};
 use crate::store::sqlite::file::readers::Readers;
 use crate::store::sqlite::file::schema;
+use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::instances::ledger;
 use crate::store::sqlite::instances::roll::{self, Roll};
 use crate::store::sqlite::ops::{lanes, rescue};
@@ -186,6 +191,14 @@ impl SqliteStore {
         self.turn.check_reentrant()
     }
 
+    /// Takes back a slice of what a dead instance held.
+    fn rescue(&self, now: Timestamp, instance: i64, evidence: &Evidence) -> Result<Rescued> {
+        self.check_caller()?;
+        self.turn.exclusive(Some(now), |writer| {
+            writer.rescue(now, instance, evidence, CHUNK)
+        })?
+    }
+
     fn with_reader<T>(
         &self,
         read: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>,
@@ -298,15 +311,10 @@ impl Store for SqliteStore {
             || self.with_reader(|conn| roll::others(conn, self.instance)),
             |instance| self.with_reader(|conn| rescue::count_held(conn, instance)),
         )?;
-        let Some((instance, started)) = roll.next_dead() else {
+        let Some((instance, evidence)) = roll.next_dead() else {
             return Ok(Rescued::default());
         };
-        let op = Op::Rescue {
-            instance,
-            started,
-            limit: CHUNK,
-        };
-        let mut rescued = self.apply(now, vec![op])?.remove(0).rescued();
+        let mut rescued = self.rescue(now, instance, &evidence)?;
         if !rescued.more {
             rescued.more = roll.forget_dead(instance);
         }

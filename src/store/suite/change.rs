@@ -1,11 +1,11 @@
 //! What callers ask of stored tasks.
 
-use super::{Kit, NOW, S, done, due, error, json, on_every_backend, task};
+use super::{Kit, NOW, S, done, due, error, json, on_every_backend, on_shared, task};
 use crate::id::TaskId;
 use crate::model::edit::Patch;
 use crate::model::filter::Filter;
 use crate::model::new_task::Insert;
-use crate::model::op::{Action, CHUNK, Changed, Op, Settled, Started};
+use crate::model::op::{Action, CHUNK, Changed, Op, Settled};
 use crate::model::settle::{Fence, Payload};
 use crate::model::task::TaskState;
 
@@ -18,7 +18,6 @@ on_every_backend!(
     a_rescheduled_task_is_due_at_its_new_time,
     a_task_to_be_run_now_is_due_at_once,
     a_retried_task_has_all_its_attempts_before_it_and_its_history_behind_it,
-    a_retried_task_is_no_suspect,
     an_edited_payload_is_what_the_handler_gets,
     an_edited_priority_and_number_of_attempts_count,
     an_edit_of_another_kind_is_refused_and_changes_nothing,
@@ -27,6 +26,7 @@ on_every_backend!(
     a_bulk_call_by_ids_touches_no_others,
     a_queue_can_be_paused_before_it_has_tasks,
 );
+on_shared!(a_retried_task_is_no_suspect,);
 
 const STATES: [TaskState; 5] = TaskState::ALL;
 
@@ -200,35 +200,17 @@ fn a_retried_task_has_all_its_attempts_before_it_and_its_history_behind_it(kit: 
 }
 
 fn a_retried_task_is_no_suspect(kit: &mut Kit) {
-    let id = kit.in_state(TaskState::Running);
-    // Its process died, and whoever claims it next cancels it.
-    let instance = kit.claim_after_crash(id);
+    let id = kit.insert(task());
+    let claim = kit.claim_one();
+    kit.crash(&[claim]);
     let claim = kit.claim_one();
     assert_eq!((claim.id, claim.crashes), (id, 1));
-    assert_eq!(claim.fence.instance, instance);
     kit.settle(&claim, done());
     kit.change(id, Action::Retry(Patch::default()));
     kit.insert(task());
     let claims = kit.claim(9);
     assert_eq!((claims[0].id, claims[0].crashes), (id, 0));
     assert_eq!(claims.len(), 2);
-}
-
-impl Kit {
-    /// Takes a running task back as if its process had died, and returns the number of this one.
-    fn claim_after_crash(&self, id: TaskId) -> i64 {
-        assert_eq!(self.state(id), TaskState::Running);
-        let other = self.insert(task());
-        let claim = self.claim_one();
-        assert_eq!(claim.id, other);
-        self.settle(&claim, done());
-        let instance = claim.fence.instance;
-        assert_eq!(
-            self.rescue(instance, Started::All { alone: true }).crashed,
-            1
-        );
-        instance
-    }
 }
 
 fn edit(kind: &str, payload: Vec<u8>) -> Action {

@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    Kit, MICRO, NOW, S, claimed, done, due, error, json, on_every_backend, on_files, priorities,
+    Kit, MICRO, NOW, S, claimed, done, due, error, json, on_every_backend, on_shared, priorities,
     task,
 };
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::delivery::Delivery;
-use crate::model::filter::Filter;
 use crate::model::new_task::Insert;
-use crate::model::op::{Action, CHUNK, Op, Settled, Started};
+use crate::model::op::{Action, CHUNK, Op, Settled};
 use crate::model::settle::{Claim, End, Payload};
 use crate::model::task::TaskState;
 use crate::time::Timestamp;
@@ -31,7 +30,6 @@ on_every_backend!(
     a_kind_that_is_not_measured_is_never_taken_ahead,
     what_cannot_be_afforded_is_not_overtaken_by_what_is_worse,
     one_claim_carries_a_bounded_amount_of_payloads,
-    at_most_one_suspect_is_taken,
     a_queue_s_limit_holds_in_every_claim,
     p9_what_is_delivered_at_most_once_is_claimed_in_its_order,
     a_paused_queue_is_left_alone,
@@ -43,18 +41,16 @@ on_every_backend!(
     a_stale_head_is_corrected_by_the_claim_that_finds_nothing,
     a_claim_tells_the_attempt_what_it_needs,
 );
-on_files!(
-    a_damaged_payload_comes_as_such_and_hurts_nobody_else,
-    damaged_options_come_as_such,
-    p12_a_damaged_row_stops_no_claim_but_its_own,
+on_shared!(
     what_another_process_scheduled_is_taken,
     p3_what_another_process_scheduled_is_told_when_it_is_known,
     a_queue_that_another_process_paused_is_left_alone,
     a_queue_s_limit_counts_what_every_instance_holds,
     what_other_processes_made_due_is_seen_in_new_lanes_and_old_ones,
+    at_most_one_suspect_is_taken,
 );
 
-fn ids(claims: &[Claim]) -> Vec<TaskId> {
+pub(in crate::store) fn ids(claims: &[Claim]) -> Vec<TaskId> {
     claims.iter().map(|claim| claim.id).collect()
 }
 
@@ -251,12 +247,11 @@ fn one_claim_carries_a_bounded_amount_of_payloads(kit: &mut Kit) {
 }
 
 /// Tasks that have crashed a process.
-fn suspects(kit: &Kit, count: usize) -> Vec<TaskId> {
+fn suspects(kit: &mut Kit, count: usize) -> Vec<TaskId> {
     let scheduled = kit.insert_all((0..count).map(|_| task()).collect());
     let claims = kit.claim(count);
     assert_eq!(claims.len(), count);
-    let rescued = kit.rescue(claims[0].fence.instance, Started::All { alone: true });
-    assert_eq!(rescued.crashed, count);
+    kit.crash(&claims);
     scheduled.into_iter().map(|each| each.id()).collect()
 }
 
@@ -396,104 +391,6 @@ fn a_claim_tells_the_attempt_what_it_needs(kit: &mut Kit) {
     assert_eq!(kit.task(id).started_at(), Some((NOW + 10 * S).to_utc()));
 }
 
-fn damage(kit: &Kit, id: TaskId, sql: &str) {
-    let changed = kit.sql(|conn| conn.execute(sql, [&id.as_bytes()[..]]).unwrap());
-    assert_eq!(changed, 1);
-}
-
-fn a_damaged_payload_comes_as_such_and_hurts_nobody_else(kit: &mut Kit) {
-    let long = |kit: &Kit| {
-        kit.insert(Insert {
-            payload: json(3000),
-            ..task()
-        })
-    };
-    let (inline, good, outlined, missing) =
-        (kit.insert(task()), kit.insert(task()), long(kit), long(kit));
-    damage(
-        kit,
-        inline,
-        "UPDATE punctual_task SET payload = CAST('nulk' AS BLOB) WHERE id = ?",
-    );
-    damage(
-        kit,
-        outlined,
-        "UPDATE punctual_payload SET payload = CAST(replace(CAST(payload AS TEXT), 'xxx\"', 'xyx\"') AS BLOB)
-         WHERE seq = (SELECT seq FROM punctual_task WHERE id = ?)",
-    );
-    damage(
-        kit,
-        missing,
-        "DELETE FROM punctual_payload WHERE seq = (SELECT seq FROM punctual_task WHERE id = ?)",
-    );
-    let claims = kit.claim(9);
-    assert_eq!(ids(&claims), [inline, good, outlined, missing]);
-    for claim in &claims {
-        let damaged = matches!(claim.payload, Payload::Damaged(_));
-        assert_eq!(damaged, claim.id != good, "{claim:?}");
-    }
-    let read = kit.store().read(crate::model::query::Query::Task(inline));
-    assert_eq!(
-        read.unwrap_err().kind(),
-        crate::error::ErrorKind::Corrupt,
-        "a reader is told as well"
-    );
-    assert_eq!(
-        kit.settle(&claims[0], End::Damaged("x")),
-        Settled::Applied,
-        "and it can be settled"
-    );
-    assert_eq!(kit.state(inline), TaskState::Failed);
-}
-
-fn damaged_options_come_as_such(kit: &mut Kit) {
-    let id = kit.insert(task());
-    damage(
-        kit,
-        id,
-        "UPDATE punctual_task SET options = CAST('{' AS BLOB) WHERE id = ?",
-    );
-    assert!(matches!(kit.claim_one().payload, Payload::Damaged(_)));
-}
-
-fn p12_a_damaged_row_stops_no_claim_but_its_own(_: &mut Kit) {
-    for damaged in [
-        "id = x'0102'",
-        "id = zeroblob(17)",
-        "attempt = -7",
-        "attempt = 1 << 40",
-        "extras = extras | 32",
-        "max_attempts = -1",
-        "claim_no = 9223372036854775807",
-        "priority = -1",
-        "priority = 77",
-        "state = 7",
-        "expires_at = 5, id = x'0102'",
-    ] {
-        let kit = &mut Kit::file();
-        let (bad, good) = (kit.insert(task()), kit.insert(task()));
-        let sql = format!("UPDATE punctual_task SET {damaged} WHERE id = ?");
-        damage(kit, bad, &sql);
-        let claims = kit.claim(9);
-        assert!(ids(&claims).contains(&good), "{damaged}");
-        for claim in &claims {
-            assert_eq!(kit.settle(claim, error()), Settled::Applied, "{damaged}");
-        }
-        kit.later(100 * S);
-        kit.claim(9);
-        kit.die();
-        while kit.store().recover(kit.now).unwrap().more {}
-        assert_eq!(kit.state(good), TaskState::Pending, "{damaged}");
-        let page = kit.list(&Filter::all());
-        assert!(
-            page.tasks().iter().any(|task| task.id() == good),
-            "{damaged}"
-        );
-        kit.change_matching(&Filter::all(), &Action::Cancel, None);
-        assert_eq!(kit.state(good), TaskState::Cancelled, "{damaged}");
-    }
-}
-
 fn what_another_process_scheduled_is_taken(kit: &mut Kit) {
     let other = kit.another(false);
     let task = task();
@@ -594,15 +491,9 @@ fn a_queue_s_limit_counts_what_every_instance_holds(kit: &mut Kit) {
     assert_eq!(claim().len(), 1);
     assert!(kit.claim(5).is_empty() && claim().is_empty());
     // It dies: until its tasks are taken back nothing shows that they do not run.
-    let instance = here[0].fence.instance;
-    kit.die();
+    kit.kill();
     assert!(claim().is_empty());
-    let rescue = Op::Rescue {
-        instance,
-        started: Started::Listed([].into()),
-        limit: 500,
-    };
-    other.apply(now, vec![rescue]).unwrap();
+    while other.recover(now).unwrap().more {}
     assert_eq!(claim().len(), 2);
 }
 

@@ -1,13 +1,15 @@
 //! Retiring lanes that nothing is in, and forgetting them.
 
+use std::sync::Arc;
+
 use super::{
-    Kit, NOW, S, claimed, done, due, error, on_every_backend, on_files, returned, settled, task,
+    Kit, NOW, S, claimed, done, due, error, on_every_backend, on_shared, returned, settled, task,
 };
 use crate::model::edit::Patch;
 use crate::model::filter::Filter;
 use crate::model::lane::LaneId;
 use crate::model::new_task::Insert;
-use crate::model::op::{Action, Changed, Op, Settled, Started};
+use crate::model::op::{Action, Changed, Op, Settled};
 use crate::model::outcome::Failure;
 use crate::model::query::{Query, Stats};
 use crate::model::retention::Cutoffs;
@@ -27,18 +29,16 @@ on_every_backend!(
     a_claim_planned_before_a_retirement_leaves_the_lane_out,
     a_claim_that_stands_is_not_made_once_as_many_lanes_are_others,
 );
-on_files!(
+on_shared!(
     a_task_stored_by_another_process_in_a_retired_lane_runs,
     a_task_stored_by_another_process_in_a_forgotten_lane_runs,
-    a_task_stored_on_a_connection_of_the_caller_s_own_in_a_retired_lane_runs,
     a_task_retried_by_another_process_in_a_retired_lane_runs,
     a_task_rescued_after_a_retirement_by_its_rescuer_runs,
     what_was_retired_is_not_known_after_a_restart,
     the_number_of_a_lane_is_never_used_again,
-    a_queue_that_nothing_is_set_of_any_more_leaves_no_row,
 );
 
-fn of(queue: &'static str) -> Insert {
+pub(in crate::store) fn of(queue: &'static str) -> Insert {
     Insert {
         queue: queue.into(),
         ..task()
@@ -54,7 +54,7 @@ fn lanes_of(store: &dyn Store, queue: &str) -> Vec<LaneId> {
         .collect()
 }
 
-fn lane_of(kit: &Kit, queue: &str) -> LaneId {
+pub(in crate::store) fn lane_of(kit: &Kit, queue: &str) -> LaneId {
     let lanes = lanes_of(&**kit.store(), queue);
     assert_eq!(lanes.len(), 1, "{queue}");
     lanes[0]
@@ -68,7 +68,7 @@ fn idle(kit: &Kit) -> Vec<LaneId> {
 }
 
 /// Retires these lanes if they are idle, and returns how many were.
-fn retire(kit: &Kit, lanes: &[LaneId]) -> usize {
+pub(in crate::store) fn retire(kit: &Kit, lanes: &[LaneId]) -> usize {
     let lanes = lanes.to_vec();
     kit.apply(Op::RetireLanes { lanes }).done()
 }
@@ -78,7 +78,7 @@ fn retired(kit: &Kit) -> Vec<LaneId> {
     answer.retired_lanes()
 }
 
-fn forget(kit: &Kit, lanes: &[LaneId]) -> usize {
+pub(in crate::store) fn forget(kit: &Kit, lanes: &[LaneId]) -> usize {
     let lanes = lanes.to_vec();
     kit.apply(Op::ForgetLanes { lanes }).done()
 }
@@ -91,7 +91,7 @@ fn ended(kit: &Kit, state: TaskState) -> Vec<LaneId> {
     seen.lanes
 }
 
-fn complete_all(kit: &Kit) -> usize {
+pub(in crate::store) fn complete_all(kit: &Kit) -> usize {
     let claims = kit.claim(99);
     for claim in &claims {
         assert_eq!(kit.settle(claim, done()), Settled::Applied);
@@ -100,7 +100,7 @@ fn complete_all(kit: &Kit) -> usize {
 }
 
 /// A lane of the queue that has one completed task and is retired.
-fn retired_lane(kit: &Kit, queue: &'static str) -> LaneId {
+pub(in crate::store) fn retired_lane(kit: &Kit, queue: &'static str) -> LaneId {
     kit.insert(of(queue));
     let lane = lane_of(kit, queue);
     assert_eq!(complete_all(kit), 1);
@@ -108,7 +108,7 @@ fn retired_lane(kit: &Kit, queue: &'static str) -> LaneId {
     lane
 }
 
-fn prune_everything(kit: &Kit) {
+pub(in crate::store) fn prune_everything(kit: &Kit) {
     let all = Some(kit.now + 9_999 * S);
     let cutoffs = Cutoffs {
         completed: all,
@@ -340,25 +340,6 @@ fn a_task_stored_by_another_process_in_a_forgotten_lane_runs(kit: &mut Kit) {
     assert_eq!(claimed, ids);
 }
 
-fn a_task_stored_on_a_connection_of_the_caller_s_own_in_a_retired_lane_runs(kit: &mut Kit) {
-    let other = kit.another(false);
-    kit.insert(of("mail"));
-    complete_all(kit);
-    other.refresh().unwrap();
-    assert_eq!(retire(kit, &[lane_of(kit, "mail")]), 1);
-    let task = of("mail");
-    let id = task.id;
-    kit.sql(|conn| {
-        let tx = conn.unchecked_transaction().unwrap();
-        let op = Op::Insert(vec![task]);
-        // The store that it is asked of knows the lane as it was.
-        other.apply_on(NOW, &tx, op).unwrap();
-        tx.commit().unwrap();
-    });
-    kit.store().refresh().unwrap();
-    assert_eq!(kit.claim_one().id, id);
-}
-
 fn a_task_retried_by_another_process_in_a_retired_lane_runs(kit: &mut Kit) {
     let other = kit.another(false);
     let id = kit.insert(of("mail"));
@@ -374,15 +355,16 @@ fn a_task_retried_by_another_process_in_a_retired_lane_runs(kit: &mut Kit) {
 
 /// A lane of suspects is like any other: the next suspect has to find one in use.
 fn a_task_rescued_after_a_retirement_by_its_rescuer_runs(kit: &mut Kit) {
-    let crash = |kit: &Kit, other: &dyn Store| {
+    let crash = |kit: &Kit, other: Arc<dyn Store>| {
         let claim = Op::Claim(kit.request(1));
         let claims = claimed(other.apply(kit.now, vec![claim]).unwrap().remove(0));
-        let rescued = kit.rescue(claims[0].fence.instance, Started::All { alone: true });
-        assert_eq!(rescued.crashed, 1);
+        other.begin(claims[0].fence).unwrap();
+        drop(other);
+        assert_eq!(kit.recover().crashed, 1);
     };
     let (one, two) = (kit.another(true), kit.another(true));
     kit.insert(of("mail"));
-    crash(kit, &*one);
+    crash(kit, one);
     let plain = lane_of_first(kit);
     let lanes = lanes_of(&**kit.store(), "mail");
     assert_eq!(lanes.len(), 2, "and one of suspects");
@@ -390,7 +372,7 @@ fn a_task_rescued_after_a_retirement_by_its_rescuer_runs(kit: &mut Kit) {
     assert_eq!(retire(kit, &lanes), 2);
     let id = kit.insert(of("mail"));
     assert_ne!(lane_of_first(kit), plain);
-    crash(kit, &*two);
+    crash(kit, two);
     let claim = kit.claim_one();
     assert_eq!((claim.id, claim.crashes), (id, 1));
     let ended = kit.ended(&claim, End::Unstarted);
@@ -407,7 +389,7 @@ fn lane_of_first(kit: &Kit) -> LaneId {
 fn what_was_retired_is_not_known_after_a_restart(kit: &mut Kit) {
     retired_lane(kit, "old");
     kit.insert(of("new"));
-    kit.die();
+    kit.kill();
     let lanes = kit.store().lanes().list;
     assert_eq!(lanes.len(), 1);
     assert_eq!(*lanes[0].queue, *"new");
@@ -424,41 +406,6 @@ fn the_number_of_a_lane_is_never_used_again(kit: &mut Kit) {
         last = lane;
         prune_everything(kit);
         assert_eq!(forget(kit, &[lane]), 1);
-        kit.die();
+        kit.kill();
     }
-    let rows = |table: &str| -> i64 {
-        let sql = format!("SELECT count(*) FROM {table}");
-        kit.sql(|conn| conn.query_row(&sql, [], |row| row.get(0)).unwrap())
-    };
-    assert_eq!((rows("punctual_lane"), rows("punctual_queue")), (0, 0));
-}
-
-fn a_queue_that_nothing_is_set_of_any_more_leaves_no_row(kit: &mut Kit) {
-    let rows = |kit: &Kit| -> Vec<String> {
-        kit.sql(|conn| {
-            let mut names = conn.prepare("SELECT name FROM punctual_queue").unwrap();
-            let names = names.query_map([], |row| row.get(0)).unwrap();
-            names.map(Result::unwrap).collect()
-        })
-    };
-    let limit = |kit: &Kit, limit| {
-        let queue = "mail".to_owned();
-        kit.apply(Op::LimitQueue { queue, limit });
-    };
-    kit.pause("mail", true);
-    limit(kit, Some(1));
-    kit.pause("mail", false);
-    assert_eq!(rows(kit), ["mail"], "it is limited");
-    limit(kit, None);
-    assert!(rows(kit).is_empty());
-    let lane = retired_lane(kit, "mail");
-    kit.pause("mail", true);
-    prune_everything(kit);
-    assert_eq!(forget(kit, &[lane]), 1);
-    assert_eq!(rows(kit), ["mail"], "it is paused");
-    let id = kit.insert(of("mail"));
-    assert!(kit.claim(9).is_empty());
-    kit.pause("mail", false);
-    assert_eq!(kit.claim_one().id, id);
-    assert_eq!(rows(kit), ["mail"], "it has a lane");
 }

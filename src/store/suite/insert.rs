@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Kit, NOW, S, due, json, on_every_backend, on_files, task};
+use super::{Kit, NOW, S, due, json, on_every_backend, task};
 use crate::id::TaskId;
 use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
-use crate::model::op::Op;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::Payload;
 use crate::model::task::{Options, TaskState};
@@ -20,10 +19,6 @@ on_every_backend!(
     a_payload_of_any_size_comes_back_as_it_was,
     the_next_due_time_is_known_without_reading,
     a_task_that_is_due_wakes_the_runner,
-);
-on_files!(
-    an_insert_that_fails_stores_none_of_its_tasks,
-    a_lane_of_a_failed_insert_is_made_again,
 );
 
 fn a_task_is_stored_with_all_it_was_given(kit: &mut Kit) {
@@ -177,80 +172,4 @@ fn a_task_that_is_due_wakes_the_runner(kit: &mut Kit) {
     wake.sleep_until(Some(NOW + 5 * S));
     kit.insert(due(NOW + 4 * S));
     assert!(wake.wait(Duration::ZERO));
-}
-
-/// Makes the file refuse tasks of priority 9.
-fn refuse_priority_9(kit: &Kit) {
-    kit.sql(|conn| {
-        conn.execute_batch(
-            "CREATE TRIGGER refuse BEFORE INSERT ON punctual_task WHEN new.priority = 9
-             BEGIN SELECT RAISE(ABORT, 'refused'); END",
-        )
-        .unwrap();
-    });
-}
-
-fn refused() -> Insert {
-    Insert {
-        kind: "refused".into(),
-        priority: 9,
-        ..task()
-    }
-}
-
-fn an_insert_that_fails_stores_none_of_its_tasks(kit: &mut Kit) {
-    refuse_priority_9(kit);
-    let good: Vec<Insert> = vec![
-        task(),
-        Insert {
-            payload: json(5000),
-            tags: vec!["t".into()],
-            ..task()
-        },
-    ];
-    let ids: Vec<TaskId> = good.iter().map(|task| task.id).collect();
-    let all = good.into_iter().chain([refused()]).collect();
-    let error = kit
-        .store()
-        .apply(NOW, vec![Op::Insert(all)])
-        .map(|_| ())
-        .unwrap_err();
-    assert!(error.is_retryable(), "{error}");
-    for id in ids {
-        assert!(kit.find(id).is_none());
-    }
-    assert_eq!(kit.claim(9).len(), 0);
-    for table in ["task", "payload", "tag", "lane", "queue"] {
-        assert_eq!(rows(kit, table), 0, "{table}");
-    }
-    kit.insert(task());
-}
-
-fn a_lane_of_a_failed_insert_is_made_again(kit: &mut Kit) {
-    refuse_priority_9(kit);
-    let op = Op::Insert(vec![refused()]);
-    assert!(kit.store().apply(NOW, vec![op]).is_err());
-    // The number that the rolled back transaction gave is free again: were it remembered, two kinds would share it.
-    let other = kit.insert(Insert {
-        kind: "other".into(),
-        ..task()
-    });
-    let again = kit.insert(Insert {
-        priority: 8,
-        ..refused()
-    });
-    assert_eq!(kit.task(other).kind(), "other");
-    assert_eq!(kit.task(again).kind(), "refused");
-    assert_eq!(kit.next_at("default", "refused"), Some(NOW));
-}
-
-pub(super) fn rows(kit: &Kit, table: &str) -> i64 {
-    kit.sql(|conn| {
-        conn.query_row(
-            &format!("SELECT count(*) FROM punctual_{table}"),
-            [],
-            |row| row.get(0),
-        )
-        .unwrap()
-    })
 }

@@ -1,21 +1,21 @@
 //! The conformance suite of [`Store`]: what every backend must do, run over each.
 //!
-//! A test is a function of a [`Kit`]; [`on_every_backend`] makes a `#[test]` of it for every backend. A further backend is
-//! a constructor of the kit and a line in that macro. What needs a look into the storage itself asks
-//! [`Kit::sql`] for it and is listed under [`on_files`].
+//! A test is a function of a [`Kit`]; [`on_every_backend`] makes a `#[test]` of it for every backend, and [`on_shared`] for
+//! those that several instances share. A further backend is a [`Backend`] and a line in these macros. Nothing here knows how
+//! a backend stores anything: tests that look into its storage, or damage it, are its own.
 
 mod change;
-mod claim;
-mod forget;
+pub(super) mod claim;
+pub(super) mod forget;
 mod insert;
-mod prune;
-mod read;
-mod rescue;
-mod settle;
+pub(super) mod prune;
+pub(super) mod read;
+pub(super) mod rescue;
+pub(super) mod settle;
 mod standing;
-mod transaction;
+pub(super) mod transaction;
 
-use std::path::PathBuf;
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,73 +26,64 @@ use crate::model::lane::{ClaimRequest, Lane, LaneClaim, QueueClaim};
 use crate::model::limits::MAX_PRIORITY;
 use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
-use crate::model::op::{Action, Changed, ChangedMany, Op, Reply, Settled, Started};
+use crate::model::op::{Action, Changed, ChangedMany, Op, Reply, Rescued, Settled};
 use crate::model::outcome::{Failure, Outcome, TaskResult};
 use crate::model::query::Query;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Asked, Claim, End, Settlement, settle};
 use crate::model::task::{Task, TaskState};
-use crate::store::{Durability, Settings, Store, open_file, open_memory};
+use crate::store::Store;
 use crate::time::Timestamp;
 
 /// Makes a test of each function for every backend.
 macro_rules! on_every_backend {
     ($($name:ident),* $(,)?) => {
         mod file {
-            $(#[test] fn $name() { super::$name(&mut crate::store::suite::Kit::file()); })*
+            $(#[test] fn $name() { super::$name(&mut crate::store::sqlite::kit::on_file()); })*
         }
         mod memory {
-            $(#[test] fn $name() { super::$name(&mut crate::store::suite::Kit::memory()); })*
+            $(#[test] fn $name() { super::$name(&mut crate::store::sqlite::kit::in_memory()); })*
         }
     };
 }
 use on_every_backend;
 
-/// Makes a test of each function for the backends whose file can be looked into, damaged or opened twice.
-macro_rules! on_files {
+/// Makes a test of each function for the backends that several instances share, of which one can die.
+macro_rules! on_shared {
     ($($name:ident),* $(,)?) => {
-        mod file_only {
-            $(#[test] fn $name() { super::$name(&mut crate::store::suite::Kit::file()); })*
+        mod shared_file {
+            $(#[test] fn $name() { super::$name(&mut crate::store::sqlite::kit::on_file()); })*
         }
     };
 }
-use on_files;
+use on_shared;
 
 pub(super) const S: Duration = Duration::from_secs(1);
 pub(super) const MICRO: Duration = Duration::from_micros(1);
 /// The instant at which every kit begins.
 pub(super) const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
-/// One store under test, and the time that its calls are made at.
+/// One storage, and how instances of it are opened.
+pub(super) trait Backend: Any {
+    /// A further instance; `runs`: it may claim.
+    fn open(&self, runs: bool, now: Timestamp) -> Arc<dyn Store>;
+
+    /// The machine has lost its power, and with it all that tells which claims were started. No instance is open.
+    fn lose_power(&self);
+}
+
+/// One instance under test, and the time that its calls are made at.
 pub(super) struct Kit {
+    backend: Box<dyn Backend>,
     store: Option<Arc<dyn Store>>,
-    place: Option<(tempfile::TempDir, PathBuf)>,
     pub(super) now: Timestamp,
 }
 
-fn settings(runs: bool) -> Settings {
-    Settings {
-        durability: Durability::ProcessCrash,
-        busy_wait: 10 * S,
-        ..Settings::new(runs)
-    }
-}
-
 impl Kit {
-    pub(super) fn file() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("suite.db");
+    pub(super) fn on(backend: impl Backend) -> Self {
         Self {
-            store: Some(open_file(&path, settings(true), NOW).unwrap()),
-            place: Some((dir, path)),
-            now: NOW,
-        }
-    }
-
-    pub(super) fn memory() -> Self {
-        Self {
-            store: Some(open_memory(settings(true), NOW).unwrap()),
-            place: None,
+            store: Some(backend.open(true, NOW)),
+            backend: Box::new(backend),
             now: NOW,
         }
     }
@@ -101,24 +92,50 @@ impl Kit {
         self.store.as_ref().unwrap()
     }
 
-    fn path(&self) -> &PathBuf {
-        &self.place.as_ref().expect("only files have a path").1
+    /// The backend, for tests of its own.
+    pub(super) fn backend<B: Backend>(&self) -> &B {
+        let backend: &dyn Any = &*self.backend;
+        backend.downcast_ref().expect("a kit of this backend")
     }
 
-    /// A further instance, or client, of the same file.
+    /// A further instance, or client, of the same storage.
     pub(super) fn another(&self, runs: bool) -> Arc<dyn Store> {
-        open_file(self.path(), settings(runs), self.now).unwrap()
+        self.backend.open(runs, self.now)
     }
 
-    /// The process dies: its lock is free, and what it held is still in the file. Another opens it.
-    pub(super) fn die(&mut self) {
+    /// The instance dies: nobody holds its place any more, and what it held is still stored. Another is opened.
+    pub(super) fn kill(&mut self) {
         self.store = None;
         self.store = Some(self.another(true));
     }
 
-    /// Looks into the file, or damages it, beside the store.
-    pub(super) fn sql<T>(&self, look: impl FnOnce(&rusqlite::Connection) -> T) -> T {
-        look(&rusqlite::Connection::open(self.path()).unwrap())
+    /// The same, by a loss of power.
+    pub(super) fn lose_power(&mut self) {
+        self.store = None;
+        self.backend.lose_power();
+        self.store = Some(self.another(true));
+    }
+
+    /// Takes back all that dead instances held.
+    pub(super) fn recover(&self) -> Rescued {
+        let mut all = Rescued::default();
+        loop {
+            let slice = self.store().recover(self.now).unwrap();
+            all.crashed += slice.crashed;
+            all.given_back += slice.given_back;
+            if !slice.more {
+                return all;
+            }
+        }
+    }
+
+    /// The attempts of these claims are started, and their instance dies and is taken back.
+    pub(super) fn crash(&mut self, claims: &[Claim]) {
+        for claim in claims {
+            self.store().begin(claim.fence).unwrap();
+        }
+        self.kill();
+        assert_eq!(self.recover().crashed, claims.len());
     }
 
     pub(super) fn later(&mut self, span: Duration) {
@@ -269,16 +286,6 @@ impl Kit {
         }
         assert_eq!(self.state(id), state);
         id
-    }
-
-    /// Takes back what an instance held, as if it had died.
-    pub(super) fn rescue(&self, instance: i64, started: Started) -> crate::model::op::Rescued {
-        let op = Op::Rescue {
-            instance,
-            started,
-            limit: 500,
-        };
-        self.apply(op).rescued()
     }
 }
 

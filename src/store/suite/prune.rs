@@ -1,13 +1,11 @@
 //! Removing what is over.
 
-use super::insert::rows;
-use super::{Kit, MICRO, NOW, S, done, error, json, on_every_backend, on_files, returned, task};
+use super::{Kit, MICRO, NOW, S, done, error, on_every_backend, task};
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::edit::Patch;
 use crate::model::new_task::Insert;
 use crate::model::op::{Action, Changed, Op};
-use crate::model::outcome::Outcome;
 use crate::model::retention::{Cutoffs, Retention};
 use crate::model::settle::End;
 use crate::model::task::TaskState;
@@ -26,19 +24,14 @@ on_every_backend!(
     a_start_deadline_is_of_its_task_and_no_later_one,
     when_there_is_something_to_do_is_known,
 );
-on_files!(
-    p14_a_pruned_task_leaves_nothing_behind,
-    a_deleted_task_leaves_nothing_behind,
-    an_edited_or_retried_task_leaves_no_row_that_nobody_owns,
-);
 
-const FINAL: [TaskState; 3] = [
+pub(in crate::store) const FINAL: [TaskState; 3] = [
     TaskState::Completed,
     TaskState::Failed,
     TaskState::Cancelled,
 ];
 
-fn prune(kit: &Kit, cutoffs: Cutoffs, limit: usize) -> usize {
+pub(in crate::store) fn prune(kit: &Kit, cutoffs: Cutoffs, limit: usize) -> usize {
     kit.apply(Op::Prune { cutoffs, limit }).done()
 }
 
@@ -46,7 +39,7 @@ fn nothing() -> Cutoffs {
     Retention::forever().cutoffs(NOW)
 }
 
-fn everything() -> Cutoffs {
+pub(in crate::store) fn everything() -> Cutoffs {
     Cutoffs {
         completed: Some(NOW + 9_999 * S),
         failed: Some(NOW + 9_999 * S),
@@ -123,7 +116,7 @@ fn a_prune_at_the_cutoff_s_very_instant(kit: &mut Kit) {
     assert!(kit.find(id).is_none());
 }
 
-fn start_by(seconds: u32) -> Insert {
+pub(in crate::store) fn start_by(seconds: u32) -> Insert {
     Insert {
         expires_at: Some(NOW + seconds * S),
         ..task()
@@ -244,85 +237,4 @@ fn when_there_is_something_to_do_is_known(kit: &mut Kit) {
         Some(NOW + 60 * S),
         "maintenance is told of it"
     );
-}
-
-/// A task with a row in every table that a task can have rows in, ended in this state.
-fn with_everything(kit: &Kit, state: TaskState) -> TaskId {
-    let id = kit.insert(Insert {
-        payload: json(5000),
-        tags: vec!["a".into(), "b".into()],
-        max_attempts: 2,
-        ..start_by(90)
-    });
-    kit.settle(
-        &kit.claim_one(),
-        End::Undecodable("an older process".into()),
-    );
-    kit.change(id, Action::RunNow);
-    let first = kit.claim_one();
-    kit.apply(Op::Progress {
-        fence: first.fence,
-        value: b"1".to_vec(),
-    });
-    kit.settle(&first, error());
-    kit.change(id, Action::RunNow);
-    let last = kit.claim_one();
-    let end = match state {
-        TaskState::Completed => returned(Ok(Outcome::with("result").unwrap())),
-        TaskState::Cancelled => returned(Ok(Outcome::cancel("unwanted"))),
-        _ => error(),
-    };
-    kit.settle(&last, end);
-    assert_eq!(kit.state(id), state);
-    id
-}
-
-const TABLES: [&str; 8] = [
-    "task", "payload", "result", "progress", "tag", "attempt", "expiry", "trouble",
-];
-
-fn p14_a_pruned_task_leaves_nothing_behind(kit: &mut Kit) {
-    for state in FINAL {
-        with_everything(kit, state);
-    }
-    // A start deadline that is still to come.
-    let early = kit.insert(start_by(90));
-    kit.settle(&kit.claim_one(), done());
-    for table in TABLES {
-        assert!(rows(kit, table) > 0, "{table}");
-    }
-    assert_eq!(prune(kit, everything(), 99), 4);
-    assert!(kit.find(early).is_none());
-    for table in TABLES {
-        assert_eq!(rows(kit, table), 0, "{table}");
-    }
-}
-
-fn a_deleted_task_leaves_nothing_behind(kit: &mut Kit) {
-    for state in FINAL {
-        let id = with_everything(kit, state);
-        kit.change(id, Action::Delete);
-        for table in TABLES {
-            assert_eq!(rows(kit, table), 0, "{table} of a {state} task");
-        }
-    }
-}
-
-fn an_edited_or_retried_task_leaves_no_row_that_nobody_owns(kit: &mut Kit) {
-    let id = with_everything(kit, TaskState::Completed);
-    kit.change(id, Action::Retry(Patch::default()));
-    for table in ["result", "progress", "trouble"] {
-        assert_eq!(rows(kit, table), 0, "{table}");
-    }
-    let patch = crate::model::edit::Patch {
-        payload: Some(("probe".to_owned(), json(10))),
-        ..Default::default()
-    };
-    kit.change(id, Action::Edit(patch));
-    assert_eq!(rows(kit, "payload"), 0);
-    kit.settle(&kit.claim_one(), done());
-    kit.change(id, Action::Delete);
-    for table in TABLES {
-        assert_eq!(rows(kit, table), 0, "{table}");
-    }
 }

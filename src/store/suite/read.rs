@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use chrono::Duration as Days;
 
-use super::{Kit, NOW, S, done, due, json, on_every_backend, on_files, task};
+use super::{Kit, NOW, S, done, due, json, on_every_backend, on_shared, task};
 use crate::id::TaskId;
 use crate::model::filter::{Filter, Page};
 use crate::model::new_task::Insert;
 use crate::model::op::{Action, Op};
 use crate::model::query::{Query, Stats};
 use crate::model::task::{Task, TaskState};
+use crate::store::Ending;
 
 on_every_backend!(
     what_is_not_there_is_none,
@@ -22,9 +23,8 @@ on_every_backend!(
     stats_count_everything,
     the_oldest_due_task_is_told_by_its_wait,
 );
-on_files!(
+on_shared!(
     a_sparse_filter_examines_a_bounded_number_of_rows_a_page,
-    a_damaged_task_does_not_hide_the_others,
     what_another_process_scheduled_is_listed_with_its_names,
     a_read_does_not_wait_for_a_writer,
 );
@@ -41,12 +41,12 @@ fn what_is_not_there_is_none(kit: &mut Kit) {
     assert_eq!(stats(kit).total(), 0);
 }
 
-fn ids(page: &Page) -> Vec<TaskId> {
+pub(in crate::store) fn ids(page: &Page) -> Vec<TaskId> {
     page.tasks().iter().map(Task::id).collect()
 }
 
 /// All pages, and how many there were.
-fn pages(kit: &Kit, filter: &Filter) -> (Vec<TaskId>, usize) {
+pub(in crate::store) fn pages(kit: &Kit, filter: &Filter) -> (Vec<TaskId>, usize) {
     let (mut all, mut count) = (Vec::new(), 0);
     let mut filter = filter.clone();
     loop {
@@ -61,7 +61,7 @@ fn pages(kit: &Kit, filter: &Filter) -> (Vec<TaskId>, usize) {
     }
 }
 
-fn count(kit: &Kit, filter: &Filter) -> u64 {
+pub(in crate::store) fn count(kit: &Kit, filter: &Filter) -> u64 {
     let (mut total, mut after) = (0, None);
     loop {
         let query = Query::Count {
@@ -318,17 +318,6 @@ fn a_sparse_filter_examines_a_bounded_number_of_rows_a_page(kit: &mut Kit) {
     assert!(first.next.is_some());
 }
 
-fn a_damaged_task_does_not_hide_the_others(kit: &mut Kit) {
-    let all: Vec<TaskId> = (0..3).map(|_| kit.insert(task())).collect();
-    kit.sql(|conn| {
-        let sql = "UPDATE punctual_task SET payload = x'00' WHERE id = ?";
-        assert_eq!(conn.execute(sql, [&all[1].as_bytes()[..]]).unwrap(), 1);
-    });
-    assert_eq!(pages(kit, &Filter::all()).0, [all[0], all[2]]);
-    assert_eq!(pages(kit, &Filter::all().limit(1)).0, [all[0], all[2]]);
-    assert_eq!(count(kit, &Filter::all()), 3);
-}
-
 fn what_another_process_scheduled_is_listed_with_its_names(kit: &mut Kit) {
     let insert = Insert {
         kind: "mail".into(),
@@ -352,10 +341,11 @@ fn what_another_process_scheduled_is_listed_with_its_names(kit: &mut Kit) {
 
 fn a_read_does_not_wait_for_a_writer(kit: &mut Kit) {
     let id = kit.insert(task());
-    kit.sql(|conn| {
-        conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let other = kit.another(false);
+    let ran = other.transaction(kit.now, None, &mut |_| {
         assert_eq!(kit.state(id), TaskState::Pending);
         assert_eq!(ids(&kit.list(&Filter::all())), [id]);
-        conn.execute_batch("ROLLBACK").unwrap();
+        Ending::RollBack
     });
+    ran.unwrap();
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::insert::rows;
-use super::{Kit, NOW, S, done, error, json, on_every_backend, on_files, returned, settled, task};
+use super::{Kit, NOW, S, done, error, json, on_every_backend, returned, settled, task};
 use crate::model::attempt::AttemptEnd;
 use crate::model::limits::MAX_HISTORY;
 use crate::model::new_task::Insert;
@@ -12,7 +11,7 @@ use crate::model::op::{Action, Changed, Op, Settled};
 use crate::model::outcome::{Failure, Outcome};
 use crate::model::settle::{Asked, Claim, End, Fence, Settlement};
 use crate::model::task::{Task, TaskState};
-use crate::time::{Stopwatch, Timestamp};
+use crate::time::Stopwatch;
 use crate::wake::Wake;
 
 on_every_backend!(
@@ -34,10 +33,6 @@ on_every_backend!(
     the_end_of_a_task_is_told_to_those_who_wait,
     ends_of_one_transaction_are_answered_in_order,
     p7_the_stale_among_many_completions_change_nothing,
-);
-on_files!(
-    a_settled_task_leaves_no_row_that_is_running,
-    p14_the_lines_of_a_history_are_bounded,
 );
 
 fn late(result: crate::model::outcome::TaskResult) -> End {
@@ -187,7 +182,7 @@ fn whole(kit: &Kit, claim: &Claim) -> String {
     )
 }
 
-fn ends() -> Vec<End> {
+pub(in crate::store) fn ends() -> Vec<End> {
     vec![
         done(),
         returned(Ok(Outcome::with(&7).unwrap())),
@@ -414,16 +409,6 @@ fn the_history_keeps_the_newest_attempts(kit: &mut Kit) {
     );
 }
 
-fn p14_the_lines_of_a_history_are_bounded(kit: &mut Kit) {
-    kit.insert(task());
-    for _ in 0..MAX_HISTORY + 10 {
-        let claim = kit.claim_one();
-        kit.settle(&claim, returned(Ok(Outcome::snooze(S))));
-        kit.later(S);
-    }
-    assert_eq!(rows(kit, "attempt"), MAX_HISTORY as i64);
-}
-
 fn progress_is_kept_and_fenced(kit: &mut Kit) {
     let id = kit.insert(task());
     let claim = kit.claim_one();
@@ -509,23 +494,4 @@ fn p7_the_stale_among_many_completions_change_nothing(kit: &mut Kit) {
         }
     }
     assert_eq!(kit.settle(&again, done()), Settled::Applied);
-}
-
-fn a_settled_task_leaves_no_row_that_is_running(kit: &mut Kit) {
-    for end in ends() {
-        kit.insert(task());
-        let claim = kit.claim_one();
-        kit.settle(&claim, end);
-        kit.change(claim.id, Action::Reschedule(Timestamp::MAX));
-    }
-    let held: i64 = kit.sql(|conn| {
-        conn.query_row(
-            "SELECT count(*) FROM punctual_task WHERE state = 10 OR (state = 0 AND instance IS NOT NULL)
-             OR (state >= 20) <> (finished_at IS NOT NULL)",
-            [],
-            |row| row.get(0),
-        )
-        .unwrap()
-    });
-    assert_eq!(held, 0);
 }

@@ -3,11 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::{Kit, NOW, S, done, due, on_every_backend, on_files, settled, task};
+use super::{Kit, NOW, S, done, due, on_every_backend, on_shared, task};
 use crate::error::ErrorKind;
 use crate::id::TaskId;
+use crate::model::filter::Filter;
 use crate::model::new_task::Insert;
-use crate::model::op::{Action, Op, Reply, Settled, Started};
+use crate::model::op::{Action, Op, Reply, Settled};
 use crate::model::settle::{Claim, End};
 use crate::model::task::TaskState;
 use crate::store::{Ending, Holder, Work};
@@ -16,19 +17,17 @@ on_every_backend!(
     p6_what_is_done_inside_commits_together_or_not_at_all,
     p6_a_panic_inside_undoes_everything_and_goes_on,
     p6_a_completion_commits_with_its_effects,
-    p7_a_stale_attempt_s_code_is_not_run,
     p9_what_is_made_due_inside_is_claimed_in_order,
     what_is_undone_is_not_remembered,
     an_operation_inside_sees_those_before_it,
     what_is_cancelled_inside_is_told_after_the_commit,
 );
-on_files!(
+on_shared!(
     a_transaction_is_seen_by_others_when_it_has_committed,
-    p6_an_operation_that_failed_cannot_be_committed,
-    p12_after_a_panic_inside_others_can_write_at_once,
+    p7_a_stale_attempt_s_code_is_not_run,
 );
 
-fn insert(work: &dyn Work, task: Insert) -> TaskId {
+pub(in crate::store) fn insert(work: &dyn Work, task: Insert) -> TaskId {
     let reply = work.apply(Op::Insert(vec![task])).unwrap();
     reply.inserted().remove(0).id()
 }
@@ -41,33 +40,21 @@ fn holder(claim: &Claim) -> Option<Holder> {
     })
 }
 
-fn count(kit: &Kit, table: &str) -> i64 {
-    let mut count = 0;
-    let counted = kit.store().transaction(kit.now, None, &mut |work| {
-        let sql = format!("SELECT count(*) FROM {table}");
-        count = work.sql().query_row(&sql, [], |row| row.get(0)).unwrap();
-        Ending::RollBack
-    });
-    counted.unwrap();
-    count
-}
-
-fn with_table(kit: &Kit) {
-    let made = kit.store().transaction(kit.now, None, &mut |work| {
-        work.sql().execute_batch("CREATE TABLE own (x)").unwrap();
-        Ending::Commit
-    });
-    made.unwrap();
-}
-
+/// A further task, in a queue of its own: what else the transaction does.
 fn write(work: &dyn Work) {
-    work.sql()
-        .execute("INSERT INTO own VALUES (1)", [])
-        .unwrap();
+    let own = Insert {
+        queue: "own".into(),
+        ..due(NOW + 99 * S)
+    };
+    insert(work, own);
+}
+
+/// How many tasks of this queue there are.
+fn count(kit: &Kit, queue: &str) -> usize {
+    kit.list(&Filter::new().queue(queue)).tasks().len()
 }
 
 fn p6_what_is_done_inside_commits_together_or_not_at_all(kit: &mut Kit) {
-    with_table(kit);
     for (wanted, rows) in [(false, 0), (true, 1)] {
         let mut id = None;
         let ran = kit.store().transaction(kit.now, None, &mut |work| {
@@ -86,7 +73,6 @@ fn p6_what_is_done_inside_commits_together_or_not_at_all(kit: &mut Kit) {
 }
 
 fn p6_a_panic_inside_undoes_everything_and_goes_on(kit: &mut Kit) {
-    with_table(kit);
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         kit.store().transaction(kit.now, None, &mut |work| {
             write(work);
@@ -96,12 +82,11 @@ fn p6_a_panic_inside_undoes_everything_and_goes_on(kit: &mut Kit) {
     }));
     let panic = panicked.unwrap_err();
     assert_eq!(panic.downcast_ref(), Some(&"inside"));
-    assert_eq!((count(kit, "own"), count(kit, "punctual_task")), (0, 0));
+    assert_eq!((count(kit, "own"), count(kit, "default")), (0, 0));
     kit.insert(task());
 }
 
 fn p6_a_completion_commits_with_its_effects(kit: &mut Kit) {
-    with_table(kit);
     let id = kit.insert(task());
     let claim = kit.claim_one();
     let mut next = None;
@@ -122,8 +107,7 @@ fn p6_a_completion_commits_with_its_effects(kit: &mut Kit) {
 fn p7_a_stale_attempt_s_code_is_not_run(kit: &mut Kit) {
     let id = kit.insert(task());
     let stale = kit.claim_one();
-    let taken = kit.rescue(stale.fence.instance, Started::All { alone: true });
-    assert_eq!(taken.crashed, 1);
+    kit.crash(std::slice::from_ref(&stale));
     let mut fresh = None;
     // Before it is claimed again, while another attempt has it, and after that has ended.
     for step in 0..3 {
@@ -243,50 +227,4 @@ fn a_transaction_is_seen_by_others_when_it_has_committed(kit: &mut Kit) {
         other => panic!("{other:?}"),
     };
     assert_eq!(Some(claimed), id);
-}
-
-/// Nobody has to call the store that it happened in.
-fn p12_after_a_panic_inside_others_can_write_at_once(kit: &mut Kit) {
-    let other = kit.another(false);
-    let panicked = catch_unwind(AssertUnwindSafe(|| {
-        kit.store().transaction(kit.now, None, &mut |work| {
-            insert(work, task());
-            panic!("inside")
-        })
-    }));
-    assert!(panicked.is_err());
-    kit.sql(|conn| {
-        conn.busy_timeout(std::time::Duration::ZERO).unwrap();
-        conn.execute_batch("CREATE TABLE own (x)").unwrap();
-    });
-    let inserted = other.apply(kit.now, vec![Op::Insert(vec![task()])]);
-    assert!(inserted.is_ok());
-}
-
-/// Whatever the caller makes of its error: it may be done by half.
-fn p6_an_operation_that_failed_cannot_be_committed(kit: &mut Kit) {
-    let first = kit.insert(task());
-    kit.sql(|conn| {
-        conn.execute_batch(
-            "CREATE TRIGGER no BEFORE INSERT ON punctual_tag BEGIN SELECT RAISE(FAIL, 'no'); END",
-        )
-        .unwrap();
-    });
-    let mut id = None;
-    let ran = kit.store().transaction(kit.now, None, &mut |work| {
-        let tagged = Insert {
-            tags: vec!["tag".into()],
-            ..task()
-        };
-        id = Some(tagged.id);
-        work.apply(Op::Insert(vec![tagged])).unwrap_err();
-        work.apply(Op::Insert(vec![task()])).unwrap_err();
-        Ending::Commit
-    });
-    assert!(ran.unwrap_err().to_string().contains("no"));
-    assert!(kit.find(id.unwrap()).is_none());
-    let claim = kit.claim_one();
-    assert_eq!(claim.id, first, "the next one is none the worse for it");
-    let ended = Op::Settle(vec![kit.ended(&claim, done()).into()]);
-    assert_eq!(settled(kit.apply(ended)), [Settled::Applied]);
 }

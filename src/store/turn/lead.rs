@@ -61,6 +61,7 @@ impl<'a> Lead<'a> {
             // Who asked is here.
             request.forget();
             self.served += 1;
+            self.line.count(&queue);
             drop(queue);
             self.delegate_wakers();
             return Next::Own;
@@ -76,9 +77,7 @@ impl<'a> Lead<'a> {
         }
         let batch = take_batch(&mut queue.requests);
         queue.last = callers(&batch);
-        self.line
-            .waiting
-            .store(queue.requests.len(), Ordering::Relaxed);
+        self.line.count(&queue);
         drop(queue);
         if self.line.crowd.load(Ordering::SeqCst) > 0 {
             self.line.space.notify_all();

@@ -116,9 +116,14 @@ impl Line {
             wakers,
         );
         queue.requests.push_back(request);
-        self.waiting.store(queue.requests.len(), Ordering::Relaxed);
+        self.count(&queue);
         let leads = !std::mem::replace(&mut queue.leading, true);
         Ok((cell, leads))
+    }
+
+    /// Notes how many requests wait: those that are served are not in the queue any more.
+    pub(super) fn count(&self, queue: &Queue) {
+        self.waiting.store(queue.requests.len(), Ordering::Relaxed);
     }
 
     /// The queue, once it has room for another request, of `asked_at`.

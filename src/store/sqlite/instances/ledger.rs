@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::op::Started;
 use crate::model::settle::Fence;
 use crate::store::sqlite::file::identity::{self, Identity};
 use crate::store::sqlite::file::paths::lock_folder;
+use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::instances::process::{Boot, Process};
 use crate::wake::lock;
 
@@ -193,7 +193,7 @@ pub(crate) struct DeadLedger {
     path: PathBuf,
     /// Its own file. Holds the lock, if that was free: others need not take the same tasks back.
     file: Option<File>,
-    started: Started,
+    evidence: Evidence,
     /// The claims are those of a copy: the instance may have gone on with its own file.
     is_copied: bool,
 }
@@ -242,32 +242,32 @@ impl DeadLedger {
         if !is_dead {
             return None;
         }
-        let started = match &file {
+        let evidence = match &file {
             Some(file) if boot == Boot::This && !is_of_original => listed(file),
             // Claims that were synced may have been started by what was not, and a copied list may be older than the copied
             // claims: all count as started.
-            _ => Started::All { alone: false },
+            _ => Evidence::None { alone: false },
         };
         Some(Self {
             path,
             file,
-            started,
+            evidence,
             is_copied: is_of_original || other.process.is_of_backup(),
         })
     }
 
-    pub(crate) fn started(&self) -> Started {
-        self.started.clone()
+    pub(crate) fn evidence(&self) -> Evidence {
+        self.evidence.clone()
     }
 
     /// Whether it died of a claim of its own, for all that is known, but nothing tells of which.
     pub(crate) fn is_unknown(&self) -> bool {
-        matches!(self.started, Started::All { .. }) && !self.is_copied
+        matches!(self.evidence, Evidence::None { .. }) && !self.is_copied
     }
 
     /// The instance held one claim only.
     pub(crate) fn held_one(&mut self) {
-        self.started = Started::All { alone: true };
+        self.evidence = Evidence::None { alone: true };
     }
 
     /// Removes the lock file, after the rescue has committed. A file of that name which is not the instance's own, as in a
@@ -279,11 +279,11 @@ impl DeadLedger {
     }
 }
 
-fn listed(mut file: &File) -> Started {
+fn listed(mut file: &File) -> Evidence {
     let mut bytes = Vec::new();
     match file.read_to_end(&mut bytes) {
-        Ok(_) => Started::Listed(decode(&bytes)),
-        Err(_) => Started::All { alone: false },
+        Ok(_) => Evidence::Ledger(decode(&bytes)),
+        Err(_) => Evidence::None { alone: false },
     }
 }
 
@@ -310,10 +310,10 @@ mod tests {
         }
     }
 
-    fn cells(started: Started) -> Vec<(i64, i64)> {
-        match started {
-            Started::Listed(cells) => cells.to_vec(),
-            Started::All { .. } => panic!("the ledger was there"),
+    fn cells(evidence: Evidence) -> Vec<(i64, i64)> {
+        match evidence {
+            Evidence::Ledger(cells) => cells.to_vec(),
+            Evidence::None { .. } => panic!("the ledger was there"),
         }
     }
 
@@ -366,7 +366,7 @@ mod tests {
         drop(dead);
         for boot in ["another", ""] {
             let dead = take("one", inode, boot).unwrap();
-            assert!(matches!(dead.started(), Started::All { .. }), "{boot}");
+            assert!(matches!(dead.evidence(), Evidence::None { .. }), "{boot}");
             assert!(dead.is_unknown(), "{boot}");
         }
         let dead = take("two", inode, process::OF_BACKUP).unwrap();
@@ -403,7 +403,7 @@ mod tests {
         }
         for file in [another_file, another_device] {
             let dead = take(&copy, inode, file).unwrap();
-            assert!(matches!(dead.started(), Started::All { .. }), "{file:?}");
+            assert!(matches!(dead.evidence(), Evidence::None { .. }), "{file:?}");
             assert!(!dead.is_unknown(), "{file:?}: it may be alive elsewhere");
         }
         // The folder was copied along: another inode, or in a snapshot the same one, without the lock.
@@ -411,13 +411,13 @@ mod tests {
         let lock_file = lock_folder(&copy).join("one");
         fs::copy(lock_folder(&db).join("one"), &lock_file).unwrap();
         let dead = take(&copy, inode, another_file).unwrap();
-        assert!(matches!(dead.started(), Started::All { .. }));
+        assert!(matches!(dead.evidence(), Evidence::None { .. }));
         dead.remove();
         assert!(lock_file.exists(), "it is not the instance's own");
         let copied = identity::at(&lock_file).unwrap().inode();
         let dead = take(&copy, copied, another_device).unwrap();
         assert!(
-            matches!(dead.started(), Started::All { .. }),
+            matches!(dead.evidence(), Evidence::None { .. }),
             "it may be too old"
         );
         dead.remove();
@@ -444,8 +444,8 @@ mod tests {
             let other = other(name, held.inode(), gone.clone());
             DeadLedger::take(&db, here(), &other, &Process::own()).unwrap()
         };
-        assert_eq!(cells(take("one").started()), [(7, 107)]);
-        assert!(matches!(take("lost").started(), Started::All { .. }));
+        assert_eq!(cells(take("one").evidence()), [(7, 107)]);
+        assert!(matches!(take("lost").evidence(), Evidence::None { .. }));
     }
 
     #[test]
@@ -464,7 +464,7 @@ mod tests {
         let other = other("one", inode, own.clone());
         let dead = DeadLedger::take(&db, here(), &other, &own).unwrap();
         assert_eq!(
-            cells(dead.started()),
+            cells(dead.evidence()),
             [(1, 101), (3, 103), (4, 104)],
             "the cell of 2 was used again"
         );

@@ -10,10 +10,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::op::Started;
 use crate::store::sqlite::error;
 use crate::store::sqlite::file::identity::Identity;
 use crate::store::sqlite::file::paths;
+use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::instances::ledger::{self, DeadLedger, Ledger, Other};
 use crate::store::sqlite::instances::process::{self, Process};
 use crate::store::sqlite::sql::{columns, get, sql};
@@ -243,10 +243,10 @@ impl Roll {
     }
 
     /// A dead instance whose tasks are to be taken back, and what is known of their starts.
-    pub(crate) fn next_dead(&self) -> Option<(i64, Started)> {
+    pub(crate) fn next_dead(&self) -> Option<(i64, Evidence)> {
         let others = lock(&self.others);
         let next = others.dead.iter().next();
-        next.map(|(&id, dead)| (id, dead.started()))
+        next.map(|(&id, dead)| (id, dead.evidence()))
     }
 
     /// All that a dead instance held is taken back, and that is committed. Whether another dead one is left.

@@ -6,9 +6,10 @@ use crate::model::attempt::AttemptEnd;
 use crate::model::delivery::Delivery;
 use crate::model::event::EventKind;
 use crate::model::lane::{Class, LaneId};
-use crate::model::op::{Rescued, Started};
-use crate::model::settle::{Orphan, Rescue, rescue as decide};
+use crate::model::op::Rescued;
+use crate::model::settle::{Fence, Orphan, Rescue, rescue as decide};
 use crate::model::task::TaskState;
+use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::ops::options;
 use crate::store::sqlite::ops::transition::{self, Held, HeldRow};
 use crate::store::sqlite::ops::write_tx::Tx;
@@ -65,7 +66,7 @@ impl Left {
 pub(crate) fn rescue(
     tx: &mut Tx<'_>,
     instance: i64,
-    evidence: &Started,
+    evidence: &Evidence,
     limit: usize,
 ) -> rusqlite::Result<Rescued> {
     let left = orphans(tx, instance, limit)?;
@@ -80,7 +81,7 @@ pub(crate) fn rescue(
             break;
         }
         let fence = each.held.fence;
-        let started = evidence.includes(fence.seq, fence.claim_no);
+        let started = evidence.was_started(fence.seq, fence.claim_no);
         let orphan = each.orphan(tx, started, evidence.blames());
         if started {
             rescued.crashed += 1;
@@ -116,11 +117,11 @@ fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Lef
         .collect()
 }
 
-/// Gives back what this instance holds but for `held`. It was never started: whoever claimed it does not know of it.
-pub(crate) fn disown(tx: &mut Tx<'_>, held: &[i64]) -> rusqlite::Result<usize> {
+/// Gives back what this instance holds but for these claims. It was never started: whoever claimed it does not know of it.
+pub(crate) fn disown(tx: &mut Tx<'_>, held: &[Fence]) -> rusqlite::Result<usize> {
     let mut given_back = 0;
     for each in orphans(tx, tx.instance, usize::MAX >> 1)? {
-        if !held.contains(&each.held.fence.seq) {
+        if !held.iter().any(|fence| fence.seq == each.held.fence.seq) {
             let verdict = decide(each.orphan(tx, false, false));
             take_back(tx, each.held, false, verdict)?;
             given_back += 1;

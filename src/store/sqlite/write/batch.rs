@@ -38,7 +38,6 @@ fn what(op: &Op) -> &'static str {
         Op::RetireLanes { .. } => "retire queues",
         Op::ForgetLanes { .. } => "forget queues",
         Op::Disown { .. } => "give back",
-        Op::Rescue { .. } => "rescue",
     }
 }
 
@@ -85,9 +84,7 @@ pub(crate) fn operate(
     for (request, index, op) in claims {
         replies[request][index] = apply_checked(tx, op)?;
     }
-    if stands && tx.done.news.due.is_some_and(|due| due <= tx.now) {
-        claim_standing(tx, hub)?;
-    }
+    claim_due(tx, stands, hub)?;
     Ok(replies)
 }
 
@@ -159,8 +156,20 @@ fn stand_in(
     failure.map_or(Ok(stored), Err)
 }
 
+/// Makes the standing claim if something has become due; `stands`: whether it may come along.
+pub(crate) fn claim_due(
+    tx: &mut Tx<'_>,
+    stands: bool,
+    hub: &Hub,
+) -> std::result::Result<(), Failure> {
+    if stands && tx.done.news.due.is_some_and(|due| due <= tx.now) {
+        claim_standing(tx, hub)?;
+    }
+    Ok(())
+}
+
 /// Makes the standing claim, unless it was made already.
-pub(crate) fn claim_standing(tx: &mut Tx<'_>, hub: &Hub) -> std::result::Result<(), Failure> {
+fn claim_standing(tx: &mut Tx<'_>, hub: &Hub) -> std::result::Result<(), Failure> {
     let taken = match tx.done.standing.take() {
         // What was stored may have made a lane.
         Some((taken, claims))
@@ -184,7 +193,7 @@ pub(crate) fn claim_standing(tx: &mut Tx<'_>, hub: &Hub) -> std::result::Result<
 }
 
 /// Runs something in a transaction, and looks whether the transaction is still the same.
-fn checked<T>(
+pub(crate) fn checked<T>(
     tx: &mut Tx<'_>,
     what: &'static str,
     run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<T>,
@@ -233,10 +242,5 @@ fn apply(tx: &mut Tx<'_>, op: &Op) -> rusqlite::Result<Reply> {
         Op::RetireLanes { lanes } => Reply::Done(forget::retire(tx, lanes)?),
         Op::ForgetLanes { lanes } => Reply::Done(forget::forget(tx, lanes)?),
         Op::Disown { held } => Reply::Done(rescue::disown(tx, held)?),
-        Op::Rescue {
-            instance,
-            started,
-            limit,
-        } => Reply::Rescued(rescue::rescue(tx, *instance, started, *limit)?),
     })
 }

@@ -167,9 +167,7 @@ impl Writer {
                 return Err(Stopped::Refused(Error::stale(holder.id)));
             }
         }
-        if stands && tx.done.news.due.is_some_and(|due| due <= now) {
-            batch::claim_standing(&mut tx, hub)?;
-        }
+        batch::claim_due(&mut tx, stands, hub)?;
         self.shared
             .wait(now, || run_sql(conn, COMMIT))
             .map_err(Failure::Commit)?;

@@ -13,21 +13,23 @@ use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::durability::Durability;
-use crate::model::op::{Op, Reply};
-use crate::store::Settings;
+use crate::model::op::{Op, Reply, Rescued};
 use crate::store::sqlite::error;
 use crate::store::sqlite::file::checkpoint::{self, Checkpoints};
 use crate::store::sqlite::file::fairness::Streak;
 use crate::store::sqlite::file::identity::{self, Identity};
 use crate::store::sqlite::file::open::Opener;
 use crate::store::sqlite::file::paths::log_of;
+use crate::store::sqlite::instances::evidence::Evidence;
+use crate::store::sqlite::ops::rescue;
 use crate::store::sqlite::ops::write_tx::{Done, Tx};
 use crate::store::sqlite::write::authorizer::Guard;
-use crate::store::sqlite::write::batch::operate;
+use crate::store::sqlite::write::batch::{checked, claim_due, operate};
 use crate::store::sqlite::write::failure::Failure;
 use crate::store::sqlite::write::peers::Peers;
 use crate::store::sqlite::write::shared::Shared;
 use crate::store::turn::{OnRefused, Request, Writes};
+use crate::store::{Hub, Settings};
 use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
@@ -237,8 +239,49 @@ impl Writer {
         let syncs = batch.iter().any(Request::must_sync)
             || self.durability == Durability::PowerLoss && batch.iter().any(Request::is_durable);
         self.set_sync(syncs)?;
-        self.attempt(batch, stands, done)
-            .map_err(|failure| self.clean_up(failure))
+        let is_claim = |op: &Op| matches!(op, Op::Claim(_));
+        let has_claims = batch.iter().any(|each| each.ops.iter().any(is_claim));
+        self.attempt(has_claims, done, |tx, may_stand, hub| {
+            operate(tx, batch, stands && may_stand, hub)
+        })
+        .map_err(|failure| self.clean_up(failure))
+    }
+
+    /// Takes back up to `limit` of the tasks that a dead instance held.
+    pub(crate) fn rescue(
+        &mut self,
+        now: Timestamp,
+        instance: i64,
+        evidence: &Evidence,
+        limit: usize,
+    ) -> Result<Rescued> {
+        self.now = now;
+        self.check()?;
+        // After a loss of power it is done again.
+        self.set_sync(false)?;
+        let mut done = Done::default();
+        let rescued = self.attempt(false, &mut done, |tx, may_stand, hub| {
+            tx.now = now;
+            let rescued = checked(tx, "rescue", |tx| {
+                rescue::rescue(tx, instance, evidence, limit)
+            })?;
+            claim_due(tx, may_stand, hub)?;
+            Ok(rescued)
+        });
+        match rescued {
+            Ok(rescued) => {
+                self.publish(done, || {});
+                Ok(rescued)
+            }
+            Err(failure) => {
+                let error = self.clean_up(failure);
+                if error.kind() != ErrorKind::Unknown {
+                    done.undo_standing();
+                }
+                self.note(now, &error);
+                Err(error)
+            }
+        }
     }
 
     /// Whether the path still names the file, and the file's log is where it was.
@@ -289,17 +332,16 @@ impl Writer {
         Ok(())
     }
 
-    fn attempt(
+    /// One transaction: what `run` does, and then COMMIT. `run` is told whether a standing claim may come along.
+    fn attempt<T>(
         &mut self,
-        batch: &[Request],
-        stands: bool,
+        has_claims: bool,
         done: &mut Done,
-    ) -> std::result::Result<Vec<Vec<Reply>>, Failure> {
+        run: impl FnOnce(&mut Tx<'_>, bool, &Hub) -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
         self.begin(done)?;
-        let is_claim = |op: &Op| matches!(op, Op::Claim(_));
-        let has_claims = batch.iter().any(|each| each.ops.iter().any(is_claim));
         let conn = self.conn.as_ref().expect("checked");
-        let stands = self.peers.may_stand(conn, &self.shared, has_claims)? && stands;
+        let may_stand = self.peers.may_stand(conn, &self.shared, has_claims)?;
         let hub = &self.shared.hub;
         let mut tx = Tx {
             conn,
@@ -311,11 +353,11 @@ impl Writer {
             waiting: &self.waiting,
             done,
         };
-        let replies = operate(&mut tx, batch, stands, hub)?;
+        let answer = run(&mut tx, may_stand, hub)?;
         self.shared
             .wait(self.now, || run_sql(conn, COMMIT))
             .map_err(Failure::Commit)?;
-        Ok(replies)
+        Ok(answer)
     }
 
     /// Begins a transaction, and learns what others have done.

@@ -1,0 +1,130 @@
+//! Statements that fail: all of a transaction is stored, or nothing, and the next one is none the worse for it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::on_a_file;
+use crate::id::TaskId;
+use crate::model::new_task::Insert;
+use crate::model::op::{Op, Settled};
+use crate::store::Ending;
+use crate::store::sqlite::kit::File;
+use crate::store::suite::transaction::insert;
+use crate::store::suite::{Kit, NOW, done, json, settled, task};
+
+on_a_file!(
+    an_insert_that_fails_stores_none_of_its_tasks,
+    a_lane_of_a_failed_insert_is_made_again,
+    p6_an_operation_that_failed_cannot_be_committed,
+    p12_after_a_panic_inside_others_can_write_at_once,
+);
+
+/// Makes the file refuse tasks of priority 9.
+fn refuse_priority_9(kit: &Kit) {
+    kit.sql(|conn| {
+        conn.execute_batch(
+            "CREATE TRIGGER refuse BEFORE INSERT ON punctual_task WHEN new.priority = 9
+             BEGIN SELECT RAISE(ABORT, 'refused'); END",
+        )
+        .unwrap();
+    });
+}
+
+fn refused() -> Insert {
+    Insert {
+        kind: "refused".into(),
+        priority: 9,
+        ..task()
+    }
+}
+
+fn an_insert_that_fails_stores_none_of_its_tasks(kit: &mut Kit) {
+    refuse_priority_9(kit);
+    let good: Vec<Insert> = vec![
+        task(),
+        Insert {
+            payload: json(5000),
+            tags: vec!["t".into()],
+            ..task()
+        },
+    ];
+    let ids: Vec<TaskId> = good.iter().map(|task| task.id).collect();
+    let all = good.into_iter().chain([refused()]).collect();
+    let error = kit
+        .store()
+        .apply(NOW, vec![Op::Insert(all)])
+        .map(|_| ())
+        .unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    for id in ids {
+        assert!(kit.find(id).is_none());
+    }
+    assert_eq!(kit.claim(9).len(), 0);
+    for table in ["task", "payload", "tag", "lane", "queue"] {
+        assert_eq!(kit.rows(table), 0, "{table}");
+    }
+    kit.insert(task());
+}
+
+fn a_lane_of_a_failed_insert_is_made_again(kit: &mut Kit) {
+    refuse_priority_9(kit);
+    let op = Op::Insert(vec![refused()]);
+    assert!(kit.store().apply(NOW, vec![op]).is_err());
+    // The number that the rolled back transaction gave is free again: were it remembered, two kinds would share it.
+    let other = kit.insert(Insert {
+        kind: "other".into(),
+        ..task()
+    });
+    let again = kit.insert(Insert {
+        priority: 8,
+        ..refused()
+    });
+    assert_eq!(kit.task(other).kind(), "other");
+    assert_eq!(kit.task(again).kind(), "refused");
+    assert_eq!(kit.next_at("default", "refused"), Some(NOW));
+}
+
+/// Whatever the caller makes of its error: it may be done by half.
+fn p6_an_operation_that_failed_cannot_be_committed(kit: &mut Kit) {
+    let first = kit.insert(task());
+    kit.sql(|conn| {
+        conn.execute_batch(
+            "CREATE TRIGGER no BEFORE INSERT ON punctual_tag BEGIN SELECT RAISE(FAIL, 'no'); END",
+        )
+        .unwrap();
+    });
+    let mut id = None;
+    let ran = kit.store().transaction(kit.now, None, &mut |work| {
+        let tagged = Insert {
+            tags: vec!["tag".into()],
+            ..task()
+        };
+        id = Some(tagged.id);
+        work.apply(Op::Insert(vec![tagged])).unwrap_err();
+        work.apply(Op::Insert(vec![task()])).unwrap_err();
+        Ending::Commit
+    });
+    assert!(ran.unwrap_err().to_string().contains("no"));
+    assert!(kit.find(id.unwrap()).is_none());
+    let claim = kit.claim_one();
+    assert_eq!(claim.id, first, "the next one is none the worse for it");
+    let ended = Op::Settle(vec![kit.ended(&claim, done()).into()]);
+    assert_eq!(settled(kit.apply(ended)), [Settled::Applied]);
+}
+
+/// Nobody has to call the store that it happened in.
+fn p12_after_a_panic_inside_others_can_write_at_once(kit: &mut Kit) {
+    let other = kit.another(false);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        kit.store().transaction(kit.now, None, &mut |work| {
+            insert(work, task());
+            panic!("inside")
+        })
+    }));
+    assert!(panicked.is_err());
+    kit.sql(|conn| {
+        conn.busy_timeout(std::time::Duration::ZERO).unwrap();
+        conn.execute_batch("CREATE TABLE own (x)").unwrap();
+    });
+    let inserted = other.apply(kit.now, vec![Op::Insert(vec![task()])]);
+    assert!(inserted.is_ok());
+}

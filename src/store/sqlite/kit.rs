@@ -1,0 +1,87 @@
+//! The backends of the suite: a file that is gone with its kit, and memory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::model::durability::Durability;
+use crate::store::suite::{Backend, Kit};
+use crate::store::{Settings, Store, open_file, open_memory};
+use crate::time::Timestamp;
+
+fn settings(runs: bool) -> Settings {
+    Settings {
+        durability: Durability::ProcessCrash,
+        busy_wait: Duration::from_secs(10),
+        ..Settings::new(runs)
+    }
+}
+
+/// A kit on a file.
+pub(crate) fn on_file() -> Kit {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("suite.db");
+    Kit::on(OnFile { path, _dir: dir })
+}
+
+/// A kit on a store in memory, which has no other instances.
+pub(crate) fn in_memory() -> Kit {
+    Kit::on(InMemory)
+}
+
+struct OnFile {
+    path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Backend for OnFile {
+    fn open(&self, runs: bool, now: Timestamp) -> Arc<dyn Store> {
+        open_file(&self.path, settings(runs), now).unwrap()
+    }
+
+    fn lose_power(&self) {
+        let conn = Connection::open(&self.path).unwrap();
+        let sql = "UPDATE punctual_instance SET boot_id = 'another' WHERE ended_at IS NULL";
+        conn.execute(sql, []).unwrap();
+    }
+}
+
+struct InMemory;
+
+impl Backend for InMemory {
+    fn open(&self, runs: bool, now: Timestamp) -> Arc<dyn Store> {
+        open_memory(settings(runs), now).unwrap()
+    }
+
+    fn lose_power(&self) {
+        unreachable!("nothing would be left");
+    }
+}
+
+/// What only a kit on a file can do.
+pub(crate) trait File {
+    fn path(&self) -> &PathBuf;
+
+    /// Looks into the file, or damages it, beside the store.
+    fn sql<T>(&self, look: impl FnOnce(&Connection) -> T) -> T;
+
+    /// How many rows a table has.
+    fn rows(&self, table: &str) -> i64;
+}
+
+impl File for Kit {
+    fn path(&self) -> &PathBuf {
+        &self.backend::<OnFile>().path
+    }
+
+    fn sql<T>(&self, look: impl FnOnce(&Connection) -> T) -> T {
+        look(&Connection::open(self.path()).unwrap())
+    }
+
+    fn rows(&self, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM punctual_{table}");
+        self.sql(|conn| conn.query_row(&sql, [], |row| row.get(0)).unwrap())
+    }
+}
