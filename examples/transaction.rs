@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .handler_fn(|ship: Ship, cx| {
             cx.complete(|tx| {
                 let sql = "UPDATE orders SET shipped = shipped + 1 WHERE id = ?1";
-                tx.sql().execute(sql, [ship.order])?;
+                tx.sqlite()?.execute(sql, [ship.order])?;
                 let day = Duration::from_secs(24 * 3600);
                 tx.schedule(NewTask::with_kind("ask-for-a-review", &ship.order).after(day))?;
                 Ok(Outcome::done())
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         })
         .start()?;
     scheduler.transaction(|tx| {
-        tx.sql().execute_batch(
+        tx.sqlite()?.execute_batch(
             "CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT UNIQUE, shipped INTEGER DEFAULT 0)",
         )?;
         Ok::<_, Error>(())
@@ -40,9 +40,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let place_order = |item: &str| {
         scheduler.transaction(|tx| {
             let sql = "SELECT ifnull(max(id), 0) + 1 FROM orders";
-            let order = tx.sql().query_row(sql, [], |row| row.get(0))?;
+            let order = tx.sqlite()?.query_row(sql, [], |row| row.get(0))?;
             let task = tx.schedule(Ship { order })?;
-            tx.sql().execute(
+            tx.sqlite()?.execute(
                 "INSERT INTO orders (id, item) VALUES (?1, ?2)",
                 (order, item),
             )?;
@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (orders, shipped): (i64, i64) = scheduler.transaction(|tx| {
         let sql = "SELECT count(*), sum(shipped) FROM orders";
         Ok::<_, Error>(
-            tx.sql()
+            tx.sqlite()?
                 .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?,
         )
     })?;

@@ -93,7 +93,7 @@
 //!
 //! Beside `app.db` lie SQLite's log, `app.db-wal` and `app.db-shm`, and the processes' lock files, the folder `app.db.punctual`.
 //! They belong together: move or delete them together while nobody has the file open, and copy it with
-//! [`backup`](Client::backup). All processes of a file run as one user. If the log, or the file itself, is moved or
+//! [`backup`](Sqlite::backup). All processes of a file run as one user. If the log, or the file itself, is moved or
 //! removed while a store has it open, that stops as [`ErrorKind::Replaced`].
 //!
 //! # What is where
@@ -101,7 +101,7 @@
 //! - [`Scheduler`] owns the file and the threads; [`Client`] does everything but run tasks, and is what a scheduler is by
 //!   `Deref`.
 //! - [`NewTask`] is a task to be scheduled: when, in which queue, how often tried.
-//! - [`Tx`] is the inside of a transaction with the user's own tables.
+//! - [`Tx`] is the inside of a transaction with the user's own tables; [`Sqlite`] is what only a store in SQLite can do.
 //! - [`TaskHandler`] or a closure runs a kind; [`TaskContext`] is its attempt; [`Outcome`] and [`Failure`] are its answers.
 //! - [`Task`] and [`Attempt`] tell of what is stored; [`Filter`] and [`Page`] find it; [`Event`]s tell of what happens.
 //! - [`Error`] is opaque: decide by its [`ErrorKind`].
@@ -163,6 +163,7 @@ pub use chrono;
 pub use rusqlite;
 pub use uuid;
 
+pub use client::sqlite::Sqlite;
 pub use client::submit::{Receipt, Submit};
 pub use client::transaction::Tx;
 pub use client::{Client, ClientBuilder};
@@ -193,3 +194,4 @@ pub use model::retry::RetryPolicy;
 pub use model::task::{Ended, Task, TaskState};
 pub use scheduler::{Builder, MAX_WORKERS, Scheduler, Shutdown};
 pub use store::hub::{Events, Received};
+pub use store::sqlite::settings::SqliteSettings;

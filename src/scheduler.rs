@@ -2,18 +2,17 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::clock::{Clock, SystemClock};
+use crate::client::settings::{Place, StoreSettings, store_setters};
 use crate::error::{Error, Result};
 use crate::handler::context::TaskContext;
 use crate::handler::token::StopReason;
 use crate::handler::{FnHandler, Handlers, TaskHandler};
-use crate::model::durability::Durability;
 use crate::model::health::Health;
 use crate::model::limits::{check_limit, check_name};
 use crate::model::outcome::TaskResult;
@@ -33,9 +32,9 @@ use crate::runtime::plan::Scope;
 use crate::runtime::ready::Ready;
 use crate::runtime::service::spawn;
 use crate::runtime::undecodable::Undecodable;
-use crate::store::{self, Settings, Store};
+use crate::store::Store;
 use crate::thread::Thread;
-use crate::time::{Deadline, Timestamp};
+use crate::time::Deadline;
 use crate::wake::{Wake, lock};
 
 /// The most workers of a scheduler.
@@ -65,7 +64,8 @@ const STOP_WAIT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 #[must_use]
 pub struct Builder {
-    place: Place,
+    /// The testing feature sets another clock.
+    pub(crate) store: StoreSettings,
     handlers: Handlers,
     workers: usize,
     max_spares: Option<usize>,
@@ -73,21 +73,12 @@ pub struct Builder {
     limits: Vec<(String, usize)>,
     only_queues: bool,
     retention: Retention,
-    settings: Settings,
-    /// The testing feature sets another.
-    pub(crate) clock: Arc<dyn Clock>,
-}
-
-#[derive(Debug)]
-enum Place {
-    File(PathBuf),
-    Memory,
 }
 
 impl Builder {
     fn new(place: Place) -> Self {
         Self {
-            place,
+            store: StoreSettings::new(place, true),
             handlers: Handlers::default(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             max_spares: None,
@@ -95,8 +86,6 @@ impl Builder {
             limits: Vec::new(),
             only_queues: false,
             retention: Retention::default(),
-            settings: Settings::new(true),
-            clock: Arc::new(SystemClock),
         }
     }
 
@@ -161,37 +150,11 @@ impl Builder {
         self
     }
 
-    /// What an acknowledged call survives. Default: [`Durability::PowerLoss`].
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.settings.durability = durability;
-        self
-    }
+    store_setters!();
 
     /// How long ended tasks are kept. Default: [`Retention::default`], 1 day for completed ones, 14 days for others.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
-        self
-    }
-
-    /// How long a call waits for another process's lock, and for the writes before it. Default: 5 seconds.
-    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.busy_wait = timeout;
-        self
-    }
-
-    /// How long a [`transaction`](Client::transaction) or [`TaskContext::complete`] may take. A statement that runs then is
-    /// interrupted; code between two cannot be, and [`Health::slow_transaction`] names it; nothing of the transaction is stored
-    /// either way. 1 ms to 1 hour; default: 5 seconds.
-    pub fn transaction_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.transaction_timeout = timeout;
-        self
-    }
-
-    /// How much of the file the connection that writes keeps in memory, at most. It is taken as it is needed. More helps
-    /// when tasks are stored in no order of their due times, into many queues, or with large payloads. 1 MiB to 64 GiB;
-    /// default: 16 MiB. In memory it means nothing.
-    pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
-        self.settings.page_cache_bytes = bytes;
         self
     }
 
@@ -240,17 +203,11 @@ impl Builder {
 
     /// Checks everything, opens the storage and makes the parts.
     pub(crate) fn build(self) -> Result<Parts> {
-        self.build_on(|place, settings, now| match place {
-            Place::File(path) => store::open_file(path, settings, now),
-            Place::Memory => store::open_memory(settings, now),
-        })
+        self.build_on(StoreSettings::open)
     }
 
     /// Checks everything before `open` is called, so that nothing is created in vain.
-    fn build_on(
-        self,
-        open: impl FnOnce(&Place, Settings, Timestamp) -> Result<Arc<dyn Store>>,
-    ) -> Result<Parts> {
+    fn build_on(self, open: impl FnOnce(StoreSettings) -> Result<Arc<dyn Store>>) -> Result<Parts> {
         let scope = self.scope()?;
         check_limits(&self.limits)?;
         let max_spares = self.max_spares.unwrap_or(self.workers);
@@ -267,10 +224,7 @@ impl Builder {
         }
         self.retention.check()?;
         let registry = Arc::new(self.handlers.check()?);
-        let client = Client {
-            store: open(&self.place, self.settings, self.clock.now())?,
-            clock: self.clock,
-        };
+        let client = Client::on(open(self.store)?);
         for (queue, limit) in &self.limits {
             client.set_global_limit(queue, Some(*limit))?;
         }
@@ -312,7 +266,7 @@ impl Builder {
         self,
         wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
     ) -> Result<Parts> {
-        self.build_on(|_, settings, now| store::open_memory(settings, now).map(wrap))
+        self.build_on(|store| store.open().map(wrap))
     }
 
     fn scope(&self) -> Result<Scope> {

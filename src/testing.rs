@@ -150,7 +150,7 @@ pub struct Stepper {
 impl Builder {
     /// Uses another clock than the system's.
     pub fn clock(mut self, clock: TestClock) -> Self {
-        self.clock = Arc::new(clock);
+        self.store.of_any.clock = Arc::new(clock);
         self
     }
 

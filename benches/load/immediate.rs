@@ -117,7 +117,7 @@ impl Ours {
         let (sender, starts) = channel();
         let scheduler = Scheduler::builder(path)
             .workers(WORKERS)
-            .page_cache_bytes(ours::CACHE_BYTES)
+            .sqlite(punctual::SqliteSettings::default().page_cache_bytes(ours::CACHE_BYTES))
             .retention(Retention::forever())
             .handler_fn(move |work: Work, _cx| {
                 let at = Instant::now();

@@ -8,7 +8,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use punctual::rusqlite::Connection;
-use punctual::{Client, Durability, NewTask, Outcome, Payload, Scheduler};
+use punctual::{Client, Durability, NewTask, Outcome, Payload, Scheduler, SqliteSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -49,7 +49,7 @@ pub(crate) fn note() -> NewTask {
 pub(crate) fn client(path: &Path, durability: Durability) -> Result<Client> {
     Ok(Client::builder(path)
         .durability(durability)
-        .page_cache_bytes(CACHE_BYTES)
+        .sqlite(SqliteSettings::default().page_cache_bytes(CACHE_BYTES))
         .open()?)
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn scheduler<P: Payload>(path: &Path, line: &Arc<FinishLine>) -> Resu
     let line = Arc::clone(line);
     Ok(Scheduler::builder(path)
         .workers(WORKERS)
-        .page_cache_bytes(CACHE_BYTES)
+        .sqlite(SqliteSettings::default().page_cache_bytes(CACHE_BYTES))
         .handler_fn(move |_: P, _cx| {
             line.pass();
             Ok(Outcome::done())

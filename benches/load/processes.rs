@@ -255,7 +255,7 @@ pub(crate) fn caller(task: Task<'_>) -> Result<()> {
             client.schedule(Work::numbered(number))?;
         } else {
             let tx = conn.transaction()?;
-            client.schedule_in(&tx, Work::numbered(number))?;
+            client.sqlite()?.schedule_in(&tx, Work::numbered(number))?;
             tx.commit()?;
         }
         told.push((number, called, now()));

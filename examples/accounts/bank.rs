@@ -40,13 +40,13 @@ impl Payload for Receipt {
 pub(crate) fn found(file: &Path) -> Result<()> {
     let client = Client::open(file)?;
     client.transaction(|tx| {
-        tx.sql().execute_batch(
+        tx.sqlite()?.execute_batch(
             "CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL) STRICT;
             CREATE TABLE orders (transfer TEXT NOT NULL) STRICT;
             CREATE TABLE ledger (transfer TEXT NOT NULL, account INTEGER NOT NULL, change INTEGER NOT NULL) STRICT;",
         )?;
         for id in 1..=ACCOUNTS {
-            tx.sql().execute("INSERT INTO accounts VALUES (?1, ?2)", [id, BALANCE])?;
+            tx.sqlite()?.execute("INSERT INTO accounts VALUES (?1, ?2)", [id, BALANCE])?;
         }
         Ok::<_, punctual::Error>(())
     })?;
@@ -87,7 +87,8 @@ fn order(client: &Client) -> Result<String> {
     let task = NewTask::new(transfer).id(id).max_crashes(1_000);
     let id = id.to_string();
     client.transaction(|tx| {
-        tx.sql().execute("INSERT INTO orders VALUES (?1)", [&id])?;
+        tx.sqlite()?
+            .execute("INSERT INTO orders VALUES (?1)", [&id])?;
         tx.schedule(task)?;
         Ok::<_, punctual::Error>(())
     })?;
@@ -122,7 +123,7 @@ fn book(
     account: i64,
     change: i64,
 ) -> std::result::Result<(), Failure> {
-    let sql = tx.sql();
+    let sql = tx.sqlite()?;
     sql.prepare_cached("UPDATE accounts SET balance = balance + ?2 WHERE id = ?1")?
         .execute((account, change))?;
     sql.prepare_cached("INSERT INTO ledger VALUES (?1, ?2, ?3)")?

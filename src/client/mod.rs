@@ -1,6 +1,8 @@
 //! Everything that can be done with tasks, but for running them.
 
 mod change;
+pub(crate) mod settings;
+pub(crate) mod sqlite;
 pub(crate) mod submit;
 pub(crate) mod transaction;
 mod write;
@@ -10,13 +12,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::settings::{Place, StoreSettings, store_setters};
+#[cfg(doc)]
+use crate::client::sqlite::Sqlite;
 use crate::client::write::Write;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::answer::Streamed;
 use crate::model::attempt::Attempt;
-use crate::model::durability::Durability;
 use crate::model::filter::{Filter, Page};
 use crate::model::health::{Health, Probed};
 use crate::model::new_task::{NewTask, Scheduled};
@@ -24,8 +28,8 @@ use crate::model::op::{CHUNK, Op};
 use crate::model::query::{Query, Stats};
 use crate::model::retention::Retention;
 use crate::model::task::{Ended, Task};
+use crate::store::Store;
 use crate::store::hub::Events;
-use crate::store::{self, Settings, Store};
 use crate::time::{Deadline, Stopwatch, Timestamp};
 
 /// How many tasks of a [`schedule_stream`](Client::schedule_stream) share a commit.
@@ -61,6 +65,7 @@ const LATEST_LOOK: Duration = Duration::from_millis(250);
 #[derive(Clone)]
 pub struct Client {
     pub(crate) store: Arc<dyn Store>,
+    /// The store's.
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -82,38 +87,11 @@ pub struct Client {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ClientBuilder {
-    path: std::path::PathBuf,
-    settings: Settings,
+    store: StoreSettings,
 }
 
 impl ClientBuilder {
-    /// What an acknowledged call survives. Default: [`Durability::PowerLoss`].
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.settings.durability = durability;
-        self
-    }
-
-    /// How long a call waits for another process's lock, and for the writes before it. Default: 5 seconds.
-    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.busy_wait = timeout;
-        self
-    }
-
-    /// How much of the file the connection that writes keeps in memory, at most. It is taken as it is needed. More helps
-    /// when tasks are stored in no order of their due times, into many queues, or with large payloads. 1 MiB to 64 GiB;
-    /// default: 16 MiB.
-    pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
-        self.settings.page_cache_bytes = bytes;
-        self
-    }
-
-    /// How long a [`transaction`](Client::transaction) may take. A statement that runs then is interrupted; code between two
-    /// cannot be, and [`Health::slow_transaction`] names it; nothing of the transaction is stored either way. 1 ms to 1 hour;
-    /// default: 5 seconds.
-    pub fn transaction_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.transaction_timeout = timeout;
-        self
-    }
+    store_setters!();
 
     /// Opens the file, and creates it if there is none.
     ///
@@ -121,9 +99,7 @@ impl ClientBuilder {
     ///
     /// As [`Client::open`], and [`ErrorKind::Invalid`] for a setting that is out of its range.
     pub fn open(self) -> Result<Client> {
-        let clock = Arc::new(SystemClock);
-        let store = store::open_file(&self.path, self.settings, clock.now())?;
-        let client = Client { store, clock };
+        let client = Client::on(self.store.open()?);
         client.recover()?;
         Ok(client)
     }
@@ -154,10 +130,15 @@ impl Client {
 
     /// Like [`open`](Self::open), with settings.
     pub fn builder(path: impl AsRef<Path>) -> ClientBuilder {
+        let place = Place::File(path.as_ref().to_owned());
         ClientBuilder {
-            path: path.as_ref().to_owned(),
-            settings: Settings::new(false),
+            store: StoreSettings::new(place, false),
         }
+    }
+
+    pub(crate) fn on(store: Arc<dyn Store>) -> Self {
+        let clock = Arc::clone(store.clock());
+        Self { store, clock }
     }
 
     /// Takes back what processes held that have died.
@@ -457,7 +438,7 @@ impl Client {
     }
 
     /// Subscribes to what happens to tasks by this process, holding up to 1,024 events. Not to what
-    /// [`schedule_in`](Self::schedule_in) and [`cancel_in`](Self::cancel_in) do. When a subscription ends, and the loop that
+    /// [`schedule_in`](Sqlite::schedule_in) and [`cancel_in`](Sqlite::cancel_in) do. When a subscription ends, and the loop that
     /// reads one, is shown at [`Events`].
     ///
     /// # Example
@@ -571,34 +552,6 @@ impl Client {
         }
     }
 
-    /// Copies the file to `path` while it is used, by SQLite's online backup: the copy is one instant's truth, and can be
-    /// opened like the original. Tasks that were running are rescued when it is.
-    ///
-    /// To restore it, end every process that has the original open, remove the original with its `-wal` and `-shm`, and move
-    /// the copy to its place: a log that is left there would be read as the copy's own.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Invalid`] if there is a file at `path` already, or if it is no place for a database, as for
-    /// [`open`](Self::open); [`ErrorKind::ReadOnly`], [`ErrorKind::Full`] or [`ErrorKind::Storage`] if it cannot be written.
-    /// Nothing is left at `path` then.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use punctual::{Client, NewTask};
-    /// # let dir = tempfile::tempdir()?;
-    /// # let client = Client::open(dir.path().join("app.db"))?;
-    /// let task = client.schedule(NewTask::with_kind("remind", &7))?.id();
-    /// # let copy = dir.path().join("copy.db");
-    /// client.backup(&copy)?;
-    /// assert!(Client::open(&copy)?.get(task)?.is_some());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.store.backup(path.as_ref())
-    }
-
     /// Makes a small write, at the durability of the store, waits for it, at most `timeout`, and returns the health after
     /// that: whether tasks can be stored now. The call for a readiness probe.
     ///
@@ -643,22 +596,7 @@ impl Client {
     /// How the store is, as far as is known without a write. To find out, [`probe`](Self::probe).
     #[must_use]
     pub fn health(&self) -> Health {
-        let condition = self.store.condition();
-        Health {
-            stopped: condition.stopped,
-            last_error: condition
-                .writes
-                .last_error
-                .map(|(at, error)| (at.to_utc(), error)),
-            failing_since: condition.writes.failing_since.map(Timestamp::to_utc),
-            recovered_at: condition.writes.recovered_at.map(Timestamp::to_utc),
-            wal_bytes: condition.wal_bytes,
-            paused_queues: condition.paused_queues,
-            global_limits: condition.global_limits,
-            is_polling: condition.is_polling,
-            slow_transaction: condition.slow_transaction,
-            ..Health::default()
-        }
+        self.store.health()
     }
 
     fn write<T>(&self, write: Result<Write<T>>) -> Result<T> {

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::answer::Cancel;
 use crate::model::new_task::{NewTask, Scheduled};
-use crate::store::{Ending, Holder, Work};
+use crate::store::{Ending, Holder, Work, sqlite};
 use crate::time::Timestamp;
 
 /// The inside of a transaction on the scheduler's own file, made by [`Client::transaction`] and
@@ -59,7 +59,7 @@ impl<'a> Tx<'a> {
         self.run(write::cancel(id.into()))
     }
 
-    /// The connection, for the user's own SQL: it sees and shares the transaction, which is an immediate one, so it never
+    /// SQLite's connection, for the user's own SQL: it sees and shares the transaction, which is an immediate one, so it never
     /// has to be tried again for another's sake. Foreign keys are enforced.
     ///
     /// `BEGIN`, `COMMIT`, `ROLLBACK`, `SAVEPOINT`, `ATTACH`, a `PRAGMA` that sets anything, and writes to the tables
@@ -67,9 +67,12 @@ impl<'a> Tx<'a> {
     ///
     /// It is the one connection that the scheduler writes by, and outlives the transaction: leave its settings as they are (busy
     /// timeout, limits, configuration), and drop temporary tables.
-    #[must_use]
-    pub fn sql(&self) -> &Connection {
-        self.work.sql()
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if the tasks are not kept in SQLite.
+    pub fn sqlite(&self) -> Result<&Connection> {
+        sqlite::connection(self.work)
     }
 
     fn run<T>(&self, write: Result<Write<T>>) -> Result<T> {
@@ -146,9 +149,9 @@ impl Client {
     /// # use punctual::{NewTask, Scheduler};
     /// # let scheduler = Scheduler::in_memory().start()?;
     /// let order = scheduler.transaction(|tx| {
-    ///     tx.sql().execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")?;
-    ///     tx.sql().execute("INSERT INTO orders (item) VALUES (?1)", ["a kettle"])?;
-    ///     let order = tx.sql().last_insert_rowid();
+    ///     tx.sqlite()?.execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")?;
+    ///     tx.sqlite()?.execute("INSERT INTO orders (item) VALUES (?1)", ["a kettle"])?;
+    ///     let order = tx.sqlite()?.last_insert_rowid();
     ///     tx.schedule(NewTask::with_kind("ship", &order))?;
     ///     Ok::<_, punctual::Error>(order)
     /// })?;
@@ -162,96 +165,5 @@ impl Client {
         run_inside(self, None, |tx| {
             run(tx).map(|answer| (answer, Ending::Commit))
         })
-    }
-
-    /// Stores a task in a transaction of the user's own, on a connection of the user's own to the same file, such as a
-    /// [`rusqlite::Transaction`]: it is stored if that commits, and its due time is then noticed without a further call.
-    /// How safe the commit is, is that connection's affair. It makes no [`Event`](crate::Event): whether it commits, only the
-    /// file will say.
-    ///
-    /// The connection has to wait for other writers, best by [`set_busy_handler`](Self::set_busy_handler); a transaction that
-    /// begins by reading should be an immediate one.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Invalid`] if the connection is to another file, to this one under another name (a hard link), has no
-    /// open transaction, or has a temporary table with a name of the crate's; [`ErrorKind::ReadOnly`] if it cannot write;
-    /// [`ErrorKind::Replaced`] if the file is not there any more, or the connection is to one that was there before;
-    /// [`ErrorKind::Unsupported`] for a store in memory, and for a file whose path is not UTF-8; [`ErrorKind::Busy`] if
-    /// another connection is writing; [`ErrorKind::Reentrant`] inside a transaction of the same store; else as [`schedule`](Self::schedule).
-    ///
-    /// After [`ErrorKind::Invalid`] and [`ErrorKind::Payload`] nothing was written, and the transaction can go on. After any
-    /// other error roll it back: it may be done by half, and one that has read before somebody else wrote can only be begun anew.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use punctual::{Client, NewTask, rusqlite::Connection};
-    /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("app.db");
-    /// let client = Client::open(&path)?;
-    /// let mut conn = Connection::open(&path)?;
-    /// let tx = conn.transaction()?;
-    /// tx.execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")?;
-    /// let task = client.schedule_in(&tx, NewTask::with_kind("ship", &1))?.id();
-    /// tx.rollback()?;
-    /// assert!(client.get(task)?.is_none());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn schedule_in(&self, conn: &Connection, task: impl Into<NewTask>) -> Result<Scheduled> {
-        let now = self.now();
-        self.run_in(conn, now, write::schedule(now, task.into()))
-    }
-
-    /// Has a connection of the user's own wait for SQLite's write lock as the crate's do, at most for the store's busy timeout:
-    /// it looks every 50 to 400 µs. SQLite's own busy timeout sleeps for up to 100 ms between two looks, and beside processes
-    /// that write all the time it may wait for seconds.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Forked`] or [`ErrorKind::Reentrant`], as every call.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use punctual::{Client, rusqlite::Connection};
-    /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("app.db");
-    /// let client = Client::open(&path)?;
-    /// let mut conn = Connection::open(&path)?;
-    /// client.set_busy_handler(&mut conn)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn set_busy_handler(&self, conn: &mut Connection) -> Result<()> {
-        self.store.set_busy_handler(conn)
-    }
-
-    /// Stores tasks in a transaction of the user's own, and answers in their order.
-    ///
-    /// # Errors
-    ///
-    /// As [`schedule_in`](Self::schedule_in).
-    pub fn schedule_many_in<T: Into<NewTask>>(
-        &self,
-        conn: &Connection,
-        tasks: impl IntoIterator<Item = T>,
-    ) -> Result<Vec<Scheduled>> {
-        let now = self.now();
-        self.run_in(conn, now, write::schedule_many(now, tasks))
-    }
-
-    /// Cancels a task in a transaction of the user's own. A handler that runs is asked to stop when that has committed.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`] if there is no such task; else as [`schedule_in`](Self::schedule_in).
-    pub fn cancel_in(&self, conn: &Connection, id: impl Into<TaskId>) -> Result<Cancel> {
-        self.run_in(conn, self.now(), write::cancel(id.into()))
-    }
-
-    fn run_in<T>(&self, conn: &Connection, now: Timestamp, write: Result<Write<T>>) -> Result<T> {
-        let write = write?;
-        let reply = self.store.apply_on(now, conn, write.op);
-        write::answer(reply.map(|reply| vec![reply]), write.task, write.answer)
     }
 }

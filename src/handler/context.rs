@@ -191,15 +191,15 @@ impl TaskContext {
     ///     .handler_fn(|deposit: Deposit, cx| {
     ///         cx.complete(|tx| {
     ///             let sql = "UPDATE accounts SET balance = balance + ?2 WHERE id = ?1";
-    ///             tx.sql().execute(sql, (deposit.account, deposit.amount))?;
+    ///             tx.sqlite()?.execute(sql, (deposit.account, deposit.amount))?;
     ///             tx.schedule(NewTask::with_kind("receipt", &deposit))?;
     ///             Ok(punctual::Outcome::done())
     ///         })
     ///     })
     ///     .start()?;
     /// scheduler.transaction(|tx| {
-    ///     tx.sql().execute_batch("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER)")?;
-    ///     tx.sql().execute("INSERT INTO accounts VALUES (7, 100)", [])?;
+    ///     tx.sqlite()?.execute_batch("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER)")?;
+    ///     tx.sqlite()?.execute("INSERT INTO accounts VALUES (7, 100)", [])?;
     ///     Ok::<_, punctual::Error>(())
     /// })?;
     /// let task = scheduler.schedule(Deposit { account: 7, amount: 5 })?.id();

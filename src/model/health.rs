@@ -31,7 +31,6 @@ pub struct Health {
     pub(crate) last_error: Option<(DateTime<Utc>, Error)>,
     pub(crate) failing_since: Option<DateTime<Utc>>,
     pub(crate) recovered_at: Option<DateTime<Utc>>,
-    pub(crate) wal_bytes: u64,
     pub(crate) workers: usize,
     pub(crate) busy: usize,
     pub(crate) stuck: usize,
@@ -94,12 +93,6 @@ impl Health {
     #[must_use]
     pub fn slow_transaction(&self) -> Option<&SlowTransaction> {
         self.slow_transaction.as_ref()
-    }
-
-    /// The length of the write-ahead log after the last commit, in bytes.
-    #[must_use]
-    pub fn wal_bytes(&self) -> u64 {
-        self.wal_bytes
     }
 
     /// The configured workers; 0 for a client.

@@ -160,7 +160,7 @@ impl Dispatcher {
     fn failed(&mut self, error: &Error, now: Timestamp) -> Next {
         tell!(warn, %error, "cannot settle and claim; trying again");
         let until = self.backoff.failed(fastrand::f64(), now);
-        if self.link.client.store.condition().stopped.is_some() {
+        if self.link.client.store.health().stopped.is_some() {
             self.give_up(now);
             if self.link.attempts.count() == 0 && self.control.is_stopping() {
                 return self.end(now);

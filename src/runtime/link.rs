@@ -50,12 +50,13 @@ impl Link {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::clock::{Clock, SystemClock};
+    use crate::client::settings::{Place, StoreSettings};
+    use crate::clock::SystemClock;
     use crate::handler::context::TaskContext;
     use crate::handler::{FnHandler, Handlers};
     use crate::model::outcome::Outcome;
     use crate::model::payload::Payload;
-    use crate::store::{Settings, Store, open_memory};
+    use crate::store::Store;
     use crate::wake::Wake;
 
     #[derive(serde::Serialize, serde::Deserialize)]
@@ -79,7 +80,7 @@ pub(crate) mod tests {
         let clock = Arc::new(SystemClock);
         Arc::new(Link {
             client: Client {
-                store: wrap(open_memory(Settings::new(true), clock.now()).unwrap()),
+                store: wrap(StoreSettings::new(Place::Memory, true).open().unwrap()),
                 clock,
             },
             pace: Pace::LOCAL,

@@ -1,15 +1,17 @@
 //! A store that fails as it is told to, around one that works.
 
+use std::any::Any;
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::health::Health;
 use crate::model::lane::KnownLanes;
 use crate::model::op::{Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
-use crate::store::{Body, Condition, Holder, Hub, NextMaintenance, Pace, Store, Ticket};
+use crate::store::{Body, Holder, Hub, NextMaintenance, Pace, Store, Ticket};
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -97,14 +99,6 @@ impl Store for FaultyStore {
         }
     }
 
-    fn apply_on(&self, now: Timestamp, conn: &rusqlite::Connection, op: Op) -> Result<Reply> {
-        self.inner.apply_on(now, conn, op)
-    }
-
-    fn set_busy_handler(&self, conn: &mut rusqlite::Connection) -> Result<()> {
-        self.inner.set_busy_handler(conn)
-    }
-
     fn read(&self, query: Query) -> Result<Answer> {
         self.inner.read(query)
     }
@@ -149,16 +143,16 @@ impl Store for FaultyStore {
         self.inner.pace()
     }
 
+    fn clock(&self) -> &Arc<dyn Clock> {
+        self.inner.clock()
+    }
+
     fn hub(&self) -> &Hub {
         self.inner.hub()
     }
 
-    fn backup(&self, to: &Path) -> Result<()> {
-        self.inner.backup(to)
-    }
-
-    fn condition(&self) -> Condition {
-        self.inner.condition()
+    fn health(&self) -> Health {
+        self.inner.health()
     }
 
     fn is_failing(&self) -> bool {
@@ -167,5 +161,9 @@ impl Store for FaultyStore {
 
     fn close(&self, now: Timestamp) {
         self.inner.close(now);
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self.inner.as_any()
     }
 }

@@ -1,10 +1,13 @@
-//! Where tasks are kept: the seam under which SQLite lies, and later others.
+//! Where tasks are kept: the seam under which each engine lies. Nothing here, and nothing above but the public faces of the
+//! engines, names one.
 //!
 //! # The contract
 //!
 //! - An [`Op`] happens whole or not at all, and is answered only after it is committed. Operations of one call share a
 //!   transaction; those of several calls may.
-//! - `now` is always an argument; a store has no clock.
+//! - `now` is an argument of every call that needs it, told by the store's clock. An engine on another machine has that
+//!   machine's time.
+//! - Every call is bounded: it begins its work within [`Settings::busy_wait`], or answers `Busy`.
 //! - A write by a runner is fenced: if the claim was taken over it changes nothing and answers `Stale`.
 //! - Whatever a commit makes due, cancels or ends is told to the [`Hub`] after it.
 //! - A claim sees what its transaction does: claims come last. A [standing claim](standing) is made by the transaction that
@@ -18,7 +21,7 @@ pub(crate) mod faulty;
 pub(crate) mod hub;
 pub(crate) mod lanes;
 pub(crate) mod pace;
-mod sqlite;
+pub(crate) mod sqlite;
 pub(crate) mod standing;
 #[cfg(test)]
 mod suite;
@@ -26,13 +29,14 @@ mod ticket;
 mod turn;
 pub(crate) mod work;
 
+use std::any::Any;
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
-use crate::model::health::{SlowTransaction, Writes};
+use crate::model::health::Health;
 use crate::model::lane::KnownLanes;
 use crate::model::op::{Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
@@ -51,12 +55,12 @@ pub(crate) struct Settings {
     pub(crate) durability: Durability,
     /// How long a call waits for a lock or for its turn.
     pub(crate) busy_wait: Duration,
-    /// Of the connection that writes.
-    pub(crate) page_cache_bytes: usize,
     /// How long a caller's transaction may take.
     pub(crate) transaction_timeout: Duration,
     /// Whether it will run tasks, and so is an instance that others can outlive.
     pub(crate) runs: bool,
+    /// What a store on this machine tells the time by.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Settings {
@@ -64,39 +68,24 @@ impl Settings {
         Self {
             durability: Durability::default(),
             busy_wait: Duration::from_secs(5),
-            page_cache_bytes: 16 << 20,
             transaction_timeout: Duration::from_secs(5),
             runs,
+            clock: Arc::new(SystemClock),
         }
     }
 
-    fn check(&self) -> Result<()> {
+    /// # Errors
+    ///
+    /// `Invalid` for a setting that is not in its range.
+    pub(crate) fn check(&self) -> Result<()> {
         let timeout = self.transaction_timeout;
-        if !(Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&timeout) {
-            return Err(Error::invalid(format!(
-                "a transaction timeout of {timeout:?} is not between 1 ms and 1 h"
-            )));
-        }
-        let bytes = self.page_cache_bytes as u64;
-        if (1 << 20..=1 << 36).contains(&bytes) {
+        if (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&timeout) {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "a page cache of {bytes} bytes is not between 1 MiB and 64 GiB"
+            "a transaction timeout of {timeout:?} is not between 1 ms and 1 h"
         )))
     }
-}
-
-/// Opens or creates a file.
-pub(crate) fn open_file(path: &Path, settings: Settings, now: Timestamp) -> Result<Arc<dyn Store>> {
-    settings.check()?;
-    Ok(Arc::new(sqlite::SqliteStore::open(path, settings, now)?))
-}
-
-/// Makes a store in memory, gone with its last user.
-pub(crate) fn open_memory(settings: Settings, now: Timestamp) -> Result<Arc<dyn Store>> {
-    settings.check()?;
-    Ok(Arc::new(sqlite::SqliteStore::memory(settings, now)?))
 }
 
 /// A place where tasks are kept.
@@ -128,17 +117,6 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
         holder: Option<Holder>,
         body: &mut Body<'_>,
     ) -> Result<()>;
-
-    /// Applies an operation in a transaction that the caller has begun on a connection of their own.
-    ///
-    /// # Errors
-    ///
-    /// `Invalid` if the connection is not to this file, or no transaction is open on it.
-    fn apply_on(&self, now: Timestamp, conn: &rusqlite::Connection, op: Op) -> Result<Reply>;
-
-    /// Has a connection of the caller's own look for the write lock often enough to get it beside processes that write all the
-    /// time.
-    fn set_busy_handler(&self, conn: &mut rusqlite::Connection) -> Result<()>;
 
     /// Reads, without waiting for a writer.
     fn read(&self, query: Query) -> Result<Answer>;
@@ -174,21 +152,24 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// How long to wait and how far to claim ahead, as befits its commits.
     fn pace(&self) -> Pace;
 
+    /// By which time is told to it.
+    fn clock(&self) -> &Arc<dyn Clock>;
+
     /// Where commits are told.
     fn hub(&self) -> &Hub;
 
-    /// Copies the store into a new file while it is used.
-    fn backup(&self, to: &Path) -> Result<()>;
+    /// How the store is: what a [`Health`] says of one.
+    fn health(&self) -> Health;
 
-    /// How the store is.
-    fn condition(&self) -> Condition;
-
-    /// Whether writes fail, as [`condition`](Self::condition) tells, at no cost.
+    /// Whether writes fail, as [`health`](Self::health) tells, at no cost.
     fn is_failing(&self) -> bool;
 
     /// Nothing is claimed any more, and nothing runs: nobody is told of events any more. A store that has stopped gives up
     /// what it holds, to whoever opens it next.
     fn close(&self, now: Timestamp);
+
+    /// The store itself, for the face of its engine.
+    fn as_any(&self) -> &dyn Any;
 }
 
 /// When maintenance has something to do next.
@@ -198,21 +179,4 @@ pub(crate) struct NextMaintenance {
     pub(crate) expires_at: Option<Timestamp>,
     /// When the oldest ended task of each final state ended: completed, failed, cancelled.
     pub(crate) ended_at: [Option<Timestamp>; 3],
-}
-
-/// How a store is.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Condition {
-    pub(crate) stopped: Option<Error>,
-    /// `failing_since` also for a write that waits for the disk or a lock for long.
-    pub(crate) writes: Writes,
-    pub(crate) wal_bytes: u64,
-    /// Queues that are paused, whether or not they have tasks.
-    pub(crate) paused_queues: Vec<String>,
-    /// Queues with a limit for all processes.
-    pub(crate) global_limits: Vec<(String, usize)>,
-    /// Other processes' commits are found by looking often.
-    pub(crate) is_polling: bool,
-    /// A caller's transaction that takes too long.
-    pub(crate) slow_transaction: Option<SlowTransaction>,
 }

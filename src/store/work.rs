@@ -1,8 +1,7 @@
 //! A caller's transaction: what runs inside it, on the caller's thread, and how it ends.
 
+use std::any::Any;
 use std::sync::Arc;
-
-use rusqlite::Connection;
 
 use crate::error::Result;
 use crate::id::TaskId;
@@ -19,8 +18,8 @@ pub(crate) trait Work {
     /// After any of its errors the transaction cannot be committed any more.
     fn apply(&self, op: Op) -> Result<Reply>;
 
-    /// For the caller's own SQL.
-    fn sql(&self) -> &Connection;
+    /// The engine's own connection, for its face.
+    fn connection(&self) -> &dyn Any;
 }
 
 /// How a transaction ends.

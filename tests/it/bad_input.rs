@@ -301,15 +301,19 @@ impl Fixed for Utc {
     }
 }
 
+fn cache(bytes: usize) -> punctual::SqliteSettings {
+    punctual::SqliteSettings::default().page_cache_bytes(bytes)
+}
+
 type Setup = fn(punctual::Builder) -> punctual::Builder;
 
 #[test]
 fn a_bad_scheduler_is_refused_before_anything_is_created() {
     let bad: [(&str, Setup); 21] = [
         ("zero workers", |b| b.workers(0)),
-        ("a page cache of nothing", |b| b.page_cache_bytes(0)),
+        ("a page cache of nothing", |b| b.sqlite(cache(0))),
         ("a page cache without bounds", |b| {
-            b.page_cache_bytes(usize::MAX)
+            b.sqlite(cache(usize::MAX))
         }),
         ("too many workers", |b| b.workers(1_025)),
         ("too many spare threads", |b| b.max_spare_threads(1_025)),
@@ -555,7 +559,7 @@ fn a_path_that_is_no_place_for_a_file_is_refused_and_nothing_is_left_there() {
         assert_eq!(error.kind(), kind, "{name}: {error}");
         assert!(error.to_string().contains(words), "{name}: {error}");
         assert_eq!(listing(dir.path()), before, "{name}");
-        let error = source.backup(&path).unwrap_err();
+        let error = source.sqlite().unwrap().backup(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{name}: {error}");
         if !path.exists() {
             assert!(error.to_string().contains(words), "{name}: {error}");
@@ -604,10 +608,10 @@ fn an_odd_name_is_a_name_of_a_file() {
         let client = Client::open(&path).unwrap();
         let id = client.schedule(probe(1)).unwrap().id();
         let copy = dir.path().join("copy");
-        client.backup(&copy).unwrap();
+        client.sqlite().unwrap().backup(&copy).unwrap();
         let mut conn = Connection::open(&path).unwrap();
         let tx = conn.transaction().unwrap();
-        match client.schedule_in(&tx, probe(2)) {
+        match client.sqlite().unwrap().schedule_in(&tx, probe(2)) {
             Ok(_) => assert!(name.to_str().is_some(), "{name:?}"),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
@@ -715,12 +719,23 @@ fn a_backup_never_overwrites_and_leaves_nothing_half_done() {
     client.schedule(probe(1)).unwrap();
     let to = dir.path().join("copy.db");
     std::fs::write(&to, "mine").unwrap();
-    assert_eq!(client.backup(&to).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(
+        client.sqlite().unwrap().backup(&to).unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
     assert_eq!(std::fs::read_to_string(&to).unwrap(), "mine");
-    assert_eq!(client.backup(&path).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(
+        client.sqlite().unwrap().backup(&path).unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
     let nowhere = dir.path().join("missing").join("copy.db");
     assert_eq!(
-        client.backup(&nowhere).unwrap_err().kind(),
+        client
+            .sqlite()
+            .unwrap()
+            .backup(&nowhere)
+            .unwrap_err()
+            .kind(),
         ErrorKind::Invalid
     );
 }

@@ -121,7 +121,7 @@ fn what_a_caller_does_is_not_taken_for_a_failure() {
         .start()
         .unwrap();
     let slow = scheduler.transaction(|tx| {
-        let again = tx.sql().query_row(
+        let again = tx.sqlite()?.query_row(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
             [],
             |row| row.get::<_, i64>(0),

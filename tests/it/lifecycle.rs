@@ -337,7 +337,7 @@ fn a_backup_can_be_opened_and_its_running_tasks_are_rescued() {
         .id();
     gate.await_waiting(1);
     let copy = dir.path().join("copy.db");
-    scheduler.backup(&copy).unwrap();
+    scheduler.sqlite().unwrap().backup(&copy).unwrap();
     let after = scheduler.schedule(NewTask::new(Other(3))).unwrap().id();
     let restored = Scheduler::builder(&copy)
         .workers(1)
@@ -384,7 +384,7 @@ fn a_backup_under_load_is_made() {
                 client.schedule(probe(n)).unwrap();
             }
         });
-        let result = client.backup(&copy);
+        let result = client.sqlite().unwrap().backup(&copy);
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         result.unwrap();
     });

@@ -16,7 +16,7 @@ use crate::kit::{
 
 fn with_table(client: &Client) {
     let made = client.transaction(|tx| {
-        tx.sql().execute_batch(
+        tx.sqlite()?.execute_batch(
             "CREATE TABLE own (x INTEGER PRIMARY KEY, y UNIQUE); CREATE TABLE other (x REFERENCES own (x))",
         )?;
         Ok::<_, Error>(())
@@ -24,14 +24,16 @@ fn with_table(client: &Client) {
     made.unwrap();
 }
 
-fn write(tx: &Tx<'_>, x: i64) -> rusqlite::Result<usize> {
-    tx.sql().execute("INSERT INTO own (x) VALUES (?1)", [x])
+fn write(tx: &Tx<'_>, x: i64) -> Result<usize, Error> {
+    Ok(tx
+        .sqlite()?
+        .execute("INSERT INTO own (x) VALUES (?1)", [x])?)
 }
 
 fn rows(client: &Client) -> i64 {
     let counted = client.transaction(|tx| {
         let count = tx
-            .sql()
+            .sqlite()?
             .query_row("SELECT count(*) FROM own", [], |row| row.get(0))?;
         Ok::<i64, Error>(count)
     });
@@ -50,7 +52,7 @@ fn rows_and_tasks_commit_together_and_the_answer_is_handed_back() {
         .transaction(|tx| {
             write(tx, 1)?;
             // Tasks may be stored while rows are read.
-            let mut own = tx.sql().prepare("SELECT x FROM own")?;
+            let mut own = tx.sqlite()?.prepare("SELECT x FROM own")?;
             let mut rows = own.query([])?;
             let mut id = None;
             while let Some(row) = rows.next()? {
@@ -183,7 +185,7 @@ fn sql_that_would_end_the_transaction_or_write_to_our_tables_is_refused() {
         let error = client
             .transaction(|tx| {
                 write(tx, 1)?;
-                tx.sql().execute_batch(sql)?;
+                tx.sqlite()?.execute_batch(sql)?;
                 Ok::<_, Error>(())
             })
             .expect_err(sql);
@@ -193,7 +195,7 @@ fn sql_that_would_end_the_transaction_or_write_to_our_tables_is_refused() {
     for sql in ["COMMIT", "ROLLBACK", "BEGIN", "DELETE FROM punctual_task"] {
         let kept = client.transaction(|tx| {
             let before = rows_in(tx)?;
-            assert!(tx.sql().execute_batch(sql).is_err());
+            assert!(tx.sqlite()?.execute_batch(sql).is_err());
             write(tx, before + 1)?;
             Ok::<_, Error>(before)
         });
@@ -207,10 +209,10 @@ fn sql_that_would_end_the_transaction_or_write_to_our_tables_is_refused() {
     client
         .transaction(|tx| {
             for sql in allowed {
-                let mut statement = tx.sql().prepare(sql)?;
+                let mut statement = tx.sqlite()?.prepare(sql)?;
                 assert!(statement.exists([])?, "{sql}");
             }
-            tx.sql().execute_batch(
+            tx.sqlite()?.execute_batch(
                 "CREATE VIRTUAL TABLE text USING fts5 (body); INSERT INTO text VALUES ('a b');
                 CREATE TEMP TABLE t (x); CREATE INDEX own_y ON own (y); DROP TABLE text",
             )?;
@@ -225,9 +227,9 @@ fn sql_that_would_end_the_transaction_or_write_to_our_tables_is_refused() {
     );
 }
 
-fn rows_in(tx: &Tx<'_>) -> rusqlite::Result<i64> {
-    tx.sql()
-        .query_row("SELECT count(*) FROM own", [], |row| row.get(0))
+fn rows_in(tx: &Tx<'_>) -> Result<i64, Error> {
+    let sql = "SELECT count(*) FROM own";
+    Ok(tx.sqlite()?.query_row(sql, [], |row| row.get(0))?)
 }
 
 /// SQLite ends the transaction by itself there: whatever comes after that would be one of its own.
@@ -236,15 +238,13 @@ fn p6_a_transaction_that_sql_has_rolled_back_commits_nothing_of_what_comes_after
     let (_dir, path) = file();
     let client = Client::open(&path).unwrap();
     with_table(&client);
-    client
-        .transaction(|tx| write(tx, 1).map(|_| ()).map_err(Error::from))
-        .unwrap();
+    client.transaction(|tx| write(tx, 1).map(|_| ())).unwrap();
     let error = client
         .transaction(|tx| {
             write(tx, 2)?;
             tx.schedule(probe(1))?;
             let twice = tx
-                .sql()
+                .sqlite()?
                 .execute("INSERT OR ROLLBACK INTO own (x) VALUES (1)", []);
             assert!(twice.is_err());
             assert!(write(tx, 3).is_err(), "it would commit alone");
@@ -277,7 +277,7 @@ fn p6_statements_that_are_kept_are_refused_too() {
             write(tx, 1)?;
             tx.schedule(probe(1).queue("new"))?;
             for sql in kept {
-                let prepared = tx.sql().prepare_cached(sql);
+                let prepared = tx.sqlite()?.prepare_cached(sql);
                 assert!(prepared.and_then(|mut it| it.execute([])).is_err(), "{sql}");
             }
             tx.schedule(probe(2).queue("new"))?;
@@ -300,7 +300,7 @@ fn a_table_cannot_be_given_one_of_our_names() {
     ];
     for sql in refused {
         let error = client
-            .transaction(|tx| tx.sql().execute_batch(sql).map_err(Error::from))
+            .transaction(|tx| tx.sqlite()?.execute_batch(sql).map_err(Error::from))
             .expect_err(sql);
         assert_eq!(error.kind(), ErrorKind::Invalid, "{sql}: {error}");
         assert!(error.to_string().contains("names that begin"), "{error}");
@@ -310,10 +310,15 @@ fn a_table_cannot_be_given_one_of_our_names() {
     // A statement that is kept is not looked at when it is run.
     let kept = "ALTER TABLE other RENAME TO punctual_other";
     client
-        .transaction(|tx| tx.sql().prepare_cached(kept).map(drop).map_err(Error::from))
+        .transaction(|tx| {
+            tx.sqlite()?
+                .prepare_cached(kept)
+                .map(drop)
+                .map_err(Error::from)
+        })
         .unwrap();
     let error = client
-        .transaction(|tx| Ok::<_, Error>(tx.sql().prepare_cached(kept)?.execute([])?))
+        .transaction(|tx| Ok::<_, Error>(tx.sqlite()?.prepare_cached(kept)?.execute([])?))
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     drop(client);
@@ -326,7 +331,7 @@ fn a_table_cannot_be_given_one_of_our_names() {
     let made_anew = "CREATE TABLE new (x, z); INSERT INTO new SELECT x, 1 FROM other;
         DROP TABLE other; ALTER TABLE new RENAME TO other";
     client
-        .transaction(|tx| tx.sql().execute_batch(made_anew).map_err(Error::from))
+        .transaction(|tx| tx.sqlite()?.execute_batch(made_anew).map_err(Error::from))
         .unwrap();
 }
 
@@ -336,11 +341,9 @@ fn p12_a_statement_that_was_left_running_inside_holds_up_nobody() {
     let (_dir, path) = file();
     let client = Client::open(&path).unwrap();
     with_table(&client);
-    client
-        .transaction(|tx| write(tx, 1).map(|_| ()).map_err(Error::from))
-        .unwrap();
+    client.transaction(|tx| write(tx, 1).map(|_| ())).unwrap();
     let leak = |tx: &Tx<'_>| {
-        let read = Box::leak(Box::new(tx.sql().prepare("SELECT x FROM own")?));
+        let read = Box::leak(Box::new(tx.sqlite()?.prepare("SELECT x FROM own")?));
         let mut rows = read.query([])?;
         rows.next()?;
         std::mem::forget(rows);
@@ -376,7 +379,7 @@ fn virtual_tables_are_written_inside() {
     ] {
         client
             .transaction(|tx| {
-                tx.sql().execute_batch(sql)?;
+                tx.sqlite()?.execute_batch(sql)?;
                 tx.schedule(probe(1).after(LONG))?;
                 Ok::<_, Error>(())
             })
@@ -392,7 +395,7 @@ fn foreign_keys_are_enforced_inside() {
     let client = Client::open(&path).unwrap();
     with_table(&client);
     let made = client.transaction(|tx| {
-        tx.sql().execute_batch(
+        tx.sqlite()?.execute_batch(
             "CREATE TABLE deferred (x REFERENCES own (x) DEFERRABLE INITIALLY DEFERRED)",
         )?;
         Ok::<_, Error>(())
@@ -403,7 +406,7 @@ fn foreign_keys_are_enforced_inside() {
             .transaction(|tx| {
                 tx.schedule(probe(1))?;
                 let sql = format!("INSERT INTO {table} VALUES (9)");
-                tx.sql().execute(&sql, [])?;
+                tx.sqlite()?.execute(&sql, [])?;
                 Ok::<_, Error>(())
             })
             .unwrap_err();
@@ -431,7 +434,9 @@ fn a_call_from_inside_is_refused_and_does_not_wait_for_itself() {
                     scheduler.wait(id, S).unwrap_err().kind(),
                     scheduler.submit().cancel(id).wait().unwrap_err().kind(),
                     scheduler
-                        .schedule_in(tx.sql(), probe(3))
+                        .sqlite()
+                        .unwrap()
+                        .schedule_in(tx.sqlite()?, probe(3))
                         .unwrap_err()
                         .kind(),
                     scheduler
@@ -471,7 +476,9 @@ fn p12_sql_that_takes_too_long_is_interrupted_and_named() {
         let error = client
             .transaction(|tx| {
                 write(tx, 1)?;
-                let endless = tx.sql().query_row(ENDLESS, [], |row| row.get::<_, i64>(0));
+                let endless = tx
+                    .sqlite()?
+                    .query_row(ENDLESS, [], |row| row.get::<_, i64>(0));
                 match endless {
                     Err(_) if swallows => Ok(()),
                     Err(error) => Err(Error::from(error)),
@@ -705,30 +712,44 @@ fn p6_tasks_scheduled_in_the_user_s_own_transaction_run_when_it_commits() {
     let tx = conn.transaction().unwrap();
     tx.execute_batch("CREATE TABLE own (x)").unwrap();
     let undone = scheduler
+        .sqlite()
+        .unwrap()
         .schedule_in(&tx, probe(1).queue("new"))
         .unwrap()
         .id();
     assert_eq!(
-        scheduler.cancel_in(&tx, running).unwrap(),
+        scheduler.sqlite().unwrap().cancel_in(&tx, running).unwrap(),
         Cancel::Requested
     );
     tx.rollback().unwrap();
     assert!(scheduler.get(undone).unwrap().is_none());
     let tx = conn.transaction().unwrap();
-    let first = scheduler.schedule_in(&tx, probe(2).queue("new")).unwrap();
+    let first = scheduler
+        .sqlite()
+        .unwrap()
+        .schedule_in(&tx, probe(2).queue("new"))
+        .unwrap();
     let again = scheduler
+        .sqlite()
+        .unwrap()
         .schedule_in(&tx, probe(3).queue("new").id(first.id()))
         .unwrap();
     assert!(first.is_new() && !again.is_new());
     let late = scheduler
+        .sqlite()
+        .unwrap()
         .schedule_many_in(&tx, (0..20).map(|n| probe(n).after(LONG)))
         .unwrap();
     assert_eq!(
-        scheduler.cancel_in(&tx, late[0].id()).unwrap(),
+        scheduler
+            .sqlite()
+            .unwrap()
+            .cancel_in(&tx, late[0].id())
+            .unwrap(),
         Cancel::Cancelled
     );
     assert_eq!(
-        scheduler.cancel_in(&tx, running).unwrap(),
+        scheduler.sqlite().unwrap().cancel_in(&tx, running).unwrap(),
         Cancel::Requested
     );
     assert!(scheduler.get(first.id()).unwrap().is_none(), "not yet");
@@ -745,11 +766,19 @@ fn p6_only_a_transaction_on_the_same_file_takes_tasks() {
     let client = Client::open(&path).unwrap();
     let stored = client.schedule(probe(0)).unwrap().id();
     let refused = |conn: &Connection, expected: ErrorKind, said: &str| {
-        let error = client.schedule_in(conn, probe(1)).unwrap_err();
+        let error = client
+            .sqlite()
+            .unwrap()
+            .schedule_in(conn, probe(1))
+            .unwrap_err();
         assert_eq!(error.kind(), expected, "{error}");
         assert!(error.to_string().contains(said), "{error}");
         assert!(error.task_id().is_some());
-        let cancelled = client.cancel_in(conn, stored).unwrap_err();
+        let cancelled = client
+            .sqlite()
+            .unwrap()
+            .cancel_in(conn, stored)
+            .unwrap_err();
         assert_eq!(cancelled.kind(), expected);
     };
     let begun = |conn: Connection| {
@@ -779,11 +808,19 @@ fn p6_only_a_transaction_on_the_same_file_takes_tasks() {
         let alias = dir.path().join("alias.db");
         std::os::unix::fs::symlink(&path, &alias).unwrap();
         let conn = begun(Connection::open(&alias).unwrap());
-        client.schedule_in(&conn, probe(1)).expect("the same file");
+        client
+            .sqlite()
+            .unwrap()
+            .schedule_in(&conn, probe(1))
+            .expect("the same file");
     }
     let memory = Scheduler::in_memory().start().unwrap();
     let conn = begun(Connection::open_in_memory().unwrap());
-    let error = memory.schedule_in(&conn, probe(1)).unwrap_err();
+    let error = memory
+        .sqlite()
+        .unwrap()
+        .schedule_in(&conn, probe(1))
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert_eq!(client.count(&Filter::all()).unwrap(), 1);
 }
@@ -803,12 +840,16 @@ fn p6_a_connection_to_a_file_that_was_replaced_takes_no_tasks() {
     std::fs::rename(&restored, &path).unwrap();
     let client = Client::open(&path).unwrap();
     let tx = old.transaction().unwrap();
-    let error = client.schedule_in(&tx, probe(1)).unwrap_err();
+    let error = client
+        .sqlite()
+        .unwrap()
+        .schedule_in(&tx, probe(1))
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Replaced, "{error}");
     drop(tx);
     let mut new = Connection::open(&path).unwrap();
     let tx = new.transaction().unwrap();
-    client.schedule_in(&tx, probe(1)).unwrap();
+    client.sqlite().unwrap().schedule_in(&tx, probe(1)).unwrap();
     tx.commit().unwrap();
     assert_eq!(client.count(&Filter::all()).unwrap(), 1);
 }
@@ -825,12 +866,16 @@ fn the_user_s_own_transaction_that_cannot_write_is_told_so() {
         .query_row("SELECT count(*) FROM punctual_task", [], |row| row.get(0))
         .unwrap();
     client.schedule(probe(1)).unwrap();
-    let error = client.schedule_in(&tx, probe(2)).unwrap_err();
+    let error = client
+        .sqlite()
+        .unwrap()
+        .schedule_in(&tx, probe(2))
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
     assert!(error.is_retryable());
     tx.rollback().unwrap();
     let tx = conn.transaction().unwrap();
-    client.schedule_in(&tx, probe(2)).unwrap();
+    client.sqlite().unwrap().schedule_in(&tx, probe(2)).unwrap();
     tx.commit().unwrap();
     assert_eq!(client.count(&Filter::all()).unwrap(), 2);
 }

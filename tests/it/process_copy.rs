@@ -178,7 +178,11 @@ fn p11_a_copy_s_running_tasks_are_taken_back_while_the_original_goes_on() {
         ("by backup", |original, folder| {
             let to = folder.join("tasks.db");
             let client = Client::open(original.place.file()).expect("to open the file");
-            client.backup(&to).expect("a copy");
+            client
+                .sqlite()
+                .expect("SQLite")
+                .backup(&to)
+                .expect("a copy");
             to
         }),
     ];
@@ -266,7 +270,11 @@ fn a_backup_that_is_put_in_the_original_s_place_runs_its_tasks_again_in_a_new_co
     let backup = dir.path().join("backup.db");
     let file = original.place.file();
     let client = Client::open(&file).expect("to open the file");
-    client.backup(&backup).expect("a copy");
+    client
+        .sqlite()
+        .expect("SQLite")
+        .backup(&backup)
+        .expect("a copy");
     drop(client);
     let conn = Connection::open(&backup).expect("to open the copy");
     let sql = "UPDATE punctual_instance SET pid_namespace = 'pid:[1]'";

@@ -127,6 +127,8 @@ fn p12_a_connection_of_the_user_s_own_comes_to_its_turn() {
     }
     let mut conn = Connection::open(place.file()).expect("to open the file");
     client
+        .sqlite()
+        .expect("SQLite")
         .set_busy_handler(&mut conn)
         .expect("to wait its turn");
     for child in &mut children {
@@ -136,7 +138,11 @@ fn p12_a_connection_of_the_user_s_own_comes_to_its_turn() {
     while since.elapsed() < Duration::from_millis(SPAN) {
         let tx = conn.transaction().expect("a transaction");
         let own = NewTask::with_kind("own", &1);
-        client.schedule_in(&tx, own).expect("to schedule");
+        client
+            .sqlite()
+            .expect("SQLite")
+            .schedule_in(&tx, own)
+            .expect("to schedule");
         tx.commit().expect("to commit");
     }
     for child in &children {

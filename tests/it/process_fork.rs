@@ -222,7 +222,7 @@ fn inside() {
     let later = || NewTask::new(Quick).after(Duration::from_secs(3600));
     let mut waits = None;
     let done = client.transaction(|tx| {
-        tx.sql().execute_batch("CREATE TABLE own (x)")?;
+        tx.sqlite()?.execute_batch("CREATE TABLE own (x)")?;
         tx.schedule(later())?;
         // It waits for its turn; not the child is to give it that.
         let submit = || client.submit().schedule(later());
@@ -231,12 +231,12 @@ fn inside() {
             let status = waitpid(child).expect("its end");
             part.note(format!("the child ended with {status}"));
             for x in 0..200 {
-                tx.sql().execute("INSERT INTO own VALUES (?1)", [x])?;
+                tx.sqlite()?.execute("INSERT INTO own VALUES (?1)", [x])?;
             }
         } else {
             let kind = tx.schedule(later()).map_err(|error| error.kind());
             part.note(format!("inside {:?}", kind.map(|_| ())));
-            let sql = tx.sql().execute("INSERT INTO own VALUES (0)", []);
+            let sql = tx.sqlite()?.execute("INSERT INTO own VALUES (0)", []);
             part.note(format!("its SQL is refused: {}", sql.is_err()));
             sql?;
         }
@@ -253,7 +253,7 @@ fn inside() {
     }
     let rows = client.transaction(|tx| {
         let count = "SELECT count(*) FROM own";
-        let rows: i64 = tx.sql().query_row(count, [], |row| row.get(0))?;
+        let rows: i64 = tx.sqlite()?.query_row(count, [], |row| row.get(0))?;
         Ok::<_, punctual::Error>(rows)
     });
     let tasks = client.count(&punctual::Filter::all());
@@ -337,14 +337,14 @@ fn goes_on() {
     let Some(part) = Part::played() else { return };
     let client = Client::open(&part.file).expect("to open the file");
     let done = client.transaction(|tx| {
-        tx.sql()
+        tx.sqlite()?
             .execute_batch("CREATE TABLE own (x); CREATE TABLE other (x)")?;
         // Permitted before the fork; and so much that it does not stay in memory.
         let large = "INSERT INTO other VALUES (zeroblob(1000000))";
-        let mut large = tx.sql().prepare(large)?;
+        let mut large = tx.sqlite()?.prepare(large)?;
         if let Fork::Parent(child) = fork().expect("a fork") {
             for x in 0..200 {
-                tx.sql().execute("INSERT INTO own VALUES (?1)", [x])?;
+                tx.sqlite()?.execute("INSERT INTO own VALUES (?1)", [x])?;
             }
             part.note(format!("{:?}", waitpid(child).is_ok()));
         } else {

@@ -20,8 +20,8 @@ impl Payload for Effect {
     const KIND: &'static str = "effect";
 }
 
-fn write(tx: &Tx<'_>) -> punctual::rusqlite::Result<usize> {
-    tx.sql().execute("INSERT INTO own VALUES (1)", [])
+fn write(tx: &Tx<'_>) -> Result<usize, Error> {
+    Ok(tx.sqlite()?.execute("INSERT INTO own VALUES (1)", [])?)
 }
 
 fn later() -> NewTask {
@@ -82,7 +82,11 @@ fn child() {
             let tx = conn.transaction().expect("a transaction");
             tx.execute("INSERT INTO own VALUES (1)", [])
                 .expect("to write");
-            scheduler.schedule_in(&tx, Effect).expect("to schedule");
+            scheduler
+                .sqlite()
+                .expect("SQLite")
+                .schedule_in(&tx, Effect)
+                .expect("to schedule");
             inside(&part);
             tx.commit().expect("to commit");
             part.note("committed");
@@ -106,7 +110,7 @@ fn place() -> (Place, Client) {
         .open()
         .expect("to open the file");
     let made = client.transaction(|tx| {
-        tx.sql().execute_batch("CREATE TABLE own (x)")?;
+        tx.sqlite()?.execute_batch("CREATE TABLE own (x)")?;
         Ok::<_, Error>(())
     });
     made.expect("to make a table");

@@ -183,7 +183,13 @@ fn p12_a_transaction_on_another_connection_is_refused_in_a_newer_file() {
     let newer = "UPDATE punctual_meta SET value = value + 1 WHERE key = 'schema_version'";
     conn.execute(newer, []).expect("to migrate");
     let tx = conn.transaction().expect("to begin");
-    let refused = |tx: &Connection| client.schedule_in(tx, Quick).expect_err("it is newer");
+    let refused = |tx: &Connection| {
+        client
+            .sqlite()
+            .expect("SQLite")
+            .schedule_in(tx, Quick)
+            .expect_err("it is newer")
+    };
     assert_eq!(refused(&tx).kind(), ErrorKind::Version);
     drop(tx);
     // No table was changed.
@@ -300,7 +306,11 @@ fn a_second_name_of_the_file_is_refused_and_a_symbolic_link_is_the_same_file() {
     conn.execute_batch("PRAGMA query_only = 1")
         .expect("to look only");
     let tx = conn.transaction().expect("a transaction");
-    let error = client.schedule_in(&tx, Quick).expect_err("another name");
+    let error = client
+        .sqlite()
+        .expect("SQLite")
+        .schedule_in(&tx, Quick)
+        .expect_err("another name");
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("hard.db"), "{error}");
     drop(tx);

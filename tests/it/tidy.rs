@@ -242,14 +242,14 @@ fn only_transitions_end_tasks_and_have_them_wait() {
 /// The floor of a part of the SQLite store, by the folder or file under `store/sqlite`.
 fn sqlite_floor(part: &str) -> u32 {
     match part {
-        "error" | "sql" => 0,
+        "error" | "settings" | "sql" => 0,
         "file" => 1,
         "instances" => 2,
         "ops" => 3,
         "read" => 4,
         "write" => 5,
         "watch" => 6,
-        "mod" => 7,
+        "mod" | "kit" => 7,
         other => panic!("store/sqlite/{other} has no floor: give it one in tests/it/tidy.rs"),
     }
 }
@@ -272,6 +272,27 @@ fn a_part_of_the_sqlite_store_imports_no_higher_floor() {
                         "src/{inside}{own}:{number} imports {target}: {line}"
                     ));
                 }
+            }
+        }
+    });
+}
+
+/// What is of one engine stands behind the face of that engine: a second one is then a matter of adding files.
+#[test]
+fn nothing_above_the_engines_names_one() {
+    let names = ["rusqlite", "SQLite", "sqlite", "Path", "wal"];
+    let floors = ["model", "store", "handler", "runtime"];
+    problems(|source, found| {
+        let name = source.name.as_str();
+        if !floors.contains(&module(name)) || name.starts_with("store/sqlite/") {
+            return;
+        }
+        for (number, line) in lines(source) {
+            // The engines' own modules, and the kits of the suite.
+            let is_door = line.contains("mod sqlite;") || line.contains("sqlite::kit::");
+            let mut words = line.split(|c: char| !c.is_alphanumeric());
+            if !is_door && let Some(word) = words.find(|word| names.contains(word)) {
+                found.push(format!("src/{name}:{number} names {word}: {line}"));
             }
         }
     });

@@ -7,8 +7,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::model::durability::Durability;
+use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::suite::{Backend, Kit};
-use crate::store::{Settings, Store, open_file, open_memory};
+use crate::store::{Settings, Store};
 use crate::time::Timestamp;
 
 fn settings(runs: bool) -> Settings {
@@ -38,7 +40,17 @@ struct OnFile {
 
 impl Backend for OnFile {
     fn open(&self, runs: bool, now: Timestamp) -> Arc<dyn Store> {
-        open_file(&self.path, settings(runs), now).unwrap()
+        let own = SqliteSettings::default();
+        Arc::new(SqliteStore::open(&self.path, settings(runs), &own, now).unwrap())
+    }
+
+    fn open_impatient(&self, now: Timestamp) -> Arc<dyn Store> {
+        let settings = Settings {
+            busy_wait: Duration::from_millis(20),
+            ..settings(false)
+        };
+        let own = SqliteSettings::default();
+        Arc::new(SqliteStore::open(&self.path, settings, &own, now).unwrap())
     }
 
     fn lose_power(&self) {
@@ -52,7 +64,11 @@ struct InMemory;
 
 impl Backend for InMemory {
     fn open(&self, runs: bool, now: Timestamp) -> Arc<dyn Store> {
-        open_memory(settings(runs), now).unwrap()
+        Arc::new(SqliteStore::memory(settings(runs), now).unwrap())
+    }
+
+    fn open_impatient(&self, _now: Timestamp) -> Arc<dyn Store> {
+        unreachable!("it has no other instances")
     }
 
     fn lose_power(&self) {

@@ -11,18 +11,24 @@ mod ops;
 #[cfg(test)]
 mod query_plans;
 mod read;
+pub(crate) mod settings;
 mod sql;
 #[cfg(test)]
 mod turn_tests;
 mod watch;
 mod write;
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rusqlite::Connection;
+
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::health::Health;
 use crate::model::lane::KnownLanes;
 use crate::model::op::{CHUNK, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
@@ -37,13 +43,14 @@ use crate::store::sqlite::instances::ledger;
 use crate::store::sqlite::instances::roll::{self, Roll};
 use crate::store::sqlite::ops::{lanes, rescue};
 use crate::store::sqlite::read::{backup, maintenance};
+use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::sqlite::watch::Watch;
 use crate::store::sqlite::write::authorizer::Guard;
 use crate::store::sqlite::write::borrowed;
 use crate::store::sqlite::write::shared::Shared;
 use crate::store::sqlite::write::writer::Writer;
 use crate::store::turn::{Submitted, Turn};
-use crate::store::{Body, Condition, Holder, Hub, NextMaintenance, Pace, Settings, Store, Ticket};
+use crate::store::{Body, Holder, Hub, NextMaintenance, Pace, Settings, Store, Ticket, Work};
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -59,6 +66,7 @@ pub(crate) struct SqliteStore {
     identity: Option<Identity>,
     /// How long a lock is waited for.
     busy_wait: Duration,
+    clock: Arc<dyn Clock>,
     instance: i64,
     /// `None`: in memory, where there are no other instances.
     roll: Option<Roll>,
@@ -71,9 +79,21 @@ pub(crate) struct SqliteStore {
 
 impl SqliteStore {
     /// Opens or creates a file.
-    pub(crate) fn open(path: &Path, settings: Settings, now: Timestamp) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for settings out of their ranges, and as [`Opener::new`].
+    pub(crate) fn open(
+        path: &Path,
+        settings: Settings,
+        own: &SqliteSettings,
+        now: Timestamp,
+    ) -> Result<Self> {
+        settings.check()?;
+        own.check()?;
         let home = Home::new()?;
-        let opener = Opener::new(path, &settings)?;
+        let mut opener = Opener::new(path, &settings)?;
+        opener.page_cache_bytes = own.page_cache_bytes;
         Self::open_file(home, &opener, settings, now).inspect_err(|_| opener.undo())
     }
 
@@ -101,6 +121,7 @@ impl SqliteStore {
 
     /// A store in memory, gone with its last user.
     pub(crate) fn memory(settings: Settings, now: Timestamp) -> Result<Self> {
+        settings.check()?;
         let home = Home::new()?;
         let conn = open::memory()?;
         schema::migrate(&conn)?;
@@ -109,7 +130,7 @@ impl SqliteStore {
 
     fn new(
         home: Home,
-        conn: rusqlite::Connection,
+        conn: Connection,
         opener: Option<Opener>,
         readers: Option<Readers>,
         settings: Settings,
@@ -159,6 +180,7 @@ impl SqliteStore {
             path,
             identity,
             busy_wait: settings.busy_wait,
+            clock: settings.clock,
             instance,
             roll,
             watch: Mutex::default(),
@@ -199,10 +221,7 @@ impl SqliteStore {
         })?
     }
 
-    fn with_reader<T>(
-        &self,
-        read: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>,
-    ) -> Result<T> {
+    fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         self.check_caller()?;
         if let Some(error) = &*lock(&self.shared.stopped) {
             return Err(error.clone());
@@ -213,6 +232,57 @@ impl SqliteStore {
             None => self.turn.exclusive(None, |writer| writer.look(read))?,
         }
     }
+}
+
+/// What only this engine can do.
+impl SqliteStore {
+    /// # Errors
+    ///
+    /// `Unsupported` for a store of another engine.
+    pub(crate) fn of(store: &dyn Store) -> Result<&Self> {
+        store.as_any().downcast_ref().ok_or_else(not_sqlite)
+    }
+
+    /// Applies an operation in a transaction that the caller has begun on a connection of their own.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the connection is not to this file, or no transaction is open on it.
+    pub(crate) fn apply_on(&self, now: Timestamp, conn: &Connection, op: &Op) -> Result<Reply> {
+        self.check_caller()?;
+        let file = self.path.as_deref().zip(self.identity);
+        borrowed::apply(&self.shared, file, now, conn, op)
+    }
+
+    /// Has a connection of the caller's own look for the write lock often enough to get it beside processes that write all
+    /// the time.
+    pub(crate) fn set_busy_handler(&self, conn: &mut Connection) -> Result<()> {
+        self.check_caller()?;
+        open::set_busy_handler(conn, self.busy_wait)
+    }
+
+    /// Copies the store into a new file while it is used.
+    pub(crate) fn backup(&self, to: &Path) -> Result<()> {
+        backup::backup(to, |copy| self.with_reader(copy))
+    }
+
+    /// The length of the log after the last commit.
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        self.shared.wal_bytes()
+    }
+}
+
+/// The connection of a transaction.
+///
+/// # Errors
+///
+/// `Unsupported` in a store of another engine.
+pub(crate) fn connection(work: &dyn Work) -> Result<&Connection> {
+    work.connection().downcast_ref().ok_or_else(not_sqlite)
+}
+
+fn not_sqlite() -> Error {
+    Error::new(ErrorKind::Unsupported, "the tasks are not kept in SQLite")
 }
 
 fn ticket(submitted: Result<Submitted<Writer>>) -> Ticket {
@@ -248,17 +318,6 @@ impl Store for SqliteStore {
         self.check_caller()?;
         self.turn
             .exclusive(Some(now), |writer| writer.transaction(now, holder, body))?
-    }
-
-    fn apply_on(&self, now: Timestamp, conn: &rusqlite::Connection, op: Op) -> Result<Reply> {
-        self.check_caller()?;
-        let file = self.path.as_deref().zip(self.identity);
-        borrowed::apply(&self.shared, file, now, conn, &op)
-    }
-
-    fn set_busy_handler(&self, conn: &mut rusqlite::Connection) -> Result<()> {
-        self.check_caller()?;
-        open::set_busy_handler(conn, self.busy_wait)
     }
 
     fn read(&self, query: Query) -> Result<Answer> {
@@ -335,24 +394,24 @@ impl Store for SqliteStore {
         Pace::LOCAL
     }
 
+    fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     fn hub(&self) -> &Hub {
         &self.shared.hub
     }
 
-    fn backup(&self, to: &Path) -> Result<()> {
-        backup::backup(to, |copy| self.with_reader(copy))
-    }
-
-    fn condition(&self) -> Condition {
+    fn health(&self) -> Health {
         if let Err(error) = self.home.check() {
-            return Condition {
+            return Health {
                 stopped: Some(error),
-                ..Condition::default()
+                ..Health::default()
             };
         }
-        Condition {
+        Health {
             is_polling: lock(&self.watch).as_ref().is_some_and(Watch::is_polling),
-            ..self.shared.condition()
+            ..self.shared.health()
         }
     }
 
@@ -370,6 +429,10 @@ impl Store for SqliteStore {
                 roll.give_up();
             }
         }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }
 

@@ -36,6 +36,7 @@ use crate::store::sqlite::read::lanes::{IDLE_LANES, RETIRED_LANES};
 use crate::store::sqlite::read::maintenance::{NEXT_EXPIRY, OLDEST_ENDED};
 use crate::store::sqlite::read::stats;
 use crate::store::sqlite::read::{self, history, tasks};
+use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::sqlite::write::peers;
 use crate::store::{Settings, Store};
 use crate::time::Timestamp;
@@ -318,7 +319,13 @@ impl Kit {
             busy_wait: std::time::Duration::from_secs(60),
             ..Settings::new(true)
         };
-        let store = SqliteStore::open(&dir.path().join("plans.db"), settings, NOW).unwrap();
+        let store = SqliteStore::open(
+            &dir.path().join("plans.db"),
+            settings,
+            &SqliteSettings::default(),
+            NOW,
+        )
+        .unwrap();
         Self { store, _dir: dir }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::error::{ErrorKind, Result};
 use crate::model::op::{Op, Reply};
 use crate::store::Pending;
+use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::sqlite::write::writer::Writer;
 use crate::store::turn::{MAX_LEAD_OPS, MAX_QUEUED, Submitted};
 use crate::time::{Deadline, Timestamp};
@@ -50,7 +51,13 @@ fn kit_with(busy_wait: Duration) -> Kit {
         busy_wait,
         ..Settings::new(true)
     };
-    let store = SqliteStore::open(&dir.path().join("turn.db"), settings, NOW).unwrap();
+    let store = SqliteStore::open(
+        &dir.path().join("turn.db"),
+        settings,
+        &SqliteSettings::default(),
+        NOW,
+    )
+    .unwrap();
     Kit { store, dir }
 }
 
@@ -203,16 +210,20 @@ fn p1_a_full_disk_fails_its_culprit_and_nobody_else_in_the_batch() {
         kit.insert(vec![huge()]).unwrap_err().kind(),
         ErrorKind::Full
     );
-    let writes = || kit.store.condition().writes;
-    assert_eq!(writes().failing_since, Some(NOW), "health tells it");
-    kit.insert(vec![task()]).unwrap();
-    let writes = writes();
+    let health = || kit.store.health();
     assert_eq!(
-        (writes.failing_since, writes.recovered_at),
-        (None, Some(NOW))
+        health().failing_since(),
+        Some(NOW.to_utc()),
+        "health tells it"
     );
-    assert!(writes.last_error.is_some());
-    assert!(kit.store.condition().stopped.is_none());
+    kit.insert(vec![task()]).unwrap();
+    let health = health();
+    assert_eq!(
+        (health.failing_since(), health.recovered_at()),
+        (None, Some(NOW.to_utc()))
+    );
+    assert!(health.last_error().is_some());
+    assert!(kit.store.health().stopped.is_none());
 }
 
 /// The other kind of error: SQLite undoes the statement and leaves the transaction open.
@@ -531,18 +542,18 @@ fn p12_a_call_gives_up_when_the_writes_before_it_take_too_long() {
                 // The leader cannot begin, and a caller after it does not wait for ever.
                 let refused = scope.spawn(|| kit.insert(vec![late])).join().unwrap();
                 assert_eq!(refused.unwrap_err().kind(), ErrorKind::Busy);
-                let writes = kit.store.condition().writes;
-                assert_eq!(writes.failing_since, Some(NOW), "health says so");
+                let health = kit.store.health();
+                assert_eq!(health.failing_since(), Some(NOW.to_utc()), "health says so");
                 leader
             })
             .join()
             .unwrap()
             .unwrap();
     });
-    let writes = kit.store.condition().writes;
+    let health = kit.store.health();
     assert_eq!(
-        (writes.failing_since, writes.recovered_at),
-        (None, Some(NOW))
+        (health.failing_since(), health.recovered_at()),
+        (None, Some(NOW.to_utc()))
     );
     assert!(!kit.has(id), "it was told that nothing is stored");
     kit.insert(vec![task()]).unwrap();
@@ -563,8 +574,8 @@ fn p12_a_read_of_a_store_in_memory_gives_up_when_the_writes_before_it_take_too_l
     store.turn.set_leading(true);
     let refused = std::thread::scope(|scope| scope.spawn(count).join().unwrap());
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Busy);
-    let writes = store.condition().writes;
-    assert_eq!(writes.failing_since, None, "no write has failed");
+    let health = store.health();
+    assert_eq!(health.failing_since(), None, "no write has failed");
     store.turn.set_leading(false);
     assert_eq!(count().unwrap().count().count, 0);
 }

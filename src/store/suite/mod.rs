@@ -4,6 +4,7 @@
 //! those that several instances share. A further backend is a [`Backend`] and a line in these macros. Nothing here knows how
 //! a backend stores anything: tests that look into its storage, or damage it, are its own.
 
+mod bounds;
 mod change;
 pub(super) mod claim;
 pub(super) mod forget;
@@ -68,6 +69,9 @@ pub(super) trait Backend: Any {
     /// A further instance; `runs`: it may claim.
     fn open(&self, runs: bool, now: Timestamp) -> Arc<dyn Store>;
 
+    /// One that writes nothing of its own at its opening, and whose calls wait for 20 ms at most.
+    fn open_impatient(&self, now: Timestamp) -> Arc<dyn Store>;
+
     /// The machine has lost its power, and with it all that tells which claims were started. No instance is open.
     fn lose_power(&self);
 }
@@ -101,6 +105,11 @@ impl Kit {
     /// A further instance, or client, of the same storage.
     pub(super) fn another(&self, runs: bool) -> Arc<dyn Store> {
         self.backend.open(runs, self.now)
+    }
+
+    /// A further client, whose calls wait for 20 ms at most.
+    pub(super) fn impatient(&self) -> Arc<dyn Store> {
+        self.backend.open_impatient(self.now)
     }
 
     /// The instance dies: nobody holds its place any more, and what it held is still stored. Another is opened.

@@ -17,6 +17,7 @@ use crate::store::sqlite::file::identity;
 use crate::store::sqlite::file::in_use::{self, InUse};
 use crate::store::sqlite::file::paths;
 use crate::store::sqlite::file::paths::{check_beside, check_file_system, create, resolve};
+use crate::store::sqlite::settings::SqliteSettings;
 use crate::time::{Deadline, Stopwatch, pause};
 
 /// How connections to a file are made.
@@ -58,7 +59,7 @@ impl Opener {
             courtesy: Courtesy::new(&path),
             path,
             busy_wait: settings.busy_wait,
-            page_cache_bytes: settings.page_cache_bytes,
+            page_cache_bytes: SqliteSettings::default().page_cache_bytes,
         })
     }
 
@@ -330,11 +331,8 @@ mod tests {
     #[test]
     fn the_writer_has_the_page_cache_that_was_asked_for() {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            page_cache_bytes: 3 << 20,
-            ..Settings::new(true)
-        };
-        let opener = Opener::new(&dir.path().join("app.db"), &settings).unwrap();
+        let mut opener = Opener::new(&dir.path().join("app.db"), &Settings::new(true)).unwrap();
+        opener.page_cache_bytes = 3 << 20;
         let kib = |conn: Connection| -> i64 {
             -conn
                 .pragma_query_value(None, "cache_size", |row| row.get::<_, i64>(0))

@@ -5,6 +5,7 @@ use crate::error::ErrorKind;
 use crate::model::op::Op;
 use crate::model::query::Query;
 use crate::model::task::TaskState;
+use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::kit::File;
 use crate::store::suite::forget::{complete_all, lane_of, of, retire};
 use crate::store::suite::rescue::rescued;
@@ -37,7 +38,10 @@ fn a_task_stored_on_a_connection_of_the_caller_s_own_in_a_retired_lane_runs(kit:
         let tx = conn.unchecked_transaction().unwrap();
         let op = Op::Insert(vec![task]);
         // The store that it is asked of knows the lane as it was.
-        other.apply_on(NOW, &tx, op).unwrap();
+        SqliteStore::of(&*other)
+            .unwrap()
+            .apply_on(NOW, &tx, &op)
+            .unwrap();
         tx.commit().unwrap();
     });
     kit.store().refresh().unwrap();

@@ -20,7 +20,13 @@ fn stores() -> Vec<(Arc<SqliteStore>, Option<tempfile::TempDir>)> {
         ..Settings::new(true)
     };
     let dir = tempfile::tempdir().unwrap();
-    let file = SqliteStore::open(&dir.path().join("turn.db"), settings(), NOW).unwrap();
+    let file = SqliteStore::open(
+        &dir.path().join("turn.db"),
+        settings(),
+        &SqliteSettings::default(),
+        NOW,
+    )
+    .unwrap();
     let memory = SqliteStore::memory(settings(), NOW).unwrap();
     vec![(Arc::new(memory), None), (Arc::new(file), Some(dir))]
 }
@@ -376,7 +382,9 @@ fn p12_a_subscriber_may_ask_about_other_instances_when_one_has_died() {
     dead.apply(NOW, vec![claim]).unwrap();
     drop(dead);
     let path = dir.as_ref().unwrap().path().join("turn.db");
-    let store = Arc::new(SqliteStore::open(&path, Settings::new(true), NOW).unwrap());
+    let store = Arc::new(
+        SqliteStore::open(&path, Settings::new(true), &SqliteSettings::default(), NOW).unwrap(),
+    );
     let (asks, recovers) = (Arc::clone(&store), Arc::clone(&store));
     let ask = move || {
         asks.has_others();

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::model::health::Writes;
+use crate::model::health::{Health, Writes};
+use crate::store::Hub;
 use crate::store::lanes::Lanes;
 use crate::store::sqlite::instances::ledger::Ledger;
 use crate::store::sqlite::write::authorizer::Guard;
-use crate::store::{Condition, Hub};
 use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
@@ -39,22 +39,29 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn condition(&self) -> Condition {
-        let pages = u64::try_from(self.wal_pages.load(Ordering::Relaxed)).unwrap_or(0);
+    pub(crate) fn health(&self) -> Health {
+        let writes = self.writes();
         let lanes = lock(&self.lanes);
         let limits = lanes.limits();
-        Condition {
+        Health {
             stopped: lock(&self.stopped).clone(),
-            writes: self.writes(),
-            // Each page of the log has a header of 24 bytes.
-            wal_bytes: pages * (self.page_bytes as u64 + 24),
+            last_error: writes.last_error.map(|(at, error)| (at.to_utc(), error)),
+            failing_since: writes.failing_since.map(Timestamp::to_utc),
+            recovered_at: writes.recovered_at.map(Timestamp::to_utc),
             paused_queues: lanes.paused().cloned().collect(),
             slow_transaction: self.guard.slow(),
             global_limits: limits
                 .map(|(queue, limit)| (queue.clone(), limit as usize))
                 .collect(),
-            ..Condition::default()
+            ..Health::default()
         }
+    }
+
+    /// The length of the log after the last commit.
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        let pages = u64::try_from(self.wal_pages.load(Ordering::Relaxed)).unwrap_or(0);
+        // Each page of the log has a header of 24 bytes.
+        pages * (self.page_bytes as u64 + 24)
     }
 
     /// A write that was asked for at `now` has failed.

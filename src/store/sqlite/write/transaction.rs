@@ -1,5 +1,6 @@
 //! A caller's transaction on the write connection: the fence, the caller's code, the completion, one commit.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -230,7 +231,7 @@ impl Work for Inside<'_> {
         })
     }
 
-    fn sql(&self) -> &Connection {
+    fn connection(&self) -> &dyn Any {
         self.conn
     }
 }

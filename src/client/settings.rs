@@ -1,0 +1,76 @@
+//! What the builders of a client and of a scheduler are told of the store: where it is, and how it is opened.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::settings::SqliteSettings;
+use crate::store::{Settings, Store};
+
+/// Where tasks are kept, and how that is opened.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreSettings {
+    pub(crate) place: Place,
+    pub(crate) of_any: Settings,
+    pub(crate) of_sqlite: SqliteSettings,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    File(PathBuf),
+    Memory,
+}
+
+impl StoreSettings {
+    /// The default ones. `runs`: for a scheduler.
+    pub(crate) fn new(place: Place, runs: bool) -> Self {
+        Self {
+            place,
+            of_any: Settings::new(runs),
+            of_sqlite: SqliteSettings::default(),
+        }
+    }
+
+    pub(crate) fn open(self) -> Result<Arc<dyn Store>> {
+        self.of_sqlite.check()?;
+        let now = self.of_any.clock.now();
+        Ok(Arc::new(match self.place {
+            Place::File(path) => SqliteStore::open(&path, self.of_any, &self.of_sqlite, now)?,
+            Place::Memory => SqliteStore::memory(self.of_any, now)?,
+        }))
+    }
+}
+
+/// The setters of a builder with a field `store: StoreSettings`.
+macro_rules! store_setters {
+    () => {
+        /// What an acknowledged call survives. Default: [`Durability::PowerLoss`](crate::Durability::PowerLoss).
+        pub fn durability(mut self, durability: crate::model::durability::Durability) -> Self {
+            self.store.of_any.durability = durability;
+            self
+        }
+
+        /// How long a call waits for another process's lock, and for the writes before it. Default: 5 seconds.
+        pub fn busy_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.store.of_any.busy_wait = timeout;
+            self
+        }
+
+        /// How long a [`transaction`](crate::Client::transaction) or a
+        /// [`complete`](crate::TaskContext::complete) may take. A statement that runs then is interrupted; code between two
+        /// cannot be, and [`Health::slow_transaction`](crate::Health::slow_transaction) names it; nothing of the transaction
+        /// is stored either way. 1 ms to 1 hour; default: 5 seconds.
+        pub fn transaction_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.store.of_any.transaction_timeout = timeout;
+            self
+        }
+
+        /// What can be set of a store in SQLite alone.
+        pub fn sqlite(mut self, settings: crate::store::sqlite::settings::SqliteSettings) -> Self {
+            self.store.of_sqlite = settings;
+            self
+        }
+    };
+}
+pub(crate) use store_setters;

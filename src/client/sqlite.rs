@@ -1,0 +1,184 @@
+//! What a store in SQLite can do beyond every store: copies of its file, and tasks in transactions on connections of the
+//! user's own.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::client::Client;
+use crate::client::write::{self, Write};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::id::TaskId;
+use crate::model::answer::Cancel;
+use crate::model::new_task::{NewTask, Scheduled};
+use crate::store::sqlite::SqliteStore;
+use crate::time::Timestamp;
+
+/// The SQLite side of a [`Client`], made by [`Client::sqlite`]: copies of the file, and tasks in transactions on
+/// connections of the user's own.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{Client, NewTask, rusqlite::Connection};
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("app.db");
+/// let client = Client::open(&path)?;
+/// let mut conn = Connection::open(&path)?;
+/// client.sqlite()?.set_busy_handler(&mut conn)?;
+/// let tx = conn.transaction()?;
+/// tx.execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")?;
+/// client.sqlite()?.schedule_in(&tx, NewTask::with_kind("ship", &1))?;
+/// tx.commit()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Sqlite<'a> {
+    client: &'a Client,
+    store: &'a SqliteStore,
+}
+
+impl Client {
+    /// What the store can do as one in SQLite.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the tasks are not kept in SQLite.
+    pub fn sqlite(&self) -> Result<Sqlite<'_>> {
+        let store = SqliteStore::of(&*self.store)?;
+        Ok(Sqlite {
+            client: self,
+            store,
+        })
+    }
+}
+
+impl Sqlite<'_> {
+    /// Copies the file to `path` while it is used, by SQLite's online backup: the copy is one instant's truth, and can be
+    /// opened like the original. Tasks that were running are rescued when it is.
+    ///
+    /// To restore it, end every process that has the original open, remove the original with its `-wal` and `-shm`, and move
+    /// the copy to its place: a log that is left there would be read as the copy's own.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if there is a file at `path` already, or if it is no place for a database, as for
+    /// [`open`](Client::open); [`ErrorKind::ReadOnly`], [`ErrorKind::Full`] or [`ErrorKind::Storage`] if it cannot be written.
+    /// Nothing is left at `path` then.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{Client, NewTask};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let client = Client::open(dir.path().join("app.db"))?;
+    /// let task = client.schedule(NewTask::with_kind("remind", &7))?.id();
+    /// # let copy = dir.path().join("copy.db");
+    /// client.sqlite()?.backup(&copy)?;
+    /// assert!(Client::open(&copy)?.get(task)?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn backup(self, path: impl AsRef<Path>) -> Result<()> {
+        self.store.backup(path.as_ref())
+    }
+
+    /// The length of the write-ahead log after the last commit, in bytes; 0 in memory.
+    #[must_use]
+    pub fn wal_bytes(self) -> u64 {
+        self.store.wal_bytes()
+    }
+
+    /// Stores a task in a transaction of the user's own, on a connection of the user's own to the same file, such as a
+    /// [`rusqlite::Transaction`]: it is stored if that commits, and its due time is then noticed without a further call.
+    /// How safe the commit is, is that connection's affair. It makes no [`Event`](crate::Event): whether it commits, only the
+    /// file will say.
+    ///
+    /// The connection has to wait for other writers, best by [`set_busy_handler`](Self::set_busy_handler); a transaction that
+    /// begins by reading should be an immediate one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the connection is to another file, to this one under another name (a hard link), has no
+    /// open transaction, or has a temporary table with a name of the crate's; [`ErrorKind::ReadOnly`] if it cannot write;
+    /// [`ErrorKind::Replaced`] if the file is not there any more, or the connection is to one that was there before;
+    /// [`ErrorKind::Unsupported`] for a store in memory, and for a file whose path is not UTF-8; [`ErrorKind::Busy`] if
+    /// another connection is writing; [`ErrorKind::Reentrant`] inside a transaction of the same store; else as
+    /// [`schedule`](Client::schedule).
+    ///
+    /// After [`ErrorKind::Invalid`] and [`ErrorKind::Payload`] nothing was written, and the transaction can go on. After any
+    /// other error roll it back: it may be done by half, and one that has read before somebody else wrote can only be begun anew.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{Client, NewTask, rusqlite::Connection};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("app.db");
+    /// let client = Client::open(&path)?;
+    /// let mut conn = Connection::open(&path)?;
+    /// let tx = conn.transaction()?;
+    /// tx.execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")?;
+    /// let task = client.sqlite()?.schedule_in(&tx, NewTask::with_kind("ship", &1))?.id();
+    /// tx.rollback()?;
+    /// assert!(client.get(task)?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn schedule_in(self, conn: &Connection, task: impl Into<NewTask>) -> Result<Scheduled> {
+        let now = self.client.now();
+        self.run_in(conn, now, write::schedule(now, task.into()))
+    }
+
+    /// Has a connection of the user's own wait for SQLite's write lock as the crate's do, at most for the store's busy timeout:
+    /// it looks every 50 to 400 µs. SQLite's own busy timeout sleeps for up to 100 ms between two looks, and beside processes
+    /// that write all the time it may wait for seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Forked`] or [`ErrorKind::Reentrant`], as every call.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{Client, rusqlite::Connection};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("app.db");
+    /// let client = Client::open(&path)?;
+    /// let mut conn = Connection::open(&path)?;
+    /// client.sqlite()?.set_busy_handler(&mut conn)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_busy_handler(self, conn: &mut Connection) -> Result<()> {
+        self.store.set_busy_handler(conn)
+    }
+
+    /// Stores tasks in a transaction of the user's own, and answers in their order.
+    ///
+    /// # Errors
+    ///
+    /// As [`schedule_in`](Self::schedule_in).
+    pub fn schedule_many_in<T: Into<NewTask>>(
+        self,
+        conn: &Connection,
+        tasks: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Scheduled>> {
+        let now = self.client.now();
+        self.run_in(conn, now, write::schedule_many(now, tasks))
+    }
+
+    /// Cancels a task in a transaction of the user's own. A handler that runs is asked to stop when that has committed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] if there is no such task; else as [`schedule_in`](Self::schedule_in).
+    pub fn cancel_in(self, conn: &Connection, id: impl Into<TaskId>) -> Result<Cancel> {
+        self.run_in(conn, self.client.now(), write::cancel(id.into()))
+    }
+
+    fn run_in<T>(self, conn: &Connection, now: Timestamp, write: Result<Write<T>>) -> Result<T> {
+        let write = write?;
+        let reply = self.store.apply_on(now, conn, &write.op);
+        write::answer(reply.map(|reply| vec![reply]), write.task, write.answer)
+    }
+}
