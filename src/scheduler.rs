@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::client::settings::{Place, StoreSettings, store_setters};
+use crate::client::settings::{Location, StoreSettings, store_setters};
 use crate::error::{Error, Result};
 use crate::handler::context::TaskContext;
 use crate::handler::token::StopReason;
@@ -20,7 +20,6 @@ use crate::model::payload::Payload;
 use crate::model::retention::Retention;
 use crate::model::retry::RetryPolicy;
 use crate::runtime::attempts::Attempts;
-use crate::runtime::control::Control;
 use crate::runtime::dispatcher::Dispatcher;
 use crate::runtime::executor::Executor;
 use crate::runtime::finish::Finish;
@@ -31,6 +30,7 @@ use crate::runtime::maintenance::{
 use crate::runtime::plan::Scope;
 use crate::runtime::ready::Ready;
 use crate::runtime::service::spawn;
+use crate::runtime::shutdown::ShutdownState;
 use crate::runtime::undecodable::Undecodable;
 use crate::store::Store;
 use crate::thread::Thread;
@@ -76,7 +76,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    fn new(place: Place) -> Self {
+    fn new(place: Location) -> Self {
         Self {
             store: StoreSettings::new(place, true),
             handlers: Handlers::default(),
@@ -232,10 +232,10 @@ impl Builder {
         client.recover()?;
         let (dispatcher_wake, maintenance_wake) = (Wake::new(), Wake::new());
         let store = &client.store;
-        store.hub().set_runner(dispatcher_wake.clone());
-        store.hub().set_maintenance(maintenance_wake.clone());
+        store.signals().set_runner(dispatcher_wake.clone());
+        store.signals().set_maintenance(maintenance_wake.clone());
         let attempts = Arc::new(Attempts::new(maintenance_wake.clone(), scope.caps.keys()));
-        let control = Arc::<Control>::default();
+        let shutdown = Arc::<ShutdownState>::default();
         let link = Arc::new(Link {
             client: client.clone(),
             pace: store.pace(),
@@ -244,8 +244,8 @@ impl Builder {
             finish: Finish::new(dispatcher_wake.clone()),
             undecodable: Undecodable::default(),
         });
-        let ready = Ready::new(self.workers, Arc::clone(&link), Arc::clone(&control));
-        store.hub().standing().set_workers(ready.bell());
+        let ready = Ready::new(self.workers, Arc::clone(&link), Arc::clone(&shutdown));
+        store.signals().standing_claim().set_workers(ready.bell());
         Ok(Parts {
             client,
             link,
@@ -254,7 +254,7 @@ impl Builder {
             max_threads: self.workers + max_spares,
             ready: Arc::new(ready),
             scope,
-            control,
+            shutdown,
             dispatcher_wake,
             maintenance_wake,
         })
@@ -324,7 +324,7 @@ pub(crate) struct Parts {
     workers: usize,
     max_threads: usize,
     ready: Arc<Ready>,
-    control: Arc<Control>,
+    shutdown: Arc<ShutdownState>,
     dispatcher_wake: Wake,
     maintenance_wake: Wake,
 }
@@ -341,7 +341,7 @@ impl Parts {
         Dispatcher::new(
             Arc::clone(&self.link),
             Arc::clone(&self.ready),
-            Arc::clone(&self.control),
+            Arc::clone(&self.shutdown),
             self.scope.clone(),
             self.retention,
         )
@@ -364,7 +364,7 @@ impl Parts {
                 Box::new(Retirer::new(self.client.clone())),
                 Box::new(Forgetter::new(self.client.clone())),
             ],
-            Arc::clone(&self.control),
+            Arc::clone(&self.shutdown),
         )
     }
 
@@ -397,7 +397,7 @@ impl Parts {
 
     /// Claims nothing any more; gives back what waits.
     pub(crate) fn stop(&self) {
-        self.control.stopping.store(true, Ordering::SeqCst);
+        self.shutdown.stopping.store(true, Ordering::SeqCst);
         self.dispatcher_wake.notify();
         self.maintenance_wake.notify();
     }
@@ -459,12 +459,12 @@ pub struct Scheduler {
 impl Scheduler {
     /// A scheduler whose tasks are in this file; it is created if there is none.
     pub fn builder(path: impl AsRef<Path>) -> Builder {
-        Builder::new(Place::File(path.as_ref().to_owned()))
+        Builder::new(Location::File(path.as_ref().to_owned()))
     }
 
     /// A scheduler whose tasks are in memory, and gone with it.
     pub fn in_memory() -> Builder {
-        Builder::new(Place::Memory)
+        Builder::new(Location::Memory)
     }
 
     /// A client of the same file, to be given to other parts of the program.
@@ -511,13 +511,13 @@ impl Scheduler {
     /// ```
     pub fn shutdown(&self, timeout: Duration) -> Result<Shutdown> {
         self.parts.client.store.check()?;
-        let control = &self.parts.control;
+        let shutdown = &self.parts.shutdown;
         self.parts.stop();
         if !self.wait_for_end(Deadline::after(timeout)) {
             self.parts.link.attempts.raise_all(StopReason::ShuttingDown);
             self.wait_for_end(Deadline::after(STOP_WAIT));
         }
-        let ended = control.is_ended();
+        let ended = shutdown.is_ended();
         if ended {
             // It was woken when the stop began, may have seen no end yet, and would sleep on.
             self.parts.maintenance_wake.notify();
@@ -529,20 +529,20 @@ impl Scheduler {
             }
         }
         Ok(Shutdown {
-            finished: control.finished.load(Ordering::SeqCst),
-            given_back: control.given_back.load(Ordering::SeqCst),
+            finished: shutdown.finished.load(Ordering::SeqCst),
+            given_back: shutdown.given_back.load(Ordering::SeqCst),
             still_running: self.parts.link.attempts.count(),
         })
     }
 
     fn wait_for_end(&self, deadline: Deadline) -> bool {
-        let control = &self.parts.control;
-        while !control.is_ended() && !deadline.is_over() {
-            control
+        let shutdown = &self.parts.shutdown;
+        while !shutdown.is_ended() && !deadline.is_over() {
+            shutdown
                 .ended
                 .wait(deadline.remaining().min(Duration::from_millis(50)));
         }
-        control.is_ended()
+        shutdown.is_ended()
     }
 }
 
@@ -556,7 +556,7 @@ impl Deref for Scheduler {
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
-        if !self.parts.control.is_ended() {
+        if !self.parts.shutdown.is_ended() {
             let _ = self.shutdown(DROP_WAIT);
         }
     }

@@ -194,7 +194,12 @@ impl Stepper {
         let maintenance = self.maintenance.run_once(now);
         let next = self.dispatcher.run_once(now).or(maintenance);
         // Nothing happens between two steps: not even the claim that comes along with what becomes due.
-        self.parts.client.store.hub().standing().withdraw();
+        self.parts
+            .client
+            .store
+            .signals()
+            .standing_claim()
+            .withdraw();
         next
     }
 

@@ -1,6 +1,6 @@
 //! Time: the only file that reads a clock or waits for one.
 //!
-//! Everything else takes `now` as an argument and parks through [`Clock::park`], so a test moves time by hand.
+//! Everything else takes `now` as an argument and parks through [`Clock::park`](crate::clock::Clock::park), so a test moves time by hand.
 
 use std::fmt;
 use std::ops::{Add, Sub};

@@ -12,9 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::settings::{Place, StoreSettings, store_setters};
-#[cfg(doc)]
-use crate::client::sqlite::Sqlite;
+use crate::client::settings::{Location, StoreSettings, store_setters};
 use crate::client::write::Write;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,7 +27,7 @@ use crate::model::query::{Query, Stats};
 use crate::model::retention::Retention;
 use crate::model::task::{Ended, Task};
 use crate::store::Store;
-use crate::store::hub::Events;
+use crate::store::events::Events;
 use crate::time::{Deadline, Stopwatch, Timestamp};
 
 /// How many tasks of a [`schedule_stream`](Client::schedule_stream) share a commit.
@@ -130,7 +128,7 @@ impl Client {
 
     /// Like [`open`](Self::open), with settings.
     pub fn builder(path: impl AsRef<Path>) -> ClientBuilder {
-        let place = Place::File(path.as_ref().to_owned());
+        let place = Location::File(path.as_ref().to_owned());
         ClientBuilder {
             store: StoreSettings::new(place, false),
         }
@@ -414,7 +412,7 @@ impl Client {
         let id = id.into();
         let deadline = Deadline::after(timeout);
         self.store.check()?;
-        let waiter = self.store.hub().wait_for(id);
+        let waiter = self.store.signals().waiters().wait_for(id);
         let waited = Stopwatch::start();
         loop {
             let state = self
@@ -438,7 +436,7 @@ impl Client {
     }
 
     /// Subscribes to what happens to tasks by this process, holding up to 1,024 events. Not to what
-    /// [`schedule_in`](Sqlite::schedule_in) and [`cancel_in`](Sqlite::cancel_in) do. When a subscription ends, and the loop that
+    /// [`schedule_in`](crate::Sqlite::schedule_in) and [`cancel_in`](crate::Sqlite::cancel_in) do. When a subscription ends, and the loop that
     /// reads one, is shown at [`Events`].
     ///
     /// # Example
@@ -460,7 +458,7 @@ impl Client {
     /// Subscribes to what happens to tasks by this process, holding up to `capacity` events, at least 1.
     #[must_use]
     pub fn events_with_capacity(&self, capacity: usize) -> Events {
-        self.store.hub().subscribe(capacity)
+        self.store.signals().subscriptions().subscribe(capacity)
     }
 
     /// Stops starting tasks of a queue, in every process, until [`resume`](Self::resume). What runs goes on; what was

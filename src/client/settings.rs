@@ -11,22 +11,22 @@ use crate::store::{Settings, Store};
 /// Where tasks are kept, and how that is opened.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreSettings {
-    pub(crate) place: Place,
+    pub(crate) location: Location,
     pub(crate) of_any: Settings,
     pub(crate) of_sqlite: SqliteSettings,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Place {
+pub(crate) enum Location {
     File(PathBuf),
     Memory,
 }
 
 impl StoreSettings {
     /// The default ones. `runs`: for a scheduler.
-    pub(crate) fn new(place: Place, runs: bool) -> Self {
+    pub(crate) fn new(location: Location, runs: bool) -> Self {
         Self {
-            place,
+            location,
             of_any: Settings::new(runs),
             of_sqlite: SqliteSettings::default(),
         }
@@ -35,9 +35,9 @@ impl StoreSettings {
     pub(crate) fn open(self) -> Result<Arc<dyn Store>> {
         self.of_sqlite.check()?;
         let now = self.of_any.clock.now();
-        Ok(Arc::new(match self.place {
-            Place::File(path) => SqliteStore::open(&path, self.of_any, &self.of_sqlite, now)?,
-            Place::Memory => SqliteStore::memory(self.of_any, now)?,
+        Ok(Arc::new(match self.location {
+            Location::File(path) => SqliteStore::open(&path, self.of_any, &self.of_sqlite, now)?,
+            Location::Memory => SqliteStore::memory(self.of_any, now)?,
         }))
     }
 }

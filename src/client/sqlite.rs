@@ -45,7 +45,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the tasks are not kept in SQLite.
+    /// [`ErrorKind::Unsupported`] if the tasks are not kept in SQLite.
     pub fn sqlite(&self) -> Result<Sqlite<'_>> {
         let store = SqliteStore::of(&*self.store)?;
         Ok(Sqlite {

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::answer::Cancel;
 use crate::model::new_task::{NewTask, Scheduled};
-use crate::store::{Ending, Holder, Work, sqlite};
+use crate::store::{Ending, Holder, Transaction, sqlite};
 use crate::time::Timestamp;
 
 /// The inside of a transaction on the scheduler's own file, made by [`Client::transaction`] and
@@ -19,12 +19,12 @@ use crate::time::Timestamp;
 /// What it answers is so once the transaction has committed, and not before: nothing is started, and no handler is asked to
 /// stop, until then. For other calls on the same store from inside, see [`ErrorKind::Reentrant`].
 pub struct Tx<'a> {
-    work: &'a dyn Work,
+    work: &'a dyn Transaction,
     now: Timestamp,
 }
 
 impl<'a> Tx<'a> {
-    pub(crate) fn new(work: &'a dyn Work, now: Timestamp) -> Self {
+    pub(crate) fn new(work: &'a dyn Transaction, now: Timestamp) -> Self {
         Self { work, now }
     }
 

@@ -54,18 +54,18 @@ pub(crate) struct Claim {
     pub(crate) options: Option<Box<Options>>,
     /// The text of the newest error, if there was an attempt before this one.
     pub(crate) last_error: Option<String>,
-    pub(crate) payload: Payload,
+    pub(crate) payload: StoredPayload,
 }
 
 /// A payload on its way to the handler; `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Payload {
+pub(crate) enum StoredPayload {
     Whole(Vec<u8>),
     /// The checksum does not match, or a column is not what it should be.
     Damaged(&'static str),
 }
 
-impl Payload {
+impl StoredPayload {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Whole(bytes) => bytes.len(),
@@ -74,7 +74,7 @@ impl Payload {
     }
 }
 
-impl std::fmt::Debug for Payload {
+impl std::fmt::Debug for StoredPayload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Whole(bytes) => write!(f, "{} bytes", bytes.len()),
@@ -418,7 +418,7 @@ pub(crate) mod tests {
             delivery: Delivery::AtLeastOnce,
             options: None,
             last_error: None,
-            payload: Payload::Whole(b"null".to_vec()),
+            payload: StoredPayload::Whole(b"null".to_vec()),
         }
     }
 

@@ -43,7 +43,7 @@ impl Drop for Place {
 
 #[derive(Debug, Default)]
 struct State {
-    places: Vec<Option<Attempt>>,
+    places: Vec<Option<Entry>>,
     /// The free ones, each with a token to use again: it was made by one thread and would be freed by another, which costs as
     /// much as all else that is done here.
     free: Vec<(usize, Arc<Token>)>,
@@ -61,7 +61,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Attempt {
+struct Entry {
     fence: Fence,
     queue: Arc<str>,
     suspect: bool,
@@ -210,9 +210,9 @@ impl Attempts {
     }
 
     /// What is claimed and not settled.
-    pub(crate) fn held(&self) -> Held {
+    pub(crate) fn held(&self) -> Counts {
         let state = lock(&self.state);
-        Held {
+        Counts {
             open: state.open,
             capped: state.capped.clone(),
             has_suspect: state.suspects > 0,
@@ -252,7 +252,7 @@ impl Attempts {
 
 /// What a scheduler holds.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct Counts {
     /// Per queue that has a cap.
     pub(crate) capped: HashMap<Arc<str>, usize>,
     /// Whether one of them has crashed a process before.
@@ -276,7 +276,7 @@ impl State {
             // The handler's thread has not let go of it yet.
             None => token = Arc::default(),
         }
-        let attempt = Attempt {
+        let attempt = Entry {
             fence: claim.fence,
             queue: Arc::clone(&claim.queue),
             suspect: claim.crashes > 0,
@@ -297,7 +297,7 @@ impl State {
         (index, token)
     }
 
-    fn attempt(&mut self, place: &Place) -> Option<&mut Attempt> {
+    fn attempt(&mut self, place: &Place) -> Option<&mut Entry> {
         self.places.get_mut(place.index?)?.as_mut()
     }
 

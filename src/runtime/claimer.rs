@@ -75,9 +75,9 @@ impl Claimer {
 
     /// Leaves the standing claim of a plan with the store.
     pub(crate) fn leave(&self, plan: &mut Plan) {
-        if let Some((standing, ended)) = plan.standing.take() {
-            let hub = self.link.client.store.hub();
-            hub.standing().leave(standing, ended);
+        if let Some((standing_claim, ended)) = plan.standing_claim.take() {
+            let signals = self.link.client.store.signals();
+            signals.standing_claim().leave(standing_claim, ended);
         }
     }
 

@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::handler::token::StopReason;
+use crate::log::log;
 use crate::model::retention::Retention;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::claimer::Claimer;
-use crate::runtime::control::Control;
 use crate::runtime::link::Link;
 use crate::runtime::plan::{Plan, Scope};
 use crate::runtime::ready::Ready;
 use crate::runtime::service::{Next, Service};
 use crate::runtime::settler::Settler;
-use crate::tell::tell;
+use crate::runtime::shutdown::ShutdownState;
 use crate::time::{MAX_PARK, Timestamp};
 
 /// The dispatcher.
@@ -25,7 +25,7 @@ use crate::time::{MAX_PARK, Timestamp};
 pub(crate) struct Dispatcher {
     link: Arc<Link>,
     ready: Arc<Ready>,
-    control: Arc<Control>,
+    shutdown: Arc<ShutdownState>,
     settler: Settler,
     claimer: Claimer,
     backoff: Backoff,
@@ -37,25 +37,25 @@ impl Dispatcher {
     pub(crate) fn new(
         link: Arc<Link>,
         ready: Arc<Ready>,
-        control: Arc<Control>,
+        shutdown: Arc<ShutdownState>,
         scope: Scope,
         retention: Retention,
     ) -> Self {
         Self {
-            settler: Settler::new(Arc::clone(&link), Arc::clone(&control), retention),
+            settler: Settler::new(Arc::clone(&link), Arc::clone(&shutdown), retention),
             claimer: Claimer::new(Arc::clone(&link), Arc::clone(&ready), scope),
             backoff: Backoff::new(link.pace),
             refreshed_at: None,
             link,
             ready,
-            control,
+            shutdown,
         }
     }
 
     /// Settles and claims once. `in_flight`: a transaction is at a standing claim, so what that takes is not known yet.
     fn step(&mut self, in_flight: bool, now: Timestamp) -> Result<Next> {
         // Looked at before anything is claimed: what is claimed after it is seen in `held`.
-        let is_stopping = self.control.is_stopping();
+        let is_stopping = self.shutdown.is_stopping();
         self.settler.collect()?;
         let mut finished = self.settler.take(|kind, took| self.claimer.saw(kind, took));
         self.claimer.note_refusals(&finished, now);
@@ -113,13 +113,13 @@ impl Dispatcher {
 
     /// Withdraws the standing claim, and takes what it was granted. Returns whether a transaction is at it just now.
     fn take_granted(&mut self, now: Timestamp) -> bool {
-        let standing = self.link.client.store.hub().standing();
-        let withdrawn = standing.withdraw();
+        let standing_claim = self.link.client.store.signals().standing_claim();
+        let withdrawn = standing_claim.withdraw();
         if withdrawn.in_doubt {
             self.settler.doubt();
         }
-        if self.control.is_stopping() {
-            let refused = self.claimer.refuse(standing.take_granted(), now);
+        if self.shutdown.is_stopping() {
+            let refused = self.claimer.refuse(standing_claim.take_granted(), now);
             self.settler.keep(refused);
         } else {
             self.ready.admit();
@@ -129,10 +129,10 @@ impl Dispatcher {
 
     /// Asks the handlers of cancelled tasks to stop.
     fn pass_on_cancellations(&self, now: Timestamp) {
-        let hub = self.link.client.store.hub();
-        hub.pass_on_cancelled(|cancelled| {
+        let signals = self.link.client.store.signals();
+        signals.pass_on_cancelled(|cancelled| {
             // One may be of a task that was granted meanwhile. After the stop has begun it will be given back.
-            if !self.control.is_stopping() {
+            if !self.shutdown.is_stopping() {
                 self.ready.admit();
             }
             for &fence in cancelled {
@@ -150,7 +150,7 @@ impl Dispatcher {
             match self.link.client.store.refresh() {
                 Ok(false) => return,
                 Ok(true) => {}
-                Err(error) => tell!(warn, %error, "cannot look for changes"),
+                Err(error) => log!(warn, %error, "cannot look for changes"),
             }
             self.refreshed_at = Some(now);
         }
@@ -158,11 +158,11 @@ impl Dispatcher {
 
     /// Leaves the store alone for a while. What has ended is kept until it can be settled.
     fn failed(&mut self, error: &Error, now: Timestamp) -> Next {
-        tell!(warn, %error, "cannot settle and claim; trying again");
+        log!(warn, %error, "cannot settle and claim; trying again");
         let until = self.backoff.failed(fastrand::f64(), now);
         if self.link.client.store.health().stopped.is_some() {
             self.give_up(now);
-            if self.link.attempts.count() == 0 && self.control.is_stopping() {
+            if self.link.attempts.count() == 0 && self.shutdown.is_stopping() {
                 return self.end(now);
             }
         }
@@ -181,7 +181,7 @@ impl Dispatcher {
     fn end(&self, now: Timestamp) -> Next {
         self.ready.close();
         self.link.client.store.close(now);
-        self.control.end();
+        self.shutdown.end();
         Next::Ended
     }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use crate::handler::Registry;
 use crate::handler::context::TaskContext;
-use crate::model::settle::{Asked, End, Payload};
+use crate::log::log;
+use crate::model::settle::{Asked, End, StoredPayload};
 use crate::panics::discard;
 use crate::runtime::job::{Job, Returned};
 use crate::runtime::ready::Ready;
-use crate::tell::tell;
 
 /// What every worker shares.
 #[derive(Debug, Clone)]
@@ -68,13 +68,13 @@ fn call(
 ) -> End {
     let claim = &cx.claim;
     let payload = match &claim.payload {
-        Payload::Whole(payload) => payload,
-        Payload::Damaged(how) => return End::Damaged(how),
+        StoredPayload::Whole(payload) => payload,
+        StoredPayload::Damaged(how) => return End::Damaged(how),
     };
     let span =
         tracing::info_span!("task", id = %claim.id, kind = %claim.kind, attempt = claim.attempt);
     let _entered = span.enter();
-    tell!(debug, "started");
+    log!(debug, "started");
     let end = match catch_unwind(AssertUnwindSafe(|| run(payload))) {
         Ok(Ok(result)) => End::Returned {
             result,
@@ -83,13 +83,13 @@ fn call(
         Ok(Err(error)) => End::Undecodable(error.to_string()),
         Err(panic) => End::Panicked(panic_text(panic)),
     };
-    tell(&end, cx);
+    log_end(&end, cx);
     end
 }
 
-fn tell(end: &End, cx: &TaskContext) {
+fn log_end(end: &End, cx: &TaskContext) {
     if cx.is_settled() && !end.is_settled() {
-        tell!(
+        log!(
             warn,
             "its outcome was committed by complete(): what the handler returned is ignored"
         );
@@ -98,13 +98,13 @@ fn tell(end: &End, cx: &TaskContext) {
         End::Returned {
             result: Ok(outcome),
             ..
-        } => tell!(debug, ?outcome, "returned"),
+        } => log!(debug, ?outcome, "returned"),
         End::Returned {
             result: Err(failure),
             ..
-        } => tell!(warn, error = failure.text(), reason = ?cx.stop_reason(), "failed"),
-        End::Undecodable(error) => tell!(warn, error, "cannot decode the payload"),
-        End::Panicked(text) => tell!(error, panic = text, "panicked"),
+        } => log!(warn, error = failure.text(), reason = ?cx.stop_reason(), "failed"),
+        End::Undecodable(error) => log!(warn, error, "cannot decode the payload"),
+        End::Panicked(text) => log!(error, panic = text, "panicked"),
         End::Damaged(_) | End::Unstarted | End::CancelledUnstarted => {}
     }
 }
@@ -117,7 +117,7 @@ fn panic_text(panic: Box<dyn Any + Send>) -> String {
         _ => "panicked".to_owned(),
     };
     if !discard(panic) {
-        tell!(error, "the payload of a panic panicked when it was dropped");
+        log!(error, "the payload of a panic panicked when it was dropped");
     }
     text
 }

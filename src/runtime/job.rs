@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use crate::handler::context::TaskContext;
 use crate::handler::token::StopReason;
+use crate::log::log;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Asked, Claim, End, settle, timeout};
 use crate::runtime::attempts::Place;
 use crate::runtime::finish::Finished;
 use crate::runtime::link::Link;
-use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
 
 /// A shorter handler cannot have forked: the kernel has the process's memory to copy. To ask which process this is takes
@@ -26,14 +26,14 @@ const QUICKEST_FORK: Duration = Duration::from_micros(10);
 #[derive(Debug)]
 pub(crate) struct Job {
     /// Large, and handed on from thread to thread.
-    held: Box<Held>,
+    held: Box<Claimed>,
     /// How long it will take a worker, as far as is known.
     pub(crate) cost: Duration,
 }
 
 /// An attempt whose handler may be called, or runs.
 #[derive(Debug)]
-pub(crate) struct Running(Box<Held>);
+pub(crate) struct Running(Box<Claimed>);
 
 /// How a handler has returned, for the thread that called it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(crate) enum Returned {
 
 /// What a claim is until it ends.
 #[derive(Debug)]
-struct Held {
+struct Claimed {
     cx: TaskContext,
     /// `None` once it has ended.
     place: Option<Place>,
@@ -66,7 +66,7 @@ impl Job {
         let mut jobs = Vec::with_capacity(claims.len());
         link.attempts.add(claims, |claim, place, token| {
             let cost = cost(&claim);
-            let held = Box::new(Held {
+            let held = Box::new(Claimed {
                 cx: TaskContext {
                     claim,
                     deadline: None,
@@ -91,13 +91,13 @@ impl Job {
     pub(crate) fn start(self) -> Option<Running> {
         let mut held = self.held;
         let (claim, store) = (&held.cx.claim, &held.link.client.store);
-        if held.cx.token.reason().is_some() || store.hub().is_cancelled(claim.fence) {
+        if held.cx.token.reason().is_some() || store.signals().is_cancelled(claim.fence) {
             held.end_unstarted(End::CancelledUnstarted);
             return None;
         }
         // Without this note a crash would look as if the task had not been started.
         if let Err(error) = store.begin(claim.fence) {
-            tell!(warn, task = %claim.id, %error, "cannot note the start");
+            log!(warn, task = %claim.id, %error, "cannot note the start");
             held.end_unstarted(End::Unstarted);
             return None;
         }
@@ -144,7 +144,7 @@ impl Running {
     }
 }
 
-impl Held {
+impl Claimed {
     /// How long the handler has run up to now.
     fn ran(&self) -> Duration {
         self.watch.map_or(Duration::ZERO, Stopwatch::elapsed)
@@ -192,12 +192,12 @@ impl Held {
         if was_stuck {
             return Returned::Late;
         }
-        link.client.store.hub().standing().freed(ended);
+        link.client.store.signals().standing_claim().freed(ended);
         Returned::InTime
     }
 }
 
-impl Drop for Held {
+impl Drop for Claimed {
     fn drop(&mut self) {
         if self.place.is_none() {
             return;

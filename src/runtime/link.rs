@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::client::Client;
 use crate::handler::Registry;
+use crate::log::log;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Claim, End, Settlement, settle};
 use crate::panics::survive;
@@ -15,7 +16,6 @@ use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::Finish;
 use crate::runtime::undecodable::Undecodable;
 use crate::store::Pace;
-use crate::tell::tell;
 
 /// What belongs to one store of a scheduler.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Link {
         }
         let decided = survive(|| decide(end.clone(), retry));
         decided.unwrap_or_else(|| {
-            tell!(error, kind = %claim.kind, "the retry policy panicked");
+            log!(error, kind = %claim.kind, "the retry policy panicked");
             decide(end, &RetryPolicy::default())
         })
     }
@@ -50,7 +50,7 @@ impl Link {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::client::settings::{Place, StoreSettings};
+    use crate::client::settings::{Location, StoreSettings};
     use crate::clock::SystemClock;
     use crate::handler::context::TaskContext;
     use crate::handler::{FnHandler, Handlers};
@@ -80,7 +80,7 @@ pub(crate) mod tests {
         let clock = Arc::new(SystemClock);
         Arc::new(Link {
             client: Client {
-                store: wrap(StoreSettings::new(Place::Memory, true).open().unwrap()),
+                store: wrap(StoreSettings::new(Location::Memory, true).open().unwrap()),
                 clock,
             },
             pace: Pace::LOCAL,

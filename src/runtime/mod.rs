@@ -4,7 +4,6 @@
 pub(crate) mod attempts;
 pub(crate) mod backoff;
 pub(crate) mod claimer;
-pub(crate) mod control;
 pub(crate) mod costs;
 pub(crate) mod dispatcher;
 pub(crate) mod executor;
@@ -19,5 +18,6 @@ pub(crate) mod plan;
 pub(crate) mod ready;
 pub(crate) mod service;
 pub(crate) mod settler;
+pub(crate) mod shutdown;
 pub(crate) mod turns;
 pub(crate) mod undecodable;

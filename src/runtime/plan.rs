@@ -62,7 +62,7 @@ pub(crate) struct Plan {
     pub(crate) next: Option<Timestamp>,
     /// What to claim if something becomes due before that: a task for each worker that was free when so many attempts had
     /// ended, or is by then.
-    pub(crate) standing: Option<(ClaimRequest, u64)>,
+    pub(crate) standing_claim: Option<(ClaimRequest, u64)>,
 }
 
 /// Plans claims, from what it has learned of kinds and queues.
@@ -100,7 +100,7 @@ impl Planner {
         // A claim has its price, so what waits is used up half before there is another.
         let is_low =
             !load.stalled && load.waiting <= pace.max_waiting / 2 && load.ahead <= target / 2;
-        let (mut queues, mut standing) = (Queues::default(), Queues::default());
+        let (mut queues, mut standing_claim) = (Queues::default(), Queues::default());
         // What becomes due there is claimed in a transaction of its own: synced before the start, or after a count.
         let is_special = |lane: &Lane| {
             lane.limit.is_some() || lane.class == Class::Once && has_handler(&lane.kind)
@@ -135,7 +135,7 @@ impl Planner {
                 && lanes.len() <= pace.max_standing_lanes
                 && may_stand(&lane.queue)
             {
-                standing.add(&lane.queue, claim, room);
+                standing_claim.add(&lane.queue, claim, room);
             }
             let left_for = if is_left {
                 pace.left_to_others
@@ -166,15 +166,15 @@ impl Planner {
                 limit,
                 lanes_version: known.version,
             });
-        } else if !standing.list.is_empty() {
+        } else if !standing_claim.list.is_empty() {
             let request = ClaimRequest {
-                queues: self.turns.in_turn(standing.list),
+                queues: self.turns.in_turn(standing_claim.list),
                 free: load.free,
                 budget: Duration::ZERO,
                 limit: load.free,
                 lanes_version: known.version,
             };
-            plan.standing = Some((request, load.ended));
+            plan.standing_claim = Some((request, load.ended));
         }
         plan
     }
@@ -290,7 +290,7 @@ mod tests {
         let later = NOW + PACE.left_to_others;
         let lanes = [lane(1, "a", NOW.micros())];
         let (claimed, plan) = planned(&lanes, &Scope::default(), &left, &Costs::default());
-        assert!(claimed.is_empty() && plan.standing.is_none());
+        assert!(claimed.is_empty() && plan.standing_claim.is_none());
         assert_eq!(plan.next, Some(later), "and not for ever");
         let long_due = [lane(
             1,
@@ -420,8 +420,8 @@ mod tests {
             later(5, "plain"),
         ];
         let (_, plan) = planned(&lanes, &Scope::default(), &load(1), &measured(10));
-        let (standing, _) = plan.standing.unwrap();
-        let lanes = standing.queues.iter().flat_map(|queue| &queue.lanes);
+        let (standing_claim, _) = plan.standing_claim.unwrap();
+        let lanes = standing_claim.queues.iter().flat_map(|queue| &queue.lanes);
         assert_eq!(lanes.map(|lane| lane.lane.0).collect::<Vec<_>>(), [5]);
         let due = [once, limited].map(|mut lane| {
             lane.heads[5] = Some(NOW);

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::model::settle::Claim;
-use crate::runtime::control::Control;
 use crate::runtime::job::Job;
 use crate::runtime::link::Link;
+use crate::runtime::shutdown::ShutdownState;
 use crate::time::Stopwatch;
 use crate::wake::{Bell, lock};
 
@@ -31,7 +31,7 @@ pub(crate) struct Waiting {
 #[derive(Debug)]
 pub(crate) struct Ready {
     link: Arc<Link>,
-    control: Arc<Control>,
+    shutdown: Arc<ShutdownState>,
     state: Mutex<State>,
     /// Rung for each job, and for the threads that are to end.
     bell: Bell,
@@ -52,10 +52,10 @@ struct State {
 }
 
 impl Ready {
-    pub(crate) fn new(workers: usize, link: Arc<Link>, control: Arc<Control>) -> Self {
+    pub(crate) fn new(workers: usize, link: Arc<Link>, shutdown: Arc<ShutdownState>) -> Self {
         Self {
             link,
-            control,
+            shutdown,
             state: Mutex::new(State {
                 jobs: VecDeque::new(),
                 cost: Duration::ZERO,
@@ -86,17 +86,17 @@ impl Ready {
     }
 
     fn admit_to(&self, state: &mut State) {
-        let standing = self.link.client.store.hub().standing();
-        if standing.has_granted() {
+        let standing_claim = self.link.client.store.signals().standing_claim();
+        if standing_claim.has_granted() {
             // A worker is free for each.
             let cost = |_: &Claim| Duration::ZERO;
-            state.push(Job::hold(&self.link, standing.take_granted(), cost));
+            state.push(Job::hold(&self.link, standing_claim.take_granted(), cost));
         }
     }
 
     /// The next task, without waiting. What was granted after the stop has begun is left to the dispatcher.
     fn take(&self, state: &mut State) -> Option<Job> {
-        if !self.control.is_stopping() {
+        if !self.shutdown.is_stopping() {
             self.admit_to(state);
         }
         state.pop()
@@ -302,7 +302,7 @@ mod tests {
 
     /// A standing claim that is granted two tasks.
     fn granted(link: &Link) {
-        let standing = link.client.store.hub().standing();
+        let standing_claim = link.client.store.signals().standing_claim();
         let request = ClaimRequest {
             queues: Vec::new(),
             free: 2,
@@ -310,8 +310,8 @@ mod tests {
             limit: 2,
             lanes_version: 0,
         };
-        standing.leave(request, 0);
-        let taken = standing.take(0).unwrap();
+        standing_claim.leave(request, 0);
+        let taken = standing_claim.take(0).unwrap();
         taken.end(vec![claim(1, 0, 3), claim(1, 0, 3)]);
     }
 
@@ -319,7 +319,11 @@ mod tests {
     fn p3_a_worker_that_waits_is_woken_by_the_store_itself() {
         let link = link();
         let ready = Ready::new(2, Arc::clone(&link), Arc::default());
-        link.client.store.hub().standing().set_workers(ready.bell());
+        link.client
+            .store
+            .signals()
+            .standing_claim()
+            .set_workers(ready.bell());
         let watch = Stopwatch::start();
         let jobs: Vec<Option<Job>> = std::thread::scope(|scope| {
             let workers = [(); 2].map(|()| {
@@ -347,11 +351,11 @@ mod tests {
     #[cfg(feature = "testing")]
     #[test]
     fn what_was_granted_is_left_to_the_dispatcher_once_the_stop_has_begun() {
-        let (link, control) = (link(), Arc::<Control>::default());
-        let ready = Ready::new(2, Arc::clone(&link), Arc::clone(&control));
-        control.stopping.store(true, Ordering::SeqCst);
+        let (link, shutdown) = (link(), Arc::<ShutdownState>::default());
+        let ready = Ready::new(2, Arc::clone(&link), Arc::clone(&shutdown));
+        shutdown.stopping.store(true, Ordering::SeqCst);
         granted(&link);
         assert!(ready.try_next().is_none());
-        assert!(link.client.store.hub().standing().has_granted());
+        assert!(link.client.store.signals().standing_claim().has_granted());
     }
 }

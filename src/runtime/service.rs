@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::log::log;
 use crate::panics::survive;
-use crate::tell::tell;
 use crate::thread::Thread;
 use crate::time::Timestamp;
 use crate::wake::Wake;
@@ -64,7 +64,7 @@ pub(crate) fn spawn(
                 Some(Next::At(at)) => Some(at),
                 Some(Next::Notified) => None,
                 None => {
-                    tell!(error, service = %shown, "a service panicked; it goes on");
+                    log!(error, service = %shown, "a service panicked; it goes on");
                     Some(now + AFTER_PANIC)
                 }
             };

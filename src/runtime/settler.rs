@@ -8,23 +8,23 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::{ErrorKind, Result};
+use crate::log::log;
 use crate::model::lane::ClaimRequest;
 use crate::model::op::{Op, Reply, Settled};
 use crate::model::retention::Retention;
 use crate::model::settle::{Claim, Settlement};
-use crate::runtime::control::Control;
 use crate::runtime::finish::Finished;
 use crate::runtime::gather::{Situation, enough};
 use crate::runtime::link::Link;
+use crate::runtime::shutdown::ShutdownState;
 use crate::store::Ticket;
-use crate::tell::tell;
 use crate::time::{Stopwatch, Timestamp};
 
 /// Settles what has ended.
 #[derive(Debug)]
 pub(crate) struct Settler {
     link: Arc<Link>,
-    control: Arc<Control>,
+    shutdown: Arc<ShutdownState>,
     retention: Retention,
     /// Ends that the store did not take yet.
     unsettled: Vec<Finished>,
@@ -57,10 +57,10 @@ struct Batch {
 }
 
 impl Settler {
-    pub(crate) fn new(link: Arc<Link>, control: Arc<Control>, retention: Retention) -> Self {
+    pub(crate) fn new(link: Arc<Link>, shutdown: Arc<ShutdownState>, retention: Retention) -> Self {
         Self {
             link,
-            control,
+            shutdown,
             retention,
             unsettled: Vec::new(),
             deferred: None,
@@ -113,7 +113,7 @@ impl Settler {
     ) -> Result<Vec<Claim>> {
         // Until it is seen to be so again.
         self.is_crowded &= !finished.is_empty() || self.deferred.is_some();
-        let is_stopping = self.control.is_stopping();
+        let is_stopping = self.shutdown.is_stopping();
         // What waits for an answer, or for a place in a queue with a cap, should not wait for a caller's transaction.
         let defers = claim.is_none()
             && !self.in_doubt
@@ -145,9 +145,9 @@ impl Settler {
     /// When to come back for what has ended; now, if enough has come together. The workers notify as soon as it has.
     /// `waiting`: tasks that wait for a worker.
     pub(crate) fn next(&self, waiting: usize, has_caps: bool, now: Timestamp) -> Option<Timestamp> {
-        let has_waiters = self.link.client.store.hub().has_waiters();
+        let has_waiters = self.link.client.store.signals().waiters().any();
         let situation = Situation {
-            is_awaited: has_caps || self.control.is_stopping() || has_waiters,
+            is_awaited: has_caps || self.shutdown.is_stopping() || has_waiters,
             is_deferred: self.deferred.is_some(),
             is_crowded: self.is_crowded,
             waiting,
@@ -206,8 +206,8 @@ impl Settler {
         let (unsettled, settled): (Vec<_>, Vec<_>) = finished
             .into_iter()
             .partition(|each| each.settlement.is_some());
-        if self.control.is_stopping() {
-            let finished = &self.control.finished;
+        if self.shutdown.is_stopping() {
+            let finished = &self.shutdown.finished;
             finished.fetch_add(settled.len(), Ordering::Relaxed);
         }
         let places = settled.into_iter().map(|each| each.place);
@@ -219,7 +219,7 @@ impl Settler {
         let has_waited = || deferred.since.elapsed() >= self.link.pace.gather;
         let answer = match deferred.ticket.try_take() {
             Some(answer) => answer,
-            None if has_waited() || self.control.is_stopping() => deferred.ticket.wait(),
+            None if has_waited() || self.shutdown.is_stopping() => deferred.ticket.wait(),
             None => {
                 self.is_crowded = true;
                 self.deferred = Some(deferred);
@@ -256,12 +256,12 @@ impl Settler {
     fn count(&self, batch: &Batch, answers: &[Settled]) {
         for (each, answer) in batch.finished.iter().zip(answers) {
             if let (Settled::Stale, Some(settlement)) = (answer, &each.settlement) {
-                tell!(warn, task = %settlement.id, "the result of a stale attempt was dropped");
+                log!(warn, task = %settlement.id, "the result of a stale attempt was dropped");
             }
             if batch.while_stopping {
                 let counter = match each.ran {
-                    Some(_) => &self.control.finished,
-                    None => &self.control.given_back,
+                    Some(_) => &self.shutdown.finished,
+                    None => &self.shutdown.given_back,
                 };
                 let counts = each.ran.is_some() || each.gives_back();
                 counter.fetch_add(usize::from(counts), Ordering::Relaxed);

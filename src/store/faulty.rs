@@ -11,7 +11,7 @@ use crate::model::lane::KnownLanes;
 use crate::model::op::{Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
-use crate::store::{Body, Holder, Hub, NextMaintenance, Pace, Store, Ticket};
+use crate::store::{Body, Holder, NextMaintenance, Pace, Signals, Store, Ticket};
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -147,8 +147,8 @@ impl Store for FaultyStore {
         self.inner.clock()
     }
 
-    fn hub(&self) -> &Hub {
-        self.inner.hub()
+    fn signals(&self) -> &Signals {
+        self.inner.signals()
     }
 
     fn health(&self) -> Health {

@@ -9,25 +9,27 @@
 //!   machine's time.
 //! - Every call is bounded: it begins its work within [`Settings::busy_wait`], or answers `Busy`.
 //! - A write by a runner is fenced: if the claim was taken over it changes nothing and answers `Stale`.
-//! - Whatever a commit makes due, cancels or ends is told to the [`Hub`] after it.
-//! - A claim sees what its transaction does: claims come last. A [standing claim](standing) is made by the transaction that
+//! - Whatever a commit makes due, cancels or ends is told to the [`Signals`] after it.
+//! - A claim sees what its transaction does: claims come last. A [standing claim](standing_claim) is made by the transaction that
 //!   makes something due.
 //! - A claim survives its process: [`Store::recover`] finds what dead instances held. How a store knows that one is dead
 //!   is its own affair.
 //! - An error says that nothing was stored, unless its kind is `Unknown`.
 
+pub(crate) mod events;
 #[cfg(all(test, feature = "testing"))]
 pub(crate) mod faulty;
-pub(crate) mod hub;
 pub(crate) mod lanes;
 pub(crate) mod pace;
+pub(crate) mod signals;
 pub(crate) mod sqlite;
-pub(crate) mod standing;
+pub(crate) mod standing_claim;
 #[cfg(test)]
 mod suite;
 mod ticket;
+pub(crate) mod transaction;
 mod turn;
-pub(crate) mod work;
+pub(crate) mod waiters;
 
 use std::any::Any;
 use std::fmt;
@@ -44,10 +46,10 @@ use crate::model::settle::Fence;
 use crate::time::Timestamp;
 
 use crate::model::durability::Durability;
-pub(crate) use hub::Hub;
 pub(crate) use pace::Pace;
-pub(crate) use ticket::{Pending, Ticket};
-pub(crate) use work::{Body, Ending, Holder, Work};
+pub(crate) use signals::Signals;
+pub(crate) use ticket::{PendingReply, Ticket};
+pub(crate) use transaction::{Body, Ending, Holder, Transaction};
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -156,7 +158,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     fn clock(&self) -> &Arc<dyn Clock>;
 
     /// Where commits are told.
-    fn hub(&self) -> &Hub;
+    fn signals(&self) -> &Signals;
 
     /// How the store is: what a [`Health`] says of one.
     fn health(&self) -> Health;

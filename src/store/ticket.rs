@@ -11,7 +11,7 @@ use crate::time::Deadline;
 use crate::wake::Wake;
 
 /// An answer on its way.
-pub(crate) trait Pending: Send {
+pub(crate) trait PendingReply: Send {
     /// Blocks until it is there.
     fn wait(self: Box<Self>) -> Result<Vec<Reply>>;
 
@@ -34,7 +34,7 @@ impl std::task::Wake for Answered {
 /// The answer to a submitted request, or the promise of it.
 pub(crate) enum Ticket {
     Ready(Option<Result<Vec<Reply>>>),
-    Pending(Box<dyn Pending>),
+    Pending(Box<dyn PendingReply>),
 }
 
 impl Ticket {

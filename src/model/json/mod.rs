@@ -1,6 +1,6 @@
 //! Payloads, results and progress as JSON.
 //!
-//! Invariant: what [`encode`] accepts is JSON that can be parsed again, with every number exactly as it was. What it cannot
+//! Invariant: what [`encode`](encode()) accepts is JSON that can be parsed again, with every number exactly as it was. What it cannot
 //! write so is an error at the call. Whether the JSON is also what the type reads, only decoding it shows: [`verified`].
 
 mod decode;

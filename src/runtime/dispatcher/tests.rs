@@ -119,7 +119,11 @@ fn p4_an_answer_from_before_a_doubt_does_not_settle_it() {
     parts.client.schedule(NewTask::new(Probe)).unwrap();
     while executor.run_one() || dispatcher.run_once(now) == Next::At(now) {}
     dispatcher.run_once(now);
-    let taken = store.hub().standing().take(store.lanes().version).unwrap();
+    let taken = store
+        .signals()
+        .standing_claim()
+        .take(store.lanes().version)
+        .unwrap();
     let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
     let claim = Op::Claim(taken.request().clone());
     store.apply(now, vec![claim]).unwrap();
@@ -139,7 +143,7 @@ fn p4_an_answer_from_before_a_doubt_does_not_settle_it() {
 fn p3_a_look_for_changes_that_a_write_prevented_is_made_up_for() {
     let parts = Scheduler::in_memory().build().unwrap();
     let (mut dispatcher, now) = (parts.dispatcher(), parts.client.now());
-    let mut look_inside = |_: &dyn crate::store::Work| {
+    let mut look_inside = |_: &dyn crate::store::Transaction| {
         dispatcher.refresh(now);
         crate::store::Ending::RollBack
     };

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::log::log;
 use crate::runtime::attempts::Attempts;
 use crate::runtime::executor::Executor;
 use crate::runtime::ready::Ready;
 use crate::runtime::service::{Next, Service};
-use crate::tell::tell;
 use crate::thread::Thread;
 use crate::time::Timestamp;
 use crate::wake::Wake;
@@ -29,13 +29,13 @@ impl Deadlines {
     fn replace(&self, stuck: usize) {
         for _ in 0..stuck {
             if !self.ready.add_spare(self.max_threads) {
-                tell!(
+                log!(
                     error,
                     "a handler is stuck, and there is no thread to replace it"
                 );
                 return;
             }
-            tell!(warn, "a handler is stuck: a spare thread takes its place");
+            log!(warn, "a handler is stuck: a spare thread takes its place");
             self.dispatcher.notify();
             let Some(executor) = self.executor.clone() else {
                 continue;
@@ -45,7 +45,7 @@ impl Deadlines {
             {
                 self.ready.remove_thread();
                 self.ready.drop_spare();
-                tell!(error, %error, "cannot replace a stuck handler");
+                log!(error, %error, "cannot replace a stuck handler");
             }
         }
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::error::Result;
+use crate::log::log;
 use crate::model::lane::LaneId;
 use crate::model::op::{CHUNK, Op};
 use crate::model::query::Query;
 use crate::model::task::TaskState;
 use crate::runtime::service::{Next, Service};
-use crate::tell::tell;
 use crate::time::Timestamp;
 
 /// How often it passes over what has ended: a lane that is retired costs nothing but its row.
@@ -100,7 +100,7 @@ impl Service for Forgetter {
             }
         };
         self.pass = step.unwrap_or_else(|error| {
-            tell!(warn, %error, "cannot forget queues; trying again");
+            log!(warn, %error, "cannot forget queues; trying again");
             None
         });
         match self.pass {

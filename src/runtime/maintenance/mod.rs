@@ -16,27 +16,27 @@ pub(crate) use retirer::Retirer;
 
 use std::sync::Arc;
 
+use crate::log::log;
 use crate::panics::survive;
-use crate::runtime::control::Control;
 use crate::runtime::service::{AFTER_PANIC, Next, Service};
-use crate::tell::tell;
+use crate::runtime::shutdown::ShutdownState;
 use crate::time::Timestamp;
 
 /// All of them, in turn. Each knows for itself whether something is due.
 pub(crate) struct Maintenance {
     services: Vec<Box<dyn Service>>,
-    control: Arc<Control>,
+    shutdown: Arc<ShutdownState>,
 }
 
 impl Maintenance {
-    pub(crate) fn new(services: Vec<Box<dyn Service>>, control: Arc<Control>) -> Self {
-        Self { services, control }
+    pub(crate) fn new(services: Vec<Box<dyn Service>>, shutdown: Arc<ShutdownState>) -> Self {
+        Self { services, shutdown }
     }
 }
 
 impl Service for Maintenance {
     fn run_once(&mut self, now: Timestamp) -> Next {
-        if self.control.is_ended() {
+        if self.shutdown.is_ended() {
             return Next::Ended;
         }
         self.services
@@ -44,7 +44,7 @@ impl Service for Maintenance {
             .fold(Next::Notified, |next, service| {
                 let own = survive(|| service.run_once(now));
                 next.or(own.unwrap_or_else(|| {
-                    tell!(error, "maintenance panicked; it goes on");
+                    log!(error, "maintenance panicked; it goes on");
                     Next::At(now + AFTER_PANIC)
                 }))
             })

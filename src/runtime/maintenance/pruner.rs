@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::error::Result;
+use crate::log::log;
 use crate::model::op::{CHUNK, Op};
 use crate::model::retention::Retention;
 use crate::runtime::service::{Next, Service};
-use crate::tell::tell;
 use crate::time::Timestamp;
 
 /// How often it looks for tasks that have ended: nobody waits for their removal.
@@ -63,7 +63,7 @@ impl Pruner {
 impl Service for Pruner {
     fn run_once(&mut self, now: Timestamp) -> Next {
         // Start deadlines that came since the last look; and a clock that was set back must not keep it from looking.
-        if let Some(at) = self.client.store.hub().take_expiry() {
+        if let Some(at) = self.client.store.signals().take_expiry() {
             let at = at + Duration::from_micros(1);
             self.next = self.next.min(at);
             self.planned = Some(self.planned.map_or(at, |planned| planned.min(at)));
@@ -72,7 +72,7 @@ impl Service for Pruner {
             return Next::at(self.planned);
         }
         self.planned = self.work(now).unwrap_or_else(|error| {
-            tell!(warn, %error, "cannot prune; trying again");
+            log!(warn, %error, "cannot prune; trying again");
             Some(now + AFTER_ERROR)
         });
         let look = now + LOOK_EVERY;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::log::log;
 use crate::runtime::service::{Next, Service};
-use crate::tell::tell;
 use crate::time::Timestamp;
 
 /// How often it looks whether another process has died.
@@ -49,7 +49,7 @@ impl Service for Rescuer {
         match self.client.store.recover(now) {
             Ok(rescued) => {
                 if rescued.crashed + rescued.given_back > 0 {
-                    tell!(
+                    log!(
                         info,
                         crashed = rescued.crashed,
                         given_back = rescued.given_back,
@@ -64,7 +64,7 @@ impl Service for Rescuer {
                 }
             }
             Err(error) => {
-                tell!(warn, %error, "cannot take back tasks of dead processes; trying again")
+                log!(warn, %error, "cannot take back tasks of dead processes; trying again")
             }
         }
         self.planned()

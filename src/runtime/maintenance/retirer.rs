@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::error::Result;
+use crate::log::log;
 use crate::model::idle::{Idle, KEPT};
 use crate::model::lane::LaneId;
 use crate::model::op::{CHUNK, Op};
 use crate::model::query::Query;
 use crate::runtime::service::{Next, Service};
-use crate::tell::tell;
 use crate::time::Timestamp;
 
 /// How often it looks which lanes are idle: one is retired that was idle at two looks.
@@ -86,7 +86,7 @@ impl Service for Retirer {
             self.next = now + LOOK_EVERY;
         }
         self.look = self.step(now).unwrap_or_else(|error| {
-            tell!(warn, %error, "cannot retire idle queues; trying again");
+            log!(warn, %error, "cannot retire idle queues; trying again");
             Look::Ended
         });
         match self.look {

@@ -45,12 +45,14 @@ use crate::store::sqlite::ops::{lanes, rescue};
 use crate::store::sqlite::read::{backup, maintenance};
 use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::sqlite::watch::Watch;
-use crate::store::sqlite::write::authorizer::Guard;
+use crate::store::sqlite::write::authorizer::Authorizer;
 use crate::store::sqlite::write::borrowed;
 use crate::store::sqlite::write::shared::Shared;
 use crate::store::sqlite::write::writer::Writer;
 use crate::store::turn::{Submitted, Turn};
-use crate::store::{Body, Holder, Hub, NextMaintenance, Pace, Settings, Store, Ticket, Work};
+use crate::store::{
+    Body, Holder, NextMaintenance, Pace, Settings, Signals, Store, Ticket, Transaction,
+};
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -140,7 +142,7 @@ impl SqliteStore {
             lanes::load(&conn).map_err(|error| error::of("cannot read the lanes", error))?;
         let shared = Arc::new(Shared {
             lanes: Mutex::new(lanes),
-            hub: Hub::default(),
+            signals: Signals::default(),
             ledger: Mutex::new(None),
             stopped: Mutex::new(None),
             writes: Mutex::default(),
@@ -148,9 +150,9 @@ impl SqliteStore {
             waits: Mutex::new(None),
             wal_pages: Arc::new(AtomicI32::new(0)),
             page_bytes: open::page_bytes(&conn)?,
-            foreign_writes: AtomicU64::new(0),
+            others_writes: AtomicU64::new(0),
             heard: AtomicU64::new(0),
-            guard: Arc::new(Guard::new(settings.transaction_timeout)),
+            authorizer: Arc::new(Authorizer::new(settings.transaction_timeout)),
         });
         let path = opener.as_ref().map(|opener| opener.path.clone());
         let identity = path.as_deref().map(identity::at).transpose()?;
@@ -175,7 +177,7 @@ impl SqliteStore {
         writer.instance = instance;
         Ok(Self {
             shared,
-            turn: Arc::new(Turn::new(writer, settings.busy_wait)),
+            turn: Arc::new(Turn::new(writer, settings.busy_wait, Pace::LOCAL.patience)),
             readers,
             path,
             identity,
@@ -277,7 +279,7 @@ impl SqliteStore {
 /// # Errors
 ///
 /// `Unsupported` in a store of another engine.
-pub(crate) fn connection(work: &dyn Work) -> Result<&Connection> {
+pub(crate) fn connection(work: &dyn Transaction) -> Result<&Connection> {
     work.connection().downcast_ref().ok_or_else(not_sqlite)
 }
 
@@ -364,7 +366,7 @@ impl Store for SqliteStore {
             roll.give_up();
             return Ok(Rescued::default());
         }
-        let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
+        let writes = self.shared.others_writes.load(Ordering::SeqCst);
         roll.find_dead(
             writes,
             || self.with_reader(|conn| roll::others(conn, self.instance)),
@@ -381,7 +383,7 @@ impl Store for SqliteStore {
     }
 
     fn has_others(&self) -> bool {
-        let writes = self.shared.foreign_writes.load(Ordering::SeqCst);
+        let writes = self.shared.others_writes.load(Ordering::SeqCst);
         let has_others = |roll: &Roll| roll.has_others(writes);
         !self.shared.has_stopped() && self.roll.as_ref().is_some_and(has_others)
     }
@@ -398,8 +400,8 @@ impl Store for SqliteStore {
         &self.clock
     }
 
-    fn hub(&self) -> &Hub {
-        &self.shared.hub
+    fn signals(&self) -> &Signals {
+        &self.shared.signals
     }
 
     fn health(&self) -> Health {
@@ -421,7 +423,7 @@ impl Store for SqliteStore {
 
     fn close(&self, now: Timestamp) {
         self.seen_at.store(now.micros(), Ordering::Relaxed);
-        self.shared.hub.close();
+        self.shared.signals.close();
         if self.shared.has_stopped() {
             // Nothing can be settled here any more: the next process that opens the file takes over.
             *lock(&self.shared.ledger) = None;
@@ -446,8 +448,8 @@ impl Drop for SqliteStore {
         // First: it looks on the writer.
         *lock(&self.watch) = None;
         self.turn.finish();
-        // A receipt keeps the hub alive.
-        self.shared.hub.close();
+        // A receipt keeps the signals alive.
+        self.shared.signals.close();
         let Some(ledger) = self.shared.ledger() else {
             return;
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::{ErrorKind, Result};
 use crate::model::op::{Op, Reply};
-use crate::store::Pending;
+use crate::store::PendingReply;
 use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::sqlite::write::writer::Writer;
 use crate::store::turn::{MAX_LEAD_OPS, MAX_QUEUED, Submitted};

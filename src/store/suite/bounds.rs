@@ -25,7 +25,7 @@ fn p12_every_write_answers_busy_while_another_instance_writes(kit: &mut Kit) {
         errors.push(other.apply(NOW, settle).map(drop));
         errors.push(other.submit(NOW, insert()).wait().map(drop));
         errors.push(other.defer(NOW, insert()).wait().map(drop));
-        let mut inside = |_: &dyn crate::store::Work| Ending::Commit;
+        let mut inside = |_: &dyn crate::store::Transaction| Ending::Commit;
         errors.push(other.transaction(NOW, None, &mut inside));
         Ending::RollBack
     });

@@ -6,7 +6,7 @@ use crate::model::edit::Patch;
 use crate::model::filter::Filter;
 use crate::model::new_task::Insert;
 use crate::model::op::{Action, CHUNK, Changed, Op, Settled};
-use crate::model::settle::{Fence, Payload};
+use crate::model::settle::{Fence, StoredPayload};
 use crate::model::task::TaskState;
 
 on_every_backend!(
@@ -114,8 +114,8 @@ fn p8_a_cancelled_task_is_never_taken(kit: &mut Kit) {
 
 fn passed_on(kit: &Kit) -> Vec<Fence> {
     let mut attempts = Vec::new();
-    let hub = kit.store().hub();
-    hub.pass_on_cancelled(|cancelled| attempts.extend(cancelled));
+    let signals = kit.store().signals();
+    signals.pass_on_cancelled(|cancelled| attempts.extend(cancelled));
     attempts
 }
 
@@ -232,7 +232,7 @@ fn an_edited_payload_is_what_the_handler_gets(kit: &mut Kit) {
         let claim = kit.claim_one();
         assert_eq!(
             claim.payload,
-            Payload::Whole(json(after)),
+            StoredPayload::Whole(json(after)),
             "{before} to {after}"
         );
         assert_eq!(kit.settle(&claim, done()), Settled::Applied);

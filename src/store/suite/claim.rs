@@ -11,7 +11,7 @@ use crate::model::attempt::AttemptEnd;
 use crate::model::delivery::Delivery;
 use crate::model::new_task::Insert;
 use crate::model::op::{Action, CHUNK, Op, Settled};
-use crate::model::settle::{Claim, End, Payload};
+use crate::model::settle::{Claim, End, StoredPayload};
 use crate::model::task::TaskState;
 use crate::time::Timestamp;
 use crate::wake::Wake;
@@ -320,7 +320,7 @@ fn one_claim_ends_a_bounded_number_of_expired_tasks(kit: &mut Kit) {
     let good = kit.insert(task());
     kit.now = NOW + S + MICRO;
     let runner = Wake::new();
-    kit.store().hub().set_runner(runner.clone());
+    kit.store().signals().set_runner(runner.clone());
     assert!(kit.claim(1).is_empty(), "others may write in between");
     assert!(runner.wait(Duration::ZERO), "and it is asked again at once");
     assert_eq!(ids(&kit.claim(1)), [good]);
@@ -380,7 +380,7 @@ fn a_claim_tells_the_attempt_what_it_needs(kit: &mut Kit) {
     assert_eq!((first.priority, first.scheduled_at), (3, NOW));
     assert_eq!((first.attempt, first.max_attempts), (1, 7));
     assert_eq!((first.crashes, &first.last_error), (0, &None));
-    assert_eq!(first.payload, Payload::Whole(b"null".to_vec()));
+    assert_eq!(first.payload, StoredPayload::Whole(b"null".to_vec()));
     assert_eq!(kit.settle(&first, error()), Settled::Applied);
     kit.later(10 * S);
     let second = kit.claim_one();
@@ -396,7 +396,7 @@ fn what_another_process_scheduled_is_taken(kit: &mut Kit) {
     let task = task();
     let id = task.id;
     let wake = Wake::new();
-    kit.store().hub().set_runner(wake.clone());
+    kit.store().signals().set_runner(wake.clone());
     kit.store().refresh().unwrap();
     wake.wait(Duration::ZERO);
     other.apply(NOW, vec![Op::Insert(vec![task])]).unwrap();
@@ -413,7 +413,7 @@ fn what_another_process_scheduled_is_taken(kit: &mut Kit) {
 fn p3_what_another_process_scheduled_is_told_when_it_is_known(kit: &mut Kit) {
     let other = kit.another(false);
     let wake = Wake::new();
-    kit.store().hub().set_runner(wake.clone());
+    kit.store().signals().set_runner(wake.clone());
     kit.insert(due(NOW + S));
     type Learn = fn(&mut Kit);
     let ways: [Learn; 2] = [

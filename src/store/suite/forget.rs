@@ -285,7 +285,10 @@ fn a_claim_that_stands_is_not_made_once_as_many_lanes_are_others(kit: &mut Kit) 
     kit.insert(of("old"));
     kit.insert(of("kept"));
     complete_all(kit);
-    kit.store().hub().standing().leave(kit.request(1), 0);
+    kit.store()
+        .signals()
+        .standing_claim()
+        .leave(kit.request(1), 0);
     let count = kit.store().lanes().list.len();
     assert_eq!(retire(kit, &[lane_of(kit, "old")]), 1);
     let later = |at| Insert {
@@ -296,7 +299,7 @@ fn a_claim_that_stands_is_not_made_once_as_many_lanes_are_others(kit: &mut Kit) 
     kit.insert_all(vec![later(NOW + S), later(NOW + 2 * S)]);
     assert_eq!(kit.store().lanes().list.len(), count);
     kit.insert(of("kept"));
-    assert!(!kit.store().hub().standing().has_granted());
+    assert!(!kit.store().signals().standing_claim().has_granted());
     assert_eq!(kit.claim(9).len(), 1);
 }
 

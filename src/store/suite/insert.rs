@@ -7,7 +7,7 @@ use crate::id::TaskId;
 use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
 use crate::model::retry::RetryPolicy;
-use crate::model::settle::Payload;
+use crate::model::settle::StoredPayload;
 use crate::model::task::{Options, TaskState};
 use crate::wake::Wake;
 
@@ -145,7 +145,7 @@ fn a_payload_of_any_size_comes_back_as_it_was(kit: &mut Kit) {
         let claim = kit.claim_one();
         assert_eq!(claim.id, id);
         assert!(
-            claim.payload == Payload::Whole(payload),
+            claim.payload == StoredPayload::Whole(payload),
             "{bytes} bytes claimed"
         );
     }
@@ -163,7 +163,7 @@ fn the_next_due_time_is_known_without_reading(kit: &mut Kit) {
 
 fn a_task_that_is_due_wakes_the_runner(kit: &mut Kit) {
     let wake = Wake::new();
-    kit.store().hub().set_runner(wake.clone());
+    kit.store().signals().set_runner(wake.clone());
     kit.insert(task());
     assert!(wake.wait(Duration::ZERO));
     wake.sleep_until(Some(NOW + 5 * S));

@@ -13,7 +13,7 @@ pub(super) mod prune;
 pub(super) mod read;
 pub(super) mod rescue;
 pub(super) mod settle;
-mod standing;
+mod standing_claim;
 pub(super) mod transaction;
 
 use std::any::Any;

@@ -228,12 +228,12 @@ fn when_there_is_something_to_do_is_known(kit: &mut Kit) {
         kit.in_state(state);
         assert_eq!(next(kit).ended_at[index], Some(ended_at), "the oldest one");
     }
-    kit.store().hub().take_expiry();
+    kit.store().signals().take_expiry();
     kit.insert(start_by(70));
     kit.insert(start_by(60));
     assert_eq!(next(kit).expires_at, Some(NOW + 60 * S));
     assert_eq!(
-        kit.store().hub().take_expiry(),
+        kit.store().signals().take_expiry(),
         Some(NOW + 60 * S),
         "maintenance is told of it"
     );

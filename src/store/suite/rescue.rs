@@ -175,9 +175,9 @@ fn a_task_that_is_taken_back_unstarted_still_has_its_start_deadline(kit: &mut Ki
     kit.kill();
     // What is known is looked at anew once, by the first write.
     kit.apply(Op::Probe);
-    kit.store().hub().take_expiry();
+    kit.store().signals().take_expiry();
     kit.recover();
-    assert_eq!(kit.store().hub().take_expiry(), Some(NOW + S));
+    assert_eq!(kit.store().signals().take_expiry(), Some(NOW + S));
     kit.later(2 * S);
     assert_eq!(kit.apply(Op::Expire { limit: 9 }).done(), 1);
     assert_eq!(kit.state(id), TaskState::Failed);

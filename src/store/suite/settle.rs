@@ -347,14 +347,14 @@ fn a_task_that_is_given_back_still_has_its_start_deadline(kit: &mut Kit) {
     let id = kit.insert(start_within_a_second());
     let claim = kit.claim_one();
     let wake = Wake::new();
-    kit.store().hub().take_expiry();
-    kit.store().hub().set_maintenance(wake.clone());
+    kit.store().signals().take_expiry();
+    kit.store().signals().set_maintenance(wake.clone());
     kit.settle(&claim, End::Unstarted);
     assert!(
         wake.wait(Duration::ZERO),
         "maintenance may have slept beyond it"
     );
-    assert_eq!(kit.store().hub().take_expiry(), Some(NOW + S));
+    assert_eq!(kit.store().signals().take_expiry(), Some(NOW + S));
     kit.later(2 * S);
     assert_eq!(kit.apply(Op::Expire { limit: 9 }).done(), 1);
     assert_eq!(kit.state(id), TaskState::Failed);
@@ -434,7 +434,7 @@ fn a_retry_wakes_the_runner_in_time(kit: &mut Kit) {
     let wake = Wake::new();
     kit.insert(task());
     let claim = kit.claim_one();
-    kit.store().hub().set_runner(wake.clone());
+    kit.store().signals().set_runner(wake.clone());
     wake.sleep_until(Some(NOW + 60 * S));
     kit.settle(&claim, error());
     assert!(wake.wait(Duration::ZERO));
@@ -445,7 +445,7 @@ fn the_end_of_a_task_is_told_to_those_who_wait(kit: &mut Kit) {
     let id = kit.insert(task());
     let claim = kit.claim_one();
     let store = Arc::clone(kit.store());
-    let waiter = store.hub().wait_for(id);
+    let waiter = store.signals().waiters().wait_for(id);
     kit.settle(&claim, done());
     let watch = Stopwatch::start();
     waiter.wait(20 * S);

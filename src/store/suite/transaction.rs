@@ -11,7 +11,7 @@ use crate::model::new_task::Insert;
 use crate::model::op::{Action, Op, Reply, Settled};
 use crate::model::settle::{Claim, End};
 use crate::model::task::TaskState;
-use crate::store::{Ending, Holder, Work};
+use crate::store::{Ending, Holder, Transaction};
 
 on_every_backend!(
     p6_what_is_done_inside_commits_together_or_not_at_all,
@@ -27,7 +27,7 @@ on_shared!(
     p7_a_stale_attempt_s_code_is_not_run,
 );
 
-pub(in crate::store) fn insert(work: &dyn Work, task: Insert) -> TaskId {
+pub(in crate::store) fn insert(work: &dyn Transaction, task: Insert) -> TaskId {
     let reply = work.apply(Op::Insert(vec![task])).unwrap();
     reply.inserted().remove(0).id()
 }
@@ -41,7 +41,7 @@ fn holder(claim: &Claim) -> Option<Holder> {
 }
 
 /// A further task, in a queue of its own: what else the transaction does.
-fn write(work: &dyn Work) {
+fn write(work: &dyn Transaction) {
     let own = Insert {
         queue: "own".into(),
         ..due(NOW + 99 * S)
@@ -194,7 +194,7 @@ fn what_is_cancelled_inside_is_told_after_the_commit(kit: &mut Kit) {
         let ran = kit.store().transaction(kit.now, None, &mut |work| {
             let action = Action::Cancel;
             work.apply(Op::Change { id, action }).unwrap();
-            assert!(!kit.store().hub().is_cancelled(claim.fence));
+            assert!(!kit.store().signals().is_cancelled(claim.fence));
             if wanted {
                 Ending::Commit
             } else {
@@ -202,7 +202,7 @@ fn what_is_cancelled_inside_is_told_after_the_commit(kit: &mut Kit) {
             }
         });
         ran.unwrap();
-        assert_eq!(kit.store().hub().is_cancelled(claim.fence), wanted);
+        assert_eq!(kit.store().signals().is_cancelled(claim.fence), wanted);
     }
     assert_eq!(kit.settle(&claim, End::Unstarted), Settled::Applied);
     assert_eq!(kit.state(id), TaskState::Cancelled);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use super::lead::{Lead, Next};
+use super::lead::{Lead, Step};
 use super::request::{Cell, Sort};
 use super::{Turn, Waited, WakeOnDrop, Writes};
 use crate::error::Result;
@@ -58,15 +58,15 @@ impl<W: Writes> Turn<W> {
         let mut answer = None;
         loop {
             match lead.next() {
-                Next::Batch(batch) => writer.run(batch),
-                Next::Own => {
+                Step::Batch(batch) => writer.run(batch),
+                Step::Own => {
                     answer = run.take().map(|run| run(&mut writer));
                     if !self.line.owner.is_here() {
                         // It was forked inside: what waits is its parent's to do.
                         return answer;
                     }
                 }
-                Next::Over => return answer,
+                Step::Over => return answer,
             }
         }
     }

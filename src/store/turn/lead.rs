@@ -38,7 +38,7 @@ impl<'a> Lead<'a> {
     }
 
     /// What is to be served next.
-    pub(crate) fn next(&mut self) -> Next {
+    pub(crate) fn next(&mut self) -> Step {
         let mut queue = lock(&self.line.queue);
         for _ in 0..YIELDS {
             if !(1..queue.last).contains(&callers(&queue.requests)) {
@@ -64,7 +64,7 @@ impl<'a> Lead<'a> {
             self.line.count(&queue);
             drop(queue);
             self.delegate_wakers();
-            return Next::Own;
+            return Step::Own;
         }
         let is_over = self.served > 0
             && (self.served >= MAX_LEAD_OPS
@@ -73,7 +73,7 @@ impl<'a> Lead<'a> {
         if queue.requests.is_empty() || is_over || is_exclusive {
             self.over = true;
             self.line.hand_on(&mut queue);
-            return Next::Over;
+            return Step::Over;
         }
         let batch = take_batch(&mut queue.requests);
         queue.last = callers(&batch);
@@ -84,7 +84,7 @@ impl<'a> Lead<'a> {
         }
         self.served += batch.iter().map(|request| request.ops.len()).sum::<usize>();
         self.delegate_wakers();
-        Next::Batch(batch)
+        Step::Batch(batch)
     }
 
     /// The receipts that are answered do not wait for the transactions to come.
@@ -97,7 +97,7 @@ impl<'a> Lead<'a> {
 }
 
 /// What a leader serves.
-pub(crate) enum Next {
+pub(crate) enum Step {
     Batch(Vec<Request>),
     /// The exclusive request of the leader's own thread.
     Own,

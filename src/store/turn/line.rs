@@ -59,12 +59,12 @@ pub(super) struct Line {
     pub(super) wakers: Arc<Wakers>,
     /// How long a call waits to be served.
     pub(super) wait: Duration,
-    pub(super) helper: Mutex<Option<Helper>>,
+    pub(super) helper: Mutex<Option<HelperThread>>,
     on_refused: OnRefused,
 }
 
 /// The thread that leads for callers that do not wait.
-pub(super) struct Helper {
+pub(super) struct HelperThread {
     pub(super) wake: Wake,
     pub(super) _thread: Thread,
 }

@@ -30,14 +30,14 @@ use std::thread;
 use std::time::Duration;
 
 use self::held::{HeldWriter, this_thread};
-use self::lead::{Lead, Next};
-use self::line::{Helper, Line};
-use self::request::{Cell, PATIENCE, Sort, Stage};
+use self::lead::{Lead, Step};
+use self::line::{HelperThread, Line};
+use self::request::{Cell, Sort, Stage};
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::log;
 use crate::model::op::{Op, Reply};
 use crate::panics::survive;
-use crate::store::Pending;
-use crate::tell::tell;
+use crate::store::PendingReply;
 use crate::thread::Thread;
 use crate::time::{Deadline, MAX_PARK, Timestamp};
 use crate::wake::{Wake, lock};
@@ -63,15 +63,18 @@ pub(crate) trait Writes: Send + 'static {
 pub(crate) struct Turn<W> {
     line: Line,
     writer: Mutex<W>,
+    patience: Duration,
     /// The thread that holds the writer; 0: none.
     holder: AtomicUsize,
 }
 
 impl<W: Writes> Turn<W> {
-    /// `wait` bounds how long a call waits to be served.
-    pub(crate) fn new(writer: W, wait: Duration) -> Self {
+    /// `wait` bounds how long a call waits to be served. `patience`: how long what only settles waits for a caller's
+    /// transaction to share.
+    pub(crate) fn new(writer: W, wait: Duration, patience: Duration) -> Self {
         Self {
             line: Line::new(writer.waiting(), writer.on_refused(), wait),
+            patience,
             writer: Mutex::new(writer),
             holder: AtomicUsize::new(0),
         }
@@ -157,10 +160,8 @@ impl<W: Writes> Turn<W> {
 
     /// Parks until the request of the calling thread is answered, or it is its turn to lead.
     fn wait_for_turn(&self, cell: &Arc<Cell>, deadline: Deadline) -> Result<Waited> {
-        let patience = match cell.sort {
-            Sort::Patient => PATIENCE,
-            Sort::Shared | Sort::Exclusive => MAX_PARK,
-        };
+        let is_patient = cell.sort == Sort::Patient;
+        let look_after = if is_patient { self.patience } else { MAX_PARK };
         let mut state = lock(&cell.state);
         loop {
             match std::mem::replace(&mut state.stage, Stage::Taken) {
@@ -199,9 +200,9 @@ impl<W: Writes> Turn<W> {
                 continue;
             }
             drop(state);
-            thread::park_timeout(remaining.min(patience));
+            thread::park_timeout(remaining.min(look_after));
             state = lock(&cell.state);
-            if patience == PATIENCE && matches!(state.stage, Stage::Queued) {
+            if is_patient && matches!(state.stage, Stage::Queued) {
                 // No caller came whose transaction it could share.
                 state.stage = Stage::Invited;
             }
@@ -215,7 +216,7 @@ impl<W: Writes> Turn<W> {
         let _wakers = WakeOnDrop(&self.line);
         let mut lead = Lead::new(&self.line, own);
         let mut writer = self.writer();
-        while let Next::Batch(batch) = lead.next() {
+        while let Step::Batch(batch) = lead.next() {
             writer.run(batch);
         }
     }
@@ -251,11 +252,11 @@ impl<W: Writes> Turn<W> {
                 let notified = woken.wait(Duration::from_secs(1));
                 let Some(turn) = turn.upgrade() else { return };
                 if notified && survive(|| turn.lead(None)).is_none() {
-                    tell!(error, "a write panicked; the others go on");
+                    log!(error, "a write panicked; the others go on");
                 }
             }
         })?;
-        *helper = Some(Helper {
+        *helper = Some(HelperThread {
             wake: wake.clone(),
             _thread: thread,
         });
@@ -315,7 +316,7 @@ pub(crate) struct Submitted<W> {
     cell: Arc<Cell>,
 }
 
-impl<W: Writes> Pending for Submitted<W> {
+impl<W: Writes> PendingReply for Submitted<W> {
     fn wait(self: Box<Self>) -> Result<Vec<Reply>> {
         {
             let mut state = lock(&self.cell.state);

@@ -5,17 +5,12 @@
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::thread::Thread;
-use std::time::Duration;
 
 use super::wakers::Wakers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
-use crate::store::pace::Pace;
 use crate::time::Timestamp;
 use crate::wake::lock;
-
-/// How long what only settles waits for a caller's transaction to share.
-pub(super) const PATIENCE: Duration = Pace::LOCAL.patience;
 
 /// Operations of one call: one transaction, with what else is there.
 pub(crate) struct Request {
@@ -114,7 +109,7 @@ impl Cell {
 pub(super) enum Sort {
     /// By whoever leads.
     Shared,
-    /// Likewise, and its thread looks by itself whether the turn is free, after [`PATIENCE`].
+    /// Likewise, and its thread looks by itself whether the turn is free, after a while.
     Patient,
     /// By its own thread alone.
     Exclusive,

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::log::log;
 use crate::panics::survive;
-use crate::tell::tell;
 use crate::thread::Thread;
 use crate::wake::{Wake, lock};
 
@@ -81,7 +81,7 @@ impl Wakers {
         let found = !wakers.is_empty();
         for waker in wakers {
             if survive(|| waker.wake()).is_none() {
-                tell!(error, "the waker of a receipt panicked");
+                log!(error, "the waker of a receipt panicked");
             }
         }
         found

@@ -14,9 +14,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::error::Result;
+use crate::log::log;
 use crate::panics::survive;
 use crate::store::sqlite::file::open::{Opener, wait_for_locks};
-use crate::tell::tell;
 use crate::thread::Thread;
 use crate::time::Deadline;
 use crate::wake::{Wake, lock};
@@ -76,7 +76,7 @@ pub(crate) struct Checkpoints {
     /// The length at the last wait that was in vain: once more is moved, the readers of that time have ended.
     waited_at: i32,
     limits: Limits,
-    helper: Option<Helper>,
+    helper: Option<LogThread>,
 }
 
 impl Checkpoints {
@@ -90,7 +90,7 @@ impl Checkpoints {
             waits_at: limits.held_up,
             waited_at: 0,
             limits,
-            helper: opener.map(Helper::new),
+            helper: opener.map(LogThread::new),
         }
     }
 
@@ -190,7 +190,7 @@ enum Progress {
 
 /// The thread that checkpoints beside the writer.
 #[derive(Debug)]
-struct Helper {
+struct LogThread {
     shared: Arc<Shared>,
     /// Started when it is first needed.
     thread: Option<Thread>,
@@ -211,7 +211,7 @@ struct Shared {
     over: AtomicBool,
 }
 
-impl Helper {
+impl LogThread {
     fn new(opener: Opener) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -259,7 +259,7 @@ impl Helper {
             match Thread::spawn("punctual-log", move || shared.work()) {
                 Ok(thread) => self.thread = Some(thread),
                 Err(error) => {
-                    tell!(warn, %error, "cannot checkpoint beside the writer");
+                    log!(warn, %error, "cannot checkpoint beside the writer");
                     return false;
                 }
             }
@@ -295,7 +295,7 @@ impl Shared {
                 self.rests.notify();
                 if moved.is_none() {
                     // Not before: the writer may have been waiting, and a subscriber that writes to the store waits for it.
-                    tell!(warn, "cannot checkpoint beside the writer");
+                    log!(warn, "cannot checkpoint beside the writer");
                 }
             }
             self.wake.wait(IDLE_WAIT);
@@ -314,7 +314,7 @@ impl Shared {
     }
 }
 
-impl Drop for Helper {
+impl Drop for LogThread {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Release);
         self.shared.wake.notify();

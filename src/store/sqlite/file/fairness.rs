@@ -43,20 +43,20 @@ fn retry_delay(waited: Duration, count: i32) -> Duration {
 
 /// What a process says to others that write the same file.
 #[derive(Debug)]
-pub(crate) struct Courtesy {
+pub(crate) struct Fairness {
     path: PathBuf,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Announcement>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Announcement {
     /// Opened when it is first needed.
     file: Option<File>,
     /// Whether this process says that it waits.
     is_waiting: bool,
 }
 
-impl Courtesy {
+impl Fairness {
     pub(crate) fn new(database: &Path) -> Arc<Self> {
         Arc::new(Self {
             path: paths::lock_folder(database).join("waiting"),
@@ -110,7 +110,7 @@ fn open(path: &Path) -> Option<File> {
 /// How long this process has been writing back to back.
 #[derive(Debug)]
 pub(crate) struct Streak {
-    courtesy: Arc<Courtesy>,
+    fairness: Arc<Fairness>,
     /// To look whether others wait: not the one that says that we do.
     file: Option<File>,
     since: Stopwatch,
@@ -118,9 +118,9 @@ pub(crate) struct Streak {
 }
 
 impl Streak {
-    pub(crate) fn new(courtesy: Arc<Courtesy>) -> Self {
+    pub(crate) fn new(fairness: Arc<Fairness>) -> Self {
         Self {
-            courtesy,
+            fairness,
             file: None,
             since: Stopwatch::start(),
             ended: Stopwatch::start(),
@@ -144,7 +144,7 @@ impl Streak {
 
     /// This process does not wait any more: it has the lock, or has given up.
     pub(crate) fn stop_waiting(&self) {
-        self.courtesy.stop_waiting();
+        self.fairness.stop_waiting();
     }
 
     /// The transaction is over.
@@ -158,7 +158,7 @@ impl Streak {
             self.file = OpenOptions::new()
                 .read(true)
                 .write(true)
-                .open(&self.courtesy.path)
+                .open(&self.fairness.path)
                 .ok();
         }
         let Some(file) = &self.file else { return false };
@@ -182,7 +182,7 @@ mod tests {
     fn who_waits_is_noticed_until_it_has_come_to_its_turn() {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("x.db");
-        let (ours, theirs) = (Courtesy::new(&db), Courtesy::new(&db));
+        let (ours, theirs) = (Fairness::new(&db), Fairness::new(&db));
         let mut streak = Streak::new(ours);
         assert!(!streak.somebody_waits(), "nobody ever has");
         theirs.wait(Duration::ZERO, 0);
@@ -204,7 +204,7 @@ mod tests {
     fn nobody_waits_for_themselves() {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("x.db");
-        let (first, second) = (Courtesy::new(&db), Courtesy::new(&db));
+        let (first, second) = (Fairness::new(&db), Fairness::new(&db));
         first.wait(OLD, 9);
         second.wait(OLD, 9);
         first.stop_waiting();

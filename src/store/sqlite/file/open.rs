@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Settings;
 use crate::store::sqlite::error;
-use crate::store::sqlite::file::fairness::Courtesy;
+use crate::store::sqlite::file::fairness::Fairness;
 use crate::store::sqlite::file::identity;
 use crate::store::sqlite::file::in_use::{self, InUse};
 use crate::store::sqlite::file::paths;
@@ -33,7 +33,7 @@ pub(crate) struct Opener {
     /// Of the writer.
     pub(crate) page_cache_bytes: usize,
     /// How the writer takes turns with those of other processes.
-    pub(crate) courtesy: Arc<Courtesy>,
+    pub(crate) fairness: Arc<Fairness>,
 }
 
 const READER_CACHE_BYTES: usize = 2 << 20;
@@ -56,7 +56,7 @@ impl Opener {
         Ok(Self {
             is_new,
             in_use: Arc::new(InUse::new(&path, identity::at(&path)?)?),
-            courtesy: Courtesy::new(&path),
+            fairness: Fairness::new(&path),
             path,
             busy_wait: settings.busy_wait,
             page_cache_bytes: SqliteSettings::default().page_cache_bytes,
@@ -83,8 +83,8 @@ impl Opener {
 
     /// Has a writer wait for the lock in turn with those of other processes.
     pub(crate) fn take_turns(&self, conn: &mut Connection) -> rusqlite::Result<()> {
-        let courtesy = Arc::clone(&self.courtesy);
-        let step = move |waited, count| courtesy.wait(waited, count);
+        let fairness = Arc::clone(&self.fairness);
+        let step = move |waited, count| fairness.wait(waited, count);
         conn.busy_handler(Some(patient(self.busy_wait, step)))
     }
 

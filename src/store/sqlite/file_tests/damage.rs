@@ -7,7 +7,7 @@ use crate::model::filter::Filter;
 use crate::model::new_task::Insert;
 use crate::model::op::{Action, Settled};
 use crate::model::query::Query;
-use crate::model::settle::{End, Payload};
+use crate::model::settle::{End, StoredPayload};
 use crate::model::task::TaskState;
 use crate::store::sqlite::kit::{File, on_file};
 use crate::store::suite::claim::ids;
@@ -54,7 +54,7 @@ fn a_damaged_payload_comes_as_such_and_hurts_nobody_else(kit: &mut Kit) {
     let claims = kit.claim(9);
     assert_eq!(ids(&claims), [inline, good, outlined, missing]);
     for claim in &claims {
-        let damaged = matches!(claim.payload, Payload::Damaged(_));
+        let damaged = matches!(claim.payload, StoredPayload::Damaged(_));
         assert_eq!(damaged, claim.id != good, "{claim:?}");
     }
     let read = kit.store().read(Query::Task(inline));
@@ -78,7 +78,7 @@ fn damaged_options_come_as_such(kit: &mut Kit) {
         id,
         "UPDATE punctual_task SET options = CAST('{' AS BLOB) WHERE id = ?",
     );
-    assert!(matches!(kit.claim_one().payload, Payload::Damaged(_)));
+    assert!(matches!(kit.claim_one().payload, StoredPayload::Damaged(_)));
 }
 
 fn p12_a_damaged_row_stops_no_claim_but_its_own(_: &mut Kit) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::log;
 use crate::store::sqlite::error;
 use crate::store::sqlite::file::identity::Identity;
 use crate::store::sqlite::file::paths;
@@ -17,7 +18,6 @@ use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::instances::ledger::{self, DeadLedger, Ledger, Other};
 use crate::store::sqlite::instances::process::{self, Process};
 use crate::store::sqlite::sql::{columns, get, sql};
-use crate::tell::tell;
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -237,7 +237,7 @@ impl Roll {
         drop(others);
         // Without the lock: a subscriber may call the store.
         for instance in died {
-            tell!(info, %instance, "an instance has died");
+            log!(info, %instance, "an instance has died");
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use crate::id::TaskId;
+use crate::log::log;
 use crate::model::edit::Patch;
 use crate::model::event::EventKind;
 use crate::model::filter::Filter;
@@ -17,11 +18,10 @@ use crate::store::sqlite::ops::lanes::queue_id;
 use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::ops::prune::delete;
 use crate::store::sqlite::ops::row;
-use crate::store::sqlite::ops::transition::{self, Revived, Waiting};
+use crate::store::sqlite::ops::transition::{self, PendingTask, Revived};
 use crate::store::sqlite::ops::trouble;
-use crate::store::sqlite::ops::write_tx::Tx;
+use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::sql::{columns, extra, sql};
-use crate::tell::tell;
 use crate::time::Timestamp;
 
 pub(crate) const FIND: &str = sql!(
@@ -48,8 +48,8 @@ columns! {
 }
 
 impl Found {
-    fn waiting(&self) -> Waiting {
-        Waiting {
+    fn waiting(&self) -> PendingTask {
+        PendingTask {
             seq: self.seq,
             id: self.id,
             lane: self.lane,
@@ -57,7 +57,11 @@ impl Found {
     }
 }
 
-pub(crate) fn change(tx: &mut Tx<'_>, id: TaskId, action: &Action) -> rusqlite::Result<Changed> {
+pub(crate) fn change(
+    tx: &mut WriteTx<'_>,
+    id: TaskId,
+    action: &Action,
+) -> rusqlite::Result<Changed> {
     let task = tx
         .conn
         .prepare_cached(FIND)?
@@ -70,7 +74,7 @@ pub(crate) fn change(tx: &mut Tx<'_>, id: TaskId, action: &Action) -> rusqlite::
 }
 
 pub(crate) fn change_matching(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     filter: &Filter,
     action: &Action,
     after: Option<TaskId>,
@@ -95,7 +99,7 @@ pub(crate) fn change_matching(
         match Found::read(row) {
             Ok(task) => tasks.push(task),
             // A damaged task does not shield the others.
-            Err(error) => tell!(warn, task = %id, %error, "left out of a bulk call"),
+            Err(error) => log!(warn, task = %id, %error, "left out of a bulk call"),
         }
     }
     for task in &tasks {
@@ -107,7 +111,7 @@ pub(crate) fn change_matching(
     Ok(changed)
 }
 
-fn apply(tx: &mut Tx<'_>, task: &Found, action: &Action) -> rusqlite::Result<Changed> {
+fn apply(tx: &mut WriteTx<'_>, task: &Found, action: &Action) -> rusqlite::Result<Changed> {
     if !action.allows(task.state) {
         return Ok(Changed::Refused(task.state));
     }
@@ -126,7 +130,7 @@ fn apply(tx: &mut Tx<'_>, task: &Found, action: &Action) -> rusqlite::Result<Cha
     }
 }
 
-fn cancel(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
+fn cancel(tx: &mut WriteTx<'_>, task: &Found) -> rusqlite::Result<Changed> {
     transition::end_pending(tx, task.waiting(), TaskState::Cancelled, None)?;
     Ok(Changed::Applied)
 }
@@ -141,7 +145,7 @@ const REQUEST_CANCEL: &str = sql!(
 const TELL_CANCEL: &str = "
     INSERT OR IGNORE INTO punctual_cancel (instance, seq, claim_no) VALUES (:instance, :seq, :claim_no)";
 
-fn request_cancel(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
+fn request_cancel(tx: &mut WriteTx<'_>, task: &Found) -> rusqlite::Result<Changed> {
     tx.conn
         .prepare_cached(REQUEST_CANCEL)?
         .execute(params![tx.now.micros(), task.seq])?;
@@ -163,13 +167,13 @@ fn request_cancel(tx: &mut Tx<'_>, task: &Found) -> rusqlite::Result<Changed> {
     Ok(Changed::Requested)
 }
 
-fn reschedule(tx: &mut Tx<'_>, task: &Found, at: Timestamp) -> rusqlite::Result<Changed> {
+fn reschedule(tx: &mut WriteTx<'_>, task: &Found, at: Timestamp) -> rusqlite::Result<Changed> {
     transition::reschedule(tx, task.waiting(), task.priority, at)?;
     tx.event(task.lane, task.id, EventKind::Rescheduled);
     Ok(Changed::Applied)
 }
 
-fn retry(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
+fn retry(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
     if !is_of_kind(tx, task, edit)? {
         return Ok(Changed::WrongKind);
     }
@@ -183,7 +187,7 @@ fn retry(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Change
         None => task.lane,
     };
     let revived = Revived {
-        task: Waiting {
+        task: PendingTask {
             lane,
             ..task.waiting()
         },
@@ -205,7 +209,7 @@ fn retry(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Change
 }
 
 /// Whether the task is of the kind of the new payload, if there is one.
-fn is_of_kind(tx: &Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<bool> {
+fn is_of_kind(tx: &WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<bool> {
     let Some((kind, _)) = &edit.payload else {
         return Ok(true);
     };
@@ -232,7 +236,7 @@ const KEEP_PAYLOAD: &str =
 
 const DROP_PAYLOAD: &str = "DELETE FROM punctual_payload WHERE seq = :seq";
 
-fn edit_one(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
+fn edit_one(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
     if !is_of_kind(tx, task, edit)? {
         return Ok(Changed::WrongKind);
     }
@@ -272,7 +276,7 @@ fn edit_one(tx: &mut Tx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Cha
 const PAUSE: &str = "UPDATE punctual_queue SET paused_at = :at WHERE id = :id";
 
 /// Stops or resumes a queue. One that has no tasks yet can be paused as well.
-pub(crate) fn pause(tx: &mut Tx<'_>, queue: &str, paused: bool) -> rusqlite::Result<()> {
+pub(crate) fn pause(tx: &mut WriteTx<'_>, queue: &str, paused: bool) -> rusqlite::Result<()> {
     let (id, _) = queue_id(tx.conn, queue)?;
     let at = paused.then_some(tx.now.micros());
     tx.conn.prepare_cached(PAUSE)?.execute(params![at, id])?;
@@ -287,7 +291,7 @@ pub(crate) fn pause(tx: &mut Tx<'_>, queue: &str, paused: bool) -> rusqlite::Res
 const LIMIT: &str = "UPDATE punctual_queue SET max_running = :limit WHERE id = :id";
 
 /// Bounds how many tasks of a queue run at once in all processes.
-pub(crate) fn limit(tx: &mut Tx<'_>, queue: &str, limit: Option<u32>) -> rusqlite::Result<()> {
+pub(crate) fn limit(tx: &mut WriteTx<'_>, queue: &str, limit: Option<u32>) -> rusqlite::Result<()> {
     let (id, _) = queue_id(tx.conn, queue)?;
     tx.conn.prepare_cached(LIMIT)?.execute(params![limit, id])?;
     forget_queue(tx.conn, id)?;

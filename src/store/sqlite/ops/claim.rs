@@ -10,11 +10,11 @@ use crate::model::event::EventKind;
 use crate::model::lane::{ClaimRequest, Class, Heads, Lane, LaneClaim, QueueClaim};
 use crate::model::limits::MAX_PRIORITY;
 use crate::model::op::CHUNK;
-use crate::model::settle::{Claim, Fence, Payload};
+use crate::model::settle::{Claim, Fence, StoredPayload};
 use crate::store::sqlite::ops::expire::expire_one;
 use crate::store::sqlite::ops::insert::checksum;
 use crate::store::sqlite::ops::trouble::Trouble;
-use crate::store::sqlite::ops::write_tx::Tx;
+use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::ops::{options, row};
 use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::time::Timestamp;
@@ -65,7 +65,7 @@ const ENOUGH: usize = 16;
 /// One claim carries at most this much of payloads, and one task more.
 const MAX_BYTES: usize = 4 << 20;
 
-pub(crate) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> rusqlite::Result<Vec<Claim>> {
+pub(crate) fn claim(tx: &mut WriteTx<'_>, request: &ClaimRequest) -> rusqlite::Result<Vec<Claim>> {
     let mut queues = Vec::with_capacity(request.queues.len());
     for queue in &request.queues {
         queues.push(QueueCursor::new(tx, queue)?);
@@ -154,7 +154,7 @@ struct QueueCursor {
 }
 
 impl QueueCursor {
-    fn new(tx: &Tx<'_>, queue: &QueueClaim) -> rusqlite::Result<Self> {
+    fn new(tx: &WriteTx<'_>, queue: &QueueClaim) -> rusqlite::Result<Self> {
         let known = |id| {
             let mut lane = tx.lane(id)?;
             // What was given back earlier in this transaction may be better than what else is due.
@@ -180,7 +180,7 @@ impl QueueCursor {
     /// The lane with the best due task: by priority, then due time, then insertion. About `room` will be asked for.
     fn best(
         &mut self,
-        tx: &Tx<'_>,
+        tx: &WriteTx<'_>,
         suspects: bool,
         room: usize,
     ) -> rusqlite::Result<Option<usize>> {
@@ -209,7 +209,7 @@ impl QueueCursor {
     }
 
     /// The best task of a lane, which is to be taken; `None` if it turned out to have expired.
-    fn read(&mut self, tx: &mut Tx<'_>, index: usize) -> rusqlite::Result<Option<Claim>> {
+    fn read(&mut self, tx: &mut WriteTx<'_>, index: usize) -> rusqlite::Result<Option<Claim>> {
         let lane = &mut self.lanes[index];
         let candidate = lane
             .buffer
@@ -227,7 +227,7 @@ impl QueueCursor {
 
 /// How many more tasks of a queue may run, of all processes: what they claimed is counted, and what the dead held until it is
 /// taken back.
-fn room(tx: &Tx<'_>, queue: &str, limit: u32) -> rusqlite::Result<usize> {
+fn room(tx: &WriteTx<'_>, queue: &str, limit: u32) -> rusqlite::Result<usize> {
     let mut left = limit;
     let mut statement = tx.conn.prepare_cached(COUNT_RUNNING)?;
     for lane in tx.lanes_of(queue) {
@@ -272,7 +272,7 @@ impl LaneCursor {
     /// Priority, due time and row of the best due task.
     fn peek(
         &mut self,
-        tx: &Tx<'_>,
+        tx: &WriteTx<'_>,
         chunk: usize,
     ) -> rusqlite::Result<Option<(u8, Timestamp, i64)>> {
         loop {
@@ -297,7 +297,7 @@ impl LaneCursor {
         }
     }
 
-    fn read(&mut self, tx: &Tx<'_>, chunk: usize) -> rusqlite::Result<()> {
+    fn read(&mut self, tx: &WriteTx<'_>, chunk: usize) -> rusqlite::Result<()> {
         let mut statement = tx.conn.prepare_cached(CANDIDATES)?;
         let mut rows = statement.query(params![
             tx.now.micros(),
@@ -327,7 +327,7 @@ impl LaneCursor {
     }
 
     /// Passes on what is known now about when the lane has something due.
-    fn learn(&self, tx: &mut Tx<'_>) {
+    fn learn(&self, tx: &mut WriteTx<'_>) {
         for (&priority, &next) in &self.visited {
             tx.done.learnt.found(self.lane.id, priority, next);
         }
@@ -363,7 +363,7 @@ columns! {
 
 impl Candidate {
     /// The claim of it, still under the number of its last one.
-    fn claim(self, tx: &mut Tx<'_>, lane: &Lane, priority: u8) -> rusqlite::Result<Claim> {
+    fn claim(self, tx: &mut WriteTx<'_>, lane: &Lane, priority: u8) -> rusqlite::Result<Claim> {
         let seq = self.seq;
         let payload = if self.extras & extra::PAYLOAD == 0 {
             self.payload
@@ -375,13 +375,13 @@ impl Candidate {
         };
         let mut payload = match payload {
             Some(bytes) if checksum(self.id.as_bytes(), &lane.kind, &bytes) == self.checksum => {
-                Payload::Whole(bytes)
+                StoredPayload::Whole(bytes)
             }
-            Some(_) => Payload::Damaged("its payload does not match its checksum"),
-            None => Payload::Damaged("its payload is missing"),
+            Some(_) => StoredPayload::Damaged("its payload does not match its checksum"),
+            None => StoredPayload::Damaged("its payload is missing"),
         };
         let options = options::decode(self.options.as_deref()).unwrap_or_else(|damage| {
-            payload = Payload::Damaged(damage);
+            payload = StoredPayload::Damaged(damage);
             None
         });
         let options = options.map(Box::new);
@@ -419,7 +419,7 @@ impl Candidate {
 }
 
 /// Takes the tasks that were read, all under one number: it tells apart the claims of a row, not the rows of a claim.
-fn take(tx: &mut Tx<'_>, claims: &mut [Claim]) -> rusqlite::Result<()> {
+fn take(tx: &mut WriteTx<'_>, claims: &mut [Claim]) -> rusqlite::Result<()> {
     let Some(last) = claims.iter().map(|claim| claim.fence.claim_no).max() else {
         return Ok(());
     };

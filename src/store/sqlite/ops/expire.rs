@@ -7,8 +7,8 @@ use crate::model::attempt::AttemptEnd;
 use crate::model::lane::LaneId;
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::row;
-use crate::store::sqlite::ops::transition::{self, Waiting};
-use crate::store::sqlite::ops::write_tx::{AttemptRow, Tx, forget_expiry};
+use crate::store::sqlite::ops::transition::{self, PendingTask};
+use crate::store::sqlite::ops::write_tx::{AttemptRow, WriteTx, forget_expiry};
 use crate::store::sqlite::sql::sql;
 
 /// The first start deadlines: whether they have passed, and whether their tasks have still to be started.
@@ -21,7 +21,7 @@ pub(crate) const EXPIRIES: &str = sql!("
 const EXPIRED: &str = sql!("
     SELECT id, lane, claim_no FROM punctual_task WHERE seq = :seq AND state = {pending} AND attempt = 0");
 
-pub(crate) fn expire(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
+pub(crate) fn expire(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize> {
     let first: Vec<(i64, i64, bool, bool)> = tx
         .conn
         .prepare_cached(EXPIRIES)?
@@ -44,7 +44,7 @@ pub(crate) fn expire(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
 }
 
 /// Ends a task as failed, `expired`: its start deadline passed.
-pub(crate) fn expire_one(tx: &mut Tx<'_>, seq: i64) -> rusqlite::Result<()> {
+pub(crate) fn expire_one(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()> {
     let found: Option<(TaskId, i64, i64)> = tx
         .conn
         .prepare_cached(EXPIRED)?
@@ -65,6 +65,6 @@ pub(crate) fn expire_one(tx: &mut Tx<'_>, seq: i64) -> rusqlite::Result<()> {
         error: Some("expired"),
     };
     let lane = LaneId(lane);
-    let task = Waiting { seq, id, lane };
+    let task = PendingTask { seq, id, lane };
     transition::end_pending(tx, task, TaskState::Failed, Some(line))
 }

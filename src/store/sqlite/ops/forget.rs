@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::model::lane::LaneId;
 use crate::store::sqlite::ops::lanes::Counter;
-use crate::store::sqlite::ops::write_tx::Tx;
+use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::sql::sql;
 
 /// Whether a lane may be retired, for a query over `punctual_lane AS each`.
@@ -34,7 +34,7 @@ pub(crate) const RETIRE: &str = sql!(concat!(
 ));
 
 /// Retires those of these lanes that are idle, and returns how many.
-pub(crate) fn retire(tx: &mut Tx<'_>, lanes: &[LaneId]) -> rusqlite::Result<usize> {
+pub(crate) fn retire(tx: &mut WriteTx<'_>, lanes: &[LaneId]) -> rusqlite::Result<usize> {
     let number = Counter::Retirements.draw(tx.conn)?;
     let mut statement = tx.conn.prepare_cached(RETIRE)?;
     let mut retired = Vec::new();
@@ -56,7 +56,7 @@ pub(crate) const FORGET_QUEUE: &str = "
     AND NOT EXISTS (SELECT 1 FROM punctual_lane WHERE queue = :id)";
 
 /// Deletes retired lanes that no task is in, and returns how many.
-pub(crate) fn forget(tx: &Tx<'_>, lanes: &[LaneId]) -> rusqlite::Result<usize> {
+pub(crate) fn forget(tx: &WriteTx<'_>, lanes: &[LaneId]) -> rusqlite::Result<usize> {
     let mut statement = tx.conn.prepare_cached(FORGET)?;
     let (mut count, mut last) = (0, 0);
     for lane in lanes {

@@ -7,10 +7,10 @@ use crate::model::event::EventKind;
 use crate::model::lane::{ClaimRequest, Class, LaneClaim, LaneId};
 use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
-use crate::model::settle::{Claim, Fence, Payload};
+use crate::model::settle::{Claim, Fence, StoredPayload};
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::transition;
-use crate::store::sqlite::ops::write_tx::Tx;
+use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::ops::{options, row};
 use crate::store::sqlite::sql::{extra, sql};
 
@@ -64,7 +64,7 @@ pub(crate) fn checksum(id: &[u8], kind: &str, payload: &[u8]) -> i64 {
     i64::from(hasher.finalize())
 }
 
-pub(crate) fn insert(tx: &mut Tx<'_>, tasks: &[&Insert]) -> rusqlite::Result<Vec<Scheduled>> {
+pub(crate) fn insert(tx: &mut WriteTx<'_>, tasks: &[&Insert]) -> rusqlite::Result<Vec<Scheduled>> {
     let mut answers = Vec::with_capacity(tasks.len());
     let mut rest = tasks;
     while let Some(task) = rest.first() {
@@ -92,7 +92,7 @@ pub(crate) fn insert(tx: &mut Tx<'_>, tasks: &[&Insert]) -> rusqlite::Result<Vec
 }
 
 /// The row of the task that is stored with the id of `task`, and whether it is the same.
-fn stored_before(tx: &Tx<'_>, task: &Insert) -> rusqlite::Result<(Option<i64>, Scheduled)> {
+fn stored_before(tx: &WriteTx<'_>, task: &Insert) -> rusqlite::Result<(Option<i64>, Scheduled)> {
     let id = task.id.as_bytes();
     let stored: Option<(i64, i64)> = tx
         .conn
@@ -111,9 +111,9 @@ fn stored_before(tx: &Tx<'_>, task: &Insert) -> rusqlite::Result<(Option<i64>, S
 /// Stores a task that is due as claimed already, by one write of its row, if a worker waits for one and it is the best of
 /// its queue; `None`: it is not, and nothing was done.
 pub(crate) fn insert_claimed(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     task: &Insert,
-    standing: &ClaimRequest,
+    standing_claim: &ClaimRequest,
 ) -> rusqlite::Result<Option<(Scheduled, Option<Claim>)>> {
     if task.delivery == Delivery::AtMostOnce {
         return Ok(None);
@@ -122,7 +122,7 @@ pub(crate) fn insert_claimed(
     let Some(lane) = tx.lane(id) else {
         return Ok(None);
     };
-    if !is_next(tx, task, id, standing) {
+    if !is_next(tx, task, id, standing_claim) {
         return Ok(None);
     }
     let claim_no = tx.draw(0);
@@ -148,20 +148,20 @@ pub(crate) fn insert_claimed(
         delivery: task.delivery,
         options: task.options.clone(),
         last_error: None,
-        payload: Payload::Whole(task.payload.clone()),
+        payload: StoredPayload::Whole(task.payload.clone()),
     };
     Ok(Some((Scheduled::New(task.id), Some(claim))))
 }
 
 /// Whether a claim would take this task next, were it stored: it may be taken, and nothing due in its queue is better.
-fn is_next(tx: &Tx<'_>, task: &Insert, lane: LaneId, standing: &ClaimRequest) -> bool {
+fn is_next(tx: &WriteTx<'_>, task: &Insert, lane: LaneId, standing_claim: &ClaimRequest) -> bool {
     let may_start = task.scheduled_at <= tx.now && task.expires_at.is_none_or(|at| at >= tx.now);
     let takes = |claim: &LaneClaim| claim.lane == lane && claim.class == Class::Plain;
-    let queue = standing
+    let queue = standing_claim
         .queues
         .iter()
         .find(|queue| queue.lanes.iter().any(takes));
-    let Some(queue) = queue.filter(|queue| may_start && queue.limit > 0 && standing.free > 0)
+    let Some(queue) = queue.filter(|queue| may_start && queue.limit > 0 && standing_claim.free > 0)
     else {
         return false;
     };
@@ -182,7 +182,7 @@ fn is_next(tx: &Tx<'_>, task: &Insert, lane: LaneId, standing: &ClaimRequest) ->
 
 /// Writes the rows of a task, as pending or as started under a claim's number; `None`: its id is stored already.
 fn write(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     lane: LaneId,
     task: &Insert,
     claim_no: Option<i64>,
@@ -250,7 +250,7 @@ fn bind_plain(
 
 /// Stores plain tasks. What of a handful was stored before is looked up: that is rare.
 fn insert_handful(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     handful: &[&Insert; HANDFUL],
     answers: &mut Vec<Scheduled>,
 ) -> rusqlite::Result<()> {
@@ -283,7 +283,7 @@ fn insert_handful(
 
 /// A task with anything that it may have.
 fn insert_row(
-    tx: &Tx<'_>,
+    tx: &WriteTx<'_>,
     lane: LaneId,
     task: &Insert,
     claim_no: Option<i64>,

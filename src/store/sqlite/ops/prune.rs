@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 use crate::model::retention::Cutoffs;
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::trouble;
-use crate::store::sqlite::ops::write_tx::{Tx, forget_expiry};
+use crate::store::sqlite::ops::write_tx::{WriteTx, forget_expiry};
 use crate::store::sqlite::sql::extra;
 
 /// The oldest ended tasks of a final state, oldest first.
@@ -38,7 +38,7 @@ const DELETE_EXTRAS: [(i64, &str); 6] = [
     (extra::TROUBLE, trouble::DELETE),
 ];
 
-pub(crate) fn prune(tx: &Tx<'_>, cutoffs: &Cutoffs, limit: usize) -> rusqlite::Result<usize> {
+pub(crate) fn prune(tx: &WriteTx<'_>, cutoffs: &Cutoffs, limit: usize) -> rusqlite::Result<usize> {
     let mut pruned = 0;
     for (state, cutoff) in [
         (TaskState::Completed, cutoffs.completed),

@@ -12,7 +12,7 @@ use crate::model::task::TaskState;
 use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::ops::options;
 use crate::store::sqlite::ops::transition::{self, Held, HeldRow};
-use crate::store::sqlite::ops::write_tx::Tx;
+use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::sql::sql;
 
 pub(crate) const ORPHANS: &str = sql!(
@@ -51,7 +51,7 @@ struct Left {
 }
 
 impl Left {
-    fn orphan(&self, tx: &Tx<'_>, started: bool, is_suspect: bool) -> Orphan {
+    fn orphan(&self, tx: &WriteTx<'_>, started: bool, is_suspect: bool) -> Orphan {
         Orphan {
             blamed: self.held.trouble.blamed,
             max_crashes: self.max_crashes,
@@ -64,7 +64,7 @@ impl Left {
 }
 
 pub(crate) fn rescue(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     instance: i64,
     evidence: &Evidence,
     limit: usize,
@@ -101,7 +101,7 @@ pub(crate) fn rescue(
     Ok(rescued)
 }
 
-fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Left>> {
+fn orphans(tx: &WriteTx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Left>> {
     tx.conn
         .prepare_cached(ORPHANS)?
         .query_map(params![instance, limit as i64], |row| {
@@ -118,7 +118,7 @@ fn orphans(tx: &Tx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Vec<Lef
 }
 
 /// Gives back what this instance holds but for these claims. It was never started: whoever claimed it does not know of it.
-pub(crate) fn disown(tx: &mut Tx<'_>, held: &[Fence]) -> rusqlite::Result<usize> {
+pub(crate) fn disown(tx: &mut WriteTx<'_>, held: &[Fence]) -> rusqlite::Result<usize> {
     let mut given_back = 0;
     for each in orphans(tx, tx.instance, usize::MAX >> 1)? {
         if !held.iter().any(|fence| fence.seq == each.held.fence.seq) {
@@ -131,13 +131,13 @@ pub(crate) fn disown(tx: &mut Tx<'_>, held: &[Fence]) -> rusqlite::Result<usize>
 }
 
 /// How often the tasks of a lane may be started; once, if it is not known.
-fn delivery(tx: &Tx<'_>, lane: LaneId) -> Delivery {
+fn delivery(tx: &WriteTx<'_>, lane: LaneId) -> Delivery {
     tx.lane(lane)
         .map_or(Delivery::AtMostOnce, |lane| lane.class.delivery())
 }
 
 fn take_back(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     mut held: Held,
     started: bool,
     verdict: Rescue,

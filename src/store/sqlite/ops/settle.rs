@@ -12,7 +12,7 @@ use crate::model::op::Settled;
 use crate::model::settle::{Change, Fence, Settlement};
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::transition::{self, COMPLETE, Held, HeldRow};
-use crate::store::sqlite::ops::write_tx::{AttemptRow, Tx};
+use crate::store::sqlite::ops::write_tx::{AttemptRow, WriteTx};
 use crate::store::sqlite::sql::sql;
 
 pub(crate) const HELD: &str = sql!(
@@ -22,7 +22,7 @@ pub(crate) const HELD: &str = sql!(
 );
 
 pub(crate) fn settle(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     settlements: &[Arc<Settlement>],
 ) -> rusqlite::Result<Vec<Settled>> {
     let mut completes = tx.conn.prepare_cached(COMPLETE)?;
@@ -59,7 +59,7 @@ fn is_plain(settlement: &Settlement, instance: i64) -> bool {
 }
 
 /// What the fence finds: the task that the attempt holds, and whether a caller wants it cancelled.
-fn held(tx: &Tx<'_>, fence: Fence) -> rusqlite::Result<Option<(Held, bool)>> {
+fn held(tx: &WriteTx<'_>, fence: Fence) -> rusqlite::Result<Option<(Held, bool)>> {
     let Fence {
         seq,
         instance,
@@ -77,7 +77,7 @@ fn held(tx: &Tx<'_>, fence: Fence) -> rusqlite::Result<Option<(Held, bool)>> {
     .transpose()
 }
 
-fn end_or_release(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
+fn end_or_release(tx: &mut WriteTx<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
     let Some((mut held, cancel_requested)) = held(tx, settlement.fence)? else {
         return Ok(Settled::Stale);
     };
@@ -134,7 +134,11 @@ pub(crate) const PROGRESS: &str = sql!(
 const KEEP_PROGRESS: &str =
     "INSERT OR REPLACE INTO punctual_progress (seq, value) VALUES (:seq, :value)";
 
-pub(crate) fn progress(tx: &mut Tx<'_>, fence: Fence, value: &[u8]) -> rusqlite::Result<Settled> {
+pub(crate) fn progress(
+    tx: &mut WriteTx<'_>,
+    fence: Fence,
+    value: &[u8],
+) -> rusqlite::Result<Settled> {
     let found: Option<([u8; 16], i64)> = tx
         .conn
         .prepare_cached(PROGRESS)?

@@ -18,7 +18,7 @@ use crate::model::task::TaskState;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::trouble::{self, Trouble};
 use crate::store::sqlite::ops::write_tx::forget_expiry;
-use crate::store::sqlite::ops::write_tx::{AttemptRow, Tx};
+use crate::store::sqlite::ops::write_tx::{AttemptRow, WriteTx};
 use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::time::Timestamp;
 
@@ -85,7 +85,7 @@ impl Held {
     }
 
     /// The task was started in time, so it has no start deadline any more.
-    pub(crate) fn drop_start_deadline(&mut self, tx: &Tx<'_>) -> rusqlite::Result<()> {
+    pub(crate) fn drop_start_deadline(&mut self, tx: &WriteTx<'_>) -> rusqlite::Result<()> {
         match self.expires_at.take() {
             Some(at) => forget_expiry(tx.conn, self.fence.seq, at),
             None => Ok(()),
@@ -93,7 +93,7 @@ impl Held {
     }
 
     /// Returns the bit of the task's extras that says so.
-    fn keep_trouble(&self, tx: &Tx<'_>) -> rusqlite::Result<i64> {
+    fn keep_trouble(&self, tx: &WriteTx<'_>) -> rusqlite::Result<i64> {
         self.trouble.keep(tx.conn, self.fence.seq, self.extras)
     }
 
@@ -119,7 +119,7 @@ pub(crate) const RELEASE: &str = sql!("
 
 /// The attempt ends and the task waits again, as `held` says.
 pub(crate) fn release(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     held: &Held,
     line: Option<AttemptRow<'_>>,
     event: EventKind,
@@ -157,7 +157,7 @@ pub(crate) const END: &str = sql!("
 
 /// The attempt ends, and the task with it, in a final state other than completed.
 pub(crate) fn end(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     held: &Held,
     state: TaskState,
     line: Option<AttemptRow<'_>>,
@@ -179,7 +179,7 @@ pub(crate) fn end(
 
 /// A pending task.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Waiting {
+pub(crate) struct PendingTask {
     pub(crate) seq: i64,
     pub(crate) id: TaskId,
     pub(crate) lane: LaneId,
@@ -195,8 +195,8 @@ pub(crate) const END_PENDING: &str = sql!(
 
 /// A pending task ends without an attempt, in a final state other than completed.
 pub(crate) fn end_pending(
-    tx: &mut Tx<'_>,
-    task: Waiting,
+    tx: &mut WriteTx<'_>,
+    task: PendingTask,
     state: TaskState,
     line: Option<AttemptRow<'_>>,
 ) -> rusqlite::Result<()> {
@@ -216,7 +216,7 @@ pub(crate) fn end_pending(
 #[derive(Debug)]
 pub(crate) struct Revived {
     /// With the lane in which it is to wait.
-    pub(crate) task: Waiting,
+    pub(crate) task: PendingTask,
     pub(crate) priority: u8,
     pub(crate) expires_at: Option<i64>,
     /// What it has in other tables.
@@ -230,8 +230,8 @@ pub(crate) const REVIVE: &str = sql!("
     WHERE seq = :seq AND state IN ({completed}, {failed}, {cancelled})");
 
 /// An ended task waits again as if it had never been started, but with its history. Its result and progress are gone.
-pub(crate) fn revive(tx: &mut Tx<'_>, revived: Revived) -> rusqlite::Result<()> {
-    let Waiting { seq, lane, .. } = revived.task;
+pub(crate) fn revive(tx: &mut WriteTx<'_>, revived: Revived) -> rusqlite::Result<()> {
+    let PendingTask { seq, lane, .. } = revived.task;
     let now = tx.now;
     tx.conn
         .prepare_cached(REVIVE)?
@@ -261,8 +261,8 @@ pub(crate) const RESCHEDULE: &str =
 
 /// A pending task becomes due at another time.
 pub(crate) fn reschedule(
-    tx: &mut Tx<'_>,
-    task: Waiting,
+    tx: &mut WriteTx<'_>,
+    task: PendingTask,
     priority: u8,
     at: Timestamp,
 ) -> rusqlite::Result<()> {
@@ -301,7 +301,7 @@ const COMPLETED: &str = "SELECT lane, attempt, started_at FROM punctual_task WHE
 
 /// Completes the tasks of attempts that leave nothing but their end. Nobody is to be told of them by an event.
 pub(crate) fn complete_handful(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     handful: &[Arc<Settlement>; HANDFUL],
     answers: &mut Vec<Settled>,
 ) -> rusqlite::Result<()> {
@@ -338,7 +338,7 @@ pub(crate) fn complete_handful(
 
 /// Completes the task of an attempt; `completes` is [`COMPLETE`].
 pub(crate) fn complete(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     completes: &mut CachedStatement<'_>,
     settlement: &Settlement,
     result: Option<&[u8]>,
@@ -397,7 +397,7 @@ pub(crate) fn complete(
 }
 
 /// A task has ended in a final state.
-fn ended(tx: &mut Tx<'_>, lane: LaneId, id: TaskId, state: TaskState) {
+fn ended(tx: &mut WriteTx<'_>, lane: LaneId, id: TaskId, state: TaskState) {
     let event = match state {
         TaskState::Cancelled => EventKind::Cancelled,
         _ => EventKind::Failed,
@@ -407,13 +407,17 @@ fn ended(tx: &mut Tx<'_>, lane: LaneId, id: TaskId, state: TaskState) {
 }
 
 /// A task waits in a lane and is due at `at`: it is new, its attempt has left it, or it was made due at another time.
-pub(crate) fn waits(tx: &mut Tx<'_>, lane: LaneId, priority: u8, at: Timestamp) {
+pub(crate) fn waits(tx: &mut WriteTx<'_>, lane: LaneId, priority: u8, at: Timestamp) {
     tx.done.learnt.added(lane, priority, at);
     tx.done.news.due_at(at);
 }
 
 /// Adds a line to the task's history, if there is one, and returns the task's bits that say so.
-fn add_line(tx: &Tx<'_>, line: Option<AttemptRow<'_>>, at: Timestamp) -> rusqlite::Result<i64> {
+fn add_line(
+    tx: &WriteTx<'_>,
+    line: Option<AttemptRow<'_>>,
+    at: Timestamp,
+) -> rusqlite::Result<i64> {
     let Some(line) = line else { return Ok(0) };
     tx.add_attempt(line, at)?;
     Ok(extra::ATTEMPTS)

@@ -10,15 +10,15 @@ use crate::model::attempt::AttemptEnd;
 use crate::model::event::{Event, EventKind};
 use crate::model::lane::{Class, Lane, LaneId};
 use crate::model::settle::{Claim, Fence};
-use crate::store::hub::News;
 use crate::store::lanes::{Lanes, Learnt};
+use crate::store::signals::News;
 use crate::store::sqlite::ops::lanes::{lane_id, read_lane};
-use crate::store::standing::Taken;
+use crate::store::standing_claim::Taken;
 use crate::time::Timestamp;
 use crate::wake::lock;
 
 /// What an operation runs in.
-pub(crate) struct Tx<'a> {
+pub(crate) struct WriteTx<'a> {
     pub(crate) conn: &'a Connection,
     pub(crate) now: Timestamp,
     /// This instance; 0 for a client that runs nothing.
@@ -44,14 +44,14 @@ pub(crate) struct Done {
     /// How often others' cancellations had been heard of: those are deleted.
     pub(crate) heard: u64,
     /// The standing claim, and what it claimed.
-    pub(crate) standing: Option<(Taken, Vec<Claim>)>,
+    pub(crate) standing_claim: Option<(Taken, Vec<Claim>)>,
 }
 
 impl Done {
     /// The transaction has certainly not committed.
-    pub(crate) fn undo_standing(&mut self) {
-        if let Some((standing, _)) = self.standing.take() {
-            standing.end(Vec::new());
+    pub(crate) fn undo_standing_claim(&mut self) {
+        if let Some((standing_claim, _)) = self.standing_claim.take() {
+            standing_claim.end(Vec::new());
         }
     }
 }
@@ -80,7 +80,7 @@ pub(crate) struct AttemptRow<'a> {
     pub(crate) error: Option<&'a str>,
 }
 
-impl Tx<'_> {
+impl WriteTx<'_> {
     /// Whether somebody waits for this transaction to end.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0

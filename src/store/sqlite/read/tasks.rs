@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::id::TaskId;
+use crate::log::log;
 use crate::model::filter::{Cursor, Filter, Page};
 use crate::model::lane::{Lane, LaneId};
 use crate::model::query::Counted;
@@ -18,7 +19,6 @@ use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::ops::trouble::Trouble;
 use crate::store::sqlite::ops::{options, row};
 use crate::store::sqlite::sql::{columns, extra, sql};
-use crate::tell::tell;
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -96,7 +96,7 @@ pub(super) fn list(
                     page.tasks.push(task);
                 }
                 // One damaged task does not hide the others; `get` says what is wrong with it.
-                Err(error) => tell!(warn, task = %id, %error, "left out of a list"),
+                Err(error) => log!(warn, task = %id, %error, "left out of a list"),
             }
             if count == limit || bytes >= MAX_PAGE_BYTES {
                 cut = Some(id);

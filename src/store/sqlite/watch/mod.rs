@@ -14,13 +14,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::log::log;
 use crate::panics::survive;
 use crate::store::sqlite::error;
 use crate::store::sqlite::file::paths::log_of;
 use crate::store::sqlite::watch::inotify::{Bell, Notice};
 use crate::store::sqlite::write::writer::Writer;
 use crate::store::turn::Turn;
-use crate::tell::tell;
 use crate::thread::Thread;
 use crate::time::{Deadline, Stopwatch};
 use crate::wake::Wake;
@@ -112,7 +112,7 @@ impl Watch {
         let notice = match Notice::new(&log_of(file)) {
             Ok(notice) => Some(notice),
             Err(error) => {
-                tell!(warn, %error, "the kernel does not tell of writes to the log: it is looked at often instead");
+                log!(warn, %error, "the kernel does not tell of writes to the log: it is looked at often instead");
                 None
             }
         };
@@ -213,7 +213,7 @@ impl Watcher {
         let watch = Stopwatch::start();
         let look = || turn.with_idle_writer(|writer| (writer.refresh(), writer.commits()));
         let Some(looked) = survive(look) else {
-            tell!(
+            log!(
                 error,
                 "the look for other processes' commits panicked; it goes on"
             );
@@ -231,7 +231,7 @@ impl Watcher {
             Ok(false) if is_own => Look::Own,
             Ok(false) => Look::Nothing,
             Err(error) => {
-                tell!(warn, %error, "cannot look for other processes' commits");
+                log!(warn, %error, "cannot look for other processes' commits");
                 if error::stops(error.kind()) {
                     // There is nothing to be noticed in such a file any more.
                     self.stop.is_over.store(true, Ordering::SeqCst);

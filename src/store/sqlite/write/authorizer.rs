@@ -16,11 +16,11 @@ use rusqlite::hooks::{Action, AuthAction, AuthContext, Authorization};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
+use crate::log::log;
 use crate::model::health::SlowTransaction;
 use crate::process::Owner;
 use crate::store::sqlite::error;
 use crate::store::sqlite::file::schema;
-use crate::tell::tell;
 use crate::time::Stopwatch;
 use crate::wake::lock;
 
@@ -41,7 +41,7 @@ const TABLE_PRAGMAS: [&str; 7] = [
     "table_xinfo",
 ];
 
-/// Ends what [`Guard::watch_rows`] has begun.
+/// Ends what [`Authorizer::watch_rows`] has begun.
 pub(crate) fn stop_watching(conn: &mut Connection) {
     // To take a hook away cannot fail but for want of memory, and then it does no harm.
     let _ = conn.update_hook(None::<fn(Action, &str, &str, i64)>);
@@ -49,7 +49,7 @@ pub(crate) fn stop_watching(conn: &mut Connection) {
 
 /// Watches over the caller's SQL.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct Authorizer {
     owner: Owner,
     /// How long a transaction of the caller's may take.
     timeout: Duration,
@@ -69,7 +69,7 @@ struct Running {
     task: Option<TaskId>,
 }
 
-impl Guard {
+impl Authorizer {
     pub(crate) fn new(timeout: Duration) -> Self {
         Self {
             owner: Owner::this(),
@@ -83,18 +83,20 @@ impl Guard {
 
     /// Has the guard look at everything that the connection does from now on.
     pub(crate) fn install(self: &Arc<Self>, conn: &mut Connection) -> rusqlite::Result<()> {
-        let guard = Arc::clone(self);
+        let authorizer = Arc::clone(self);
         conn.authorizer(Some(move |context: AuthContext<'_>| {
-            guard.authorize(&context)
+            authorizer.authorize(&context)
         }))?;
-        let guard = Arc::clone(self);
+        let authorizer = Arc::clone(self);
         // A transaction that was ended from inside is over: what comes after it would commit alone. No rollback hook: a
         // connection that is dropped has freed it before it rolls back.
-        conn.commit_hook(Some(move || guard.is_theirs() || !guard.owner.is_here()))?;
+        conn.commit_hook(Some(move || {
+            authorizer.is_theirs() || !authorizer.owner.is_here()
+        }))?;
         self.has_altered.store(false, Ordering::Relaxed);
         *lock(&self.reserved) = schema::reserved(conn)?;
-        let guard = Arc::clone(self);
-        conn.progress_handler(LOOK_AFTER, Some(move || guard.interrupts()))
+        let authorizer = Arc::clone(self);
+        conn.progress_handler(LOOK_AFTER, Some(move || authorizer.interrupts()))
     }
 
     /// Has a forked child end that changes rows by a statement from before the fork, until [`stop_watching`]. It is not refused
@@ -103,7 +105,7 @@ impl Guard {
         let owner = self.owner;
         conn.update_hook(Some(move |_: Action, _: &str, _: &str, _: i64| {
             if !owner.is_here() {
-                tell!(error, "a forked child writes in its parent's transaction");
+                log!(error, "a forked child writes in its parent's transaction");
                 std::process::abort();
             }
         }))
@@ -122,7 +124,7 @@ impl Guard {
 
     /// Runs what is the crate's own, inside a transaction of the caller's.
     pub(crate) fn as_ours<T>(&self, run: impl FnOnce() -> T) -> T {
-        struct Theirs<'a>(&'a Guard);
+        struct Theirs<'a>(&'a Authorizer);
         impl Drop for Theirs<'_> {
             fn drop(&mut self) {
                 self.0.is_theirs.store(true, Ordering::Relaxed);
@@ -228,7 +230,7 @@ impl Guard {
 }
 
 /// Dropped, it ends the time of the caller's code.
-pub(crate) struct Entered<'a>(&'a Guard);
+pub(crate) struct Entered<'a>(&'a Authorizer);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {

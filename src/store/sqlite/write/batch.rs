@@ -4,7 +4,7 @@
 use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
 use crate::model::op::{Op, Reply};
-use crate::store::Hub;
+use crate::store::Signals;
 use crate::store::sqlite::ops::change;
 use crate::store::sqlite::ops::claim;
 use crate::store::sqlite::ops::expire;
@@ -13,9 +13,9 @@ use crate::store::sqlite::ops::insert;
 use crate::store::sqlite::ops::prune;
 use crate::store::sqlite::ops::rescue;
 use crate::store::sqlite::ops::settle;
-use crate::store::sqlite::ops::write_tx::Tx;
-use crate::store::sqlite::write::failure::Failure;
-use crate::store::standing::Taken;
+use crate::store::sqlite::ops::write_tx::WriteTx;
+use crate::store::sqlite::write::failure::WriteFailure;
+use crate::store::standing_claim::Taken;
 use crate::store::turn::Request;
 
 /// A value that changes: SQLite does not write what is the same.
@@ -44,11 +44,11 @@ fn what(op: &Op) -> &'static str {
 /// Runs what the requests ask. A lone insert comes after what the scheduler itself does, and claims come last: they see what
 /// the others did.
 pub(crate) fn operate(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     batch: &[Request],
     stands: bool,
-    hub: &Hub,
-) -> std::result::Result<Vec<Vec<Reply>>, Failure> {
+    signals: &Signals,
+) -> std::result::Result<Vec<Vec<Reply>>, WriteFailure> {
     let room = |request: &Request| Vec::with_capacity(request.ops.len());
     let mut replies: Vec<Vec<Reply>> = batch.iter().map(room).collect();
     let lone = lone_insert(batch);
@@ -79,12 +79,12 @@ pub(crate) fn operate(
     if let Some(index) = lone
         && let Some(task) = single(&batch[index])
     {
-        replies[index].push(store_lone(tx, task, stands, hub)?);
+        replies[index].push(store_lone(tx, task, stands, signals)?);
     }
     for (request, index, op) in claims {
         replies[request][index] = apply_checked(tx, op)?;
     }
-    claim_due(tx, stands, hub)?;
+    claim_due(tx, stands, signals)?;
     Ok(replies)
 }
 
@@ -106,10 +106,10 @@ fn single(request: &Request) -> Option<&Insert> {
 
 /// Stores the tasks of many callers at once.
 fn store_singles(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     singles: &mut Vec<(usize, &Insert)>,
     replies: &mut [Vec<Reply>],
-) -> std::result::Result<(), Failure> {
+) -> std::result::Result<(), WriteFailure> {
     if singles.is_empty() {
         return Ok(());
     }
@@ -123,13 +123,13 @@ fn store_singles(
 
 /// Stores the task of the only caller, and hands it to a worker that waits, if there is one.
 fn store_lone(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     task: &Insert,
     stands: bool,
-    hub: &Hub,
-) -> std::result::Result<Reply, Failure> {
+    signals: &Signals,
+) -> std::result::Result<Reply, WriteFailure> {
     if stands
-        && let Some(taken) = hub.standing().take(tx.lanes_version())
+        && let Some(taken) = signals.standing_claim().take(tx.lanes_version())
         && let Some(stored) = stand_in(tx, task, taken)?
     {
         return Ok(Reply::Inserted(vec![stored]));
@@ -140,10 +140,10 @@ fn store_lone(
 
 /// Stores a task as claimed by the standing claim, if that would take it next; `None`: nothing was done.
 fn stand_in(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     task: &Insert,
     taken: Taken,
-) -> std::result::Result<Option<Scheduled>, Failure> {
+) -> std::result::Result<Option<Scheduled>, WriteFailure> {
     let stored = checked(tx, "schedule", |tx| {
         insert::insert_claimed(tx, task, taken.request())
     });
@@ -152,25 +152,28 @@ fn stand_in(
         Ok(None) => (None, Vec::new(), None),
         Err(failure) => (None, Vec::new(), Some(failure)),
     };
-    tx.done.standing = Some((taken, claims));
+    tx.done.standing_claim = Some((taken, claims));
     failure.map_or(Ok(stored), Err)
 }
 
 /// Makes the standing claim if something has become due; `stands`: whether it may come along.
 pub(crate) fn claim_due(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     stands: bool,
-    hub: &Hub,
-) -> std::result::Result<(), Failure> {
+    signals: &Signals,
+) -> std::result::Result<(), WriteFailure> {
     if stands && tx.done.news.due.is_some_and(|due| due <= tx.now) {
-        claim_standing(tx, hub)?;
+        make_standing_claim(tx, signals)?;
     }
     Ok(())
 }
 
 /// Makes the standing claim, unless it was made already.
-fn claim_standing(tx: &mut Tx<'_>, hub: &Hub) -> std::result::Result<(), Failure> {
-    let taken = match tx.done.standing.take() {
+fn make_standing_claim(
+    tx: &mut WriteTx<'_>,
+    signals: &Signals,
+) -> std::result::Result<(), WriteFailure> {
+    let taken = match tx.done.standing_claim.take() {
         // What was stored may have made a lane.
         Some((taken, claims))
             if claims.is_empty() && taken.request().lanes_version == tx.lanes_version() =>
@@ -178,40 +181,43 @@ fn claim_standing(tx: &mut Tx<'_>, hub: &Hub) -> std::result::Result<(), Failure
             taken
         }
         Some(made) => {
-            tx.done.standing = Some(made);
+            tx.done.standing_claim = Some(made);
             return Ok(());
         }
-        None => match hub.standing().take(tx.lanes_version()) {
+        None => match signals.standing_claim().take(tx.lanes_version()) {
             Some(taken) => taken,
             None => return Ok(()),
         },
     };
     let claims = checked(tx, "claim", |tx| claim::claim(tx, taken.request()));
     let (claims, failure) = claims.map_or_else(|f| (Vec::new(), Some(f)), |c| (c, None));
-    tx.done.standing = Some((taken, claims));
+    tx.done.standing_claim = Some((taken, claims));
     failure.map_or(Ok(()), Err)
 }
 
 /// Runs something in a transaction, and looks whether the transaction is still the same.
 pub(crate) fn checked<T>(
-    tx: &mut Tx<'_>,
+    tx: &mut WriteTx<'_>,
     what: &'static str,
-    run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<T>,
-) -> std::result::Result<T, Failure> {
-    let answer = run(tx).map_err(|error| Failure::at(what, error))?;
+    run: impl FnOnce(&mut WriteTx<'_>) -> rusqlite::Result<T>,
+) -> std::result::Result<T, WriteFailure> {
+    let answer = run(tx).map_err(|error| WriteFailure::at(what, error))?;
     if tx.conn.is_autocommit() {
         // Rolled back under us: a further statement would commit alone.
-        return Err(Failure::Void);
+        return Err(WriteFailure::Void);
     }
     Ok(answer)
 }
 
 /// Runs one operation, and looks whether the transaction is still the same.
-pub(crate) fn apply_checked(tx: &mut Tx<'_>, op: &Op) -> std::result::Result<Reply, Failure> {
+pub(crate) fn apply_checked(
+    tx: &mut WriteTx<'_>,
+    op: &Op,
+) -> std::result::Result<Reply, WriteFailure> {
     checked(tx, what(op), |tx| apply(tx, op))
 }
 
-fn apply(tx: &mut Tx<'_>, op: &Op) -> rusqlite::Result<Reply> {
+fn apply(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<Reply> {
     Ok(match op {
         Op::Insert(tasks) => {
             Reply::Inserted(insert::insert(tx, &tasks.iter().collect::<Vec<_>>())?)

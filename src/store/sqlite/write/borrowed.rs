@@ -18,7 +18,7 @@ use crate::store::sqlite::error;
 use crate::store::sqlite::file::identity::{self, Identity};
 use crate::store::sqlite::file::schema;
 use crate::store::sqlite::ops::lanes::has_all_retirements;
-use crate::store::sqlite::ops::write_tx::{Done, Tx};
+use crate::store::sqlite::ops::write_tx::{Done, WriteTx};
 use crate::store::sqlite::write::batch::apply_checked;
 use crate::store::sqlite::write::shared::Shared;
 use crate::time::Timestamp;
@@ -51,7 +51,7 @@ pub(crate) fn apply(
     // A task that is added to a lane that was retired meanwhile would never run: the lanes are then looked up in the file.
     let none = Mutex::new(Lanes::default());
     let mut done = Done::default();
-    let mut tx = Tx {
+    let mut tx = WriteTx {
         conn,
         now,
         // A cancellation is then left in the file for whoever runs the task, this process as well.

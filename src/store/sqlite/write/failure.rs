@@ -7,7 +7,7 @@ use crate::store::sqlite::error;
 use crate::store::sqlite::file::schema;
 
 /// What went wrong in a transaction.
-pub(crate) enum Failure {
+pub(crate) enum WriteFailure {
     Sql(&'static str, rusqlite::Error),
     Commit(rusqlite::Error),
     /// The file is not one that can be worked on.
@@ -16,7 +16,7 @@ pub(crate) enum Failure {
     Void,
 }
 
-impl Failure {
+impl WriteFailure {
     pub(crate) fn at(what: &'static str, error: rusqlite::Error) -> Self {
         Self::Sql(what, error)
     }

@@ -9,7 +9,7 @@ use crate::model::settle::Fence;
 use crate::store::sqlite::file::schema;
 use crate::store::sqlite::ops::lanes::{read_changes, read_heads};
 use crate::store::sqlite::ops::rescue;
-use crate::store::sqlite::write::failure::Failure;
+use crate::store::sqlite::write::failure::WriteFailure;
 use crate::store::sqlite::write::shared::Shared;
 use crate::time::Timestamp;
 use crate::wake::lock;
@@ -50,28 +50,28 @@ impl Peers {
         conn: &Connection,
         shared: &Shared,
         instance: i64,
-    ) -> Result<(), Failure> {
-        let failed = |error| Failure::at("look for changes", error);
+    ) -> Result<(), WriteFailure> {
+        let failed = |error| WriteFailure::at("look for changes", error);
         let data = number(conn, DATA_VERSION).map_err(failed)?;
         if data == self.data_version {
             return Ok(());
         }
         let schema = number(conn, SCHEMA_VERSION).map_err(failed)?;
         if schema != self.schema_version {
-            schema::verify(conn).map_err(Failure::Refused)?;
+            schema::verify(conn).map_err(WriteFailure::Refused)?;
             self.schema_version = schema;
         }
         // A migration need not change any table.
-        schema::check_version(conn).map_err(Failure::Refused)?;
+        schema::check_version(conn).map_err(WriteFailure::Refused)?;
         let known = lock(&shared.lanes).known();
         let news = read_changes(conn, known).map_err(failed)?;
         lock(&shared.lanes).catch_up(news);
         let cancelled = cancels(conn, instance).map_err(failed)?;
         if !cancelled.is_empty() {
-            shared.hub.cancel(&cancelled);
+            shared.signals.cancel(&cancelled);
             shared.heard.fetch_add(1, Ordering::SeqCst);
         }
-        shared.foreign_writes.fetch_add(1, Ordering::SeqCst);
+        shared.others_writes.fetch_add(1, Ordering::SeqCst);
         self.data_version = data;
         Ok(())
     }
@@ -82,13 +82,13 @@ impl Peers {
         conn: &Connection,
         shared: &Shared,
         instance: i64,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), WriteFailure> {
         self.learn(conn, shared, instance)?;
         if instance == 0 {
             return Ok(());
         }
         self.freshen_heads(conn, shared)
-            .map_err(|error| Failure::at("look for changes", error))
+            .map_err(|error| WriteFailure::at("look for changes", error))
     }
 
     /// Whether a standing claim may come along with a transaction in which nothing was done yet. It was planned for the heads as
@@ -99,15 +99,15 @@ impl Peers {
         conn: &Connection,
         shared: &Shared,
         has_claims: bool,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, WriteFailure> {
         if !lock(&shared.lanes).is_stale() {
             return Ok(true);
         }
-        if !has_claims && !shared.hub.standing().stands() {
+        if !has_claims && !shared.signals.standing_claim().stands() {
             return Ok(false);
         }
         self.freshen_heads(conn, shared)
-            .map_err(|error| Failure::at("begin a transaction", error))?;
+            .map_err(|error| WriteFailure::at("begin a transaction", error))?;
         Ok(true)
     }
 
@@ -128,12 +128,12 @@ impl Peers {
         conn: &Connection,
         shared: &Shared,
         instance: i64,
-    ) -> Result<u64, Failure> {
+    ) -> Result<u64, WriteFailure> {
         let heard = shared.heard.load(Ordering::SeqCst);
         if heard != self.deleted {
             conn.prepare_cached(rescue::FORGET_CANCELS)
                 .and_then(|mut forget| forget.execute([instance]))
-                .map_err(|error| Failure::at("forget cancellations", error))?;
+                .map_err(|error| WriteFailure::at("forget cancellations", error))?;
         }
         Ok(heard)
     }
@@ -144,17 +144,17 @@ impl Peers {
 
     /// Wakes the runner and maintenance once for each time that another connection was seen to have written, and the runner once
     /// more when the heads were read since; `true`: now.
-    pub(crate) fn tell(&mut self, shared: &Shared) -> bool {
-        let writes = shared.foreign_writes.load(Ordering::SeqCst);
+    pub(crate) fn wake_runner(&mut self, shared: &Shared) -> bool {
+        let writes = shared.others_writes.load(Ordering::SeqCst);
         let found = writes != self.told;
         if found {
             self.told = writes;
             // A start deadline may be among what was written.
-            shared.hub.expires(Timestamp::MIN);
+            shared.signals.expires(Timestamp::MIN);
         }
         let tells = std::mem::take(&mut self.has_fresh_heads) || found;
         if tells {
-            shared.hub.look_again();
+            shared.signals.look_again();
         }
         tells
     }

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::log::log;
 use crate::model::health::{Health, Writes};
-use crate::store::Hub;
+use crate::store::Signals;
 use crate::store::lanes::Lanes;
 use crate::store::sqlite::instances::ledger::Ledger;
-use crate::store::sqlite::write::authorizer::Guard;
-use crate::tell::tell;
+use crate::store::sqlite::write::authorizer::Authorizer;
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
 
@@ -21,7 +21,7 @@ const LONG_WAIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) lanes: Mutex<Lanes>,
-    pub(crate) hub: Hub,
+    pub(crate) signals: Signals,
     pub(crate) ledger: Mutex<Option<Arc<Ledger>>>,
     pub(crate) stopped: Mutex<Option<Error>>,
     pub(crate) writes: Mutex<Writes>,
@@ -32,10 +32,10 @@ pub(crate) struct Shared {
     pub(crate) wal_pages: Arc<AtomicI32>,
     pub(crate) page_bytes: usize,
     /// How often another connection was seen to have written.
-    pub(crate) foreign_writes: AtomicU64,
+    pub(crate) others_writes: AtomicU64,
     /// How often cancellations by other processes were heard of.
     pub(crate) heard: AtomicU64,
-    pub(crate) guard: Arc<Guard>,
+    pub(crate) authorizer: Arc<Authorizer>,
 }
 
 impl Shared {
@@ -49,7 +49,7 @@ impl Shared {
             failing_since: writes.failing_since.map(Timestamp::to_utc),
             recovered_at: writes.recovered_at.map(Timestamp::to_utc),
             paused_queues: lanes.paused().cloned().collect(),
-            slow_transaction: self.guard.slow(),
+            slow_transaction: self.authorizer.slow(),
             global_limits: limits
                 .map(|(queue, limit)| (queue.clone(), limit as usize))
                 .collect(),
@@ -74,7 +74,7 @@ impl Shared {
             forgotten
         };
         drop(forgotten);
-        tell!(warn, %error, "a write failed");
+        log!(warn, %error, "a write failed");
     }
 
     /// How writes have fared, with the one that waits.

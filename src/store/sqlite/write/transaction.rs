@@ -7,18 +7,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::log;
 use crate::model::delivery::Delivery;
 use crate::model::durability::Durability;
 use crate::model::op::{Op, Reply, Settled};
 use crate::store::sqlite::error;
 use crate::store::sqlite::ops::settle;
-use crate::store::sqlite::ops::write_tx::{Done, Tx};
-use crate::store::sqlite::write::authorizer::{Guard, stop_watching};
+use crate::store::sqlite::ops::write_tx::{Done, WriteTx};
+use crate::store::sqlite::write::authorizer::{Authorizer, stop_watching};
 use crate::store::sqlite::write::batch;
-use crate::store::sqlite::write::failure::Failure;
+use crate::store::sqlite::write::failure::WriteFailure;
 use crate::store::sqlite::write::writer::{COMMIT, Writer, run_sql};
-use crate::store::{Body, Ending, Holder, Work};
-use crate::tell::tell;
+use crate::store::{Body, Ending, Holder, Transaction};
 use crate::time::Timestamp;
 
 impl Writer {
@@ -34,7 +34,7 @@ impl Writer {
         let must_sync = holder.is_some_and(|holder| holder.delivery == Delivery::AtMostOnce);
         self.set_sync(must_sync || self.durability == Durability::PowerLoss)?;
         if let Some(conn) = &mut self.conn {
-            self.guard
+            self.authorizer
                 .watch_rows(conn)
                 .map_err(|error| error::of("cannot watch the connection", error))?;
         }
@@ -42,7 +42,7 @@ impl Writer {
         let ran = catch_unwind(AssertUnwindSafe(|| {
             self.inside(now, holder, body, &mut done)
         }));
-        if let Err(forked) = self.guard.check_process() {
+        if let Err(forked) = self.authorizer.check_process() {
             // Even to roll back would be to write where the parent does.
             std::mem::forget(self.conn.take());
             return match ran {
@@ -54,12 +54,12 @@ impl Writer {
             stop_watching(conn);
         }
         let error = match ran {
-            Ok(Ok(Ended::Committed)) => {
+            Ok(Ok(TransactionEnd::Committed)) => {
                 self.publish(done, || {});
                 self.leave_nothing_running();
                 return Ok(());
             }
-            Ok(Ok(Ended::RolledBack)) => {
+            Ok(Ok(TransactionEnd::RolledBack)) => {
                 self.leave();
                 return Ok(());
             }
@@ -74,7 +74,7 @@ impl Writer {
             Ok(Err(Stopped::Failed(failure))) => {
                 let error = self.clean_up(failure);
                 if error.kind() != ErrorKind::Unknown {
-                    done.undo_standing();
+                    done.undo_standing_claim();
                 }
                 error
             }
@@ -104,7 +104,7 @@ impl Writer {
     /// A statement whose rows the caller has leaked would keep the connection at what it has read, and every later write busy.
     fn leave_nothing_running(&mut self) {
         if self.conn.as_ref().is_some_and(Connection::is_busy) {
-            tell!(
+            log!(
                 warn,
                 "a statement was left running inside a transaction: the log cannot be shortened until this process ends"
             );
@@ -118,34 +118,34 @@ impl Writer {
         holder: Option<Holder>,
         body: &mut Body<'_>,
         done: &mut Done,
-    ) -> std::result::Result<Ended, Stopped> {
+    ) -> std::result::Result<TransactionEnd, Stopped> {
         self.begin(done)?;
         let conn = self.conn.as_ref().expect("checked");
         let stands = self.peers.may_stand(conn, &self.shared, false)?;
         if let Some(holder) = holder {
             check_held(conn, holder)?;
         }
-        let guard = &*self.guard;
-        let hub = &self.shared.hub;
+        let authorizer = &*self.authorizer;
+        let signals = &self.shared.signals;
         let inside = Inside {
             conn,
-            guard,
+            authorizer,
             failed: RefCell::new(None),
-            tx: RefCell::new(Tx {
+            tx: RefCell::new(WriteTx {
                 conn,
                 now,
                 instance: self.instance,
                 lanes: &self.shared.lanes,
-                wants_events: hub.wants_events(),
+                wants_events: signals.subscriptions().any(),
                 drawn: &mut self.drawn,
                 waiting: &self.waiting,
                 done,
             }),
         };
         let (ending, checked) = {
-            let _entered = guard.enter(holder.map(|holder| holder.id));
+            let _entered = authorizer.enter(holder.map(|holder| holder.id));
             let ending = body(&inside);
-            (ending, guard.check_end(conn))
+            (ending, authorizer.check_end(conn))
         };
         let Inside { failed, tx, .. } = inside;
         let mut tx = tx.into_inner();
@@ -158,25 +158,25 @@ impl Writer {
             (_, Err(error)) if error.kind() == ErrorKind::Timeout => {
                 return Err(Stopped::Refused(error));
             }
-            (Ending::RollBack, _) => return Ok(Ended::RolledBack),
+            (Ending::RollBack, _) => return Ok(TransactionEnd::RolledBack),
             (_, checked) => checked.map_err(Stopped::Refused)?,
         }
         if let (Ending::Settle(settlement), Some(holder)) = (ending, holder) {
             let settled = settle::settle(&mut tx, std::slice::from_ref(&settlement));
-            let settled = settled.map_err(|error| Failure::at("settle", error))?;
+            let settled = settled.map_err(|error| WriteFailure::at("settle", error))?;
             if settled != [Settled::Applied] {
                 return Err(Stopped::Refused(Error::stale(holder.id)));
             }
         }
-        batch::claim_due(&mut tx, stands, hub)?;
+        batch::claim_due(&mut tx, stands, signals)?;
         self.shared
             .wait(now, || run_sql(conn, COMMIT))
-            .map_err(Failure::Commit)?;
-        Ok(Ended::Committed)
+            .map_err(WriteFailure::Commit)?;
+        Ok(TransactionEnd::Committed)
     }
 }
 
-enum Ended {
+enum TransactionEnd {
     Committed,
     /// As the caller wants it.
     RolledBack,
@@ -184,12 +184,12 @@ enum Ended {
 
 /// Why a transaction was not committed, although the caller wanted it, or was not begun.
 enum Stopped {
-    Failed(Failure),
+    Failed(WriteFailure),
     Refused(Error),
 }
 
-impl From<Failure> for Stopped {
-    fn from(failure: Failure) -> Self {
+impl From<WriteFailure> for Stopped {
+    fn from(failure: WriteFailure) -> Self {
         Self::Failed(failure)
     }
 }
@@ -200,7 +200,7 @@ fn check_held(conn: &Connection, holder: Holder) -> std::result::Result<(), Stop
     let held = conn
         .prepare_cached(settle::HELD)
         .and_then(|mut held| held.exists([fence.seq, fence.instance, fence.claim_no]))
-        .map_err(|error| Failure::at("look at the task", error))?;
+        .map_err(|error| WriteFailure::at("look at the task", error))?;
     if held {
         return Ok(());
     }
@@ -209,20 +209,22 @@ fn check_held(conn: &Connection, holder: Holder) -> std::result::Result<(), Stop
 
 struct Inside<'a> {
     conn: &'a Connection,
-    guard: &'a Guard,
-    tx: RefCell<Tx<'a>>,
+    authorizer: &'a Authorizer,
+    tx: RefCell<WriteTx<'a>>,
     /// Why the transaction cannot be committed.
     failed: RefCell<Option<Error>>,
 }
 
-impl Work for Inside<'_> {
+impl Transaction for Inside<'_> {
     fn apply(&self, op: Op) -> Result<Reply> {
         if let Some(error) = &*self.failed.borrow() {
             return Err(error.clone());
         }
-        self.guard.check(self.conn)?;
+        self.authorizer.check(self.conn)?;
         let mut tx = self.tx.borrow_mut();
-        let applied = self.guard.as_ours(|| batch::apply_checked(&mut tx, &op));
+        let applied = self
+            .authorizer
+            .as_ours(|| batch::apply_checked(&mut tx, &op));
         applied.map_err(|failure| {
             let error = failure.into_error(self.conn);
             // It may be done by half.

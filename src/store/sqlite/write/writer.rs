@@ -12,6 +12,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::log;
 use crate::model::durability::Durability;
 use crate::model::op::{Op, Reply, Rescued};
 use crate::store::sqlite::error;
@@ -22,15 +23,14 @@ use crate::store::sqlite::file::open::Opener;
 use crate::store::sqlite::file::paths::log_of;
 use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::ops::rescue;
-use crate::store::sqlite::ops::write_tx::{Done, Tx};
-use crate::store::sqlite::write::authorizer::Guard;
+use crate::store::sqlite::ops::write_tx::{Done, WriteTx};
+use crate::store::sqlite::write::authorizer::Authorizer;
 use crate::store::sqlite::write::batch::{checked, claim_due, operate};
-use crate::store::sqlite::write::failure::Failure;
+use crate::store::sqlite::write::failure::WriteFailure;
 use crate::store::sqlite::write::peers::Peers;
 use crate::store::sqlite::write::shared::Shared;
 use crate::store::turn::{OnRefused, Request, Writes};
-use crate::store::{Hub, Settings};
-use crate::tell::tell;
+use crate::store::{Settings, Signals};
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
 
@@ -51,7 +51,7 @@ pub(crate) struct Writer {
     file: Option<File>,
     pub(super) shared: Arc<Shared>,
     pub(super) durability: Durability,
-    pub(super) guard: Arc<Guard>,
+    pub(super) authorizer: Arc<Authorizer>,
     pub(crate) instance: i64,
     /// Whether the connection syncs at each commit now.
     syncs: bool,
@@ -83,7 +83,7 @@ impl File {
             identity: identity::at(&opener.path)?,
             log: log_of(&opener.path),
             log_identity: None,
-            streak: Streak::new(Arc::clone(&opener.courtesy)),
+            streak: Streak::new(Arc::clone(&opener.fairness)),
             opener,
         })
     }
@@ -110,7 +110,7 @@ impl Writer {
         let mut writer = Self {
             conn: None,
             file,
-            guard: Arc::clone(&shared.guard),
+            authorizer: Arc::clone(&shared.authorizer),
             shared,
             durability: settings.durability,
             instance: 0,
@@ -134,7 +134,7 @@ impl Writer {
             pages.store(length, Ordering::Relaxed);
             Ok(())
         }))
-        .and_then(|()| self.guard.install(&mut conn))
+        .and_then(|()| self.authorizer.install(&mut conn))
         .map_err(|error| error::of("cannot watch the connection", error))?;
         if let Some(file) = &mut self.file {
             // It may have waited already, to make the tables or to enrol.
@@ -178,17 +178,18 @@ impl Writer {
                 }
             }),
             Err(error)
-                if runs_again(error.kind()) && (batch.len() > 1 || done.standing.is_some()) =>
+                if runs_again(error.kind())
+                    && (batch.len() > 1 || done.standing_claim.is_some()) =>
             {
                 // One of them failed, or the storage did: let each find out for itself.
-                done.undo_standing();
+                done.undo_standing_claim();
                 for request in batch {
                     self.run_alone(request);
                 }
             }
             Err(error) => {
                 if error.kind() != ErrorKind::Unknown {
-                    done.undo_standing();
+                    done.undo_standing_claim();
                 }
                 self.note(self.now, &error);
                 for mut request in batch {
@@ -218,7 +219,7 @@ impl Writer {
     }
 
     fn stop(&self, error: &Error) {
-        tell!(error, %error, "the store has stopped");
+        log!(error, %error, "the store has stopped");
         lock(&self.shared.stopped).get_or_insert_with(|| error.clone());
     }
 
@@ -241,8 +242,8 @@ impl Writer {
         self.set_sync(syncs)?;
         let is_claim = |op: &Op| matches!(op, Op::Claim(_));
         let has_claims = batch.iter().any(|each| each.ops.iter().any(is_claim));
-        self.attempt(has_claims, done, |tx, may_stand, hub| {
-            operate(tx, batch, stands && may_stand, hub)
+        self.attempt(has_claims, done, |tx, may_stand, signals| {
+            operate(tx, batch, stands && may_stand, signals)
         })
         .map_err(|failure| self.clean_up(failure))
     }
@@ -260,12 +261,12 @@ impl Writer {
         // After a loss of power it is done again.
         self.set_sync(false)?;
         let mut done = Done::default();
-        let rescued = self.attempt(false, &mut done, |tx, may_stand, hub| {
+        let rescued = self.attempt(false, &mut done, |tx, may_stand, signals| {
             tx.now = now;
             let rescued = checked(tx, "rescue", |tx| {
                 rescue::rescue(tx, instance, evidence, limit)
             })?;
-            claim_due(tx, may_stand, hub)?;
+            claim_due(tx, may_stand, signals)?;
             Ok(rescued)
         });
         match rescued {
@@ -276,7 +277,7 @@ impl Writer {
             Err(failure) => {
                 let error = self.clean_up(failure);
                 if error.kind() != ErrorKind::Unknown {
-                    done.undo_standing();
+                    done.undo_standing_claim();
                 }
                 self.note(now, &error);
                 Err(error)
@@ -310,7 +311,7 @@ impl Writer {
             && let Ok(false) = self.peers.have_written(conn)
             && let Err(error) = checkpoint::checkpoint(conn)
         {
-            tell!(error, %error, "cannot save what is in the log");
+            log!(error, %error, "cannot save what is in the log");
         }
     }
 
@@ -337,33 +338,33 @@ impl Writer {
         &mut self,
         has_claims: bool,
         done: &mut Done,
-        run: impl FnOnce(&mut Tx<'_>, bool, &Hub) -> std::result::Result<T, Failure>,
-    ) -> std::result::Result<T, Failure> {
+        run: impl FnOnce(&mut WriteTx<'_>, bool, &Signals) -> std::result::Result<T, WriteFailure>,
+    ) -> std::result::Result<T, WriteFailure> {
         self.begin(done)?;
         let conn = self.conn.as_ref().expect("checked");
         let may_stand = self.peers.may_stand(conn, &self.shared, has_claims)?;
-        let hub = &self.shared.hub;
-        let mut tx = Tx {
+        let signals = &self.shared.signals;
+        let mut tx = WriteTx {
             conn,
             now: Timestamp::MIN,
             instance: self.instance,
             lanes: &self.shared.lanes,
-            wants_events: hub.wants_events(),
+            wants_events: signals.subscriptions().any(),
             drawn: &mut self.drawn,
             waiting: &self.waiting,
             done,
         };
-        let answer = run(&mut tx, may_stand, hub)?;
+        let answer = run(&mut tx, may_stand, signals)?;
         self.shared
             .wait(self.now, || run_sql(conn, COMMIT))
-            .map_err(Failure::Commit)?;
+            .map_err(WriteFailure::Commit)?;
         Ok(answer)
     }
 
     /// Begins a transaction, and learns what others have done.
-    pub(super) fn begin(&mut self, done: &mut Done) -> std::result::Result<(), Failure> {
+    pub(super) fn begin(&mut self, done: &mut Done) -> std::result::Result<(), WriteFailure> {
         let conn = self.conn.as_ref().expect("checked");
-        let failed = |error| Failure::at("begin a transaction", error);
+        let failed = |error| WriteFailure::at("begin a transaction", error);
         if let Some(file) = &mut self.file {
             file.streak.leave_gap();
         }
@@ -390,7 +391,7 @@ impl Writer {
     }
 
     /// Leaves no transaction open, and no connection that cannot be trusted.
-    pub(super) fn clean_up(&mut self, failure: Failure) -> Error {
+    pub(super) fn clean_up(&mut self, failure: WriteFailure) -> Error {
         self.roll_back();
         self.end_streak();
         let poisons = failure.poisons();
@@ -414,7 +415,7 @@ impl Writer {
             && !conn.is_autocommit()
             && let Err(error) = run_sql(conn, ROLLBACK)
         {
-            tell!(warn, %error, "cannot roll back");
+            log!(warn, %error, "cannot roll back");
             self.give_up_connection();
         }
     }
@@ -436,21 +437,21 @@ impl Writer {
         self.end_streak();
         self.peers.deleted_cancels(done.heard);
         lock(&self.shared.lanes).learn(done.learnt);
-        if let Some((standing, claims)) = done.standing {
-            standing.end(claims);
+        if let Some((standing_claim, claims)) = done.standing_claim {
+            standing_claim.end(claims);
         }
         if !done.settled.is_empty()
             && let Some(ledger) = self.shared.ledger()
         {
             ledger.end(&done.settled);
         }
-        self.shared.hub.cancel(&done.news.cancelled);
+        self.shared.signals.cancel(&done.news.cancelled);
         answer();
         if let Some(at) = done.expires {
-            self.shared.hub.expires(at);
+            self.shared.signals.expires(at);
         }
-        self.shared.hub.tell(done.news);
-        self.peers.tell(&self.shared);
+        self.shared.signals.publish(done.news);
+        self.peers.wake_runner(&self.shared);
         self.checkpoint();
     }
 
@@ -460,7 +461,7 @@ impl Writer {
             .shared
             .wait(self.now, || self.checkpoints.after_commit(conn));
         if let Err(error) = done {
-            tell!(warn, %error, "cannot checkpoint");
+            log!(warn, %error, "cannot checkpoint");
             if error::poisons(&error) {
                 self.give_up_connection();
             }
@@ -481,7 +482,7 @@ impl Writer {
             }
             return Err(error);
         }
-        Ok(self.peers.tell(&self.shared))
+        Ok(self.peers.wake_runner(&self.shared))
     }
 
     /// How many transactions it has committed.

@@ -1,14 +1,14 @@
 //! What the crate logs goes to the program's own subscriber. If that panics, the crate goes on.
 
-/// Logs at a level: `tell!(warn, %error, "cannot settle")`.
-macro_rules! tell {
+/// Logs at a level: `log!(warn, %error, "cannot settle")`.
+macro_rules! log {
     ($level:ident, $($what:tt)+) => {{
-        let log = || tracing::$level!($($what)+);
+        let event = || tracing::$level!($($what)+);
         // A panic of the subscriber cannot be logged.
-        let _ = $crate::panics::survive(log);
+        let _ = $crate::panics::survive(event);
     }};
 }
-pub(crate) use tell;
+pub(crate) use log;
 
 #[cfg(test)]
 mod tests {
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn p12_a_subscriber_that_panics_ends_nothing() {
-        tracing::subscriber::with_default(Panics, || tell!(warn, cause = "none", "told"));
+        tracing::subscriber::with_default(Panics, || log!(warn, cause = "none", "told"));
         assert_eq!(EVENTS.load(Ordering::SeqCst), 1);
     }
 }

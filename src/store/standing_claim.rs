@@ -15,7 +15,7 @@ use crate::wake::{Bell, Wake, lock};
 
 /// A claim left with the store, and what came of it.
 #[derive(Debug, Default)]
-pub(crate) struct Standing {
+pub(crate) struct StandingClaim {
     state: Mutex<State>,
     /// Whether there is one to take, without the lock.
     stands: AtomicBool,
@@ -71,7 +71,7 @@ fn more(request: ClaimRequest, freed: usize) -> ClaimRequest {
     }
 }
 
-impl Standing {
+impl StandingClaim {
     pub(super) fn set_runner(&self, wake: Wake) {
         // A store has one runner, for as long as it is open.
         let _ = self.runner.set(wake);
@@ -148,7 +148,7 @@ impl Standing {
         state.in_flight = true;
         state.freed = 0;
         Some(Taken {
-            standing: Arc::clone(self),
+            standing_claim: Arc::clone(self),
             request,
             ended: false,
         })
@@ -158,7 +158,7 @@ impl Standing {
 /// A standing claim in the hands of a transaction.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    standing: Arc<Standing>,
+    standing_claim: Arc<StandingClaim>,
     request: ClaimRequest,
     ended: bool,
 }
@@ -186,30 +186,32 @@ impl Taken {
     /// The transaction has committed, with these claims, or certainly has not.
     pub(crate) fn end(mut self, claims: Vec<Claim>) {
         self.ended = true;
-        self.tell(claims, false);
+        self.answer(claims, false);
     }
 
-    fn tell(&mut self, claims: Vec<Claim>, in_doubt: bool) {
+    fn answer(&mut self, claims: Vec<Claim>, in_doubt: bool) {
         let rest = self.rest(&claims).filter(|_| !in_doubt);
         let count = claims.len();
         let tells = {
-            let mut state = lock(&self.standing.state);
+            let mut state = lock(&self.standing_claim.state);
             state.in_flight = false;
             if !state.awaited {
                 let rest = rest.map(|rest| more(rest, state.freed));
-                state.stand(&self.standing.stands, rest);
+                state.stand(&self.standing_claim.stands, rest);
             }
             if count > 0 {
                 state.granted.extend(claims);
-                self.standing.has_granted.store(true, Ordering::Release);
+                self.standing_claim
+                    .has_granted
+                    .store(true, Ordering::Release);
             }
             state.in_doubt |= in_doubt;
             in_doubt || std::mem::take(&mut state.awaited)
         };
-        if let Some(workers) = self.standing.workers.get() {
+        if let Some(workers) = self.standing_claim.workers.get() {
             workers.ring(count);
         }
-        if tells && let Some(wake) = self.standing.runner.get() {
+        if tells && let Some(wake) = self.standing_claim.runner.get() {
             wake.notify();
         }
     }
@@ -218,7 +220,7 @@ impl Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         if !self.ended {
-            self.tell(Vec::new(), true);
+            self.answer(Vec::new(), true);
         }
     }
 }
@@ -229,10 +231,10 @@ mod tests {
     use crate::model::settle::tests::claim;
     use std::time::Duration;
 
-    fn standing() -> (Arc<Standing>, Wake) {
-        let (standing, wake) = (Arc::<Standing>::default(), Wake::new());
-        standing.set_runner(wake.clone());
-        (standing, wake)
+    fn standing_claim() -> (Arc<StandingClaim>, Wake) {
+        let (standing_claim, wake) = (Arc::<StandingClaim>::default(), Wake::new());
+        standing_claim.set_runner(wake.clone());
+        (standing_claim, wake)
     }
 
     fn request() -> ClaimRequest {
@@ -247,33 +249,33 @@ mod tests {
 
     #[test]
     fn a_standing_claim_is_taken_once_and_the_workers_are_woken_for_what_it_claims() {
-        let (standing, wake) = standing();
-        assert!(standing.take(0).is_none());
-        standing.leave(request(), 0);
-        let taken = standing.take(0).unwrap();
-        assert!(standing.take(0).is_none());
+        let (standing_claim, wake) = standing_claim();
+        assert!(standing_claim.take(0).is_none());
+        standing_claim.leave(request(), 0);
+        let taken = standing_claim.take(0).unwrap();
+        assert!(standing_claim.take(0).is_none());
         let workers = Bell::default();
-        standing.set_workers(workers.clone());
-        assert!(!standing.has_granted());
+        standing_claim.set_workers(workers.clone());
+        assert!(!standing_claim.has_granted());
         taken.end(vec![claim(1, 0, 3)]);
         assert_eq!(workers.rings(), 1);
-        assert!(standing.has_granted());
-        assert_eq!(standing.take_granted().len(), 1);
-        assert!(!standing.has_granted() && standing.take_granted().is_empty());
+        assert!(standing_claim.has_granted());
+        assert_eq!(standing_claim.take_granted().len(), 1);
+        assert!(!standing_claim.has_granted() && standing_claim.take_granted().is_empty());
         assert!(
             !wake.wait(Duration::ZERO),
             "there is nothing for the runner to do"
         );
-        let withdrawn = standing.withdraw();
+        let withdrawn = standing_claim.withdraw();
         assert!(!withdrawn.in_flight && !withdrawn.in_doubt);
     }
 
     #[test]
     fn a_standing_claim_goes_on_for_the_workers_that_got_no_task() {
-        let (standing, wake) = standing();
+        let (standing_claim, wake) = standing_claim();
         let leave = |free| {
             let limit = free;
-            standing.leave(
+            standing_claim.leave(
                 ClaimRequest {
                     free,
                     limit,
@@ -281,62 +283,62 @@ mod tests {
                 },
                 7,
             );
-            standing.take(0).unwrap()
+            standing_claim.take(0).unwrap()
         };
         leave(2).end(vec![claim(1, 0, 3)]);
-        let taken = standing.take(0).unwrap();
+        let taken = standing_claim.take(0).unwrap();
         assert_eq!((taken.request().free, taken.request().limit), (1, 1));
         taken.end(vec![claim(1, 0, 3)]);
-        assert!(standing.take(0).is_none(), "no worker is free");
-        standing.freed(7);
+        assert!(standing_claim.take(0).is_none(), "no worker is free");
+        standing_claim.freed(7);
         assert!(
-            standing.take(0).is_none(),
+            standing_claim.take(0).is_none(),
             "that was known when it was left"
         );
-        standing.freed(8);
-        let taken = standing.take(0).unwrap();
-        standing.freed(9);
+        standing_claim.freed(8);
+        let taken = standing_claim.take(0).unwrap();
+        standing_claim.freed(9);
         assert_eq!(taken.request().free, 1);
         taken.end(vec![claim(1, 0, 3)]);
-        let taken = standing.take(0).unwrap();
+        let taken = standing_claim.take(0).unwrap();
         assert_eq!(taken.request().free, 1, "who became free meanwhile");
         drop(taken);
         assert!(wake.wait(Duration::ZERO));
         leave(2).end(vec![claim(1, 1, 3)]);
-        assert!(standing.take(0).is_none(), "a suspect runs alone");
-        standing.take_granted();
+        assert!(standing_claim.take(0).is_none(), "a suspect runs alone");
+        standing_claim.take_granted();
         leave(9).end((0..3).map(|_| claim(1, 0, 3)).collect());
-        assert_eq!(standing.take_granted().len(), 3);
-        assert_eq!(standing.take(0).unwrap().request().free, 6);
+        assert_eq!(standing_claim.take_granted().len(), 3);
+        assert_eq!(standing_claim.take(0).unwrap().request().free, 6);
     }
 
     #[test]
     fn one_that_was_withdrawn_is_not_taken() {
-        let (standing, _) = standing();
-        standing.leave(request(), 0);
-        assert!(!standing.withdraw().in_flight);
-        assert!(standing.take(0).is_none());
+        let (standing_claim, _) = standing_claim();
+        standing_claim.leave(request(), 0);
+        assert!(!standing_claim.withdraw().in_flight);
+        assert!(standing_claim.take(0).is_none());
     }
 
     #[test]
     fn whoever_withdraws_one_in_flight_is_told_when_it_is_over() {
-        let (standing, wake) = standing();
-        standing.leave(request(), 0);
-        let taken = standing.take(0).unwrap();
-        assert!(standing.withdraw().in_flight);
+        let (standing_claim, wake) = standing_claim();
+        standing_claim.leave(request(), 0);
+        let taken = standing_claim.take(0).unwrap();
+        assert!(standing_claim.withdraw().in_flight);
         assert!(!wake.wait(Duration::ZERO));
         taken.end(Vec::new());
         assert!(wake.wait(Duration::ZERO), "although it claimed nothing");
-        assert!(!standing.withdraw().in_flight);
+        assert!(!standing_claim.withdraw().in_flight);
     }
 
     #[test]
     fn p4_one_whose_commit_is_not_known_is_in_doubt() {
-        let (standing, wake) = standing();
-        standing.leave(request(), 0);
-        drop(standing.take(0));
+        let (standing_claim, wake) = standing_claim();
+        standing_claim.leave(request(), 0);
+        drop(standing_claim.take(0));
         assert!(wake.wait(Duration::ZERO));
-        assert!(standing.withdraw().in_doubt);
-        assert!(!standing.withdraw().in_doubt);
+        assert!(standing_claim.withdraw().in_doubt);
+        assert!(!standing_claim.withdraw().in_doubt);
     }
 }

@@ -3,7 +3,7 @@
 use super::{Kit, NOW, S, claimed, done, due, error, json, on_every_backend, priorities, task};
 use crate::model::new_task::Insert;
 use crate::model::op::{Action, Op, Settled};
-use crate::model::settle::{Claim, End, Payload};
+use crate::model::settle::{Claim, End, StoredPayload};
 use crate::model::task::TaskState;
 
 on_every_backend!(
@@ -25,14 +25,14 @@ on_every_backend!(
 /// Leaves a claim of all lanes that are known, for so many workers.
 fn leave(kit: &Kit, free: usize) {
     let request = kit.request(free);
-    kit.store().hub().standing().leave(request, 0);
+    kit.store().signals().standing_claim().leave(request, 0);
 }
 
 /// What was claimed along since the claim was left.
 fn granted(kit: &Kit) -> Vec<Claim> {
-    let standing = kit.store().hub().standing();
-    standing.withdraw();
-    standing.take_granted()
+    let standing_claim = kit.store().signals().standing_claim();
+    standing_claim.withdraw();
+    standing_claim.take_granted()
 }
 
 /// A store that knows the lane of [`task`].
@@ -90,7 +90,9 @@ fn what_is_claimed_at_once_is_what_a_claim_of_it_would_be(kit: &mut Kit) {
             format!("{claim:?}")
         };
         assert_eq!(shown(&at_once), shown(&claim));
-        assert!(matches!(&at_once.payload, Payload::Whole(bytes) if *bytes == make().payload));
+        assert!(
+            matches!(&at_once.payload, StoredPayload::Whole(bytes) if *bytes == make().payload)
+        );
         assert!(claim.fence.claim_no > at_once.fence.claim_no);
         kit.settle(&claim, done());
     }
@@ -208,9 +210,9 @@ fn p1_a_call_that_fails_takes_no_claim_with_it(kit: &mut Kit) {
     let answer = kit.store().apply(kit.now, vec![Op::Insert(vec![refused])]);
     assert!(answer.is_err());
     assert!(kit.find(id).is_none());
-    let standing = kit.store().hub().standing();
-    let withdrawn = standing.withdraw();
-    assert!(!standing.has_granted() && !withdrawn.in_doubt && !withdrawn.in_flight);
+    let standing_claim = kit.store().signals().standing_claim();
+    let withdrawn = standing_claim.withdraw();
+    assert!(!standing_claim.has_granted() && !withdrawn.in_doubt && !withdrawn.in_flight);
 }
 
 fn claims_come_last_in_a_transaction(kit: &mut Kit) {

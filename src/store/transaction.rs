@@ -10,7 +10,7 @@ use crate::model::op::{Op, Reply};
 use crate::model::settle::{Fence, Settlement};
 
 /// The inside of a transaction.
-pub(crate) trait Work {
+pub(crate) trait Transaction {
     /// Applies an operation, which is undone if the transaction is.
     ///
     /// # Errors
@@ -32,7 +32,7 @@ pub(crate) enum Ending {
 }
 
 /// What runs inside, once.
-pub(crate) type Body<'a> = dyn FnMut(&dyn Work) -> Ending + 'a;
+pub(crate) type Body<'a> = dyn FnMut(&dyn Transaction) -> Ending + 'a;
 
 /// The attempt that a transaction is made for: only while it holds its task.
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,7 @@ use crate::wake::Wake;
 
 /// What a scheduler tells its dispatcher, and hears from it.
 #[derive(Debug, Default)]
-pub(crate) struct Control {
+pub(crate) struct ShutdownState {
     /// Nothing is claimed any more; what waits is given back.
     pub(crate) stopping: AtomicBool,
     /// Attempts that ended, and tasks that were given back, since the stop began.
@@ -18,7 +18,7 @@ pub(crate) struct Control {
     pub(crate) ended: Wake,
 }
 
-impl Control {
+impl ShutdownState {
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }

@@ -1,0 +1,249 @@
+//! Subscriptions to what happens to tasks. Each is bounded: a full one loses events and counts them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+
+use crate::model::event::Event;
+use crate::wake::lock;
+
+/// All subscriptions to a store.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    subscribers: Mutex<Vec<Subscriber>>,
+    count: AtomicUsize,
+    closed: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    sender: Sender<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Subscriptions {
+    /// Whether there are any: without one no event need be made.
+    pub(crate) fn any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// Sends events to all subscribers. One that is full loses them.
+    pub(crate) fn publish(&self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let mut subscribers = lock(&self.subscribers);
+        subscribers.retain(|subscriber| {
+            events.iter().all(|event| {
+                match subscriber.sender.try_send(event.clone()) {
+                    Ok(()) => true,
+                    Err(error) if error.is_full() => {
+                        subscriber.lost.fetch_add(1, Ordering::Relaxed);
+                        true
+                    }
+                    // Its receiver is gone.
+                    Err(_) => false,
+                }
+            })
+        });
+        self.count.store(subscribers.len(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn subscribe(&self, capacity: usize) -> Events {
+        let (sender, receiver) = bounded(capacity.max(1));
+        let lost = Arc::new(AtomicU64::new(0));
+        let mut subscribers = lock(&self.subscribers);
+        if !self.closed.load(Ordering::Relaxed) {
+            subscribers.push(Subscriber {
+                sender,
+                lost: Arc::clone(&lost),
+            });
+        }
+        self.count.store(subscribers.len(), Ordering::Relaxed);
+        Events { receiver, lost }
+    }
+
+    /// Ends all subscriptions: what they hold can still be received.
+    pub(crate) fn close(&self) {
+        let mut subscribers = lock(&self.subscribers);
+        self.closed.store(true, Ordering::Relaxed);
+        subscribers.clear();
+        self.count.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A subscription to what happens to tasks.
+///
+/// Bounded: while it is full, new events are lost and counted, so a slow reader never holds up the scheduler. Dropping it
+/// ends it. As an iterator it blocks for the next event, and is over when the subscription has ended.
+///
+/// # When it ends
+///
+/// - If the store was opened by a [`Scheduler`](crate::Scheduler): when the scheduler has shut down and its last handler
+///   has returned, even if a [`Client`](crate::Client) of it is still in use. What such a client then does is told to
+///   nobody.
+/// - If it was opened by [`Client::open`](crate::Client::open): when the last clone of that client is dropped.
+/// - When the store has stopped (see [`Health::stopped`](crate::Health::stopped)) and a scheduler has given it up.
+///
+/// Events from before the end are received first. A subscription that is made after the end has ended at once.
+///
+/// # Example
+///
+/// The loop of a thread that follows what happens, and does something else in between:
+///
+/// ```
+/// # use punctual::{NewTask, Received, Scheduler};
+/// # use std::time::Duration;
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let events = scheduler.events();
+/// scheduler.schedule(NewTask::with_kind("remind", &7))?;
+/// # scheduler.shutdown(Duration::from_secs(10))?;
+/// loop {
+///     match events.next_within(Duration::from_secs(1)) {
+///         Received::Event(event) => println!("{} {:?}", event.task(), event.kind()),
+///         Received::Nothing => println!("all quiet"),
+///         // Without this the loop would spin: an ended subscription answers at once.
+///         Received::Ended => break,
+///     }
+/// }
+/// assert_eq!(events.lost(), 0);
+/// # Ok::<(), punctual::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Events {
+    receiver: Receiver<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Events {
+    /// Waits for the next event, at most `timeout`. If the subscription has ended it does not wait.
+    pub fn next_within(&self, timeout: Duration) -> Received {
+        match self.receiver.recv_timeout(timeout) {
+            Ok(event) => Received::Event(event),
+            Err(RecvTimeoutError::Timeout) => Received::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Received::Ended,
+        }
+    }
+
+    /// The next event, if one has come. It never waits.
+    pub fn try_next(&self) -> Received {
+        match self.receiver.try_recv() {
+            Ok(event) => Received::Event(event),
+            Err(TryRecvError::Empty) => Received::Nothing,
+            Err(TryRecvError::Disconnected) => Received::Ended,
+        }
+    }
+
+    /// How many events were lost because the subscription was full.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+/// What [`Events::next_within`] and [`Events::try_next`] answer.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{NewTask, Received, Scheduler};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let events = scheduler.events();
+/// assert!(matches!(events.try_next(), Received::Nothing));
+/// scheduler.schedule(NewTask::with_kind("remind", &7))?;
+/// assert!(events.try_next().event().is_some());
+/// drop(scheduler);
+/// assert!(matches!(events.try_next(), Received::Ended));
+/// # Ok::<(), punctual::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a loop that does not look whether the subscription has ended never ends"]
+pub enum Received {
+    /// The next event.
+    Event(Event),
+    /// There is no event yet; there may be one later.
+    Nothing,
+    /// The subscription has ended, and all its events were received: every later call answers the same, at once.
+    Ended,
+}
+
+impl Received {
+    /// The event, if there is one. It does not tell "not yet" from "never again": for what comes after a wait, not for the
+    /// condition of a loop.
+    #[must_use]
+    pub fn event(self) -> Option<Event> {
+        match self {
+            Self::Event(event) => Some(event),
+            Self::Nothing | Self::Ended => None,
+        }
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.receiver.recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::TaskId;
+    use crate::model::event::EventKind;
+    use crate::time::Timestamp;
+
+    fn event() -> Event {
+        Event {
+            task: TaskId::new(),
+            task_kind: "kind".into(),
+            queue: "default".into(),
+            kind: EventKind::Scheduled,
+            at: Timestamp::MIN,
+        }
+    }
+
+    fn events(count: usize) -> Vec<Event> {
+        (0..count).map(|_| event()).collect()
+    }
+
+    #[test]
+    fn p14_a_slow_subscriber_loses_and_counts() {
+        let subscriptions = Subscriptions::default();
+        let slow = subscriptions.subscribe(2);
+        let fast = subscriptions.subscribe(10);
+        subscriptions.publish(events(5));
+        assert_eq!(slow.lost(), 3);
+        assert_eq!(fast.lost(), 0);
+        for _ in 0..2 {
+            assert!(matches!(slow.try_next(), Received::Event(_)));
+        }
+        assert!(matches!(slow.try_next(), Received::Nothing));
+    }
+
+    #[test]
+    fn a_dropped_subscription_is_forgotten() {
+        let subscriptions = Subscriptions::default();
+        drop(subscriptions.subscribe(2));
+        assert!(subscriptions.any());
+        subscriptions.publish(events(1));
+        assert!(!subscriptions.any());
+    }
+
+    #[test]
+    fn a_close_ends_all_subscriptions() {
+        let subscriptions = Subscriptions::default();
+        let [first, others] = [subscriptions.subscribe(2), subscriptions.subscribe(2)];
+        subscriptions.publish(events(1));
+        subscriptions.close();
+        assert_eq!(first.count(), 1);
+        assert!(matches!(others.try_next(), Received::Event(_)));
+        assert!(matches!(others.try_next(), Received::Ended));
+        let late = subscriptions.subscribe(1);
+        assert!(matches!(late.next_within(Duration::MAX), Received::Ended));
+        assert_eq!(late.count(), 0);
+    }
+}

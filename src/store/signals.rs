@@ -1,0 +1,140 @@
+//! Where commits are told: to the dispatcher, to maintenance, to subscribers, and to the callers who wait for the end of a
+//! task.
+//!
+//! Everything here happens after COMMIT. No receiver can hold up the thread that tells it.
+
+use std::sync::{Arc, Mutex};
+
+use crate::id::TaskId;
+use crate::model::event::Event;
+use crate::model::settle::Fence;
+use crate::store::events::Subscriptions;
+use crate::store::standing_claim::StandingClaim;
+use crate::store::waiters::Waiters;
+use crate::time::Timestamp;
+use crate::wake::{Wake, lock};
+
+/// What a commit did that somebody may want to know.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// The earliest instant at which something became due that may not have been before.
+    pub(crate) due: Option<Timestamp>,
+    /// Attempts of this instance whose cancellation was asked for.
+    pub(crate) cancelled: Vec<Fence>,
+    /// Whether a queue was paused or resumed.
+    pub(crate) queues: bool,
+    pub(crate) ended: Vec<TaskId>,
+    pub(crate) events: Vec<Event>,
+}
+
+impl News {
+    pub(crate) fn due_at(&mut self, at: Timestamp) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+}
+
+/// The receivers of news.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    runner: Mutex<Option<Wake>>,
+    cancelled: Mutex<Vec<Fence>>,
+    standing_claim: Arc<StandingClaim>,
+    maintenance: Mutex<Option<Wake>>,
+    expiry: Mutex<Option<Timestamp>>,
+    waiters: Waiters,
+    subscriptions: Subscriptions,
+}
+
+impl Signals {
+    /// The dispatcher's wake: it is notified of everything that may be for it.
+    pub(crate) fn set_runner(&self, wake: Wake) {
+        self.standing_claim.set_runner(wake.clone());
+        *lock(&self.runner) = Some(wake);
+    }
+
+    /// The claim that the runner leaves with the store.
+    pub(crate) fn standing_claim(&self) -> &Arc<StandingClaim> {
+        &self.standing_claim
+    }
+
+    /// The wake of maintenance: it is notified of earlier start deadlines.
+    pub(crate) fn set_maintenance(&self, wake: Wake) {
+        *lock(&self.maintenance) = Some(wake);
+    }
+
+    /// Notes that the cancellation of attempts was asked for. Before their callers are answered, so that none of them that
+    /// waits for a worker is started after the answer.
+    pub(crate) fn cancel(&self, attempts: &[Fence]) {
+        if !attempts.is_empty() {
+            lock(&self.cancelled).extend(attempts);
+        }
+    }
+
+    /// Whether the cancellation of an attempt was asked for, and not passed on yet.
+    pub(crate) fn is_cancelled(&self, attempt: Fence) -> bool {
+        lock(&self.cancelled).contains(&attempt)
+    }
+
+    /// Has the noted cancellations passed on, if there are any, and forgets them after that.
+    pub(crate) fn pass_on_cancelled(&self, pass_on: impl FnOnce(&[Fence])) {
+        let mut cancelled = lock(&self.cancelled);
+        if !cancelled.is_empty() {
+            pass_on(&cancelled);
+            cancelled.clear();
+        }
+    }
+
+    /// Takes the earliest start deadline that was added since the last call.
+    pub(crate) fn take_expiry(&self) -> Option<Timestamp> {
+        lock(&self.expiry).take()
+    }
+
+    /// A start deadline was added: maintenance is woken if it sleeps beyond it.
+    pub(crate) fn expires(&self, at: Timestamp) {
+        {
+            let mut expiry = lock(&self.expiry);
+            *expiry = Some(expiry.map_or(at, |known| known.min(at)));
+        }
+        if let Some(wake) = &*lock(&self.maintenance) {
+            wake.notify_due(at);
+        }
+    }
+
+    /// Another connection has committed something: the runner is woken to look what that means for it.
+    pub(crate) fn look_again(&self) {
+        if let Some(wake) = &*lock(&self.runner) {
+            wake.notify();
+        }
+    }
+
+    /// Tells what a commit did.
+    pub(crate) fn publish(&self, news: News) {
+        let wake_now = news.queues || !news.cancelled.is_empty();
+        if (wake_now || news.due.is_some())
+            && let Some(wake) = &*lock(&self.runner)
+        {
+            match news.due {
+                Some(at) if !wake_now => wake.notify_due(at),
+                _ => wake.notify(),
+            }
+        }
+        self.waiters.notify(&news.ended);
+        self.subscriptions.publish(news.events);
+    }
+
+    /// Who waits for the end of a task.
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    /// Who listens to events.
+    pub(crate) fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    /// Ends all subscriptions, and has whoever waits look again: nothing is told any more.
+    pub(crate) fn close(&self) {
+        self.subscriptions.close();
+        self.waiters.notify_all();
+    }
+}
