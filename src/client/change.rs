@@ -8,8 +8,7 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::id::TaskId;
 use crate::model::answer::{Bulk, Cancel};
-use crate::model::edit::Edit;
-use crate::model::edit::Patch;
+use crate::model::edit::{Edit, Patch};
 use crate::model::filter::Filter;
 use crate::model::op::{Action, Op};
 

@@ -1,0 +1,279 @@
+//! How a scheduler is made: everything is checked before anything is created.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::client::settings::{Location, StoreSettings, store_setters};
+use crate::error::{Error, Result};
+use crate::handler::context::TaskContext;
+use crate::handler::{FnHandler, Handlers, TaskHandler};
+use crate::model::limits::{check_limit, check_name};
+use crate::model::outcome::TaskResult;
+use crate::model::payload::Payload;
+use crate::model::retention::Retention;
+use crate::model::retry::RetryPolicy;
+use crate::runtime::attempts::Attempts;
+use crate::runtime::finish::Finish;
+use crate::runtime::link::Link;
+use crate::runtime::plan::Scope;
+use crate::runtime::ready::Ready;
+use crate::runtime::shutdown::ShutdownState;
+use crate::runtime::undecodable::Undecodable;
+use crate::scheduler::Scheduler;
+use crate::scheduler::parts::Parts;
+use crate::store::Store;
+use crate::wake::Wake;
+
+/// The most workers of a scheduler.
+pub const MAX_WORKERS: usize = 1_024;
+
+/// How a [`Scheduler`] is made: where its tasks are, what runs them and how.
+///
+/// Every mistake is reported by [`start`](Self::start), before anything is created.
+///
+/// # Example
+///
+/// ```
+/// use punctual::{Retention, Scheduler};
+/// use std::time::Duration;
+///
+/// let scheduler = Scheduler::in_memory()
+///     .workers(8)
+///     .queue("reports", 2)
+///     .retention(Retention::default().completed(Duration::from_secs(3600)))
+///     .start()?;
+/// # Ok::<(), punctual::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct Builder {
+    /// The testing feature sets another clock.
+    pub(crate) store: StoreSettings,
+    handlers: Handlers,
+    workers: usize,
+    max_spares: Option<usize>,
+    queues: Vec<(String, usize)>,
+    limits: Vec<(String, usize)>,
+    only_queues: bool,
+    retention: Retention,
+}
+
+impl Builder {
+    fn new(place: Location) -> Self {
+        Self {
+            store: StoreSettings::new(place, true),
+            handlers: Handlers::default(),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            max_spares: None,
+            queues: Vec::new(),
+            limits: Vec::new(),
+            only_queues: false,
+            retention: Retention::default(),
+        }
+    }
+
+    /// Adds the handler of a kind. Two for one kind are refused.
+    pub fn handler<H: TaskHandler>(mut self, handler: H) -> Self {
+        self.handlers.add(handler);
+        self
+    }
+
+    /// Adds a closure as the handler of a kind.
+    pub fn handler_fn<P, F>(self, run: F) -> Self
+    where
+        P: Payload,
+        F: Fn(P, &TaskContext) -> TaskResult + Send + Sync + 'static,
+    {
+        self.handler(FnHandler::new(run))
+    }
+
+    /// When to try a task of this kind again after a failure; wins over [`TaskHandler::retry_policy`].
+    pub fn retry_policy(mut self, kind: impl Into<String>, policy: RetryPolicy) -> Self {
+        self.handlers.retry_policy(kind.into(), policy);
+        self
+    }
+
+    /// How long an attempt of a task of this kind may take; wins over [`TaskHandler::timeout`].
+    pub fn timeout(mut self, kind: impl Into<String>, timeout: Duration) -> Self {
+        self.handlers.timeout(kind.into(), timeout);
+        self
+    }
+
+    /// How many handlers run at once, each on its thread. 1 to 1,024; default: one for each processor.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// How many further threads may take the place of handlers that are stuck: that have not returned 10 seconds after
+    /// their deadline or their cancellation. Default: as many as there are workers.
+    pub fn max_spare_threads(mut self, threads: usize) -> Self {
+        self.max_spares = Some(threads);
+        self
+    }
+
+    /// Runs at most `concurrency` tasks of a queue at once in this scheduler. At least 1. Other queues are run as well,
+    /// bounded by the workers alone, unless [`only_queues`](Self::only_queues) is called.
+    pub fn queue(mut self, name: impl Into<String>, concurrency: usize) -> Self {
+        self.queues.push((name.into(), concurrency));
+        self
+    }
+
+    /// Bounds how many tasks of a queue run at once in all processes of the file together, when the scheduler starts: 1 to
+    /// 1,000,000. The last one to start decides. It stays in the file when this line is removed: it is lifted by
+    /// [`Client::set_global_limit`].
+    pub fn global_limit(mut self, queue: impl Into<String>, limit: usize) -> Self {
+        self.limits.push((queue.into(), limit));
+        self
+    }
+
+    /// Runs no other queues than those named by [`queue`](Self::queue).
+    pub fn only_queues(mut self) -> Self {
+        self.only_queues = true;
+        self
+    }
+
+    store_setters!();
+
+    /// How long ended tasks are kept. Default: [`Retention::default`], 1 day for completed ones, 14 days for others.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Opens the storage and starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a setting that is not allowed, two handlers for a kind, or a
+    /// path that is no place for a file; else as [`Client::open`].
+    pub fn start(self) -> Result<Scheduler> {
+        Scheduler::run(self.build()?)
+    }
+
+    /// Checks everything, opens the storage and makes the parts.
+    pub(crate) fn build(self) -> Result<Parts> {
+        self.build_on(StoreSettings::open)
+    }
+
+    /// Checks everything before `open` is called, so that nothing is created in vain.
+    fn build_on(self, open: impl FnOnce(StoreSettings) -> Result<Arc<dyn Store>>) -> Result<Parts> {
+        let scope = self.scope()?;
+        check_limits(&self.limits)?;
+        let max_spares = self.max_spares.unwrap_or(self.workers);
+        if !(1..=MAX_WORKERS).contains(&self.workers) {
+            return Err(Error::invalid(format!(
+                "{} workers; 1 to {MAX_WORKERS} are allowed",
+                self.workers
+            )));
+        }
+        if max_spares > MAX_WORKERS {
+            return Err(Error::invalid(format!(
+                "{max_spares} spare threads; at most {MAX_WORKERS} are allowed"
+            )));
+        }
+        self.retention.check()?;
+        let registry = Arc::new(self.handlers.check()?);
+        let client = Client::on(open(self.store)?);
+        for (queue, limit) in &self.limits {
+            client.set_global_limit(queue, Some(*limit))?;
+        }
+        // Before anything is claimed: what the dead held comes first if it is better than what waits.
+        client.recover()?;
+        let (dispatcher_wake, maintenance_wake) = (Wake::new(), Wake::new());
+        let store = &client.store;
+        store.signals().set_runner(dispatcher_wake.clone());
+        store.signals().set_maintenance(maintenance_wake.clone());
+        let attempts = Arc::new(Attempts::new(maintenance_wake.clone(), scope.caps.keys()));
+        let shutdown = Arc::<ShutdownState>::default();
+        let link = Arc::new(Link {
+            client: client.clone(),
+            pace: store.pace(),
+            registry,
+            attempts,
+            finish: Finish::new(dispatcher_wake.clone()),
+            undecodable: Undecodable::default(),
+        });
+        let ready = Ready::new(self.workers, Arc::clone(&link), Arc::clone(&shutdown));
+        store.signals().standing_claim().set_workers(ready.bell());
+        Ok(Parts {
+            client,
+            link,
+            retention: self.retention,
+            workers: self.workers,
+            max_threads: self.workers + max_spares,
+            ready: Arc::new(ready),
+            scope,
+            shutdown,
+            dispatcher_wake,
+            maintenance_wake,
+        })
+    }
+
+    /// The parts on a store of the test's.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn on_store(
+        self,
+        wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Result<Parts> {
+        self.build_on(|store| store.open().map(wrap))
+    }
+
+    fn scope(&self) -> Result<Scope> {
+        let mut scope = Scope {
+            only_capped: self.only_queues,
+            ..Scope::default()
+        };
+        for (name, concurrency) in &self.queues {
+            check_name("queue", name)?;
+            if *concurrency == 0 {
+                return Err(Error::invalid(format!(
+                    "the queue {name:?} has a concurrency of 0; to stop it, pause it"
+                )));
+            }
+            if scope
+                .caps
+                .insert(name.as_str().into(), *concurrency)
+                .is_some()
+            {
+                return Err(Error::invalid(format!("the queue {name:?} is given twice")));
+            }
+        }
+        if self.only_queues && self.queues.is_empty() {
+            return Err(Error::invalid(
+                "only_queues without a queue: nothing would run",
+            ));
+        }
+        Ok(scope)
+    }
+}
+
+/// # Errors
+///
+/// `Invalid` for a limit that is not allowed, or two for one queue.
+fn check_limits(limits: &[(String, usize)]) -> Result<()> {
+    for (index, (queue, limit)) in limits.iter().enumerate() {
+        check_name("queue", queue)?;
+        check_limit(queue, *limit)?;
+        if limits[..index].iter().any(|(other, _)| other == queue) {
+            return Err(Error::invalid(format!(
+                "the queue {queue:?} has two global limits"
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl Scheduler {
+    /// A scheduler whose tasks are in this file; it is created if there is none.
+    pub fn builder(path: impl AsRef<Path>) -> Builder {
+        Builder::new(Location::File(path.as_ref().to_owned()))
+    }
+
+    /// A scheduler whose tasks are in memory, and gone with it.
+    pub fn in_memory() -> Builder {
+        Builder::new(Location::Memory)
+    }
+}

@@ -1,0 +1,267 @@
+//! The scheduler: the threads that run the tasks of a store, and their end.
+
+mod builder;
+pub(crate) mod parts;
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::error::Result;
+use crate::handler::token::StopReason;
+use crate::model::health::Health;
+use crate::runtime::service::spawn;
+use crate::scheduler::parts::Parts;
+use crate::thread::Thread;
+use crate::time::Deadline;
+use crate::wake::lock;
+
+pub use builder::{Builder, MAX_WORKERS};
+
+/// How long a scheduler that is dropped waits for its handlers.
+const DROP_WAIT: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for handlers that were asked to stop at its deadline.
+const STOP_WAIT: Duration = Duration::from_millis(100);
+
+/// Owns a file of tasks and the threads that run them.
+///
+/// Made by [`Scheduler::builder`]. It is a [`Client`] too, by `Deref`. Dropping it is a [`shutdown`](Self::shutdown) with
+/// one second.
+///
+/// # Example
+///
+/// ```
+/// use punctual::{NewTask, Outcome, Payload, Scheduler};
+/// use serde::{Deserialize, Serialize};
+/// use std::time::Duration;
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Remind { user: u64 }
+/// impl Payload for Remind { const KIND: &'static str = "remind"; }
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("app.db");
+/// let scheduler = Scheduler::builder(&path)
+///     .handler_fn(|remind: Remind, _cx| {
+///         println!("reminding {}", remind.user);
+///         Ok(Outcome::done())
+///     })
+///     .workers(4)
+///     .start()?;
+/// let task = scheduler.schedule(NewTask::new(Remind { user: 7 }).after(Duration::from_millis(10)))?;
+/// scheduler.wait(task.id(), Duration::from_secs(10))?;
+/// scheduler.shutdown(Duration::from_secs(30))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Scheduler {
+    parts: Parts,
+    threads: Mutex<Vec<Thread>>,
+}
+
+impl Scheduler {
+    /// Starts the threads.
+    fn run(parts: Parts) -> Result<Self> {
+        parts.client.store.watch()?;
+        let stop = StopOnDrop(Some(&parts));
+        let executor = parts.executor();
+        let mut threads = Vec::with_capacity(parts.workers + 2);
+        for number in 0..parts.workers {
+            let executor = executor.clone();
+            if parts.ready.add_thread() {
+                threads.push(Thread::spawn(format!("punctual-{number}"), move || {
+                    executor.work()
+                })?);
+            }
+        }
+        let clock = || Arc::clone(&parts.client.clock);
+        let maintenance = parts.maintenance(Some(executor));
+        threads.push(spawn(
+            "punctual-maint",
+            maintenance,
+            clock(),
+            parts.maintenance_wake.clone(),
+        )?);
+        let dispatcher = parts.dispatcher();
+        threads.push(spawn(
+            "punctual-disp",
+            dispatcher,
+            clock(),
+            parts.dispatcher_wake.clone(),
+        )?);
+        stop.disarm();
+        Ok(Self {
+            parts,
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// A client of the same file, to be given to other parts of the program.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.parts.client.clone()
+    }
+
+    /// As [`Client::probe`], with the state of the workers.
+    #[must_use]
+    pub fn probe(&self, timeout: Duration) -> Health {
+        let probed = self.parts.client.try_write(timeout);
+        probed.told_in(self.health())
+    }
+
+    /// How the scheduler is, as far as is known without a write. To find out, [`probe`](Self::probe).
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.parts.health()
+    }
+
+    /// Stops running tasks: claims nothing more, gives back what was claimed and not started, and waits until the handlers
+    /// have returned, at most `timeout`. Those that have not by then are asked to stop, and have a tenth of a second more.
+    ///
+    /// What still runs then goes on, stays this process's, and is settled when it returns; nothing new starts. Clients of
+    /// the file stay usable. A second call waits again.
+    ///
+    /// Inside a handler it waits for that very handler: for the whole `timeout`, after which it asks the handler to stop and counts
+    /// it as still running. A handler that wants the scheduler to end should have another thread shut it down, and return.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked) in a child of the process that started the scheduler.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::Scheduler;
+    /// # use std::time::Duration;
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let shutdown = scheduler.shutdown(Duration::from_secs(30))?;
+    /// assert_eq!(shutdown.still_running(), 0);
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    pub fn shutdown(&self, timeout: Duration) -> Result<Shutdown> {
+        self.parts.client.store.check()?;
+        let shutdown = &self.parts.shutdown;
+        self.parts.stop();
+        if !self.wait_for_end(Deadline::after(timeout)) {
+            self.parts.link.attempts.raise_all(StopReason::ShuttingDown);
+            self.wait_for_end(Deadline::after(STOP_WAIT));
+        }
+        let ended = shutdown.is_ended();
+        if ended {
+            // It was woken when the stop began, may have seen no end yet, and would sleep on.
+            self.parts.maintenance_wake.notify();
+            let deadline = Deadline::after(DROP_WAIT);
+            // Not under the lock: what ends on the threads may be handlers that call this.
+            let threads = std::mem::take(&mut *lock(&self.threads));
+            for thread in threads {
+                thread.join(deadline);
+            }
+        }
+        Ok(Shutdown {
+            finished: shutdown.finished.load(Ordering::SeqCst),
+            given_back: shutdown.given_back.load(Ordering::SeqCst),
+            still_running: self.parts.link.attempts.count(),
+        })
+    }
+
+    fn wait_for_end(&self, deadline: Deadline) -> bool {
+        let shutdown = &self.parts.shutdown;
+        while !shutdown.is_ended() && !deadline.is_over() {
+            shutdown
+                .ended
+                .wait(deadline.remaining().min(Duration::from_millis(50)));
+        }
+        shutdown.is_ended()
+    }
+}
+
+impl Deref for Scheduler {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.parts.client
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        if !self.parts.shutdown.is_ended() {
+            let _ = self.shutdown(DROP_WAIT);
+        }
+    }
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("workers", &self.parts.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Stops what was started if the rest cannot be.
+struct StopOnDrop<'a>(Option<&'a Parts>);
+
+impl StopOnDrop<'_> {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(parts) = self.0 {
+            parts.stop();
+            parts.ready.close();
+        }
+    }
+}
+
+/// What a [`Scheduler::shutdown`] found and left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    pub(crate) finished: usize,
+    pub(crate) given_back: usize,
+    pub(crate) still_running: usize,
+}
+
+impl Shutdown {
+    /// Attempts that ended since the shutdown began.
+    #[must_use]
+    pub fn finished(self) -> usize {
+        self.finished
+    }
+
+    /// Tasks that had been claimed and not started: they wait as before.
+    #[must_use]
+    pub fn given_back(self) -> usize {
+        self.given_back
+    }
+
+    /// Handlers that had not returned. Their tasks stay this process's until they do.
+    #[must_use]
+    pub fn still_running(self) -> usize {
+        self.still_running
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Stopwatch;
+
+    #[test]
+    fn a_shutdown_with_nothing_to_wait_for_does_not_wait() {
+        let mut took = Duration::ZERO;
+        for _ in 0..20 {
+            let scheduler = Scheduler::in_memory().start().unwrap();
+            let watch = Stopwatch::start();
+            let shutdown = scheduler.shutdown(Duration::from_secs(5)).unwrap();
+            took += watch.elapsed();
+            assert_eq!(shutdown.still_running(), 0);
+        }
+        assert!(took < Duration::from_secs(2), "{took:?} for 20 shutdowns");
+    }
+}

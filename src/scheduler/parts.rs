@@ -1,0 +1,107 @@
+//! The parts of a scheduler, whether threads step them or a test does.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::client::Client;
+use crate::model::health::Health;
+use crate::model::retention::Retention;
+use crate::runtime::dispatcher::Dispatcher;
+use crate::runtime::executor::Executor;
+use crate::runtime::link::Link;
+use crate::runtime::maintenance::{
+    Deadlines, Forgetter, Maintenance, Prober, Pruner, Rescuer, Retirer,
+};
+use crate::runtime::plan::Scope;
+use crate::runtime::ready::Ready;
+use crate::runtime::shutdown::ShutdownState;
+use crate::wake::Wake;
+
+/// The parts of a scheduler, whether threads step them or a test does.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) client: Client,
+    pub(super) link: Arc<Link>,
+    pub(super) scope: Scope,
+    pub(super) retention: Retention,
+    pub(super) workers: usize,
+    pub(super) max_threads: usize,
+    pub(super) ready: Arc<Ready>,
+    pub(super) shutdown: Arc<ShutdownState>,
+    pub(super) dispatcher_wake: Wake,
+    pub(super) maintenance_wake: Wake,
+}
+
+impl Parts {
+    pub(crate) fn executor(&self) -> Executor {
+        Executor {
+            registry: Arc::clone(&self.link.registry),
+            ready: Arc::clone(&self.ready),
+        }
+    }
+
+    pub(crate) fn dispatcher(&self) -> Dispatcher {
+        Dispatcher::new(
+            Arc::clone(&self.link),
+            Arc::clone(&self.ready),
+            Arc::clone(&self.shutdown),
+            self.scope.clone(),
+            self.retention,
+        )
+    }
+
+    /// `executor`: what spare threads work with; `None` if there are no threads.
+    pub(crate) fn maintenance(&self, executor: Option<Executor>) -> Maintenance {
+        Maintenance::new(
+            vec![
+                Box::new(Rescuer::new(self.client.clone())),
+                Box::new(Deadlines {
+                    attempts: Arc::clone(&self.link.attempts),
+                    ready: Arc::clone(&self.ready),
+                    executor,
+                    dispatcher: self.dispatcher_wake.clone(),
+                    max_threads: self.max_threads,
+                }),
+                Box::new(Pruner::new(self.client.clone(), self.retention)),
+                Box::new(Prober::new(self.client.clone())),
+                Box::new(Retirer::new(self.client.clone())),
+                Box::new(Forgetter::new(self.client.clone())),
+            ],
+            Arc::clone(&self.shutdown),
+        )
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        if self.client.store.check().is_err() {
+            // In a forked child a lock may be held by a thread that is not there.
+            return self.client.health();
+        }
+        let mut unknown: Vec<String> = Vec::new();
+        for lane in self.client.store.lanes().list.iter() {
+            let known = self.link.registry.get(&lane.kind).is_some();
+            if !known
+                && lane.next_at().is_some()
+                && !unknown.iter().any(|kind| **kind == *lane.kind)
+            {
+                unknown.push(lane.kind.to_string());
+            }
+        }
+        let undecodable = self.link.undecodable.kinds(self.client.now());
+        Health {
+            workers: self.workers,
+            busy: self.link.attempts.started(),
+            stuck: self.link.attempts.stuck(),
+            spare: self.ready.spares(),
+            unknown_kinds: unknown,
+            undecodable_kinds: undecodable.iter().map(ToString::to_string).collect(),
+            ..self.client.health()
+        }
+    }
+
+    /// Claims nothing any more; gives back what waits.
+    pub(crate) fn stop(&self) {
+        self.shutdown.stopping.store(true, Ordering::SeqCst);
+        self.dispatcher_wake.notify();
+        self.maintenance_wake.notify();
+    }
+}
