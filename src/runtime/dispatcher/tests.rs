@@ -9,6 +9,7 @@ use crate::model::op::Op;
 use crate::model::outcome::Outcome;
 use crate::model::payload::Payload;
 use crate::scheduler::Scheduler;
+use crate::scheduler::parts::Parts;
 use crate::store::Pace;
 use crate::testing::TestClock;
 
@@ -19,16 +20,19 @@ impl Payload for Probe {
     const KIND: &'static str = "probe";
 }
 
+/// A scheduler without threads that runs probes, and its clock.
+fn parts() -> (Parts, TestClock) {
+    let clock = TestClock::new("2026-03-01T09:00:00Z".parse().unwrap());
+    let builder = Scheduler::in_memory().clock(clock.clone());
+    let builder = builder.handler_fn(|_: Probe, _| Ok(Outcome::done()));
+    (builder.build().unwrap(), clock)
+}
+
 /// P8: it was stored as claimed, and neither it nor its cancellation had come to the dispatcher when the stop began.
 #[test]
 fn p8_what_came_along_is_not_started_after_its_cancellation_or_the_stop() {
     for stops in [false, true] {
-        let clock = TestClock::new("2026-03-01T09:00:00Z".parse().unwrap());
-        let parts = Scheduler::in_memory()
-            .clock(clock.clone())
-            .handler_fn(|_: Probe, _| Ok(Outcome::done()))
-            .build()
-            .unwrap();
+        let (parts, clock) = parts();
         let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
         let now = Clock::now(&clock);
         parts.client.schedule(NewTask::new(Probe)).unwrap();
@@ -56,11 +60,7 @@ fn p8_what_came_along_is_not_started_after_its_cancellation_or_the_stop() {
 /// cancellations on.
 #[test]
 fn p8_a_cancellation_that_overtakes_its_claim_is_passed_on() {
-    let parts = Scheduler::in_memory()
-        .clock(TestClock::new("2026-03-01T09:00:00Z".parse().unwrap()))
-        .handler_fn(|_: Probe, _| Ok(Outcome::done()))
-        .build()
-        .unwrap();
+    let (parts, _clock) = parts();
     let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
     let now = parts.client.now();
     parts.client.schedule(NewTask::new(Probe)).unwrap();
@@ -85,11 +85,7 @@ fn p8_a_cancellation_that_overtakes_its_claim_is_passed_on() {
 /// P4: a job that a bug of ours loses is not claimed for ever.
 #[test]
 fn p4_a_claimed_task_that_is_lost_on_its_way_to_a_worker_runs_all_the_same() {
-    let parts = Scheduler::in_memory()
-        .clock(TestClock::new("2026-03-01T09:00:00Z".parse().unwrap()))
-        .handler_fn(|_: Probe, _| Ok(Outcome::done()))
-        .build()
-        .unwrap();
+    let (parts, _clock) = parts();
     let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
     let mut now = parts.client.now();
     let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
@@ -108,11 +104,7 @@ fn p4_a_claimed_task_that_is_lost_on_its_way_to_a_worker_runs_all_the_same() {
 /// P4: a standing claim's commit is not known to have been stored, and what was deferred before that is answered since.
 #[test]
 fn p4_an_answer_from_before_a_doubt_does_not_settle_it() {
-    let parts = Scheduler::in_memory()
-        .clock(TestClock::new("2026-03-01T09:00:00Z".parse().unwrap()))
-        .handler_fn(|_: Probe, _| Ok(Outcome::done()))
-        .build()
-        .unwrap();
+    let (parts, _clock) = parts();
     let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
     let now = parts.client.now();
     let store = &parts.client.store;
@@ -157,11 +149,7 @@ fn p3_a_look_for_changes_that_a_write_prevented_is_made_up_for() {
 /// A worker that is woken and does not get the processor is waited for, not looked at all the time.
 #[test]
 fn p14_it_sleeps_while_a_free_worker_is_on_its_way() {
-    let parts = Scheduler::in_memory()
-        .clock(TestClock::new("2026-03-01T09:00:00Z".parse().unwrap()))
-        .handler_fn(|_: Probe, _| Ok(Outcome::done()))
-        .build()
-        .unwrap();
+    let (parts, _clock) = parts();
     let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
     parts.client.schedule(NewTask::new(Probe)).unwrap();
     let now = parts.client.now();
@@ -179,12 +167,7 @@ fn p14_it_sleeps_while_a_free_worker_is_on_its_way() {
 /// It is asked once, like by its thread: nothing else will wake it before the instant that it names.
 #[test]
 fn p3_after_a_task_that_is_gone_it_wakes_for_the_next_one() {
-    let clock = TestClock::new("2026-03-01T09:00:00Z".parse().unwrap());
-    let parts = Scheduler::in_memory()
-        .clock(clock.clone())
-        .handler_fn(|_: Probe, _| Ok(Outcome::done()))
-        .build()
-        .unwrap();
+    let (parts, clock) = parts();
     let mut dispatcher = parts.dispatcher();
     let ms = Duration::from_millis(1);
     let schedule = |delay| {

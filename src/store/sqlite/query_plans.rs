@@ -38,6 +38,7 @@ use crate::store::sqlite::read::stats;
 use crate::store::sqlite::read::{self, history, tasks};
 use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::sqlite::write::peers;
+use crate::store::suite;
 use crate::store::{Settings, Store};
 use crate::time::Timestamp;
 
@@ -295,19 +296,11 @@ struct Kit {
 
 fn task(kind: &str, queue: &str, priority: u8, at: Timestamp) -> Insert {
     Insert {
-        id: TaskId::new(),
         kind: kind.to_owned().into(),
-        payload: b"null".to_vec(),
         queue: queue.to_owned().into(),
-        partition: None,
         priority,
-        created_at: NOW,
-        scheduled_at: at,
-        expires_at: None,
         max_attempts: 1,
-        delivery: crate::model::delivery::Delivery::AtLeastOnce,
-        tags: Vec::new(),
-        options: None,
+        ..suite::due(at)
     }
 }
 

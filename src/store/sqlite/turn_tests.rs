@@ -12,7 +12,7 @@ use crate::store::PendingReply;
 use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::sqlite::write::writer::Writer;
 use crate::store::turn::{MAX_LEAD_OPS, MAX_QUEUED, Submitted};
-use crate::time::{Deadline, Timestamp};
+use crate::time::Deadline;
 use crate::wake::lock;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
@@ -23,7 +23,6 @@ use crate::id::TaskId;
 use crate::model::delivery::Delivery;
 use crate::model::durability::Durability;
 use crate::model::filter::Filter;
-use crate::model::lane::{ClaimRequest, LaneClaim, QueueClaim};
 use crate::model::limits::MAX_PAYLOAD_BYTES;
 use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
@@ -34,10 +33,8 @@ use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Asked, End, Fence, settle};
 use crate::model::task::Options;
 use crate::store::sqlite::SqliteStore;
+use crate::store::suite::{self, NOW, S};
 use crate::store::{Settings, Store};
-
-const S: Duration = Duration::from_secs(1);
-const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
 struct Kit {
     store: SqliteStore,
@@ -67,19 +64,8 @@ fn kit() -> Kit {
 
 fn task() -> Insert {
     Insert {
-        id: TaskId::new(),
-        kind: "probe".into(),
-        payload: b"null".to_vec(),
-        queue: "default".into(),
-        partition: None,
-        priority: 5,
-        created_at: NOW,
-        scheduled_at: NOW,
-        expires_at: None,
         max_attempts: 1,
-        delivery: Delivery::AtLeastOnce,
-        tags: Vec::new(),
-        options: None,
+        ..suite::task()
     }
 }
 
@@ -738,19 +724,7 @@ fn p5_the_claim_and_the_end_of_a_task_delivered_at_most_once_are_synced() {
         let has_synced = || kit.store.turn.with_writer(|writer| writer.has_synced());
         kit.insert(vec![Insert { delivery, ..task() }]).unwrap();
         assert!(!has_synced(), "a crash is all that this store survives");
-        let lane = &kit.store.lanes().list[0];
-        let lanes = vec![LaneClaim {
-            lane: lane.id,
-            cost: None,
-            class: lane.class,
-        }];
-        let claim = Op::Claim(ClaimRequest {
-            queues: vec![QueueClaim { lanes, limit: 1 }],
-            free: 1,
-            budget: Duration::ZERO,
-            limit: 1,
-            lanes_version: 1,
-        });
+        let claim = Op::Claim(suite::request(&kit.store, 1));
         let Reply::Claimed(claims) = kit.store.apply(NOW, vec![claim]).unwrap().remove(0) else {
             panic!("a claim is answered as one");
         };

@@ -6,7 +6,7 @@ use crate::model::edit::Patch;
 use crate::model::filter::Filter;
 use crate::model::new_task::Insert;
 use crate::model::op::{Action, CHUNK, Changed, Op, Settled};
-use crate::model::settle::{Fence, StoredPayload};
+use crate::model::settle::{End, Fence, StoredPayload};
 use crate::model::task::TaskState;
 
 on_every_backend!(
@@ -19,6 +19,7 @@ on_every_backend!(
     a_task_to_be_run_now_is_due_at_once,
     a_retried_task_has_all_its_attempts_before_it_and_its_history_behind_it,
     an_edited_payload_is_what_the_handler_gets,
+    an_edited_payload_has_all_tries_to_be_decoded_before_it,
     an_edited_priority_and_number_of_attempts_count,
     an_edit_of_another_kind_is_refused_and_changes_nothing,
     a_bulk_call_goes_in_chunks_and_reaches_everything_once,
@@ -218,6 +219,18 @@ fn edit(kind: &str, payload: Vec<u8>) -> Action {
         payload: Some((kind.to_owned(), payload)),
         ..Patch::default()
     })
+}
+
+fn an_edited_payload_has_all_tries_to_be_decoded_before_it(kit: &mut Kit) {
+    let id = kit.insert(task());
+    for undecoded in 0..2 {
+        let claim = kit.claim_one();
+        assert_eq!(claim.undecoded, undecoded);
+        kit.settle(&claim, End::Undecodable("another version".into()));
+        kit.change(id, Action::RunNow);
+    }
+    assert_eq!(kit.change(id, edit("probe", json(10))), Changed::Applied);
+    assert_eq!(kit.claim_one().undecoded, 0);
 }
 
 fn an_edited_payload_is_what_the_handler_gets(kit: &mut Kit) {

@@ -167,31 +167,7 @@ impl Kit {
 
     /// Everything that may be claimed by the lanes as they are known, for `free` workers.
     pub(super) fn request(&self, free: usize) -> ClaimRequest {
-        let mut queues: Vec<(Arc<str>, QueueClaim)> = Vec::new();
-        for lane in self.store().lanes().list.iter() {
-            let claim = LaneClaim {
-                lane: lane.id,
-                cost: None,
-                class: lane.class,
-            };
-            match queues.iter_mut().find(|(queue, _)| *queue == lane.queue) {
-                Some((_, queue)) => queue.lanes.push(claim),
-                None => queues.push((
-                    Arc::clone(&lane.queue),
-                    QueueClaim {
-                        lanes: vec![claim],
-                        limit: usize::MAX,
-                    },
-                )),
-            }
-        }
-        ClaimRequest {
-            queues: queues.into_iter().map(|(_, queue)| queue).collect(),
-            free,
-            budget: Duration::ZERO,
-            limit: usize::MAX,
-            lanes_version: self.store().lanes().version,
-        }
+        request(&**self.store(), free)
     }
 
     pub(super) fn claim(&self, free: usize) -> Vec<Claim> {
@@ -295,6 +271,35 @@ impl Kit {
         }
         assert_eq!(self.state(id), state);
         id
+    }
+}
+
+/// Everything that may be claimed by the lanes as they are known, for `free` workers.
+pub(super) fn request(store: &dyn Store, free: usize) -> ClaimRequest {
+    let mut queues: Vec<(Arc<str>, QueueClaim)> = Vec::new();
+    for lane in store.lanes().list.iter() {
+        let claim = LaneClaim {
+            lane: lane.id,
+            cost: None,
+            class: lane.class,
+        };
+        match queues.iter_mut().find(|(queue, _)| *queue == lane.queue) {
+            Some((_, queue)) => queue.lanes.push(claim),
+            None => queues.push((
+                Arc::clone(&lane.queue),
+                QueueClaim {
+                    lanes: vec![claim],
+                    limit: usize::MAX,
+                },
+            )),
+        }
+    }
+    ClaimRequest {
+        queues: queues.into_iter().map(|(_, queue)| queue).collect(),
+        free,
+        budget: Duration::ZERO,
+        limit: usize::MAX,
+        lanes_version: store.lanes().version,
     }
 }
 

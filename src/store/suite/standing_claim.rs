@@ -1,6 +1,8 @@
 //! The claim that stands, and comes along with what becomes due.
 
-use super::{Kit, NOW, S, claimed, done, due, error, json, on_every_backend, priorities, task};
+use super::{
+    Kit, NOW, S, claimed, done, due, error, json, on_every_backend, on_shared, priorities, task,
+};
 use crate::model::new_task::Insert;
 use crate::model::op::{Action, Op, Settled};
 use crate::model::settle::{Claim, End, StoredPayload};
@@ -21,6 +23,7 @@ on_every_backend!(
     p7_a_task_that_was_claimed_at_once_is_settled_once,
     a_task_that_was_claimed_at_once_and_given_back_has_its_start_deadline,
 );
+on_shared!(what_is_taken_back_from_the_dead_is_claimed_along);
 
 /// Leaves a claim of all lanes that are known, for so many workers.
 fn leave(kit: &Kit, free: usize) {
@@ -56,6 +59,23 @@ fn what_becomes_due_is_claimed_in_its_transaction(kit: &mut Kit) {
     leave(kit, 1);
     kit.change(later, Action::Cancel);
     kit.change(id, Action::RunNow);
+    assert_eq!(granted(kit)[0].id, id);
+}
+
+fn what_is_taken_back_from_the_dead_is_claimed_along(kit: &mut Kit) {
+    known(kit);
+    let id = kit.insert(task());
+    let dead = kit.another(true);
+    let claim = Op::Claim(kit.request(1));
+    assert_eq!(
+        claimed(dead.apply(NOW, vec![claim]).unwrap().remove(0)).len(),
+        1
+    );
+    drop(dead);
+    // Its commits are learnt first: a claim does not stand beside what is not known.
+    kit.store().refresh().unwrap();
+    leave(kit, 1);
+    assert_eq!(kit.recover().given_back, 1);
     assert_eq!(granted(kit)[0].id, id);
 }
 

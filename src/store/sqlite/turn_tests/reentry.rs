@@ -366,19 +366,7 @@ fn p12_a_subscriber_that_reads_a_store_in_memory_during_a_read_is_refused_at_onc
 fn p12_a_subscriber_may_ask_about_other_instances_when_one_has_died() {
     let (dead, dir) = stores().remove(1);
     insert(&dead, task()).unwrap();
-    let lane = &dead.lanes().list[0];
-    let lanes = vec![LaneClaim {
-        lane: lane.id,
-        cost: None,
-        class: lane.class,
-    }];
-    let claim = Op::Claim(ClaimRequest {
-        queues: vec![QueueClaim { lanes, limit: 1 }],
-        free: 1,
-        budget: Duration::ZERO,
-        limit: 1,
-        lanes_version: dead.lanes().version,
-    });
+    let claim = Op::Claim(suite::request(&*dead, 1));
     dead.apply(NOW, vec![claim]).unwrap();
     drop(dead);
     let path = dir.as_ref().unwrap().path().join("turn.db");
