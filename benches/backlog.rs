@@ -1,6 +1,6 @@
-//! What a file with many tasks that wait costs the calls beside them: `cargo bench --bench backlog`.
+//! What many waiting tasks in a file cost the other calls: `cargo bench --bench backlog`.
 //!
-//! They are due in an hour and of a better priority, so whoever looks for work in the wrong order visits them all.
+//! The waiting tasks are due in an hour and have a better priority, so a search for work in the wrong order visits them all.
 
 #![expect(
     clippy::disallowed_methods,
@@ -18,12 +18,12 @@ mod support;
 
 use support::{Note, folder, note};
 
-/// A task for later, before all that are due now.
+/// A task for later, with a better priority than all that are due now.
 fn later() -> NewTask {
     note().priority(0).after(Duration::from_secs(3600))
 }
 
-/// Fewer where times mean nothing: `cargo bench -- --test` runs each bench once.
+/// How many tasks wait. Fewer if nothing is measured: `cargo bench -- --test` runs each bench once.
 fn tasks() -> usize {
     let given = |name: &str| std::env::args().any(|each| each == name);
     // Cargo gives `--bench` when it measures.
@@ -58,7 +58,7 @@ fn beside_many(c: &mut Criterion) {
                 let called = Instant::now();
                 let task = scheduler.schedule(note()).expect("the disk has room");
                 let span = starts.recv().expect("every task runs") - called;
-                // The next must not meet the commit that completes this one.
+                // The next task must not compete with the commit that completes this one.
                 let ended = scheduler.wait(task.id(), Duration::from_secs(10));
                 let ended = ended.expect("the file can be read");
                 assert!(ended.is_some(), "a task that has started did not end");
@@ -84,7 +84,7 @@ fn beside_many(c: &mut Criterion) {
     });
 }
 
-/// How many queues come and go, and how long the scheduler is left alone then: it looks once a minute which are idle.
+/// How many queues come and go, and how long the scheduler then rests: it looks for idle queues once a minute.
 fn queues() -> (usize, Duration) {
     match tasks() {
         1_000 => (100, Duration::ZERO),
@@ -92,7 +92,7 @@ fn queues() -> (usize, Duration) {
     }
 }
 
-/// A queue for each tenant, and no tenant is left: a start should cost what it does in an empty file.
+/// A queue for each tenant, and all tenants are gone: a start should cost as much as in an empty file.
 fn after_many_queues(c: &mut Criterion) {
     let dir = folder();
     let path = dir.path().join("tasks.db");
@@ -102,7 +102,7 @@ fn after_many_queues(c: &mut Criterion) {
         let scheduler = Scheduler::builder(&path)
             .workers(2)
             .handler_fn(move |_: Note, _cx| {
-                // Nobody listens to the tenants' tasks.
+                // The starts of the tenants' tasks are not received.
                 let _ = sender.send(Instant::now());
                 Ok(Outcome::done())
             })

@@ -1,4 +1,4 @@
-//! What it takes to run tasks that do nothing, a file full of them and a single one: `cargo bench --bench drain`.
+//! The time to run tasks that do nothing, a file full of them and a single one: `cargo bench --bench drain`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -16,11 +16,11 @@ use support::{Note, folder, note};
 const TASKS: u64 = 2_000;
 const WORKERS: usize = 2;
 
-/// A file of due tasks, a scheduler that is yet to start, and what it says when it has called all handlers.
+/// A file of due tasks, a scheduler that is not started yet, and the channel on which it reports that all handlers ran.
 struct Backlog {
     builder: Builder,
     finished: Receiver<()>,
-    /// Removed at the end, so it stands last.
+    /// The last field, so that it is dropped last.
     dir: TempDir,
 }
 
@@ -49,15 +49,15 @@ impl Backlog {
         }
     }
 
-    /// From the start of the scheduler until the file shows all of them completed.
+    /// Runs from the start of the scheduler until the file shows all tasks completed.
     fn drain(self) -> (Scheduler, TempDir) {
         let scheduler = self.builder.start().expect("nothing else has the file");
         self.finished.recv().expect("every task runs");
-        // Only now, so that it is not asked all the time.
+        // Only now: asking while tasks run would slow them down.
         while completed(&scheduler) < TASKS {
             std::thread::park_timeout(Duration::from_micros(100));
         }
-        // What is returned is dropped when the time has been taken.
+        // The returned values are dropped outside the measured time.
         (scheduler, self.dir)
     }
 }
@@ -76,7 +76,7 @@ fn many(c: &mut Criterion) {
     });
 }
 
-/// Stored, run, and known to be completed.
+/// One task: from the call that schedules it until its end is known.
 fn one(c: &mut Criterion) {
     let dir = folder();
     let scheduler = Scheduler::builder(dir.path().join("tasks.db"))

@@ -1,11 +1,11 @@
-//! Instructions per task, which hardly depend on what else the machine does: `cargo bench --bench instructions`.
+//! Instructions per task, which hardly depend on the load of the machine: `cargo bench --bench instructions`.
 //!
-//! It runs itself under valgrind's callgrind with N tasks and with 2 N, and tells the difference per task, so that opening
-//! and closing cancel out. `instructions W2|W4 N [FILE]` is what it runs: W2 stores N tasks from 16 threads, each of which
-//! waits for its own to be durable, and W4 runs a file of N due tasks, made unless it is given.
+//! The bench runs itself under valgrind's callgrind with N tasks and with 2 N, and prints the difference per task, so that
+//! opening and closing cancel out. It runs `instructions W2|W4 N [FILE]`: W2 stores N tasks from 16 threads, each of which
+//! waits until its task is durable, and W4 runs a file of N due tasks, which it makes if none is given.
 //!
-//! Under valgrind all is fifty times as slow and one thread runs at a time. Claims go ahead by time, so W4 claims fewer at
-//! once than it does else: its figure is higher, and differs by some percent from run to run. Compare it with itself.
+//! Under valgrind everything is fifty times as slow, and one thread runs at a time. Claims ahead are bounded by time, so W4
+//! claims fewer at once than it usually does: its figure is higher, and varies by some percent. Compare it with itself.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,7 +19,7 @@ use ours::{Note, View};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// The workloads, and their N.
+/// The workloads, each with its N.
 const COUNTED: [(&str, u64); 2] = [("W2", 5_000), ("W4", 10_000)];
 const RUNS: usize = 3;
 const FEW: u64 = 100;
@@ -27,7 +27,7 @@ const FEW: u64 = 100;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let given = |name: &str| arguments.iter().any(|each| each == name);
-    // Cargo adds its own.
+    // Cargo adds options of its own.
     let words: Vec<&str> = arguments
         .iter()
         .map(String::as_str)
@@ -88,12 +88,12 @@ fn run(workload: &str, tasks: u64, file: Option<&Path>) -> Result<()> {
     }
 }
 
-/// The instructions of a whole process that runs so many tasks.
+/// The instructions of a whole process that does `tasks` tasks.
 fn counted(workload: &str, tasks: u64) -> Result<f64> {
     let dir = fresh_folder()?;
     let file = dir.path().join("filled.db");
     if workload == "W4" {
-        // Here, where it is not counted.
+        // Filled in this process, which is not counted.
         ours::fill(&file, tasks, &ours::note)?;
     }
     let mut out = std::ffi::OsString::from("--callgrind-out-file=");

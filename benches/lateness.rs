@@ -1,6 +1,6 @@
-//! How late a task starts that is due in five milliseconds, and that it is never early: `cargo bench --bench lateness`.
+//! How late a task starts that is due in five milliseconds; it must never start early: `cargo bench --bench lateness`.
 //!
-//! By the wall clock, as a due time is. Do not set the clock meanwhile.
+//! Measured by the wall clock, as due times are. Do not set the clock while it runs.
 
 #![expect(
     clippy::disallowed_methods,
@@ -21,7 +21,7 @@ use support::{Note, folder, note};
 
 const AHEAD: Duration = Duration::from_millis(5);
 
-/// The sum over so many tasks, one after the other, so that each finds a scheduler that sleeps.
+/// The total lateness of `tasks` tasks, one after the other, so that each finds the scheduler asleep.
 fn lateness(scheduler: &Scheduler, late: &Receiver<TimeDelta>, tasks: u64) -> Duration {
     let one = |_| {
         scheduler
@@ -47,7 +47,7 @@ fn due_soon(c: &mut Criterion) {
         .start()
         .expect("a fresh folder has no file that could be refused");
     let mut group = c.benchmark_group("lateness");
-    // Each waits five milliseconds for what it measures.
+    // Few, because each task waits five milliseconds until it is due.
     group.sample_size(30);
     group.bench_function("due_in_5_ms", |b| {
         b.iter_custom(|tasks| lateness(&scheduler, &late, tasks));

@@ -1,8 +1,8 @@
 //! The whole-system workloads, each beside the least that bare rusqlite needs for the same work:
-//! `cargo bench --bench load -- [W1 W2 ..] [--json] [--small]`.
+//! `cargo bench --bench load -- [W1 W2 ..] [--json] [--small] [--large]`.
 //!
-//! Ours and the limit take turns in slices of one process, on real files at the same durability, so that a machine whose
-//! mood changes changes both: what counts is the ratio, pair by pair. `docs/benchmarks.md` says what each workload is.
+//! Ours and the limit alternate, in most workloads in slices of one process, on real files at the same durability. A change
+//! of the machine's speed affects both; the result is the ratio, pair by pair. `docs/benchmarks.md` describes each workload.
 
 #![expect(
     clippy::disallowed_methods,
@@ -50,13 +50,13 @@ use report::Report;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// What was asked for on the command line.
+/// The options of the command line, and where results go.
 struct Run {
     /// A fresh folder on a real disk.
     folder: std::path::PathBuf,
-    /// Once, at the smallest size, to see that everything works; times mean nothing then.
+    /// Whether each workload runs once, at its smallest size, to see that it works. Times mean nothing then.
     is_small: bool,
-    /// Ten million tasks as well, where a file holds many: ten minutes more.
+    /// Whether W8 also measures files of ten million tasks: ten minutes more.
     is_large: bool,
     report: Report,
 }
@@ -67,7 +67,7 @@ fn main() -> Result<()> {
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let given = |name: &str| arguments.iter().any(|each| each == name);
-    // `cargo bench -- --test` runs every bench once, at its smallest.
+    // `cargo bench -- --test` runs every bench once, at its smallest size.
     let is_small = given("--small") || given("--test");
     let dir = tempfile::tempdir_in(
         option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, Into::into),

@@ -1,9 +1,9 @@
-//! Long runs that hold the crate to its bounds: `cargo bench --bench long -- [backlog | log] [--small]`.
+//! Long runs that check the crate's bounds: `cargo bench --bench long -- [backlog | log] [--small]`.
 //!
-//! `backlog`: ten million tasks due at once; how long an open takes, how much memory a drain, how long a page of a list
-//! and a cancel meanwhile. `log`: ten seconds of flat-out writing, without and with a long reader; how long the
-//! write-ahead log gets. Each prints its figures and fails if a bound is broken; a small run fails for sizes only, because
-//! a time means nothing on a machine that builds something else meanwhile.
+//! `backlog`: ten million tasks due at once. Measures the time of an open, and during the drain the memory and the times of a
+//! page of a list and of a cancel. `log`: ten seconds of writing at full speed, without and with a long reader. Measures the
+//! length of the write-ahead log. Each prints its figures and fails if a bound is broken. A small run checks only sizes,
+//! because times mean nothing on a busy machine.
 
 #![expect(
     clippy::disallowed_methods,
@@ -32,7 +32,7 @@ impl Payload for Work {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // `cargo test` and `cargo bench -- --test` run every bench once, at its smallest.
+    // `cargo test` and `cargo bench -- --test` run every bench once, at its smallest size.
     let is_small = arguments
         .iter()
         .any(|each| each == "--small" || each == "--test");
@@ -126,7 +126,7 @@ fn backlog(dir: &Path, count: u64, is_small: bool) -> Result<()> {
     Ok(())
 }
 
-/// The most memory that this process had at once; 0 where the system does not tell.
+/// The peak of this process's resident memory; 0 if the system does not report it.
 fn peak_resident_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
@@ -137,8 +137,8 @@ fn peak_resident_mib() -> f64 {
         .map_or(0.0, |kib| kib / 1024.0)
 }
 
-/// Writes as fast as it can, and watches the length of the log. A long reader holds up its return to the start, so with
-/// one the log grows by what is written meanwhile: that share is allowed, and nothing beyond it once the reader is gone.
+/// Writes as fast as it can, and watches the length of the log. A long reader keeps SQLite from starting the log anew, so
+/// the log grows by what is written meanwhile. That much is allowed on top of 64 MiB, and at the end only 64 MiB.
 fn log(path: &Path, span: Duration, with_reader: bool) -> Result<()> {
     let client = Client::open(path)?;
     client.schedule(NewTask::new(Work(0)))?;
@@ -166,7 +166,7 @@ fn log(path: &Path, span: Duration, with_reader: bool) -> Result<()> {
                 reader.execute_batch("BEGIN; SELECT count(*) FROM punctual_meta")?;
                 watch(span / 5, length, &mut share);
                 reader.execute_batch("COMMIT")?;
-                // The next commits find the log free again.
+                // The log may still grow until the next commits can start it anew.
                 watch(Duration::from_millis(200), length, &mut share);
             }
             watch(span, length, &mut peak);
@@ -179,7 +179,7 @@ fn log(path: &Path, span: Duration, with_reader: bool) -> Result<()> {
     })?;
     if with_reader {
         println!("the log while a reader held it: {} MiB", share / MIB);
-        // Its file keeps the length it had until it is started anew; then it is cut to 16 MiB.
+        // The log's file keeps its length until the log is started anew; then it is cut to 16 MiB.
         bound(
             "the log after a long reader",
             (peak / MIB) as f64,

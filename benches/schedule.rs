@@ -1,4 +1,4 @@
-//! What it takes to store tasks durably, one, a thousand, and from many threads: `cargo bench --bench schedule`.
+//! The time to store tasks durably: one, a thousand, and from many threads: `cargo bench --bench schedule`.
 
 #![expect(
     clippy::disallowed_methods,
@@ -47,7 +47,7 @@ fn many(c: &mut Criterion) {
     let client = client(dir.path(), Durability::PowerLoss);
     let mut group = c.benchmark_group("schedule/many");
     group.throughput(Throughput::Elements(BATCH as u64));
-    // Few, because the file keeps all of them.
+    // Few samples, because the file keeps all tasks.
     group.sample_size(20);
     group.measurement_time(Duration::from_secs(2));
     group.bench_function("1000", |b| {
@@ -58,7 +58,7 @@ fn many(c: &mut Criterion) {
     });
 }
 
-/// A round is a task from each thread. They share commits, because each waits for its own while the others come.
+/// A round is one task from each thread. The threads share commits: while one waits for its commit, the others queue.
 fn together(c: &mut Criterion) {
     let dir = folder();
     let client = client(dir.path(), Durability::PowerLoss);
@@ -67,7 +67,7 @@ fn together(c: &mut Criterion) {
     group.bench_function("16", |b| b.iter_custom(|rounds| race(&client, rounds)));
 }
 
-/// From when all threads are there until the last has stored its last task.
+/// The time from when all threads are ready until the last has stored its last task.
 fn race(client: &Client, rounds: u64) -> Duration {
     let ready = Barrier::new(THREADS + 1);
     let started = std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! A long task that reports its progress, and stops half-way when it is asked to.
+//! A long task that reports its progress, and stops half-way when asked.
 //!
 //! `cargo run --example cancellation`; it ends by itself within two seconds.
 
@@ -30,7 +30,7 @@ impl TaskHandler for Importer {
     fn run(&self, import: Import, cx: &TaskContext) -> TaskResult {
         for row in 0..import.rows {
             cx.progress(&row)?;
-            // The work. A handler that never looks cannot be stopped: a thread is asked, not killed.
+            // The work. A handler that never checks for cancellation cannot be stopped: its thread is never killed.
             if cx.cancelled_within(Duration::from_millis(20)) {
                 let reason = cx.stop_reason();
                 println!("stopped at row {row}: {reason:?}");
@@ -44,7 +44,7 @@ impl TaskHandler for Importer {
 fn main() -> Result<(), Box<dyn Error>> {
     let scheduler = Scheduler::in_memory().handler(Importer).start()?;
 
-    // Before it starts: it never will.
+    // Cancelled before its start: the task will never start.
     let later = NewTask::new(Import { rows: 10 }).after(Duration::from_secs(3600));
     let later = scheduler.schedule(later)?.id();
     assert_eq!(scheduler.cancel(later)?, Cancel::Cancelled);
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Cancel::Finished(TaskState::Cancelled)
     );
 
-    // While it runs: it is asked.
+    // Cancelled while it runs: the handler is asked to stop.
     let events = scheduler.events();
     let long = scheduler.schedule(Import { rows: 100_000 })?.id();
     while let Received::Event(event) = events.next_within(WAIT) {
@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ended = scheduler.wait(long, WAIT)?.ok_or("it should have ended")?;
     assert_eq!(ended.state(), TaskState::Cancelled);
 
-    // What is not stopped completes, and its result is kept.
+    // A task that is not cancelled completes, and its result is kept.
     let short = scheduler.schedule(Import { rows: 3 })?.id();
     let ended = scheduler.wait(short, WAIT)?.ok_or("it should have ended")?;
     assert_eq!(ended.result::<u64>()?, Some(3));

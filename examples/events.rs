@@ -1,4 +1,4 @@
-//! To learn what happens: by waiting for one task, or by subscribing to all of them.
+//! Two ways to follow tasks: wait for one, or subscribe to the events of all.
 //!
 //! `cargo run --example events`; it ends by itself within a second.
 
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         })
         .retry_policy(Square::KIND, RetryPolicy::fixed(Duration::from_millis(50)))
         .start()?;
-    // Subscribe first: what happened before is not told.
+    // Subscribe first: a subscription has no earlier events.
     let events = scheduler.events();
 
     // One task: wait for its end, with its result.
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ended = scheduler.wait(four, WAIT)?.ok_or("not within the time")?;
     assert_eq!(ended.state(), TaskState::Completed);
     assert_eq!(ended.result::<i64>()?, Some(16));
-    // A wait has an end, too: `None` says that the task has none yet.
+    // A wait is bounded: `None` says that the task has not ended yet.
     let tomorrow = NewTask::new(Square { of: 5 }).after(Duration::from_secs(24 * 3600));
     let tomorrow = scheduler.schedule(tomorrow)?.id();
     assert!(
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .is_none()
     );
 
-    // All tasks: each event comes after what it tells has been stored.
+    // All tasks: an event comes after the change that it reports is stored.
     let thirteen = scheduler.schedule(Square { of: 13 })?.id();
     let mut told: Vec<Event> = Vec::new();
     while let Received::Event(event) = events.next_within(WAIT) {
@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         of(thirteen),
         [Scheduled, Claimed, Retrying, Claimed, Completed]
     );
-    // A subscription is bounded: a slow reader loses events, and can tell.
+    // A subscription's buffer is bounded: a slow reader loses events, and `lost` counts them.
     assert_eq!(events.lost(), 0);
     Ok(())
 }

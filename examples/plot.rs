@@ -1,7 +1,7 @@
-//! The picture in the README: what `cargo bench --bench load -- --json` printed, as bars beside bare SQLite.
+//! Draws the picture in the README: the output of `cargo bench --bench load -- --json`, as bars relative to bare SQLite.
 //!
-//! `cargo run --example plot -- docs/benchmarks.jsonl docs/benchmarks.svg`. Without arguments it draws the figures of the
-//! repository into a folder that it removes, and checks the picture.
+//! `cargo run --example plot -- docs/benchmarks.jsonl docs/benchmarks.svg`. Without arguments it draws the figures in the
+//! repository into a temporary folder, and checks the picture.
 
 use std::error::Error;
 use std::fs;
@@ -18,7 +18,7 @@ const TITLE: &str =
 const LEGEND: &str = "bar: median; thin line: quartiles; orange mark: the least that is required";
 const WIDTH: u32 = 840;
 const ROW_HEIGHT: u32 = 26;
-/// The title, the scale and the legend.
+/// The height of the title, the scale and the legend.
 const FRAME_HEIGHT: u32 = 100;
 const LABEL_WIDTH: u32 = 240;
 const INK: RGBColor = RGBColor(40, 40, 40);
@@ -26,7 +26,7 @@ const GRID: RGBColor = RGBColor(225, 225, 225);
 const BAR: RGBColor = RGBColor(150, 190, 230);
 const REQUIRED: RGBColor = RGBColor(214, 96, 0);
 
-/// What the picture shows of a line; there is more in it.
+/// The fields of a line that the picture uses.
 #[derive(Deserialize)]
 struct Row {
     workload: String,
@@ -38,7 +38,7 @@ struct Row {
 }
 
 impl Row {
-    /// The length of the bar; none for what is no throughput, or is beside something else.
+    /// The length of the bar; `None` for rows that are no throughput, or are not compared with the full limit.
     fn share(&self) -> Option<f64> {
         let is_rate = matches!(self.unit.as_str(), "tasks/s" | "MB/s");
         let ends = |end| self.setting.ends_with(end);
@@ -70,7 +70,7 @@ impl Row {
     }
 }
 
-/// The rows that have a bar, and its length.
+/// The rows that have a bar, each with its length.
 fn read(path: &Path) -> Result<Vec<(f64, Row)>> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let rows: serde_json::Result<Vec<Row>> = text.lines().map(serde_json::from_str).collect();
@@ -89,7 +89,7 @@ fn draw(bars: &[(f64, Row)], path: &Path) -> Result<()> {
 
     let longest = |(share, row): &(f64, Row)| row.quartiles.map_or(*share, |(_, high)| high);
     let end = bars.iter().map(longest).fold(1.0, f64::max) + 0.1;
-    // A row is one high; the first is on top, below the name of the line.
+    // Each row is one unit high. The first is on top, below the label of the line.
     let rows = bars.len() as f64;
     let mut chart = ChartBuilder::on(&root)
         .x_label_area_size(44)

@@ -1,4 +1,4 @@
-//! Who goes first: priorities within a queue, a cap for a queue, a queue that is paused.
+//! The order of tasks: priorities within a queue, a cap on a queue, a paused queue.
 //!
 //! `cargo run --example priorities`; it ends by itself within a second.
 
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         })
         .start()?;
 
-    // While the queue is paused tasks are stored and wait, so they can meet in it and be sorted.
+    // While the queue is paused, tasks are stored and wait. Then all are there, and run in order.
     scheduler.pause("printer")?;
     let tasks = [
         print("3 a page like any other"),

@@ -1,4 +1,4 @@
-//! A first look: a task for now, one for later, one that fails and is tried again, one that is cancelled.
+//! A first look: a task for now, a task for later, one that fails and is tried again, and one that is cancelled.
 //!
 //! `cargo run --example quickstart`; it ends by itself within two seconds.
 

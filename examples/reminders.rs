@@ -1,13 +1,13 @@
-//! Reminders: a small program to use, and to kill. Whatever `add` has answered survives both.
+//! Reminders: a small program to use, and to kill. A reminder that `add` has confirmed survives a kill.
 //!
 //! ```text
 //! cargo run --example reminders -- add 10s put the kettle on
 //! cargo run --example reminders -- run --once
 //! ```
 //!
-//! The reminders are in the file that `REMINDERS_DB` names, or else in `reminders.db`. Add some while `run` runs in
-//! another terminal: it notices them within a second. Kill it with `kill -9` and start it again: a reminder that came due
-//! meanwhile is shown at once, and one that was just being shown may be shown again.
+//! The reminders are in the file that `REMINDERS_DB` names, by default `reminders.db`. Add some while `run` runs in another
+//! terminal: it notices them within a second. Kill it with `kill -9` and start it again: a reminder that became due
+//! meanwhile is shown at once, and a reminder that was being shown may be shown again.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -84,7 +84,7 @@ fn delay(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(count.checked_mul(seconds)?))
 }
 
-/// The reminders that are still to come.
+/// The reminders that have not been shown.
 fn open() -> Filter {
     Filter::new()
         .kind(Remind::KIND)
@@ -131,7 +131,7 @@ fn run(db: &str, once: bool) -> Result<(), Box<dyn Error>> {
         .start()?;
     let events = scheduler.events();
     while !once || scheduler.count(&open())? > 0 {
-        // An event is of this process; another may have added or cancelled one.
+        // Events are only of this process, and another may add or cancel a reminder: count every second.
         if matches!(events.next_within(Duration::from_secs(1)), Received::Ended) {
             break;
         }

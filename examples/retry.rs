@@ -1,4 +1,4 @@
-//! When a failed task is tried again: by its handler's policy, by its own, or as the error itself asks.
+//! When a failed task is tried again: by its handler's policy, by its own policy, or after the delay that the error asks for.
 //!
 //! `cargo run --example retry`; it ends by itself within two seconds.
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Calls a number that is engaged for its first `engaged` attempts.
+/// Calls a number that is busy for the first `engaged` attempts.
 #[derive(Serialize, Deserialize)]
 struct Call {
     number: String,
@@ -43,7 +43,7 @@ impl TaskHandler for Caller {
         }
     }
 
-    /// 50, 100, 200 ms … with up to a tenth more or less, so that those who failed together do not come back together.
+    /// 50, 100, 200 ms …, each up to a tenth longer or shorter, so that tasks that failed together do not return together.
     fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy::exponential(50 * MS, 1_000 * MS).jitter(0.1)
     }

@@ -1,4 +1,4 @@
-//! How to test what a program does tomorrow, today: the clock moves by hand, and handlers run on the test's own thread.
+//! Tests today what a program does tomorrow: the clock moves by hand, and handlers run on the test's own thread.
 //!
 //! `cargo run --example test_clock`; it ends by itself at once. A program's own tests need the feature `testing`:
 //! `punctual = { version = "0.1", features = ["testing"] }` among the dev-dependencies.
@@ -29,7 +29,7 @@ impl TaskHandler for Gardener {
 
     fn run(&self, water: Water, cx: &TaskContext) -> TaskResult {
         println!("watering at {}", cx.scheduled_at());
-        // From when it was due, not from now: a late start must not move all that follow.
+        // Counted from the due time, not from now: a late start must not delay all later ones.
         let next = cx.scheduled_at() + water.every;
         cx.client().schedule(NewTask::new(water).at(next))?;
         Ok(Outcome::done())
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let first = scheduler.get(first)?;
     assert!(first.is_none(), "it ended over a day ago and was pruned");
 
-    // The program does not run for two days: what it missed comes late, one after the other.
+    // The program does not run for two days: the missed waterings run late, one after the other.
     clock.advance(2 * DAY);
     assert_eq!(scheduler.drain(), 4);
     assert_eq!(scheduler.advance(DAY / 4), 0, "and now it is on time again");

@@ -1,5 +1,5 @@
-//! An order and the task that ships it are one commit; what the handler writes, the task that follows and the completion are
-//! another. So each order is shipped once, whenever the process dies.
+//! An order and the task that ships it are one commit. What the handler writes, the follow-up task and the completion are
+//! another. So each order is shipped exactly once, whenever the process dies.
 //!
 //! `cargo run --example transaction`
 
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .wait(task, Duration::from_secs(10))?
         .ok_or("it does not end")?;
     assert_eq!(ended.state(), TaskState::Completed);
-    // The second is refused by the table, and its task is gone with it.
+    // The table refuses the second order, so its task is not stored either.
     let refused = place_order("a kettle").unwrap_err();
     println!("refused: {refused}");
 

@@ -1,4 +1,4 @@
-//! One file, three processes: one that only schedules, as a web server would, and two that only run.
+//! One file, three processes: one that only schedules tasks, as a web server would, and two that only run them.
 //!
 //! `cargo run --example workers`
 
@@ -28,7 +28,7 @@ impl Payload for Resize {
     const KIND: &'static str = "resize";
 }
 
-/// What a worker does. No more than three pictures are in hand at once in all of them together.
+/// The worker process. All workers together run at most three pictures at once.
 fn work(file: &Path) -> Result<()> {
     let _scheduler = Scheduler::builder(file)
         .workers(2)
@@ -48,7 +48,7 @@ fn work(file: &Path) -> Result<()> {
     }
 }
 
-/// A worker that is running. Killed when dropped.
+/// A running worker process. Killed when dropped.
 struct Worker(Child);
 
 impl Worker {
@@ -74,13 +74,13 @@ fn main() -> Result<()> {
     }
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("pictures.db");
-    // It runs nothing: a client needs neither handlers nor threads.
+    // A client runs no tasks, and needs neither handlers nor threads.
     let client = Client::open(&file)?;
     let (first, second) = (Worker::start(&file)?, Worker::start(&file)?);
     let tasks = (0..100).map(|picture| NewTask::new(Resize { picture }).queue("pictures"));
     let tasks = client.schedule_many(tasks)?;
     client.wait(tasks[20].id(), PATIENCE)?;
-    // It dies, and the other goes on with what it had in hand.
+    // The first worker is killed. The other also runs the tasks that the first one held.
     drop(first);
     let mut by = BTreeSet::new();
     for task in &tasks {

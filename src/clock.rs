@@ -1,4 +1,4 @@
-//! Where the time comes from, and how to wait for it: an argument everywhere, so that tests move it by hand.
+//! The wall clock, as a trait: everything takes its clock as an argument, so tests move time by hand.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use chrono::Utc;
 use crate::time::{MAX_PARK, Timestamp};
 use crate::wake::Wake;
 
-/// Where the time comes from, and how to wait for it.
+/// A source of time that can also be waited on.
 pub(crate) trait Clock: Send + Sync + fmt::Debug {
     fn now(&self) -> Timestamp;
 
-    /// Blocks until `wake` is notified, `until` has come, or [`MAX_PARK`] is over, whichever is first. A
-    /// notification from before the call ends it at once.
+    /// Blocks until `wake` is notified, `until` has come, or [`MAX_PARK`] is over, whichever is first. If `wake` was
+    /// notified before the call, returns at once.
     fn park(&self, wake: &Wake, until: Option<Timestamp>);
 }
 

@@ -1,4 +1,4 @@
-//! The one error type of the crate: a kind to decide by, a sentence to read, a cause to dig into.
+//! The one error type of the crate: a kind to decide by, a sentence to read, a cause to inspect.
 //!
 //! Expected answers (a task that is already there, a cancel that came too late) are values, not errors.
 
@@ -9,9 +9,33 @@ use std::sync::Arc;
 use crate::id::TaskId;
 
 /// The result of every fallible call of the crate.
+///
+/// # Example
+///
+/// ```
+/// use punctual::{NewTask, Result, Scheduler, TaskId};
+///
+/// fn remind(scheduler: &Scheduler, user: u64) -> Result<TaskId> {
+///     Ok(scheduler.schedule(NewTask::with_kind("remind", &user))?.id())
+/// }
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, for a program to decide by.
+///
+/// # Example
+///
+/// ```
+/// use punctual::{Error, ErrorKind};
+///
+/// fn advice(error: &Error) -> &'static str {
+///     match error.kind() {
+///         ErrorKind::Busy | ErrorKind::Full | ErrorKind::Storage => "nothing was stored: try again",
+///         ErrorKind::Unknown => "schedule again by the same id",
+///         _ => "do not try again",
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -34,8 +58,8 @@ pub enum ErrorKind {
     Unknown,
     /// The file is damaged, or is not a database.
     Corrupt,
-    /// The file was moved, deleted or replaced while this process has it open. The path can be opened again once the stores
-    /// that have the former file open are dropped.
+    /// The file was moved, deleted or replaced while this process had it open. The path can be opened again once all stores of
+    /// this process on the former file are dropped.
     Replaced,
     /// The file or its folder cannot be written.
     ReadOnly,
@@ -45,31 +69,31 @@ pub enum ErrorKind {
     Unsupported,
     /// The store was closed or stopped.
     Closed,
-    /// The process was forked, without `exec`, while it had a store open. Such a child may neither use its parent's stores
-    /// nor open any other file.
+    /// The process was forked, without `exec`, while a store was open. The child can use neither its parent's stores nor any
+    /// other file.
     ///
-    /// A file that the parent has open is out of question: a child inherits SQLite's record of the locks, but not the locks.
-    /// Another file would be no safer. Of the parent's threads only the one that forked goes on in the child. A mutex that
-    /// another thread held at that moment, in SQLite or in the allocator, is never released there, so any call might wait
-    /// for ever; POSIX allows the child of a process with several threads only what is safe in a signal handler, until it
-    /// calls `exec`, and every open store has threads or may be in use by some.
+    /// The parent's file is refused because a child inherits SQLite's record of the locks, but not the locks. Another file is
+    /// no safer: only the thread that forked goes on in the child. A mutex that another thread held at that moment, in SQLite
+    /// or in the allocator, is never released there, so any call might wait for ever. Until it calls `exec`, POSIX allows the
+    /// child of a process with several threads only what is safe in a signal handler, and every open store has threads or may
+    /// be used by several.
     ///
-    /// Fork before the first store is opened or after the last one is dropped, or start a program of its own by
-    /// [`std::process::Command`], which may open any file.
+    /// Fork before the first store is opened or after the last one is dropped, or start another program by
+    /// [`std::process::Command`]: that program may open any file.
     Forked,
-    /// A call on a store by a thread that is writing to it: from inside a transaction, or from a `tracing` subscriber or SQL
-    /// function that was called during a write. The call would wait for itself, so nothing was done.
+    /// A call on a store by a thread that is writing to that store: from inside a transaction, or from a `tracing` subscriber
+    /// or SQL function that was called during a write. The call would wait for itself, so nothing was done.
     Reentrant,
-    /// A caller's transaction took longer than it may. Nothing was stored.
+    /// A caller's transaction took longer than its timeout. Nothing was stored.
     Timeout,
-    /// The caller's own SQL failed inside a transaction: the error's [`source`](StdError::source) is that of `rusqlite`.
+    /// The caller's own SQL failed inside a transaction: the error's [`source`](StdError::source) is the one from `rusqlite`.
     Sql,
 }
 
 /// An error of the crate.
 ///
 /// Opaque: decide by [`kind`](Self::kind), show it to people by `Display`, find the cause by
-/// [`source`](StdError::source). Neither shows a payload.
+/// [`source`](StdError::source). No error text contains a payload.
 ///
 /// # Example
 ///
@@ -118,7 +142,7 @@ impl Error {
         Self::new(ErrorKind::Invalid, context)
     }
 
-    /// A runner's write whose claim was taken over.
+    /// The error of a write by an attempt that no longer holds its task.
     pub(crate) fn stale(id: TaskId) -> Self {
         Self::new(
             ErrorKind::State,
@@ -140,7 +164,7 @@ impl Error {
         self
     }
 
-    /// The same error, told as the reason why `context` did not happen.
+    /// The same error, as the reason why `context` did not happen.
     pub(crate) fn in_context(mut self, context: &str) -> Self {
         self.0.context = format!("{context}: {}", self.0.context).into();
         self
@@ -152,8 +176,8 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether the same call may succeed later without a change by the caller: the lock was held, the disk
-    /// was full, or the outcome of a commit is unknown (scheduling again by the same id is safe).
+    /// Whether the same call may succeed later without a change by the caller: the lock was held, the disk was full, the
+    /// storage failed, or the outcome of a commit is unknown (scheduling again by the same id is safe).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(
@@ -162,8 +186,8 @@ impl Error {
         )
     }
 
-    /// The task that the failed call was about. Every error of a schedule has it, so that the task can be
-    /// scheduled again by the same id.
+    /// The task that the failed call was about. Every error of [`schedule`](crate::Client::schedule) names its task, which can
+    /// then be scheduled again by the same id.
     #[must_use]
     pub fn task_id(&self) -> Option<TaskId> {
         self.0.task

@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 
 /// The id of a task: a UUID, by default of version 7 (RFC 9562), drawn before the task is written.
 ///
-/// Ids drawn by one process increase, so a list in id order is nearly one in the order of creation. A caller may
-/// give a task any other UUID but the nil one, for instance one derived from a request, and scheduling the same
-/// id again makes no second task. An id is not an authorisation: its first half is a time.
+/// Ids drawn by one process increase, so a list in id order is nearly in the order of creation. A caller may give a task any
+/// other UUID but the nil one, for instance one derived from a request; scheduling the same id again makes no second task.
+/// An id is not an authorisation: its first half is a time.
 ///
 /// # Example
 ///
@@ -37,7 +37,7 @@ impl TaskId {
         Self(Uuid::now_v7())
     }
 
-    /// Whether all bits are zero. Such an id is refused by `schedule`.
+    /// Whether all bits are zero. `schedule` refuses such an id.
     #[must_use]
     pub fn is_nil(self) -> bool {
         self.0.is_nil()

@@ -1,5 +1,5 @@
-//! A durable task scheduler that a program links in: give it a task and a time, and a handler runs it then, once, even if
-//! the process, or the power, dies in between. One SQLite file, no server, no async runtime.
+//! A durable task scheduler that a Rust program links in. Give it a task and a time: a handler runs the task then, once, even
+//! if the process or the power fails in between. One SQLite file, no server, no async runtime.
 //!
 //! ```
 //! use punctual::{NewTask, Outcome, Payload, Scheduler, TaskContext, TaskHandler, TaskResult};
@@ -40,21 +40,22 @@
 //! # How a task runs
 //!
 //! ```text
-//!             schedule                       Ok
-//! NewTask ───────────────► Pending ──► Running ───► Completed
-//!                          ▲   │          │
-//!                          │   │          ├───────► Failed      no attempt left, fatal, or crashed too often
-//!                          │   │          ├───────► Cancelled
-//!                          │   └──────────│───────► Cancelled, or Failed if its start deadline passed
-//!                          └──────────────┘
-//!                 retry, snooze, rescue, given back
+//!          schedule            claim              Ok
+//! NewTask ─────────► Pending ─────────► Running ──────► Completed
+//!                    │  ▲                │  │
+//!                    │  └────────────────┘  ├─────────► Failed
+//!                    │  retry, snooze,      │  no attempt left, fatal error,
+//!                    │  rescue, give-back   │  or too many crashes
+//!                    │                      └─────────► Cancelled
+//!                    ├─ cancel ───────────────────────► Cancelled
+//!                    └─ start deadline passed ────────► Failed
 //! ```
 //!
-//! [`Client::schedule`] writes the task and returns when it is on disk. At its due time the dispatcher claims it, a worker
-//! notes the start and calls the handler, and what the handler returns is settled: completed, tried again as the
-//! [`RetryPolicy`] says, snoozed, failed or cancelled. A claim belongs to its process, and to no other: the kernel holds a
-//! lock for it that ends with the process. When a process dies, the next scheduler takes back what it held: what
-//! had not been started waits as before, what had been started runs again, and costs none of its attempts.
+//! [`Client::schedule`] writes the task and returns once it is on disk. At the due time the dispatcher claims the task, and a
+//! worker notes the start and calls the handler. The handler's answer is then settled: the task is completed, failed,
+//! cancelled, snoozed, or tried again as the [`RetryPolicy`] says. A claim belongs to one process, which holds a kernel lock
+//! that ends with the process. When a process dies, another scheduler takes back its tasks: those not started wait as before,
+//! those started run again at no cost in attempts.
 //!
 //! # Promises
 //!
@@ -75,45 +76,45 @@
 //! - **P11 crash recovery.** A dead process's tasks are runnable again at once when the next scheduler opens the file, and
 //!   within a second if another has it open. A living process's tasks are never taken, however slow it is.
 //! - **P12 never goes quiet.** No error, panic or slow disk ends a loop silently. Only a file that is damaged, replaced,
-//!   read-only or of a newer schema stops the store, which every call and [`health`](Scheduler::health) then name. Since when
-//!   nothing can be written, `health` says as well; for a readiness probe there is [`probe`](Scheduler::probe).
+//!   read-only or of a newer schema stops the store; every call and [`health`](Scheduler::health) then name the reason.
+//!   `health` also says since when writes fail. For a readiness probe use [`probe`](Scheduler::probe).
 //! - **P13 flat cost.** Scheduling and claiming visit only the rows that they take, however many tasks the file holds.
-//! - **P14 bounded.** Memory does not grow with the backlog, nor with queues that came and went; ended tasks are pruned by
-//!   default; the file and its log stop growing when the load does.
+//! - **P14 bounded.** Memory does not grow with the backlog, nor with queues that are no longer used. Ended tasks are pruned by
+//!   default. The file and its log stop growing when the load does.
 //!
-//! P10 is taken by what is to come: recurrences.
+//! P10 (recurrences) is not in this version.
 //!
-//! What it cannot promise: effects outside the file are at least once, never exactly once, so a handler should bear being
-//! called twice. A handler thread cannot be killed, only asked to stop. All processes of a file are on one machine. A
-//! process that is stopped inside a commit holds SQLite's lock until it goes on or dies. A bulk call or a
-//! [`transaction`](Client::transaction) delays other writes by its own length. After a loss of power, never after a crash,
-//! a task that was reported completed may run again.
+//! What it cannot promise: effects outside the file happen at least once (or at most once, with that delivery), never exactly
+//! once, so a handler should tolerate being called twice. A handler thread cannot be killed, only asked to stop. All processes
+//! of a file are on one machine. A process that is stopped inside a commit holds SQLite's lock until it continues or dies. A
+//! bulk call or a [`transaction`](Client::transaction) delays other writes by its own length. After a loss of power, never
+//! after a crash, a task that was reported completed may run again.
 //!
 //! # Files
 //!
-//! Beside `app.db` lie SQLite's log, `app.db-wal` and `app.db-shm`, and the processes' lock files, the folder `app.db.punctual`.
-//! They belong together: move or delete them together while nobody has the file open, and copy it with
-//! [`backup`](Sqlite::backup). All processes of a file run as one user. If the log, or the file itself, is moved or
-//! removed while a store has it open, that stops as [`ErrorKind::Replaced`].
+//! Beside `app.db` lie SQLite's log (`app.db-wal`, `app.db-shm`) and the folder of the processes' lock files
+//! (`app.db.punctual`). They belong together: move or delete them together, while no process has the file open, and copy the
+//! file by [`backup`](Sqlite::backup). All processes of a file run as one user. If the log, or the file itself, is moved or
+//! removed while a store has it open, the store stops with [`ErrorKind::Replaced`].
 //!
 //! # What is where
 //!
-//! - [`Scheduler`] owns the file and the threads; [`Client`] does everything but run tasks, and is what a scheduler is by
-//!   `Deref`.
-//! - [`NewTask`] is a task to be scheduled: when, in which queue, how often tried.
-//! - [`Tx`] is the inside of a transaction with the user's own tables; [`Sqlite`] is what only a store in SQLite can do.
-//! - [`TaskHandler`] or a closure runs a kind; [`TaskContext`] is its attempt; [`Outcome`] and [`Failure`] are its answers.
-//! - [`Task`] and [`Attempt`] tell of what is stored; [`Filter`] and [`Page`] find it; [`Event`]s tell of what happens.
+//! - [`Scheduler`] owns the file and the threads. [`Client`] does everything but run tasks; a scheduler derefs to one.
+//! - [`NewTask`] is a task to be scheduled: when, in which queue, with how many attempts.
+//! - [`Tx`] is a transaction that also holds the user's own SQL; [`Sqlite`] is what only a store in SQLite can do.
+//! - [`TaskHandler`], or a closure, runs a kind of task; [`TaskContext`] is the attempt it runs; [`Outcome`] and [`Failure`]
+//!   are its answers.
+//! - [`Task`] and [`Attempt`] show what is stored; [`Filter`] and [`Page`] find it; an [`Event`] reports a change.
 //! - [`Error`] is opaque: decide by its [`ErrorKind`].
 //!
 //! # Features
 //!
-//! - `bundled` (default): compiles SQLite in. Without it the system's is used, and refused at run time if it is one that
-//!   can lose commits (before 3.51.3, but for a few).
+//! - `bundled` (default): compiles SQLite in. Without it the system's SQLite is linked, and refused at run time if that version
+//!   can lose commits (before 3.51.3, except 3.50.7 and 3.44.6 and later in their lines).
 //! - `testing`: `TestClock` and `Stepper`, for tests that move time by hand.
 //!
-//! `rusqlite`, `chrono` and `uuid` are re-exported: their versions are part of this crate's. Rust 1.89 or later; Linux and other
-//! Unix systems.
+//! `rusqlite`, `chrono` and `uuid` are re-exported: their versions are part of this crate's interface. Rust 1.89 or later;
+//! Linux and other Unix systems.
 
 #![forbid(unsafe_code)]
 #![warn(
@@ -154,7 +155,7 @@ mod thread;
 mod time;
 mod wake;
 
-/// Compiles what the README shows.
+/// Compiles the README's examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeDoctests;

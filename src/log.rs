@@ -1,4 +1,4 @@
-//! What the crate logs goes to the program's own subscriber. If that panics, the crate goes on.
+//! Logging to the program's own `tracing` subscriber. If the subscriber panics, the crate goes on.
 
 /// Logs at a level: `log!(warn, %error, "cannot settle")`.
 macro_rules! log {

@@ -1,9 +1,9 @@
-//! How the crate survives panics of code that is not its own: handlers, wakers, `tracing` subscribers, `Drop`.
+//! Survives panics of code outside the crate: handlers, wakers, `tracing` subscribers, `Drop`.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs code that may panic; `None`: it did.
+/// Runs code that may panic; `None` if it panicked.
 pub(crate) fn survive<T>(run: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(value) => Some(value),
@@ -14,10 +14,10 @@ pub(crate) fn survive<T>(run: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-/// Drops the value that a panic carried. To drop it can panic again: `false` if it did.
+/// Drops the value of a panic. Dropping it can panic again: then returns `false`.
 pub(crate) fn discard(panic: Box<dyn Any + Send>) -> bool {
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(panic)));
-    // The value of the second panic may do the same, without end: it is leaked.
+    // The value of the second panic is leaked: its drop could panic too, and so on without end.
     dropped.map_err(std::mem::forget).is_ok()
 }
 

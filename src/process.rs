@@ -1,15 +1,15 @@
-//! Which process this is: what one has opened a child that was forked from it must not touch.
+//! Process identity: a forked child must not use a store that its parent has opened.
 //!
-//! SQLite keeps the locks of a process in its memory, and a fork copies the memory without the locks. So a child may use
-//! neither its parent's store nor one of its own, as long as its parent's is in its memory. Nor may it open another file: a
-//! mutex that another thread of the parent held, in SQLite or in the allocator, is never released in the child.
+//! SQLite records a process's file locks in memory, and a fork copies the memory without the locks. So a child may not use
+//! its parent's store, and may not open a store of its own while its memory holds a copy of the parent's. This holds for
+//! other files too: a mutex that another thread of the parent held, in SQLite or in the allocator, stays locked in the child.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Who has stores open, as far as the memory of this process says: the process, and in the lower half how many. In one word,
-/// because no lock may be in the way of a child.
+/// The open stores that this memory holds: the process that opened them in the upper half, their number in the lower. One
+/// atomic word, because a child must not wait for a lock.
 static OPEN: AtomicU64 = AtomicU64::new(0);
 
 fn word(process: u32, count: u32) -> u64 {
@@ -20,7 +20,7 @@ fn parts(word: u64) -> (u32, u32) {
     ((word >> 32) as u32, word as u32)
 }
 
-/// The process that something was made in.
+/// The process that created a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owner(u32);
 
@@ -31,7 +31,7 @@ impl Owner {
 
     /// # Errors
     ///
-    /// `Forked` anywhere but in that process.
+    /// `Forked` in any other process.
     pub(crate) fn check(self) -> Result<()> {
         if self.is_here() {
             return Ok(());
@@ -44,7 +44,7 @@ impl Owner {
     }
 }
 
-/// The process that has opened a store. Dropped with it.
+/// The process that opened a store; counted as an open store until dropped.
 #[derive(Debug)]
 pub(crate) struct Home(Owner);
 
@@ -67,7 +67,7 @@ impl Home {
 
     /// # Errors
     ///
-    /// `Forked` anywhere but in that process.
+    /// `Forked` in any other process.
     pub(crate) fn check(&self) -> Result<()> {
         self.0.check()
     }
@@ -80,7 +80,7 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         if self.is_here() {
-            // Its own are counted.
+            // A child leaves the count of its parent as it is.
             OPEN.fetch_sub(1, Ordering::SeqCst);
         }
     }

@@ -37,12 +37,12 @@ pub struct TestClock(Arc<Mutex<State>>);
 
 struct State {
     now: Timestamp,
-    /// Those who wait for the time to move.
+    /// Waiters for the time to move.
     parked: Vec<Wake>,
 }
 
 impl TestClock {
-    /// A clock that stands at `now`; outside the years 1970 to 9999, at the nearest end.
+    /// Makes a clock that stands at `now`; outside the years 1970 to 9999, at the nearest end.
     #[must_use]
     pub fn new(now: DateTime<Utc>) -> Self {
         let now =
@@ -53,19 +53,19 @@ impl TestClock {
         })))
     }
 
-    /// The time it shows.
+    /// The time that the clock shows.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         lock(&self.0).now.to_utc()
     }
 
-    /// Moves it forward.
+    /// Moves the clock forward.
     pub fn advance(&self, span: Duration) {
         let now = lock(&self.0).now + span;
         self.move_to(now);
     }
 
-    /// Sets it, forward or back.
+    /// Sets the clock, forward or back.
     pub fn set(&self, now: DateTime<Utc>) {
         self.move_to(
             Timestamp::from_micros(now.timestamp_micros()).clamp(Timestamp::MIN, Timestamp::MAX),
@@ -100,22 +100,22 @@ impl Clock for TestClock {
             let mut state = lock(&self.0);
             if until.is_some_and(|until| until <= state.now) {
                 drop(state);
-                // The waiter is awake: from here on it has to be told of everything.
+                // The caller is awake: from here on each notification must reach it.
                 wake.wait(Duration::ZERO);
                 return;
             }
             state.parked.push(wake.clone());
         }
-        // The time may never move again, so even this wait ends: a loop looks again and parks again.
+        // The time may never move again, so even this wait ends: the loop that waits then looks again and waits again.
         wake.wait(crate::time::MAX_PARK);
         lock(&self.0).parked.retain(|parked| !parked.is_same(wake));
     }
 }
 
-/// A scheduler without threads: the test steps it, and time moves by hand.
+/// A scheduler without threads: a test steps it, and time moves by hand.
 ///
-/// The production loops are stepped, in turn, on the calling thread; handlers run there too. Made by
-/// [`Builder::stepped`]. It is a [`Client`] too, by `Deref`.
+/// Steps the production loops, in turn, on the calling thread; handlers run there too. Made by [`Builder::stepped`]. Derefs to
+/// a [`Client`].
 ///
 /// # Example
 ///
@@ -189,12 +189,12 @@ impl Stepper {
         self.parts.health()
     }
 
-    /// Claims and settles what there is to claim and settle now, without running a handler.
+    /// Claims and settles what is due to be claimed and settled now, without running a handler.
     fn turn(&mut self) -> Next {
         let now = Clock::now(&self.clock);
         let maintenance = self.maintenance.run_once(now);
         let next = self.dispatcher.run_once(now).or(maintenance);
-        // Nothing happens between two steps: not even the claim that comes along with what becomes due.
+        // Nothing happens between two steps: the standing claim is withdrawn too.
         self.parts
             .client
             .store
@@ -216,7 +216,7 @@ impl Stepper {
         true
     }
 
-    /// Runs everything that is due, and what becomes due by it, and returns how many attempts there were.
+    /// Runs all tasks that are due, and those that become due by running them. Returns the number of attempts.
     pub fn drain(&mut self) -> usize {
         let mut ran = 0;
         loop {
@@ -232,8 +232,8 @@ impl Stepper {
         }
     }
 
-    /// Moves the clock forward by `span`, halting at each instant at which something is due to run it, and returns how many
-    /// attempts there were.
+    /// Moves the clock forward by `span`, stopping at each instant at which a task is due to run it. Returns the number of
+    /// attempts.
     pub fn advance(&mut self, span: Duration) -> usize {
         let end = Clock::now(&self.clock) + span;
         let mut ran = self.drain();
@@ -261,7 +261,7 @@ impl Deref for Stepper {
 }
 
 impl Drop for Stepper {
-    /// Gives back what was claimed and not run.
+    /// Gives back claimed tasks that did not run.
     fn drop(&mut self) {
         self.parts.stop();
         for _ in 0..3 {

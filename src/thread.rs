@@ -1,4 +1,4 @@
-//! Threads: the only file that starts one.
+//! The only file that starts threads.
 
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::time::Deadline;
 use crate::wake::Wake;
 
-/// A named thread that can be waited for with a bound.
+/// A named thread that can be joined with a time limit.
 #[derive(Debug)]
 pub(crate) struct Thread {
     handle: JoinHandle<()>,
@@ -17,7 +17,7 @@ pub(crate) struct Thread {
 impl Thread {
     /// # Errors
     ///
-    /// `Storage` if the system has no thread to give.
+    /// `Storage` if the system cannot start a thread.
     pub(crate) fn spawn(
         name: impl Into<String>,
         body: impl FnOnce() + Send + 'static,
@@ -36,14 +36,14 @@ impl Thread {
         Ok(Self { handle, ended })
     }
 
-    /// Waits until the thread has ended, at most until `deadline`, and never for the calling thread itself. Returns
-    /// whether it has ended; one that has not goes on.
+    /// Waits until the thread has ended, at most until `deadline`; not at all if it is the calling thread. Returns whether
+    /// it ended without a panic. A thread that has not ended runs on.
     pub(crate) fn join(self, deadline: Deadline) -> bool {
         if self.handle.thread().id() == std::thread::current().id() {
             return false;
         }
         while !self.handle.is_finished() && !deadline.is_over() {
-            // The notification comes from inside the thread, a moment before it is finished.
+            // The thread notifies shortly before it is finished.
             self.ended
                 .wait(deadline.remaining().min(Duration::from_millis(5)));
         }

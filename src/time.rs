@@ -1,6 +1,7 @@
-//! Time: the only file that reads a clock or waits for one.
+//! Instants and spans, and the one door to the monotonic clock and to sleeping.
 //!
-//! Everything else takes `now` as an argument and parks through [`Clock::park`](crate::clock::Clock::park), so a test moves time by hand.
+//! The one door to the wall clock is [`Clock`](crate::clock::Clock). All other code takes `now` as an argument and parks
+//! through [`Clock::park`](crate::clock::Clock::park), so a test moves time by hand.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -10,8 +11,8 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Error, Result};
 
-/// How long a wait may last before the wall clock is read again: a clock that is set, or a machine that was
-/// suspended, delays a due task by no more than this.
+/// The longest wait before the wall clock is read again: setting the clock, or suspending the machine, delays a due task
+/// by no more than this.
 pub(crate) const MAX_PARK: Duration = Duration::from_secs(1);
 
 /// An instant: microseconds since 1970-01-01T00:00:00Z.
@@ -31,7 +32,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The first microsecond that is not before `time`: rounding down would start a task early.
+    /// `time`, rounded up to a microsecond: rounding down would start a task early.
     ///
     /// # Errors
     ///
@@ -53,7 +54,7 @@ impl Timestamp {
         DateTime::from_timestamp_micros(self.0).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
-    /// The time from `earlier` to `self`, zero if it is not earlier.
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -98,7 +99,7 @@ impl Deadline {
         Self(Instant::now().checked_add(span))
     }
 
-    /// What is left; zero when it is over.
+    /// The time left; zero once the deadline has passed.
     pub(crate) fn remaining(self) -> Duration {
         match self.0 {
             Some(at) => at.saturating_duration_since(Instant::now()),
@@ -130,7 +131,7 @@ impl Stopwatch {
     }
 }
 
-/// Lets another process have the lock that this one is waiting for.
+/// Sleeps, so that another process can finish with a lock that this process needs.
 #[expect(clippy::disallowed_methods, reason = "the one door to sleeping")]
 pub(crate) fn pause(span: Duration) {
     std::thread::sleep(span);

@@ -1,4 +1,4 @@
-//! Two ways to wake threads: [`Wake`] for one thread, [`Bell`] for many. A notification given before the wait is never lost.
+//! Two ways to wake threads: [`Wake`] for one thread, [`Bell`] for many. A notification before the wait is never lost.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::time::{Deadline, Timestamp};
 
-/// Takes a lock whose holder may have panicked: what the crate keeps under its locks is whole at every point
-/// where user code or an allocation could panic.
+/// Takes a lock, also after a holder panicked: the crate's data under locks is consistent at every point where user code
+/// or an allocation can panic.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -25,8 +25,8 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     notified: bool,
-    /// The instant that the waiter sleeps until, so that whoever makes something due later than that need not
-    /// wake it. `Timestamp::MAX` while it is awake or waits for anything.
+    /// When the waiter wakes by itself: what is due no earlier need not wake it. `Timestamp::MAX` while the waiter is
+    /// awake, or waits without a known instant.
     until: Timestamp,
 }
 
@@ -51,7 +51,7 @@ impl Wake {
         self.notify_due(Timestamp::MIN);
     }
 
-    /// Notifies unless the waiter will be awake before `at` anyway.
+    /// Notifies, unless the waiter wakes by itself at or before `at`.
     pub(crate) fn notify_due(&self, at: Timestamp) {
         let mut state = lock(&self.0.state);
         if at < state.until && !state.notified {
@@ -61,18 +61,18 @@ impl Wake {
         }
     }
 
-    /// Whether both are clones of one.
+    /// Whether both share the same notification.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Says how long the next wait will be at most, so that [`notify_due`](Self::notify_due) can tell what
-    /// matters. Call it after looking at the work and before [`wait`](Self::wait).
+    /// Sets when the next wait ends by itself, so that [`notify_due`](Self::notify_due) skips what is due later. Call this
+    /// after looking for work and before [`wait`](Self::wait).
     pub(crate) fn sleep_until(&self, until: Option<Timestamp>) {
         lock(&self.0.state).until = until.unwrap_or(Timestamp::MAX);
     }
 
-    /// Blocks until notified or for `span`, and takes the notification. Returns whether there was one.
+    /// Blocks until notified, at most for `span`, and clears the notification. Returns whether there was one.
     pub(crate) fn wait(&self, span: Duration) -> bool {
         let deadline = Deadline::after(span);
         let mut state = lock(&self.0.state);
@@ -93,13 +93,13 @@ impl Wake {
     }
 }
 
-/// From how many threads on all of them are woken at once.
+/// To wake more threads than this, all are woken by one call.
 const MANY: usize = 8;
 
-/// Wakes threads that look for work in the same places. Clones share the rings.
+/// Wakes threads that look for work in the same places. Clones share the count of rings.
 ///
-/// A thread reads [`rings`](Self::rings), looks for work, and if there is none [waits](Self::wait) for the next ring: one that
-/// came during the look ends the wait at once.
+/// A thread reads [`rings`](Self::rings), looks for work, and if there is none [waits](Self::wait) for the next ring. A ring
+/// during the look ends that wait at once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Bell(Arc<Rings>);
 
@@ -111,17 +111,17 @@ struct Rings {
 }
 
 impl Bell {
-    /// How often it was rung so far.
+    /// How often the bell has been rung.
     pub(crate) fn rings(&self) -> u64 {
         self.0.count.load(Ordering::Acquire)
     }
 
-    /// Wakes so many waiting threads.
+    /// Wakes up to `threads` waiting threads.
     pub(crate) fn ring(&self, threads: usize) {
         if threads == 0 {
             return;
         }
-        // Under the lock, or a thread that has just compared the count would sleep through it.
+        // Under the lock: a thread between comparing the count and sleeping would miss the ring.
         let gate = lock(&self.0.gate);
         self.0.count.fetch_add(1, Ordering::Release);
         drop(gate);
@@ -137,7 +137,7 @@ impl Bell {
         self.ring(usize::MAX);
     }
 
-    /// Blocks until it has been rung more than `heard` times, or for `span`.
+    /// Blocks until the count of rings is no longer `heard`, at most for `span`.
     pub(crate) fn wait(&self, heard: u64, span: Duration) {
         let gate = lock(&self.0.gate);
         let is_quiet = |_: &mut ()| self.0.count.load(Ordering::Relaxed) == heard;

@@ -1,4 +1,4 @@
-//! The limit: bare rusqlite that does the same work in a table with nothing beyond it.
+//! The limit: bare rusqlite that does the same work in a minimal table.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,7 +19,7 @@ const ID_INDEX: &str = "CREATE UNIQUE INDEX task_id ON task(id);";
 pub(crate) const INSERT: &str =
     "INSERT INTO task (id, kind, payload, due, state, attempt) VALUES (?1, 'note', ?2, ?3, 0, 0)";
 
-/// Eight at once: less than four fifths of the work of one by one.
+/// Eight rows at once: less than four fifths of the work of one by one.
 const INSERT_HANDFUL: &str = "
     INSERT INTO task (id, kind, payload, due, state, attempt)
     VALUES (?, 'note', ?, ?, 0, 0), (?, 'note', ?, ?, 0, 0), (?, 'note', ?, ?, 0, 0), (?, 'note', ?, ?, 0, 0),
@@ -32,26 +32,26 @@ const DUE: &str = "
 
 const CLAIM: &str = "UPDATE task SET state = 1, attempt = ?2, owner = 1 WHERE seq = ?1";
 
-/// What has been claimed and has no owner is completed: 0, 1 and NULL have no bytes but in the head of a row, which is all
-/// that changes. A state 2 has one, and SQLite writes the row again with its payload: the same at 100 bytes, but less than
-/// half as fast at 8 KiB, and a quarter at 64 KiB.
+/// A claimed task without an owner is completed. SQLite keeps 0, 1 and NULL in the head of a row alone, so only the head
+/// changes. A state 2 would need a byte in the body, and SQLite would rewrite the row with its payload: no slower at 100
+/// bytes, but less than half as fast at 8 KiB, and a quarter as fast at 64 KiB.
 const FINISH: &str = "UPDATE task SET owner = NULL WHERE seq = ?1";
 
-/// What tells that a task is in a state.
+/// The condition for a task to be in a state.
 pub(crate) const PENDING: &str = "state = 0 AND owner IS NULL";
 pub(crate) const COMPLETED: &str = "state = 1 AND owner IS NULL";
 
-/// What the limit promises of ids.
+/// What the limit guarantees of ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ids {
-    /// No two tasks have one id, and a task is found by it.
+    /// Ids are unique, and a task can be found by its id.
     Unique,
-    /// The lean limit: an id is a value like any other.
+    /// The lean limit: an id is a plain value.
     Unchecked,
 }
 
-/// Opens the limit's file, and creates it with its table if there is none. The log is bounded as ours is, at 4 MiB; a
-/// checkpoint between the transactions instead of in COMMIT was no faster.
+/// Opens the limit's file; creates the file and its table if there is none. The log is bounded as ours is, at 4 MiB. A
+/// checkpoint between transactions instead of in COMMIT was no faster.
 pub(crate) fn open(path: &Path, durability: Durability, ids: Ids) -> Result<Connection> {
     let is_new = !path.exists();
     let conn = Connection::open(path)?;
@@ -78,7 +78,7 @@ pub(crate) fn now() -> i64 {
     since.as_micros() as i64
 }
 
-/// A task that is to be stored.
+/// A task to store.
 pub(crate) struct New<'a> {
     id: [u8; 16],
     due: i64,
@@ -102,8 +102,8 @@ impl<'a> New<'a> {
     }
 }
 
-/// Each in a transaction of its own, which is the statement's: as fast as BEGIN IMMEDIATE and COMMIT around it at FULL, and
-/// a little faster at NORMAL.
+/// Stores each task in a transaction of its own, the implicit one of the statement: as fast as an explicit BEGIN IMMEDIATE
+/// and COMMIT at FULL, and a little faster at NORMAL.
 pub(crate) fn one_by_one(conn: &Connection, tasks: u64, payload: &[u8]) -> Result<()> {
     let mut insert = conn.prepare(INSERT)?;
     for _ in 0..tasks {
@@ -112,7 +112,7 @@ pub(crate) fn one_by_one(conn: &Connection, tasks: u64, payload: &[u8]) -> Resul
     Ok(())
 }
 
-/// `batch` in a transaction.
+/// Stores `batch` tasks per transaction.
 pub(crate) fn by_batches(conn: &Connection, tasks: u64, batch: u64, payload: &[u8]) -> Result<()> {
     let mut begin = conn.prepare("BEGIN IMMEDIATE")?;
     let mut insert = conn.prepare(INSERT)?;
@@ -140,14 +140,14 @@ pub(crate) fn by_batches(conn: &Connection, tasks: u64, batch: u64, payload: &[u
     Ok(())
 }
 
-/// How many tasks of a size of payload the limit claims, and finishes, in a transaction.
+/// How many tasks the limit claims and finishes in a transaction, for a size of payload.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Drain {
     batch: u32,
 }
 
 impl Drain {
-    /// The fastest of what was tried.
+    /// The fastest of the numbers that were tried.
     pub(crate) fn of(payload_bytes: usize) -> Self {
         let batch = match payload_bytes {
             0x10_0000.. => 16,
@@ -156,9 +156,9 @@ impl Drain {
         Self { batch }
     }
 
-    /// Claims and finishes all due tasks of a file. To finish a batch and claim the next in one transaction is 1.2 times as
-    /// fast as in two, and so is to select and then update each compared with UPDATE .. WHERE seq IN (..) RETURNING; a
-    /// mapped file is no faster.
+    /// Claims and finishes all due tasks of a file. Finishing a batch and claiming the next in one transaction is 1.2 times
+    /// as fast as in two. So is selecting and then updating each, compared with UPDATE .. WHERE seq IN (..) RETURNING. A
+    /// memory-mapped file is no faster.
     pub(crate) fn run(self, path: &Path, ids: Ids) -> Result<()> {
         let conn = open(path, Durability::PowerLoss, ids)?;
         let mut begin = conn.prepare("BEGIN IMMEDIATE")?;
@@ -174,7 +174,7 @@ impl Drain {
             }
             let mut rows = due.query(params![now(), self.batch])?;
             while let Some(row) = rows.next()? {
-                // What a handler would be called with.
+                // The values that a handler would be called with.
                 std::hint::black_box((row.get_ref(1)?, row.get_ref(2)?, row.get_ref(3)?));
                 held.push((row.get(0)?, row.get(4)?));
             }
@@ -192,7 +192,7 @@ impl Drain {
 
 /// # Errors
 ///
-/// If there are not exactly so many tasks, all in this state.
+/// If there are not exactly `tasks` tasks, all in this state.
 pub(crate) fn check(conn: &Connection, state: &str, tasks: u64) -> Result<()> {
     let (found, all): (i64, i64) = conn.query_row(
         &format!("SELECT count(*) FILTER (WHERE {state}), count(*) FROM task"),

@@ -11,10 +11,10 @@ use crate::ours::{self, FinishLine, Note, View};
 use crate::pairs::{Slice, Subject};
 use crate::{Result, Run};
 
-/// How many tasks a side stores at least, all slices together.
+/// The least number of tasks that a side stores, in all slices together.
 const TASKS: u64 = 20_000;
 
-/// A scheduler that runs what it is given.
+/// A running scheduler, and a view of its file.
 struct Running {
     scheduler: Scheduler,
     line: Arc<FinishLine>,
@@ -33,7 +33,7 @@ impl Running {
         })
     }
 
-    /// From the first call until the file shows all of them completed.
+    /// Measured from the first call until the file shows all tasks completed.
     fn store(&mut self, tasks: u64, store: impl FnOnce(&Scheduler) -> Result<()>) -> Result<Slice> {
         self.stored += tasks;
         self.line.expect(tasks);

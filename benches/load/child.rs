@@ -1,4 +1,4 @@
-//! This program again, as another process: to be measured alone, or to be killed.
+//! Runs this program again as a child process, to be measured alone or killed.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use crate::{Result, idle, processes, recovery};
 
-/// Which part a child plays, and on which file.
+/// The environment variables that give a child its part and its file.
 const PART: &str = "PUNCTUAL_LOAD_PART";
 const FILE: &str = "PUNCTUAL_LOAD_FILE";
 const SPAN: &str = "PUNCTUAL_LOAD_SPAN_MS";
 const COUNT: &str = "PUNCTUAL_LOAD_COUNT";
 
-/// What a child is told.
+/// What a child is given to do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Task<'a> {
     pub(crate) part: &'a str,
@@ -22,7 +22,7 @@ pub(crate) struct Task<'a> {
     pub(crate) count: u64,
 }
 
-/// Plays the child's part if this process is one; `None` if it is not.
+/// Plays the part of a child, if this process is one; else `None`.
 pub(crate) fn play() -> Option<Result<()>> {
     let part = std::env::var(PART).ok()?;
     let file = std::env::var_os(FILE)?;
@@ -68,7 +68,7 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// If it ends without one.
+    /// If the child ends without one.
     pub(crate) fn line(&mut self) -> Result<String> {
         match self.lines.next() {
             Some(line) => Ok(line?),
@@ -76,7 +76,7 @@ impl Running {
         }
     }
 
-    /// Ends it as `kill -9` does, and returns when it is dead.
+    /// Kills the child as `kill -9` does, and returns when it is dead.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -86,7 +86,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended.
+        // The child may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -31,7 +31,7 @@ impl Backlog {
         })
     }
 
-    /// From the start of a scheduler on.
+    /// Measured from the start of the scheduler.
     pub(crate) fn ours<P: Payload>(&self) -> Result<Slice> {
         let dir = tempfile::tempdir_in(&self.folder)?;
         let path = ours::copy(&self.folder.join("ours.db"), dir.path())?;
@@ -45,7 +45,7 @@ impl Backlog {
         Ok(slice)
     }
 
-    /// From the opening of the file on.
+    /// Measured from the opening of the file.
     pub(crate) fn limit(&self, ids: Ids) -> Result<Slice> {
         let dir = tempfile::tempdir_in(&self.folder)?;
         let name = match ids {

@@ -1,9 +1,9 @@
-//! The limit of many callers: a group commit by hand.
+//! The limit of many callers: a hand-written group commit.
 //!
-//! Whoever finds the turn free leads: it inserts what has queued in one transaction, commits, wakes its followers and hands
-//! the turn to the first of those that have queued meanwhile. A dedicated thread behind a channel, or a mutex, was as fast
-//! at best, and took a tenth more of processor time; one condition variable for all was slower by a tenth; a leader
-//! that stays until the queue is empty, and eight rows in a statement, were no faster.
+//! A caller that finds the turn free leads: it inserts all queued tasks in one transaction, commits, wakes its followers and
+//! hands the turn to the first caller that has queued meanwhile. Other designs were measured. A dedicated thread behind a
+//! channel, or a mutex, was at best as fast and used a tenth more processor time. One condition variable for all was a tenth
+//! slower. A leader that stays until the queue is empty, and eight rows per statement, were no faster.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use punctual::rusqlite::{Connection, Result};
 
 use crate::bare::{INSERT, New};
 
-/// A caller that waits: for its commit, or for its turn.
+/// A caller that waits for its commit or its turn.
 struct Caller {
     thread: Thread,
     stage: AtomicU8,
@@ -24,7 +24,7 @@ const LEADS: u8 = 1;
 const DONE: u8 = 2;
 
 impl Caller {
-    /// Sleeps until it is told something.
+    /// Sleeps until its stage changes, and returns the new one.
     fn wait(&self) -> u8 {
         loop {
             match self.stage.load(Ordering::Acquire) {
@@ -44,7 +44,7 @@ impl Caller {
 struct Queue<'a> {
     waiting: Vec<(New<'a>, Arc<Caller>)>,
     is_led: bool,
-    /// How many the last transaction had.
+    /// How many tasks the last transaction stored.
     last: usize,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// The connection, while nobody puts anything.
+    /// The connection, while no caller uses the group.
     pub(crate) fn conn(&mut self) -> &Connection {
         self.conn.get_mut().expect("nobody panicked")
     }
@@ -71,7 +71,7 @@ impl<'a> Group<'a> {
     ///
     /// # Errors
     ///
-    /// The storage's; the others of the group then wait for ever.
+    /// Those of the storage; the other callers of the group then wait forever.
     pub(crate) fn put(&self, task: New<'a>) -> Result<()> {
         thread_local! {
             static THREAD: Thread = std::thread::current();
@@ -120,7 +120,8 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// Lets those come who were just answered, if fewer than last time have: worth a twentieth.
+    /// Yields once if fewer callers have queued than the last transaction had, so that those just answered can queue again.
+    /// This gains a twentieth.
     fn gather(&self) {
         let is_short = {
             let queue = self.queue.lock().expect("nobody panicked");

@@ -1,4 +1,4 @@
-//! W7: what a scheduler with nothing to do costs, beside a bare process that wakes once a second.
+//! W7: the cost of an idle scheduler, beside a bare process that wakes once a second.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::{Result, Run};
 
 const TASKS: u64 = 1_000;
 const WORKERS: usize = 2;
-/// How long a process may take to come to rest.
+/// How long a process may take to become idle.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// The most processor time beyond the bare process's, and the most memory.
@@ -33,7 +33,7 @@ pub(crate) fn run(run: &mut Run) -> Result<()> {
             span: Duration::from_secs(seconds),
             count: TASKS,
         };
-        // Side by side: neither does anything.
+        // At the same time: both are idle.
         let children = (Running::start(task("idle"))?, Running::start(task("bare"))?);
         let (mut with, mut without) = children;
         ours.push(with.line()?.parse()?);
@@ -75,7 +75,7 @@ pub(crate) fn run(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// What a process took while it was idle.
+/// What a process used while it was idle.
 struct Cost {
     cpu_ms: f64,
     resident_mib: f64,
@@ -94,7 +94,7 @@ impl std::str::FromStr for Cost {
 }
 
 impl Cost {
-    /// Tells the parent.
+    /// Reports to the parent process.
     fn tell(cpu: Duration) -> Result<()> {
         println!("{} {}", cpu.as_secs_f64() * 1e3, resident_mib()?);
         Ok(())
@@ -115,7 +115,7 @@ pub(crate) fn scheduler(task: Task<'_>) -> Result<()> {
     scheduler
         .schedule_stream((0..task.count).map(|n| NewTask::new(Work::numbered(n)).after(hour)))?;
     std::thread::sleep(SETTLE);
-    // To look is to read: that much is seen in a span in which nothing else happens.
+    // Looking is itself reading: two looks with nothing between them show how much.
     let (first, before) = (Traces::of(task.file)?, Traces::of(task.file)?);
     let from = processor_time()?;
     std::thread::sleep(task.span);
@@ -131,7 +131,7 @@ pub(crate) fn scheduler(task: Task<'_>) -> Result<()> {
     Cost::tell(cpu)
 }
 
-/// The child that does nothing, once a second.
+/// The child that only wakes, once a second.
 pub(crate) fn bare(task: Task<'_>) -> Result<()> {
     std::thread::sleep(SETTLE);
     let from = processor_time()?;
@@ -165,7 +165,7 @@ fn numbered(text: &str, name: &str) -> Result<u64> {
     Ok(number.parse()?)
 }
 
-/// What this process and the file have seen of reads and writes.
+/// The reads and writes of this process and the file so far.
 struct Traces {
     read_calls: u64,
     written: u64,
@@ -174,7 +174,7 @@ struct Traces {
     log_changed_at: SystemTime,
 }
 
-/// What came to pass between two looks.
+/// The reads and writes between two looks.
 #[derive(Debug, PartialEq, Eq)]
 struct Traffic {
     read_calls: u64,

@@ -1,5 +1,5 @@
-//! W8: from the call that schedules an immediate task to the start of its handler, in files of several mixes, beside a bare
-//! insert and claim in a file of the same mix. The two take turns, task by task.
+//! W8: the time from the call that schedules an immediate task to the start of its handler, in files of several mixes, beside
+//! a bare insert and claim in a file of the same mix. The two alternate, task by task.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -14,17 +14,17 @@ use crate::work::Work;
 use crate::{Result, Run, bare, ours};
 
 const WORKERS: usize = 2;
-/// How many of each, and how many before them that do not count.
+/// How many tasks of each side are measured, and how many are run before them.
 const TASKS: usize = 400;
 const WARM_UP: usize = 50;
-/// Between two, so that the workers sleep.
+/// The pause between two tasks, so that the workers sleep.
 const PAUSE: Duration = Duration::from_millis(1);
-/// After this long a task is taken for lost.
+/// A task that has not started after this long counts as lost.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The most beyond the limit, in milliseconds.
+/// The most that ours may take beyond the limit, in milliseconds.
 const MAX_BEYOND: f64 = 0.15;
-/// The most that ten times the tasks may cost.
+/// The most that the time may grow with ten times the tasks, as a factor.
 const MAX_GROWTH: f64 = 1.5;
 
 pub(crate) fn run(run: &mut Run) -> Result<()> {
@@ -52,7 +52,7 @@ pub(crate) fn run(run: &mut Run) -> Result<()> {
 
 /// Prints the row of one file, and returns the medians of ours and the limit in milliseconds.
 fn measure(run: &mut Run, mix: Mix, count: u64) -> Result<(f64, f64)> {
-    // With it the files go, before the next are made.
+    // Dropped on return: its files are removed before the next are made.
     let dir = tempfile::tempdir_in(&run.folder)?;
     let (path, bare_path) = (dir.path().join("ours.db"), dir.path().join("bare.db"));
     mix::fill(&path, mix, count)?;
@@ -106,7 +106,7 @@ fn measure(run: &mut Run, mix: Mix, count: u64) -> Result<(f64, f64)> {
     Ok((value, limit))
 }
 
-/// A scheduler that tells when a handler starts.
+/// A scheduler that reports when a handler starts.
 struct Ours {
     scheduler: Scheduler,
     starts: Receiver<(u64, Instant)>,
@@ -121,7 +121,7 @@ impl Ours {
             .retention(Retention::forever())
             .handler_fn(move |work: Work, _cx| {
                 let at = Instant::now();
-                // Nobody listens any more when the measurement has failed.
+                // After a failed measurement there is no receiver.
                 let _ = sender.send((work.number, at));
                 Ok(Outcome::done())
             })
@@ -129,7 +129,7 @@ impl Ours {
         Ok(Self { scheduler, starts })
     }
 
-    /// The milliseconds from the call to the start, and to the end of the call.
+    /// Runs one task. Returns the milliseconds from the call to the start of the handler, and to the call's return.
     fn once(&self, number: u64) -> Result<(f64, f64)> {
         let called = Instant::now();
         self.scheduler.schedule(Work::numbered(number))?;
@@ -143,7 +143,7 @@ impl Ours {
 
     /// # Errors
     ///
-    /// If a task was lost, or one ran that should not have.
+    /// If a task was lost, or a task ran that must not run.
     fn end(self, mix: Mix, count: u64, ran: usize) -> Result<()> {
         let _ = self.scheduler.shutdown(PATIENCE)?;
         let stats = self.scheduler.stats()?;
@@ -156,7 +156,7 @@ impl Ours {
     }
 }
 
-/// What takes up a stored task.
+/// Claims a stored task.
 const CLAIM: &str = "
     UPDATE task SET state = 1, owner = 1, attempt = attempt + 1
     WHERE seq = (SELECT seq FROM task WHERE state = 0 AND due <= ?1 ORDER BY due, seq LIMIT 1)
@@ -164,8 +164,8 @@ const CLAIM: &str = "
 
 const COMPLETE: &str = "UPDATE task SET state = 2 WHERE seq = ?1";
 
-/// The bare insert, synced, and the bare claim, which need not be: on one connection, because what another one writes
-/// costs a connection its cache, and that is more than the pragma.
+/// The bare insert, synced, and the bare claim, which need not be. Both use one connection: a write by another connection
+/// would empty the page cache, which costs more than the pragma that changes the level.
 struct Limit<'a> {
     conn: &'a Connection,
     insert: punctual::rusqlite::Statement<'a>,
@@ -183,7 +183,7 @@ impl<'a> Limit<'a> {
         })
     }
 
-    /// The milliseconds from the call to the claim's end.
+    /// Runs one task. Returns the milliseconds from the call to the end of the claim.
     fn once(&mut self, number: u64) -> Result<f64> {
         let called = Instant::now();
         let payload = serde_json::to_vec(&Work::numbered(number))?;

@@ -11,7 +11,7 @@ use crate::ours::{self, Make, Note, View};
 use crate::pairs::{Slice, Subject};
 use crate::{Result, Run};
 
-/// A file of ours, and how many tasks it has to hold.
+/// A file of ours, and how many tasks it must hold.
 pub(crate) struct Ours {
     client: Client,
     view: View,
@@ -27,7 +27,7 @@ impl Ours {
         })
     }
 
-    /// Each once the one before is durable.
+    /// Stores each task once the one before is durable.
     fn one_by_one(&mut self, tasks: u64) -> Result<Slice> {
         self.stored += tasks;
         Slice::of(tasks, || one_by_one(&self.client, tasks))
@@ -53,7 +53,7 @@ pub(crate) fn one_by_one(client: &Client, tasks: u64) -> Result<()> {
     Ok(())
 }
 
-/// The limit's file of one caller, and how many tasks it has to hold.
+/// The limit's file for one caller, and how many tasks it must hold.
 pub(crate) struct Single {
     conn: Connection,
     payload: Vec<u8>,
@@ -79,7 +79,7 @@ impl Single {
     }
 }
 
-/// The limit's file of many callers, and how many tasks it has to hold.
+/// The limit's file for many callers, and how many tasks it must hold.
 pub(crate) struct Shared<'a> {
     group: Group<'a>,
     payload: &'a [u8],
@@ -171,7 +171,7 @@ pub(crate) fn w2(run: &mut Run) -> Result<()> {
             note: Some("the limit of this row is our W1".into()),
             ..Subject::default()
         },
-        // So many more that a slice of each is about as long.
+        // Four times as many, so that the slices of both take about as long.
         &mut |tasks| ours.by_threads(4 * tasks, &ours::note),
         &mut |tasks| single.one_by_one(tasks),
         None,
@@ -203,7 +203,7 @@ pub(crate) fn w3(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// Into a fresh file: the time is that of the calls.
+/// Stores in bulk into a fresh file. Only the calls are timed.
 fn bulk_ours(folder: &Path, tasks: u64, batch: u64) -> Result<Slice> {
     let dir = tempfile::tempdir_in(folder)?;
     let path = dir.path().join("tasks.db");

@@ -1,4 +1,4 @@
-//! W6 and W6b: how late a handler starts, beside a bare timed wait that takes turns with it, task by task.
+//! W6 and W6b: how late a handler starts, beside a bare timed wait. The two alternate, task by task.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -14,17 +14,17 @@ use crate::work::Work;
 use crate::{Result, Run};
 
 const WORKERS: usize = 2;
-/// How long before the first one is due all are scheduled.
+/// How long before the first task is due all are scheduled.
 const LEAD: Duration = Duration::from_secs(1);
-/// How long after the last one all must have run.
+/// How long after the last task is due all must have run.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The most that ours may be later than the bare wait beside it, in milliseconds.
+/// The most that a handler may start later than the bare wait beside it ends, in milliseconds.
 const MAX_P50: f64 = 0.25;
 const MAX_P95: f64 = 1.0;
 const MAX_BUSY_P50: f64 = 0.5;
 
-/// 1,000 tasks, 20 ms apart.
+/// W6: 1,000 tasks, 20 ms apart.
 pub(crate) fn spaced(run: &mut Run) -> Result<()> {
     let (rounds, count) = if run.is_small { (1, 50) } else { (5, 1_000) };
     let rounds = Round::several(run, rounds, count, Duration::from_millis(20))?;
@@ -56,7 +56,7 @@ pub(crate) fn spaced(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// 1,000 tasks a second, for ten seconds.
+/// W6b: 1,000 tasks per second, for ten seconds.
 pub(crate) fn busy(run: &mut Run) -> Result<()> {
     let (rounds, count) = if run.is_small { (1, 300) } else { (3, 10_000) };
     let rounds = Round::several(run, rounds, count, Duration::from_millis(1))?;
@@ -87,7 +87,7 @@ pub(crate) fn busy(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// How late each task started, and each of the waits between them ended, in milliseconds.
+/// How late each task started, and how late each wait between them ended, in milliseconds.
 struct Round {
     ours: Vec<f64>,
     bare: Vec<f64>,
@@ -98,7 +98,7 @@ impl Round {
         (0..rounds).map(|_| Self::run(run, count, gap)).collect()
     }
 
-    /// Tasks that are due a `gap` apart, and a bare wait half-way between each and the next.
+    /// Runs tasks that are due a `gap` apart, with a bare wait half-way between each and the next.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl Round {
             .handler_fn({
                 let (starts, ran) = (Arc::clone(&starts), Arc::clone(&ran));
                 move |work: Work, _cx| {
-                    // Decoding it is part of the start.
+                    // Decoding the payload is part of the start.
                     starts[work.number as usize].store(now(), Ordering::Relaxed);
                     ran.fetch_add(1, Ordering::Release);
                     Ok(Outcome::done())
@@ -159,7 +159,7 @@ impl Round {
         })
     }
 
-    /// How much later ours was than the bare wait after it.
+    /// How much later each task was than the bare wait after it.
     fn paired(&self) -> Vec<f64> {
         let pairs = self.ours.iter().zip(&self.bare);
         pairs.map(|(ours, bare)| ours - bare).collect()
@@ -178,7 +178,7 @@ struct BareWait {
 }
 
 impl BareWait {
-    /// Returns the time at which it ended.
+    /// Waits until `at`. Returns the time at which the wait ended.
     fn until(&self, at: i64) -> i64 {
         let mut guard = self.lock.lock().expect("nobody else has it");
         loop {

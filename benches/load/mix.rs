@@ -1,4 +1,4 @@
-//! Files that hold many tasks which an immediate one must not have to pass.
+//! Files with many tasks that must not slow down an immediate one.
 
 use std::fmt;
 use std::fs::File;
@@ -22,7 +22,7 @@ pub(crate) enum Mix {
     Completed,
     /// Due, in a queue that is paused.
     Paused,
-    /// Due, of a kind that nobody has a handler for.
+    /// Due, of a kind without a handler.
     Unknown,
 }
 
@@ -30,7 +30,7 @@ impl Mix {
     pub(crate) const FILLED: [Self; 4] =
         [Self::Future, Self::Completed, Self::Paused, Self::Unknown];
 
-    /// The state in the limit's table. What may not run has one of its own there: better a bare table cannot do.
+    /// The state in the limit's table. Tasks that may not run have one of their own, the best that a bare table can do.
     fn bare_state(self) -> i64 {
         match self {
             Self::Empty | Self::Future => 0,
@@ -61,18 +61,18 @@ const COMPLETE: &str = "
     SET state = 20, instance = 1, attempt = 1, claim_no = seq, started_at = :now, finished_at = :now
     WHERE seq BETWEEN :first AND :last AND state = 0";
 
-/// Creates a file of ours with so many tasks.
+/// Creates a file of ours with `count` tasks.
 ///
 /// # Errors
 ///
-/// If they are not all there then.
+/// If not all of them are stored.
 pub(crate) fn fill(path: &Path, mix: Mix, count: u64) -> Result<()> {
     store(path, mix, count)?;
     sync(path)
 }
 
-/// What was written goes to the disk now: else it would go with the commits that are measured. Only while nobody here has
-/// the file open, whose locks would be lost.
+/// Syncs the file now; otherwise the measured commits would sync it. Call this only while this process has the file closed:
+/// SQLite's locks would be lost.
 fn sync(path: &Path) -> Result<()> {
     Ok(File::open(path)?.sync_all()?)
 }
@@ -84,7 +84,7 @@ fn store(path: &Path, mix: Mix, count: u64) -> Result<()> {
     }
     let now = bare::now();
     client.schedule_stream((0..count).map(|number| {
-        // Each an instant of its own, as tasks that come one by one have.
+        // A different instant for each, as for tasks scheduled one by one.
         let at = now - count as i64 + number as i64;
         let task = match mix {
             Mix::Unknown => NewTask::with_kind("unknown", &Work::numbered(number)),
@@ -114,7 +114,7 @@ fn instant(micros: i64) -> DateTime<punctual::chrono::Utc> {
     DateTime::from_timestamp_micros(micros).expect("it is about now")
 }
 
-/// What settling each of them would write, many at a time.
+/// Writes what settling each task would write, many at a time.
 fn complete(path: &Path, count: u64) -> Result<()> {
     let conn = Connection::open(path)?;
     conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -65536")?;
@@ -126,7 +126,7 @@ fn complete(path: &Path, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Creates a file of the limit's with so many rows.
+/// Creates a file of the limit with `count` rows.
 pub(crate) fn fill_bare(path: &Path, mix: Mix, count: u64) -> Result<()> {
     const FILL: &str = "
         INSERT INTO task (id, kind, payload, due, state, attempt) VALUES (?1, 'work', ?2, ?3, ?4, ?5)";

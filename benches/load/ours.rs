@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
-/// How many callers store at once.
+/// How many threads store at once.
 pub(crate) const THREADS: usize = 16;
 const WORKERS: usize = 2;
-/// The writer's page cache, as the limit's.
+/// The writer's page cache, the same size as the limit's.
 pub(crate) const CACHE_BYTES: usize = 64 << 20;
 
 /// A payload of about 100 bytes.
@@ -53,7 +53,7 @@ pub(crate) fn client(path: &Path, durability: Durability) -> Result<Client> {
         .open()?)
 }
 
-/// A scheduler that does nothing with each task, but for counting it.
+/// A scheduler whose handler only counts its calls.
 pub(crate) fn scheduler<P: Payload>(path: &Path, line: &Arc<FinishLine>) -> Result<Scheduler> {
     let line = Arc::clone(line);
     Ok(Scheduler::builder(path)
@@ -66,14 +66,14 @@ pub(crate) fn scheduler<P: Payload>(path: &Path, line: &Arc<FinishLine>) -> Resu
         .start()?)
 }
 
-/// Stores `tasks` tasks from as many threads as are asked for, each of which waits for its own to be durable.
+/// Stores `tasks` tasks from [`THREADS`] threads, each of which waits until its task is durable.
 pub(crate) fn by_threads(client: &Client, tasks: u64, make: Make<'_>) {
     shared(tasks, || {
         client.schedule(make()).expect("the disk has room");
     });
 }
 
-/// Does `work` so often in all, on all the threads.
+/// Calls `work` `times` times in all, shared by [`THREADS`] threads.
 pub(crate) fn shared(times: u64, work: impl Fn() + Sync) {
     let left = AtomicU64::new(times);
     let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
@@ -88,14 +88,14 @@ pub(crate) fn shared(times: u64, work: impl Fn() + Sync) {
     });
 }
 
-/// Makes a file of due tasks that nobody has open.
+/// Makes a file of due tasks, and closes it.
 pub(crate) fn fill(path: &Path, tasks: u64, make: Make<'_>) -> Result<()> {
     let client = Client::open(path)?;
     client.schedule_stream((0..tasks).map(|_| make()))?;
     Ok(())
 }
 
-/// Runs all tasks of a file, until the file shows them completed.
+/// Runs all tasks of a file until the file shows them completed.
 pub(crate) fn drain<P: Payload>(path: &Path, tasks: u64, view: &View) -> Result<Scheduler> {
     let line = FinishLine::new();
     line.expect(tasks);
@@ -104,7 +104,7 @@ pub(crate) fn drain<P: Payload>(path: &Path, tasks: u64, view: &View) -> Result<
     Ok(scheduler)
 }
 
-/// Where the thread that made it waits for tasks that are run.
+/// Lets the thread that created it wait until tasks have run.
 pub(crate) struct FinishLine {
     ran: AtomicU64,
     expected: AtomicU64,
@@ -120,7 +120,7 @@ impl FinishLine {
         })
     }
 
-    /// So many more tasks are to be waited for; before they can run.
+    /// Adds tasks to wait for. Call this before they can run.
     pub(crate) fn expect(&self, tasks: u64) {
         self.expected.fetch_add(tasks, Ordering::SeqCst);
     }
@@ -132,7 +132,7 @@ impl FinishLine {
         }
     }
 
-    /// Waits until all handlers have been called, and only then looks into the file until it shows that all have ended.
+    /// Waits until all handlers have been called. Only then reads the file, until it shows that all tasks have ended.
     pub(crate) fn wait(&self, view: &View) -> Result<()> {
         while self.ran.load(Ordering::SeqCst) < self.expected.load(Ordering::SeqCst) {
             std::thread::park_timeout(Duration::from_millis(100));
@@ -144,7 +144,7 @@ impl FinishLine {
     }
 }
 
-/// A connection of its own that sees what the file holds.
+/// A separate connection that reads what the file holds.
 pub(crate) struct View(Connection);
 
 impl View {
@@ -152,9 +152,9 @@ impl View {
         Ok(Self(Connection::open(path)?))
     }
 
-    /// Whether nothing waits or runs.
+    /// Whether no task waits or runs.
     fn is_over(&self) -> Result<bool> {
-        // Each index holds only what is looked for, so that this costs nothing when it is done.
+        // Each index holds only tasks of that state, so both are empty in the end and cost nothing.
         let mut query = self.0.prepare_cached(
             "SELECT NOT EXISTS (SELECT 1 FROM punctual_task INDEXED BY punctual_task_due WHERE state = 0)
                 AND NOT EXISTS (SELECT 1 FROM punctual_task INDEXED BY punctual_task_running WHERE state = 10)",
@@ -164,7 +164,7 @@ impl View {
 
     /// # Errors
     ///
-    /// If there are not exactly so many tasks in this state.
+    /// If the number of tasks in this state is not `tasks`.
     pub(crate) fn check(&self, state: u8, tasks: u64) -> Result<()> {
         let found: i64 = self.0.query_row(
             "SELECT count(*) FROM punctual_task WHERE state = ?1",
@@ -185,7 +185,7 @@ impl View {
 pub(crate) const PENDING: u8 = 0;
 pub(crate) const COMPLETED: u8 = 20;
 
-/// Copies a file that nobody has open, and has it on disk: what follows pays for its own syncs only.
+/// Copies a file that is not open, and syncs the copy: later commits then pay only for their own syncs.
 pub(crate) fn copy(from: &Path, folder: &Path) -> Result<std::path::PathBuf> {
     let path = folder.join("tasks.db");
     fs::copy(from, &path)?;

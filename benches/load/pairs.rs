@@ -1,5 +1,5 @@
-//! Ours and the limit in alternating slices of one process: a machine whose mood changes changes both, and what counts is
-//! the ratio of neighbours.
+//! Measures ours and the limit in alternating slices of one process. A change of the machine's speed affects both, and the
+//! result is the ratio of neighbouring slices.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ const PAIRS: usize = 40;
 const SLICE: Duration = Duration::from_millis(250);
 /// A result counts when its quartiles are no further apart than this, as a share of its median.
 const SPREAD: f64 = 0.15;
-/// How often a measurement is made that does not settle.
+/// How often a measurement is made at most, if its spread stays too large.
 const REPEATS: usize = 3;
 
-/// Some tasks and what they took.
+/// Some tasks, and the time they took.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slice {
     tasks: u64,
@@ -28,7 +28,7 @@ impl Slice {
     ///
     /// # Errors
     ///
-    /// The work's.
+    /// Those of the work.
     pub(crate) fn of<T>(tasks: u64, work: impl FnOnce() -> Result<T>) -> Result<Self> {
         let (started, before) = (Instant::now(), processor_time());
         work()?;
@@ -50,7 +50,7 @@ impl Slice {
     }
 }
 
-/// The processor time of all threads of this process; `None` where the system does not tell.
+/// The processor time of all threads of this process; `None` if the system does not report it.
 fn processor_time() -> Option<Duration> {
     #[cfg(target_os = "linux")]
     {
@@ -61,10 +61,10 @@ fn processor_time() -> Option<Duration> {
     None
 }
 
-/// One of those who take turns: does so many tasks, and tells what they took.
+/// One of the sides that take turns: does the given number of tasks, and returns what they took.
 pub(crate) type Side<'a> = &'a mut (dyn FnMut(u64) -> Result<Slice> + 'a);
 
-/// What two sides came to.
+/// The results of two sides.
 #[derive(Debug, Clone, Copy)]
 struct Pairing {
     /// Median rates, ours and the limit's.
@@ -99,7 +99,7 @@ impl Pairing {
 fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_unstable_by(f64::total_cmp);
     [1, 2, 3].map(|quarter| {
-        // Between the two nearest, in the measure of its distance from each.
+        // Interpolated between the two nearest values.
         let place = (values.len() - 1) as f64 * f64::from(quarter) / 4.0;
         let below = values[place.floor() as usize];
         let above = values[place.ceil() as usize];
@@ -111,7 +111,7 @@ fn median(values: Vec<f64>) -> f64 {
     quartiles(values)[1]
 }
 
-/// The first side beside each of the others. They go there and back again, A B C C B A, which cancels a drift.
+/// Compares the first side with each of the others. Their order alternates, A B C C B A, which cancels a drift.
 fn pairs(count: usize, tasks: u64, sides: &mut [Side<'_>]) -> Result<Vec<Pairing>> {
     let mut slices = vec![Vec::with_capacity(count); sides.len()];
     for round in 0..count {
@@ -131,16 +131,16 @@ fn pairs(count: usize, tasks: u64, sides: &mut [Side<'_>]) -> Result<Vec<Pairing
         .collect())
 }
 
-/// What is measured, and what it is held to.
+/// What is measured, and its target.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Subject {
     pub(crate) workload: &'static str,
     pub(crate) setting: String,
-    /// Tasks a slice; `None`: as many as the limit does in the time of a slice.
+    /// Tasks per slice; `None`: as many as the limit does in the time of a slice.
     pub(crate) tasks: Option<u64>,
-    /// How many tasks all slices have together, at least.
+    /// The least number of tasks in all slices together.
     pub(crate) min_tasks: u64,
-    /// The payload of a task, if the figure is to be in MB/s and not in tasks.
+    /// The size of a task's payload, if the figure is in MB/s instead of tasks.
     pub(crate) payload_bytes: Option<usize>,
     pub(crate) at_least: Option<f64>,
     pub(crate) note: Option<String>,

@@ -10,7 +10,7 @@ use crate::ours::THREADS;
 use crate::pairs::Subject;
 use crate::{Result, Run};
 
-/// A payload that is its text, and two quotes in JSON.
+/// A payload of text: as JSON, the text and two quotes.
 #[derive(Serialize, Deserialize)]
 struct Text(String);
 
@@ -18,12 +18,12 @@ impl Payload for Text {
     const KIND: &'static str = "text";
 }
 
-/// What a drain has to move, for a slice.
+/// The payload bytes that a drain moves in a slice.
 const DRAIN_BYTES: usize = 64 << 20;
 const MAX_DRAIN: usize = 20_000;
 
 pub(crate) fn w9(run: &mut Run) -> Result<()> {
-    // A fresh file for each slice: those of large payloads would fill the disk.
+    // A fresh file for each slice: large payloads would otherwise fill the disk.
     let folder = run.folder.clone();
     for (name, bytes) in [
         ("1 KiB", 1 << 10),
@@ -84,7 +84,7 @@ pub(crate) fn w9(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// Tasks before a slice, so that the log of a fresh file is as long as it gets.
+/// How many tasks are stored before a slice, so that the log of a fresh file has reached its full length.
 fn warm_up(tasks: u64) -> u64 {
     (tasks / 4).max(1)
 }

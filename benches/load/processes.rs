@@ -1,5 +1,5 @@
-//! W11 and W12: several processes on one file. How much they commit together and how evenly, and how soon one runs what
-//! another has scheduled.
+//! W11 and W12: several processes on one file. How much they commit together and how evenly, and how soon one process runs
+//! what another has scheduled.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::report::Row;
 use crate::work::Work;
 use crate::{Result, Run};
 
-/// From here to the common start, in microseconds: time for all to open the file.
+/// The time until the common start, in microseconds, in which all open the file.
 const LEAD: i64 = 300_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -26,7 +26,7 @@ const LEAST_SHARE: f64 = 0.5;
 const LONGEST_WAIT_MS: f64 = 250.0;
 const MAX_WAKE_MS: f64 = 5.0;
 
-/// Each process commits as fast as it can, one task a commit, FULL.
+/// W11: each process commits as fast as it can, one task per commit, FULL.
 pub(crate) fn flat_out(run: &mut Run) -> Result<()> {
     let span = Duration::from_secs(if run.is_small { 1 } else { 10 });
     let mut alone = None;
@@ -76,11 +76,11 @@ pub(crate) fn flat_out(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// What processes did that wrote at the same time.
+/// The results of processes that wrote at the same time.
 struct Together {
-    /// Commits a second, of all.
+    /// Commits per second of all processes together.
     rate: f64,
-    /// Those of the slowest, over an equal part of all.
+    /// The slowest process's commits, divided by an equal share of all.
     least_share: f64,
     longest_ms: f64,
 }
@@ -129,7 +129,7 @@ impl Together {
     }
 }
 
-/// The child that commits until its time is over, and tells how often it did, and its longest wait in microseconds.
+/// The child that commits until its time is over, and reports its number of commits and its longest wait in microseconds.
 pub(crate) fn committer(task: Task<'_>) -> Result<()> {
     let mut store: Box<dyn FnMut(u64) -> Result<()>> = match task.part {
         "commit" => {
@@ -168,7 +168,7 @@ pub(crate) fn committer(task: Task<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One process schedules now and then, another has the workers.
+/// W12: one process schedules from time to time, another has the workers.
 pub(crate) fn wake_up(run: &mut Run) -> Result<()> {
     let count = if run.is_small { 50 } else { 2_000 };
     for (part, setting) in [
@@ -176,7 +176,7 @@ pub(crate) fn wake_up(run: &mut Run) -> Result<()> {
         ("wake-own", "by a bare connection"),
     ] {
         let mut waits = waits(run, part, count)?;
-        // Each with its own quantile, and of the returns only that which it is held to.
+        // Quantiles of each separately. The target is for the time since the return.
         let since_return: Vec<f64> = waits.iter().map(|(_, returned)| *returned).collect();
         waits.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         let since_call: Vec<f64> = waits.iter().map(|(called, _)| *called).collect();
@@ -201,7 +201,7 @@ pub(crate) fn wake_up(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// For each task the milliseconds from the call, and from its return, to the start of its handler in this process.
+/// For each task, the milliseconds from the call, and from the call's return, to the start of its handler in this process.
 fn waits(run: &Run, part: &str, count: u64) -> Result<Vec<(f64, f64)>> {
     let dir = tempfile::tempdir_in(&run.folder)?;
     let file = dir.path().join("tasks.db");
@@ -209,7 +209,7 @@ fn waits(run: &Run, part: &str, count: u64) -> Result<Vec<(f64, f64)>> {
     let _scheduler = Scheduler::builder(&file)
         .workers(2)
         .handler_fn(move |work: Work, _cx| {
-            // Nobody listens any more when the measurement has failed.
+            // After a failed measurement there is no receiver.
             let _ = sender.send((work.number, now()));
             Ok(Outcome::done())
         })
@@ -242,7 +242,7 @@ fn waits(run: &Run, part: &str, count: u64) -> Result<Vec<(f64, f64)>> {
     Ok(waits)
 }
 
-/// The child that schedules tasks for another process, at moments that nobody can foresee.
+/// The child that schedules tasks for another process, at random moments.
 pub(crate) fn caller(task: Task<'_>) -> Result<()> {
     let client = Client::open(task.file)?;
     let mut conn = bare_connection(task.file)?;

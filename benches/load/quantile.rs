@@ -1,7 +1,6 @@
-//! Quantiles of what was measured one by one.
+//! Quantiles of single measurements.
 
-/// The value below which that share of them lies, between the two nearest in the measure of its distance from each;
-/// NaN of none.
+/// The value below which that share of the values lies, interpolated between the two nearest; NaN if there are none.
 pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -18,7 +17,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// For a note: each, to the thousandth.
+/// The values as text for a note, with three decimals each.
 pub(crate) fn listed(values: &[f64]) -> String {
     let each: Vec<String> = values.iter().map(|value| format!("{value:.3}")).collect();
     each.join(" ")

@@ -1,5 +1,5 @@
-//! W10: a process dies that had many tasks running. How long until all can run again, at an open of the file and where it
-//! is open already, and how long others wait meanwhile.
+//! W10: a process dies while it holds many tasks. How long until all can run again, when the file is opened and when another
+//! process has it open, and how long other tasks wait meanwhile.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -15,12 +15,12 @@ use crate::report::Row;
 use crate::work::Work;
 use crate::{Result, Run, bare};
 
-/// Nobody has a handler for what the dead process held.
+/// The kind of the tasks that the dead process held; no process has a handler for it.
 const ORPHAN: &str = "orphan";
-/// Long enough for one process to learn of another.
+/// Long enough for one process to notice another.
 const ACQUAINTANCE: Duration = Duration::from_millis(1_500);
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What the limit takes back in one transaction.
+/// How many rows the limit takes back in one transaction.
 const SLICE: u64 = 500;
 
 const MAX_TIME_MS: f64 = 2_000.0;
@@ -84,7 +84,7 @@ fn child<'a>(part: &'a str, path: &'a Path, count: u64) -> Result<Running> {
     Ok(child)
 }
 
-/// The milliseconds of an open that finds the tasks of a dead process.
+/// The milliseconds that an open takes that finds the tasks of a dead process.
 fn at_open(path: &Path, part: &str, count: u64) -> Result<f64> {
     let mut child = child(part, path, count)?;
     child.kill()?;
@@ -95,14 +95,14 @@ fn at_open(path: &Path, part: &str, count: u64) -> Result<f64> {
     Ok(millis(time))
 }
 
-/// Where the file is open already: the milliseconds from the kill until all are taken back, and the longest that a task of
-/// another kind waited for its start meanwhile, from the call on.
+/// With the file open already: the milliseconds from the kill until all tasks are taken back, and the longest time from the
+/// call that scheduled another task meanwhile to its start.
 fn while_open(path: &Path, part: &str, count: u64) -> Result<(f64, f64)> {
     let (sender, starts) = channel();
     let scheduler = Scheduler::builder(path)
         .workers(2)
         .handler_fn(move |_: Work, _cx| {
-            // Nobody listens any more when the measurement has failed.
+            // After a failed measurement there is no receiver.
             let _ = sender.send(Instant::now());
             Ok(Outcome::done())
         })
@@ -143,7 +143,7 @@ fn while_open(path: &Path, part: &str, count: u64) -> Result<(f64, f64)> {
 
 /// # Errors
 ///
-/// If one of the tasks is not there to be run again.
+/// If one of the tasks cannot be run again.
 fn check(client: &Client, conn: &Connection, count: u64) -> Result<()> {
     let running: i64 = conn.query_row(
         "SELECT count(*) FROM punctual_task WHERE state = 10 AND lane IN (SELECT id FROM punctual_lane WHERE kind = ?1)",
@@ -159,7 +159,7 @@ fn check(client: &Client, conn: &Connection, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// The child that is killed: an instance that holds `count` tasks, started or only claimed.
+/// The child to be killed: an instance that holds `count` tasks, started or only claimed.
 pub(crate) fn doomed(task: Task<'_>) -> Result<()> {
     let scheduler = Scheduler::builder(task.file).workers(2).start()?;
     let orphans = (0..task.count).map(|n| NewTask::with_kind(ORPHAN, &Work::numbered(n)));
@@ -179,7 +179,7 @@ pub(crate) fn doomed(task: Task<'_>) -> Result<()> {
         return Err(format!("{claimed} of {} tasks are claimed", task.count).into());
     }
     if task.part == "started" {
-        // A cell for each, as the ledger has them: the row and the number of its claim.
+        // A cell for each task, in the ledger's format: its row and the number of its claim.
         let mut seqs = conn.prepare("SELECT seq FROM punctual_task WHERE state = 10")?;
         let mut cells = Vec::new();
         for seq in seqs.query_map([], |row| row.get::<_, i64>(0))? {
@@ -201,7 +201,7 @@ pub(crate) fn doomed(task: Task<'_>) -> Result<()> {
     }
 }
 
-/// The milliseconds in which bare rusqlite makes as many rows runnable again, in slices.
+/// The milliseconds in which bare rusqlite makes the same number of rows runnable again, in slices.
 fn bare_rescue(run: &Run, count: u64) -> Result<f64> {
     let dir = tempfile::tempdir_in(&run.folder)?;
     let path = dir.path().join("bare.db");

@@ -9,7 +9,8 @@ pub(crate) struct Row {
     pub(crate) setting: String,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
-    /// Bare rusqlite, or a bare wait, doing the same work at the same durability in the same run.
+    /// Bare rusqlite, or a bare wait, doing the same work at the same durability in the same run, unless the note says
+    /// otherwise.
     pub(crate) limit: f64,
     /// Ours over the limit: the median of the pairs.
     pub(crate) ratio: Option<f64>,
@@ -19,18 +20,18 @@ pub(crate) struct Row {
     /// Processor microseconds per task, ours and the limit's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_us: Option<(f64, f64)>,
-    /// What the figure is held to, in words: "at least 0.85".
+    /// The target in words: "at least 0.85".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) target: Option<String>,
-    /// Whether it is what it is held to.
+    /// Whether the figure meets its target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) met: Option<bool>,
-    /// What one has to know to read the figure.
+    /// What a reader must know to understand the figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
 }
 
-/// Prints rows as they come.
+/// Prints each row as soon as it is measured.
 pub(crate) struct Report {
     json: bool,
     has_header: bool,

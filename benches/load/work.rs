@@ -1,4 +1,4 @@
-//! The task that is waited for: with a number, and about 100 bytes.
+//! The task whose start is measured: a number, and about 100 bytes in all.
 
 use punctual::Payload;
 use serde::{Deserialize, Serialize};

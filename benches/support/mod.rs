@@ -1,4 +1,4 @@
-//! What the benches of single calls share: a task like any other, and a folder on a real disk.
+//! Shared by the benches of single calls: a plain task, and a folder on a real disk.
 
 use punctual::{NewTask, Payload};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub(crate) fn note() -> NewTask {
     })
 }
 
-/// A fresh folder beside the build, because the one for temporary files may be in memory.
+/// A fresh folder in the build directory, because the folder for temporary files may be in memory.
 pub(crate) fn folder() -> TempDir {
     let parent = option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, Into::into);
     tempfile::tempdir_in(parent).expect("the disk has room for a folder")

@@ -1,4 +1,4 @@
-//! The audit: each transfer that was ordered was made once, and nothing else was.
+//! The audit: each ordered transfer was made exactly once, and no other transfer was made.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub(crate) struct Audited {
     pub(crate) crashes: i64,
 }
 
-/// `acknowledged`: the transfers whose order the processes have said was stored.
+/// Audits the books. `acknowledged`: the transfers whose orders the processes reported as stored.
 pub(crate) fn audit(file: &Path, acknowledged: &[String]) -> Result<Audited> {
     let client = Client::open(file)?;
     let conn = Connection::open(file)?;

@@ -1,4 +1,4 @@
-//! What every process does: it orders transfers, and makes them.
+//! The work of every process: ordering transfers, and making them.
 
 use std::io::Write;
 use std::path::Path;
@@ -26,7 +26,7 @@ impl Payload for Transfer {
     const KIND: &'static str = "transfer";
 }
 
-/// What follows from a transfer: a task of its own.
+/// The follow-up of a transfer: a task of its own.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Receipt {
     transfer: String,
@@ -36,7 +36,7 @@ impl Payload for Receipt {
     const KIND: &'static str = "receipt";
 }
 
-/// The tables of the bank, in the file of the scheduler. Nothing in them forbids that a transfer is made twice.
+/// Creates the tables of the bank in the scheduler's file. They do not forbid making a transfer twice.
 pub(crate) fn found(file: &Path) -> Result<()> {
     let client = Client::open(file)?;
     client.transaction(|tx| {
@@ -53,7 +53,7 @@ pub(crate) fn found(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs until it is killed; if it takes no orders, until all transfers are made.
+/// Runs until the process is killed; without taking orders, until all transfers are made.
 pub(crate) fn serve(file: &Path, takes_orders: bool) -> Result<()> {
     let scheduler = Scheduler::builder(file)
         .workers(3)
@@ -75,14 +75,14 @@ pub(crate) fn serve(file: &Path, takes_orders: bool) -> Result<()> {
     Ok(())
 }
 
-/// The order and its task are one commit.
+/// Orders a transfer: the order and its task are one commit.
 fn order(client: &Client) -> Result<String> {
     let transfer = Transfer {
         from: fastrand::i64(1..=ACCOUNTS),
         to: fastrand::i64(1..=ACCOUNTS),
         amount: fastrand::i64(1..100),
     };
-    // Kills from outside must not count against the task.
+    // So that the kills do not fail the task.
     let id = TaskId::new();
     let task = NewTask::new(transfer).id(id).max_crashes(1_000);
     let id = id.to_string();
@@ -99,12 +99,12 @@ fn order(client: &Client) -> Result<String> {
 fn transfer(transfer: Transfer, cx: &TaskContext) -> TaskResult {
     let id = cx.id().to_string();
     say(&format!("begun {id}"))?;
-    // Some work outside, during which the process may die.
+    // Simulated work before the transaction, during which the process may be killed.
     std::thread::sleep(Duration::from_micros(fastrand::u64(..3_000)));
     let made = cx.complete(|tx| {
         book(tx, &id, transfer.from, -transfer.amount)?;
         if fastrand::u8(..) < 8 {
-            // Half of it is done: it is undone, and the attempt made again.
+            // Half of the transfer is booked: that is rolled back, and the task is tried again.
             return Err(Failure::from("the pen is out of ink"));
         }
         book(tx, &id, transfer.to, transfer.amount)?;
@@ -131,7 +131,7 @@ fn book(
     Ok(())
 }
 
-/// A line for the parent, by one write: what was written before a kill is not lost.
+/// Prints a line for the parent, in one write: lines written before a kill are not lost.
 fn say(line: &str) -> std::io::Result<()> {
     std::io::stdout()
         .lock()

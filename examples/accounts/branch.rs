@@ -1,4 +1,4 @@
-//! A process of the bank, as its parent sees it.
+//! The parent's handle of a process of the bank.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 
 use crate::{PATIENCE, Result};
 
-/// A process that is running. Killed when dropped.
+/// A running process. Killed when dropped.
 pub(crate) struct Branch {
     child: Child,
     lines: Receiver<String>,
     told: Told,
 }
 
-/// What a process has told.
+/// What a process has reported.
 #[derive(Default)]
 pub(crate) struct Told {
     /// Transfers whose order was acknowledged.
     pub(crate) ordered: Vec<String>,
-    /// Handlers that were begun and have not ended.
+    /// Transfers whose handlers have begun and not ended.
     begun: HashSet<String>,
 }
 
@@ -67,7 +67,7 @@ impl Branch {
         })
     }
 
-    /// Waits until so many of its orders were acknowledged.
+    /// Waits until `ordered` of its orders were acknowledged.
     pub(crate) fn wait_for(&mut self, ordered: usize) -> Result<()> {
         while self.told.ordered.len() < ordered {
             let line = self.lines.recv_timeout(PATIENCE)?;
@@ -76,7 +76,7 @@ impl Branch {
         Ok(())
     }
 
-    /// Ends it as `kill -9` does, and returns what it had told.
+    /// Kills the process as `kill -9` does, and returns what it had reported.
     pub(crate) fn kill(mut self) -> Result<Told> {
         self.child.kill()?;
         self.child.wait()?;
@@ -84,7 +84,7 @@ impl Branch {
         Ok(std::mem::take(&mut self.told))
     }
 
-    /// Waits until it has ended of its own accord.
+    /// Waits until the process has ended by itself.
     pub(crate) fn end(mut self, patience: Duration) -> Result<()> {
         let since = Instant::now();
         while since.elapsed() < patience {
@@ -100,7 +100,7 @@ impl Branch {
         Err("a process does not end".into())
     }
 
-    /// Hears the rest of what it told.
+    /// Reads the rest of its reports.
     fn listen(&mut self) -> Result<()> {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
@@ -114,7 +114,7 @@ impl Branch {
 
 impl Drop for Branch {
     fn drop(&mut self) {
-        // It may have ended.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,6 +1,6 @@
-//! Money in the scheduler's own file: a transfer is a task, and what its handler writes commits with its completion, so each
-//! is made exactly once, whatever dies meanwhile. To see that, three processes on one file order and make transfers, and are
-//! killed at random, again and again; then the books are audited.
+//! Money in the scheduler's own file: a transfer is a task, and what its handler writes commits with its completion. So each
+//! transfer is made exactly once, whichever process dies. To show this, three processes on one file order and make transfers
+//! and are killed at random, again and again. Then the books are audited.
 //!
 //! `cargo run --example accounts [-- <kills>]`
 
@@ -22,7 +22,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// How many processes have the file open at once.
 const BRANCHES: usize = 3;
-/// A process is killed only after so many of its calls were acknowledged.
+/// A process is killed only after this many of its calls were acknowledged.
 const ACKNOWLEDGED: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,7 +50,7 @@ fn kill_and_audit(kills: usize) -> Result<()> {
         victim.wait_for(ACKNOWLEDGED)?;
         std::thread::sleep(Duration::from_micros(fastrand::u64(..5_000)));
         let told = victim.kill()?;
-        // It counts if something was acknowledged, and a handler was cut short.
+        // A kill counts if it cut a handler short. By now some orders were acknowledged.
         if told.has_unfinished() {
             counted += 1;
         } else {
@@ -63,7 +63,7 @@ fn kill_and_audit(kills: usize) -> Result<()> {
         ordered.extend(branch.kill()?.ordered);
     }
 
-    // Two more make what is left, and end of their own accord.
+    // Two more processes make the transfers that are left, and end by themselves.
     let since = Instant::now();
     let closing = (0..2).map(|_| Branch::start("closing-branch", &file));
     for branch in closing.collect::<Result<Vec<_>>>()? {

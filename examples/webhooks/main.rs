@@ -1,14 +1,14 @@
 //! Webhooks: signed deliveries to a receiver that refuses, stalls and hangs up, until each has been accepted.
 //!
-//! `cargo run --example webhooks` sends `examples/data/deliveries.jsonl` and ends by itself in some ten seconds.
-//! `cargo run --example webhooks -- --db FILE [DELIVERIES]` keeps the tasks in FILE: kill it half-way, with `kill -9` if
-//! you like, run the same command again, and it goes on where it was. DELIVERIES are JSON lines `{"id": UUID, "body": ..}`;
+//! `cargo run --example webhooks` sends `examples/data/deliveries.jsonl` and ends by itself in about ten seconds.
+//! `cargo run --example webhooks -- --db FILE [DELIVERIES]` keeps the tasks in FILE: kill it half-way, also with `kill -9`,
+//! run the same command again, and it goes on where it was. DELIVERIES is a file of JSON lines `{"id": UUID, "body": ..}`;
 //! `-` reads them from stdin.
 //!
-//! The id of a delivery is the id of its task, so giving the same deliveries again adds nothing, and it is the
-//! `webhook-id` that the receiver tells repetitions by: they are at least once, and accepted once. They are signed as the
-//! [Standard Webhooks](https://www.standardwebhooks.com) specification says. The receiver is this program again, as a
-//! process of its own.
+//! The id of a delivery is the id of its task, so giving the same deliveries again adds nothing. It is also the `webhook-id`
+//! by which the receiver recognises repetitions: each is delivered at least once, and accepted once. Deliveries are signed
+//! as the [Standard Webhooks](https://www.standardwebhooks.com) specification says. The receiver is this program again, as
+//! another process.
 
 #![allow(
     clippy::disallowed_methods,
@@ -77,7 +77,7 @@ fn send(db: &Path, deliveries: &[Delivery]) -> Result<(), Box<dyn Error>> {
     let scheduler = Scheduler::builder(db)
         .handler(Sender::new(receiver.url())?)
         .workers(4)
-        // A delivery that is given again is known by its task, for as long as that is kept.
+        // A repeated delivery is recognised for as long as its task is kept.
         .retention(Retention::default().completed(30 * DAY))
         .start()?;
     let events = scheduler.events();
@@ -117,7 +117,7 @@ fn show_progress(scheduler: &Scheduler, events: &Events) -> Result<(), Box<dyn E
             bar.finish();
             return Ok(());
         }
-        // The scheduler runs on: to have no event and to have no more are the same here.
+        // The scheduler keeps running: no event for now and the end of all events mean the same here.
         let first = events.next_within(Duration::from_millis(50)).event();
         let news = first
             .into_iter()
@@ -129,7 +129,7 @@ fn show_progress(scheduler: &Scheduler, events: &Events) -> Result<(), Box<dyn E
     }
 }
 
-/// How many deliveries there are, how often they were tried, and the one tried most.
+/// The number of deliveries, of all their attempts, and of the attempts of the one tried most often.
 fn attempts(scheduler: &Scheduler) -> punctual::Result<(u64, u64, u32)> {
     let mut filter = Filter::new().kind(Deliver::KIND);
     let (mut sent, mut attempts, mut most) = (0, 0, 0);

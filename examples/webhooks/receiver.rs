@@ -1,4 +1,4 @@
-//! The receiving side: a process with moods, and the handle by which the sender holds it.
+//! The receiving side: a process with moods, and the sender's handle of that process.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -18,10 +18,10 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::sender::{HEADER_ATTEMPT, SECRET, TIMEOUT};
 
-/// The largest request that is read.
+/// The size of the largest request that is read.
 const MAX_REQUEST_BYTES: usize = 2 << 20;
 
-/// What the receiver saw: the first two ever, as its file says, the others in this run.
+/// What the receiver counted: the first two over all runs, from its file, the others in this run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) accepted: u64,
@@ -49,7 +49,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// The receiver's process, as the sender holds it.
+/// The sender's handle of the receiver's process.
 pub(crate) struct Receiver {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -57,7 +57,7 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// Starts it, with the file in which it notes what it accepted.
+    /// Starts the receiver, with the file in which it notes accepted deliveries.
     pub(crate) fn start(accepted: &Path) -> Result<Self, Box<dyn Error>> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("receiver")
@@ -89,14 +89,14 @@ impl Receiver {
 }
 
 impl Drop for Receiver {
-    /// For a sender that fails; one that was stopped has ended already.
+    /// Kills the receiver if the sender failed; a receiver that was stopped has ended already.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The receiver's process: receives until the sender closes its stdin, or dies, which closes it too.
+/// The receiver's process: receives until its stdin is closed, by the sender or by the sender's death.
 pub(crate) fn run(accepted: &Path) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let desk = Arc::new(Desk::open(accepted)?);
@@ -110,7 +110,7 @@ pub(crate) fn run(accepted: &Path) -> Result<(), Box<dyn Error>> {
     });
     io::stdin().read_to_end(&mut Vec::new())?;
     let report = serde_json::to_string(&desk.book().report)?;
-    // Nobody reads it if the sender died.
+    // Ignored: the report has no reader if the sender died.
     let _ = writeln!(io::stdout(), "{report}");
     Ok(())
 }
@@ -126,7 +126,7 @@ enum Mood {
 }
 
 impl Mood {
-    /// Five times in twenty it is bad; the same delivery and attempt always meet the same mood (FNV-1a).
+    /// A bad mood five times in twenty. The same delivery and attempt always get the same mood (by FNV-1a).
     fn of(id: &str, attempt: &str) -> Self {
         let hash = id
             .bytes()
@@ -145,13 +145,13 @@ impl Mood {
     }
 }
 
-/// Where deliveries are received.
+/// Receives deliveries.
 struct Desk {
     key: Webhook,
     book: Mutex<Book>,
 }
 
-/// The file: the id of every delivery that was accepted, a line each time it came.
+/// The receiver's file: the ids of accepted deliveries, a line for each time one was accepted.
 struct Book {
     file: File,
     ids: HashSet<String>,
@@ -159,7 +159,7 @@ struct Book {
 }
 
 impl Book {
-    /// Returns once it is on disk, for only then may the sender be told.
+    /// Notes an accepted delivery. Returns once it is on disk: only then may the receiver answer.
     fn accept(&mut self, id: &str) -> io::Result<()> {
         self.file.write_all(format!("{id}\n").as_bytes())?;
         self.file.sync_data()?;
@@ -183,7 +183,7 @@ impl Desk {
             .append(true)
             .create(true)
             .open(accepted)?;
-        // If the sender was killed a moment ago, its receiver may still be writing.
+        // If an earlier sender was killed a moment ago, its receiver may still be writing.
         file.lock()?;
         let mut book = Book {
             file: file.try_clone()?,
@@ -203,7 +203,7 @@ impl Desk {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection carries one request; whatever goes wrong with it is the sender's to notice.
+    /// Serves a connection, which carries one request. Errors are ignored here: the sender notices them.
     fn receive(&self, mut stream: TcpStream) {
         if let Ok(Some(head)) = self.answer(&mut stream) {
             let _ = write!(
@@ -213,7 +213,7 @@ impl Desk {
         }
     }
 
-    /// The head of the answer; `None`: hang up without one.
+    /// The head of the answer; `None` to hang up without an answer.
     fn answer(&self, stream: &mut TcpStream) -> Result<Option<&'static str>, Box<dyn Error>> {
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let (headers, body) = read_request(stream)?;
@@ -222,7 +222,7 @@ impl Desk {
             return Ok(Some("401 Unauthorized"));
         }
         let id = header(&headers, HEADER_WEBHOOK_ID)?;
-        // Some work, longer for longer bodies.
+        // Simulated work, longer for longer bodies.
         thread::sleep(Duration::from_millis(15 + body.len() as u64 / 500));
         let mood = Mood::of(id, header(&headers, HEADER_ATTEMPT)?);
         let mut book = self.book();
@@ -263,7 +263,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Box<dyn Err
     Ok(value.to_str()?)
 }
 
-/// Reads one request that says how long it is: its headers and its body.
+/// Reads one request with a content length: its headers and its body.
 fn read_request(stream: &mut TcpStream) -> Result<(HeaderMap, Vec<u8>), Box<dyn Error>> {
     let mut bytes = Vec::new();
     let (body_at, headers) = loop {

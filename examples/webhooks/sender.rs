@@ -11,14 +11,14 @@ use standardwebhooks::{
 };
 use ureq::http::HeaderMap;
 
-/// What both sides sign with. A real one is drawn for each endpoint and kept secret.
+/// The key with which both sides sign. A real key is drawn for each endpoint and kept secret.
 pub(crate) const SECRET: &str = "whsec_YW4gZXhhbXBsZSwgbm90IGEgc2VjcmV0";
-/// Which attempt it is: not of the specification, for the receiver's moods.
+/// The number of the attempt, for the receiver's moods. It is not part of the specification.
 pub(crate) const HEADER_ATTEMPT: &str = "attempt";
-/// How long an answer may take. Short, so that the example is; 15 to 30 seconds are usual.
+/// How long an answer may take. Short, so that the example is short; 15 to 30 seconds are usual.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(400);
 
-/// A body to deliver, kept as the text that is signed, so that every attempt sends the same bytes. Its id is the task's.
+/// A body to deliver, kept as the signed text, so that every attempt sends the same bytes. Its id is the id of the task.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Deliver {
     pub(crate) body: String,
@@ -39,9 +39,9 @@ impl Sender {
     pub(crate) fn new(url: String) -> Result<Self, Box<dyn Error>> {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
-            // A proxy of the environment is not for loopback.
+            // Loopback connections must not use a proxy from the environment.
             .proxy(None)
-            // The specification: a redirect is a failure, not a place to go.
+            // The specification: a redirect is a failure, and is not followed.
             .max_redirects(0)
             .http_status_as_error(false)
             .build();
@@ -58,7 +58,7 @@ impl TaskHandler for Sender {
 
     fn run(&self, deliver: Deliver, cx: &TaskContext) -> TaskResult {
         let id = cx.id().to_string();
-        // Of the attempt, not of the event: receivers refuse old ones, so that nobody can replay them.
+        // The time of the attempt, not of the event: receivers refuse old timestamps, against replays.
         let timestamp = Utc::now().timestamp();
         let signature = self.key.sign(&id, timestamp, deliver.body.as_bytes())?;
         let response = self
@@ -74,14 +74,14 @@ impl TaskHandler for Sender {
         let error = format!("the receiver answered {status}");
         match (status.as_u16(), retry_after(response.headers())) {
             (200..=299, _) => Ok(Outcome::done()),
-            // The specification: the receiver wants no more of them.
+            // The specification: after a 410 (Gone) the receiver wants no more deliveries.
             (410, _) => Err(Failure::fatal(error)),
             (_, Some(delay)) => Err(Failure::retry_after(delay, error)),
             _ => Err(error.into()),
         }
     }
 
-    /// Quick, so that the example is. The default is for real receivers: 20 attempts over a day and a half.
+    /// Short delays, so that the example is short. The default is for real receivers: 20 attempts over about 33 hours.
     fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy::exponential(Duration::from_millis(100), Duration::from_secs(1)).jitter(0.5)
     }

@@ -8,7 +8,7 @@ use crate::client::settings::{Location, StoreSettings, store_setters};
 use crate::error::ErrorKind;
 use crate::error::Result;
 
-/// Opens a [`Client`] with other settings than the default ones. Made by [`Client::builder`].
+/// Opens a [`Client`] with other settings than the defaults. Made by [`Client::builder`].
 ///
 /// # Example
 ///
@@ -45,16 +45,16 @@ impl ClientBuilder {
 }
 
 impl Client {
-    /// Opens a file without running anything in this process, and creates it if there is none.
+    /// Opens a file as a client that runs no tasks. Creates the file if there is none.
     ///
     /// # Errors
     ///
-    /// Nothing is left at a path that was refused, and a file there is as it was.
+    /// A refused path stays as it was: no new file is left there, and a file there is unchanged.
     ///
     /// - [`ErrorKind::Invalid`] for a path that is no place for a database: it ends in a slash, its folder does not exist, it
-    ///   is a folder, a device, or a symbolic link to nothing; it has more than 504 bytes, or there is no room for a further
-    ///   `.punctual` (9 bytes) in its name; its name ends in `-wal`, `-shm` or `-journal`, which SQLite uses for the log of
-    ///   another database; it lies in a folder of lock files.
+    ///   is a folder, a device, or a symbolic link to nothing; it has more than 504 bytes, or its name has no room for a
+    ///   further `.punctual` (9 bytes); its name ends in `-wal`, `-shm` or `-journal`, which SQLite uses for the log of another
+    ///   database; it lies in a folder of lock files.
     /// - [`ErrorKind::Invalid`] for a file that has a second name: one that is mounted alone (mount its folder instead) or has
     ///   hard links, or whose log (`-wal`, `-shm`) or folder of lock files (`.punctual`) is a link or a mount of something
     ///   elsewhere.

@@ -1,4 +1,4 @@
-//! Looking after the store: pruning, and its health.
+//! Care of the store: pruning, and its health.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::model::op::{CHUNK, Op};
 use crate::model::retention::Retention;
 
 impl Client {
-    /// Deletes ended tasks whose retention is over, in commits of up to 500, and returns how many. A scheduler does so on
-    /// its own; this is for other retentions, or for a file that no scheduler has open.
+    /// Deletes ended tasks whose retention is over, in commits of up to 500, and returns how many. A scheduler does so by
+    /// itself; call this for other retentions, or for a file that no scheduler has open.
     ///
     /// # Errors
     ///
@@ -44,14 +44,14 @@ impl Client {
         }
     }
 
-    /// Makes a small write, at the durability of the store, waits for it, at most `timeout`, and returns the health after
-    /// that: whether tasks can be stored now. The call for a readiness probe.
+    /// Makes a small write at the store's durability, waits for it for at most `timeout`, and returns the health after it:
+    /// whether tasks can be stored now. Use it for a readiness probe.
     ///
-    /// If the write fails, or is not done in time, [`Health::is_ok`] is false. A write that has not begun by then is not
-    /// made; one that hangs holds up nobody but later writes. From inside a transaction on the same store nothing can be
-    /// written, so the answer is not ok either.
+    /// If the write fails, or is not done in time, [`Health::is_ok`] is false. A write that has not begun by then is not made;
+    /// one that hangs delays later writes only. From inside a transaction on the same store nothing can be written, so the
+    /// answer is not ok either.
     ///
-    /// It costs a commit, so a few times a second is often enough. If nothing is to be written, take
+    /// Each call costs a commit, so call it at most a few times a second. For an answer without a write see
     /// [`health`](Self::health).
     ///
     /// # Example
@@ -85,7 +85,7 @@ impl Client {
         Probed(error.map(|error| (began.to_utc(), error)))
     }
 
-    /// How the store is, as far as is known without a write. To find out, [`probe`](Self::probe).
+    /// Reports the store's health as known from earlier writes. To test a write, call [`probe`](Self::probe).
     #[must_use]
     pub fn health(&self) -> Health {
         self.store.health()

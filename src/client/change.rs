@@ -1,4 +1,4 @@
-//! What a client does to tasks that are stored: one by one, or all that match a filter.
+//! Changes of stored tasks: one by one, or all that match a filter.
 
 use chrono::{DateTime, Utc};
 
@@ -37,7 +37,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it has not ended.
+    /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it has not ended; else as [`schedule`](Self::schedule).
     pub fn delete(&self, id: impl Into<TaskId>) -> Result<()> {
         self.write(write::change(id.into(), Ok(Action::Delete)))
     }
@@ -47,7 +47,7 @@ impl Client {
     /// # Errors
     ///
     /// [`ErrorKind::NotFound`], [`ErrorKind::State`] if it is not pending, [`ErrorKind::Invalid`] outside the years 1970 to
-    /// 9999.
+    /// 9999; else as [`schedule`](Self::schedule).
     pub fn reschedule(&self, id: impl Into<TaskId>, at: DateTime<Utc>) -> Result<()> {
         self.write(write::change(id.into(), write::reschedule(at)))
     }
@@ -56,17 +56,17 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it is not pending.
+    /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it is not pending; else as [`schedule`](Self::schedule).
     pub fn run_now(&self, id: impl Into<TaskId>) -> Result<()> {
         self.write(write::change(id.into(), Ok(Action::RunNow)))
     }
 
-    /// Makes a task that has ended pending again, due now, with all its attempts before it. Its history stays; its result
-    /// and a start deadline are gone.
+    /// Makes an ended task pending again, due now, with all its attempts before it. Its history stays; its result, progress and
+    /// start deadline are removed.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it has not ended.
+    /// [`ErrorKind::NotFound`], or [`ErrorKind::State`] if it has not ended; else as [`schedule`](Self::schedule).
     ///
     /// # Example
     ///
@@ -86,8 +86,8 @@ impl Client {
         ))
     }
 
-    /// Makes a task that has ended pending again, as [`retry`](Self::retry) does, and changes it in the same commit: no attempt
-    /// runs with what it was before.
+    /// Makes an ended task pending again, as [`retry`](Self::retry) does, and changes it in the same commit: no attempt runs
+    /// with the old values.
     ///
     /// # Errors
     ///
@@ -116,8 +116,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`], [`ErrorKind::State`] if it is not pending, [`ErrorKind::Invalid`] if the change is not
-    /// allowed, [`ErrorKind::Payload`] if the new payload is of another kind or too large.
+    /// [`ErrorKind::NotFound`], [`ErrorKind::State`] if it is not pending, [`ErrorKind::Invalid`] if the change is not allowed,
+    /// [`ErrorKind::Payload`] if the new payload is of another kind or too large; else as [`schedule`](Self::schedule).
     ///
     /// # Example
     ///
@@ -137,8 +137,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if the filter has no condition ([`Filter::all`] says that all are meant) or a bad one; else
-    /// as [`schedule`](Self::schedule). The commits before the error stand; calling again is safe.
+    /// [`ErrorKind::Invalid`] if the filter has no condition (for every task use [`Filter::all`]) or a bad one; else as
+    /// [`schedule`](Self::schedule). The commits before the error stand; calling again is safe.
     ///
     /// # Example
     ///
@@ -154,7 +154,7 @@ impl Client {
         self.change_all(filter, &Action::Cancel)
     }
 
-    /// Deletes all matching tasks that have ended, in commits of up to 500.
+    /// Deletes all matching ended tasks, in commits of up to 500.
     ///
     /// # Errors
     ///
@@ -181,7 +181,7 @@ impl Client {
         self.change_all(filter, &Action::RunNow)
     }
 
-    /// Makes all matching tasks that have ended pending again, in commits of up to 500.
+    /// Makes all matching ended tasks pending again, in commits of up to 500.
     ///
     /// # Errors
     ///
@@ -190,8 +190,8 @@ impl Client {
         self.change_all(filter, &Action::Retry(Patch::default()))
     }
 
-    /// Makes all matching tasks that have ended pending again and changes them, in commits of up to 500. Tasks of another kind
-    /// than a new payload's are left as they are.
+    /// Makes all matching ended tasks pending again and changes them, in commits of up to 500. Tasks of another kind than the
+    /// new payload's stay as they are.
     ///
     /// # Errors
     ///
@@ -200,8 +200,8 @@ impl Client {
         self.change_all(filter, &Action::Retry(edit.prepare()?))
     }
 
-    /// Changes all matching pending tasks, in commits of up to 500. Tasks of another kind than a new payload's are left as
-    /// they are.
+    /// Changes all matching pending tasks, in commits of up to 500. Tasks of another kind than the new payload's stay as they
+    /// are.
     ///
     /// # Errors
     ///

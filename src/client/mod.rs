@@ -1,4 +1,4 @@
-//! Everything that can be done with tasks, but for running them: a file for each concern.
+//! Everything that can be done with tasks except running them: a file for each concern.
 
 mod builder;
 mod care;
@@ -24,13 +24,13 @@ use crate::time::Timestamp;
 
 pub use builder::ClientBuilder;
 
-/// Schedules tasks and looks after them; everything but running them.
+/// Schedules tasks and manages them: everything except running them.
 ///
-/// A clone is cheap and means the same file. A [`Scheduler`](crate::Scheduler) is one, by `Deref`; a program that runs
-/// nothing opens one by [`Client::open`]. Every method may be called from any thread at any time.
+/// A clone is cheap and means the same file. A [`Scheduler`](crate::Scheduler) derefs to a client; a program that runs no tasks
+/// opens one by [`Client::open`]. Every method may be called from any thread at any time.
 ///
-/// A write is on disk when its method returns `Ok`, at the durability the file was opened with. The same writes without
-/// waiting: [`submit`](Self::submit).
+/// A write is on disk when its method returns `Ok`, at the durability that the file was opened with. For the same writes
+/// without waiting see [`submit`](Self::submit).
 ///
 /// # Example
 ///
@@ -50,7 +50,7 @@ pub use builder::ClientBuilder;
 #[derive(Clone)]
 pub struct Client {
     pub(crate) store: Arc<dyn Store>,
-    /// The store's.
+    /// The store's clock.
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -60,7 +60,7 @@ impl Client {
         Self { store, clock }
     }
 
-    /// Takes back what processes held that have died.
+    /// Takes back the tasks that dead processes held.
     pub(crate) fn recover(&self) -> Result<()> {
         while self.store.recover(self.clock.now())?.more {}
         Ok(())

@@ -6,8 +6,8 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 
 impl Client {
-    /// Stops starting tasks of a queue, in every process, until [`resume`](Self::resume). What runs goes on; what was
-    /// claimed and not started is given back. The pause survives a restart.
+    /// Stops starting tasks of a queue, in every process, until [`resume`](Self::resume). Running tasks continue; tasks that
+    /// were claimed but not started are given back. The pause survives a restart.
     ///
     /// # Errors
     ///
@@ -36,10 +36,10 @@ impl Client {
         self.write(write::pause(queue, false))
     }
 
-    /// Bounds how many tasks of a queue run at once in all processes of the file together; `None`: not at all. The limit is
-    /// kept in the file, whoever has it open, until another is given. What runs already goes on.
+    /// Limits how many tasks of a queue run at once in all processes of the file together. `None` removes the limit. The limit
+    /// is stored in the file and stays until it is changed. Tasks that already run continue.
     ///
-    /// For each scheduler's own limits see [`Builder::queue`](crate::Builder::queue).
+    /// For the limits of one scheduler see [`Builder::queue`](crate::Builder::queue).
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Reading tasks, their history, and how many there are.
+//! Reading tasks, their history, and their number.
 
 use crate::client::{Client, write};
 #[cfg(doc)]
@@ -15,7 +15,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] if the task is damaged, [`ErrorKind::Storage`] if it cannot be read.
+    /// [`ErrorKind::Corrupt`] if the task is damaged, [`ErrorKind::Storage`] if the file cannot be read.
     pub fn get(&self, id: impl Into<TaskId>) -> Result<Option<Task>> {
         let id = id.into();
         let answer = self
@@ -29,7 +29,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if the filter has no condition or a bad one; [`ErrorKind::Storage`] if it cannot be read.
+    /// [`ErrorKind::Invalid`] if the filter has no condition or a bad one; [`ErrorKind::Storage`] if the file cannot be read.
     ///
     /// # Example
     ///
@@ -54,7 +54,7 @@ impl Client {
         Ok(self.store.read(Query::List(filter.clone()))?.list())
     }
 
-    /// Counts the matching tasks. It goes by windows of 10,000 tasks, so it is not one instant's truth while others write.
+    /// Counts the matching tasks. It reads windows of 10,000 tasks, so other writes may fall between two windows.
     ///
     /// # Errors
     ///
@@ -83,8 +83,8 @@ impl Client {
         }
     }
 
-    /// Counts tasks by state, queue and kind, and tells how long the oldest due one waits. It passes over the indexes of
-    /// all tasks: about a second for ten million.
+    /// Counts tasks by state, queue and kind, and reports how long the oldest due task has waited. Scans the indexes of all
+    /// tasks: about a second for ten million.
     ///
     /// # Errors
     ///
@@ -107,8 +107,8 @@ impl Client {
         Ok(self.store.read(Query::Stats { now: self.now() })?.stats())
     }
 
-    /// Reads how a task's attempts ended, oldest first, at most the newest [`MAX_HISTORY`](crate::MAX_HISTORY). The one
-    /// that is running is not among them.
+    /// Reads how a task's attempts ended, oldest first, at most the newest [`MAX_HISTORY`](crate::MAX_HISTORY). A running
+    /// attempt is not included.
     ///
     /// # Errors
     ///

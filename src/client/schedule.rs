@@ -18,9 +18,9 @@ impl Client {
     /// Stores a task and returns once it is on disk.
     ///
     /// The payload is kept as JSON, at most [`MAX_PAYLOAD_BYTES`](crate::MAX_PAYLOAD_BYTES) (1 MiB). The due time defaults
-    /// to now and has microsecond resolution. If a task with the same id is stored, nothing is added and
-    /// [`Scheduled::Existing`] says so: scheduling again by the same id is safe, for as long as the task is kept (an ended
-    /// one for its [`Retention`]). [`Scheduled::Different`] says that the stored task has another kind or payload.
+    /// to now and has microsecond resolution. If a task with the same id is stored, nothing is added and the answer is
+    /// [`Scheduled::Existing`], so scheduling again by the same id is safe while the task is kept (an ended task for its
+    /// [`Retention`]). The answer is [`Scheduled::Different`] if the stored task has another kind or payload.
     ///
     /// # Errors
     ///
@@ -44,10 +44,10 @@ impl Client {
         self.write(write::schedule(self.now(), task.into()))
     }
 
-    /// Stores tasks in one commit, all or none, and answers in their order.
+    /// Stores tasks in one commit, all or none, and returns the answers in their order.
     ///
-    /// At most [`MAX_BATCH`](crate::MAX_BATCH) (100,000): while they are written, other writes wait. For more, or to let
-    /// others in between, [`schedule_stream`](Self::schedule_stream).
+    /// At most [`MAX_BATCH`](crate::MAX_BATCH) (100,000). Other writes wait until all are written; to store more, or to let
+    /// other writes in between, use [`schedule_stream`](Self::schedule_stream).
     ///
     /// # Errors
     ///
@@ -69,10 +69,9 @@ impl Client {
         self.write(write::schedule_many(self.now(), tasks))
     }
 
-    /// Stores tasks from an iterator of any length, in commits of 1,000, never holding more.
+    /// Stores tasks from an iterator of any length, in commits of 1,000, holding at most 1,000 tasks in memory.
     ///
-    /// Resumable: after an error, give the same tasks with the same ids again; those that are stored are counted as
-    /// existing.
+    /// Resumable: after an error, give the same tasks with the same ids again; those already stored are counted as existing.
     ///
     /// # Errors
     ///

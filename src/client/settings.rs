@@ -1,4 +1,4 @@
-//! What the builders of a client and of a scheduler are told of the store: where it is, and how it is opened.
+//! The store settings of the builders of a client and of a scheduler: where the store is, and how it is opened.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::{Settings, Store};
 
-/// Where tasks are kept, and how that is opened.
+/// Where the store is, and how it is opened.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreSettings {
     pub(crate) location: Location,
@@ -23,7 +23,7 @@ pub(crate) enum Location {
 }
 
 impl StoreSettings {
-    /// The default ones. `runs`: for a scheduler.
+    /// The defaults. `runs`: for a scheduler.
     pub(crate) fn new(location: Location, runs: bool) -> Self {
         Self {
             location,
@@ -51,22 +51,22 @@ macro_rules! store_setters {
             self
         }
 
-        /// How long a call waits for another process's lock, and for the writes before it. Default: 5 seconds.
+        /// How long a call waits for another process's lock, and for earlier writes. Default: 5 seconds.
         pub fn busy_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.store.of_any.busy_wait = timeout;
             self
         }
 
-        /// How long a [`transaction`](crate::Client::transaction) or a
-        /// [`complete`](crate::TaskContext::complete) may take. A statement that runs then is interrupted; code between two
-        /// cannot be, and [`Health::slow_transaction`](crate::Health::slow_transaction) names it; nothing of the transaction
-        /// is stored either way. 1 ms to 1 hour; default: 5 seconds.
+        /// How long a [`transaction`](crate::Client::transaction) or a [`complete`](crate::TaskContext::complete) may take.
+        /// After that a running SQL statement is interrupted. Code between two statements cannot be, and
+        /// [`Health::slow_transaction`](crate::Health::slow_transaction) names it. Either way nothing of the transaction is
+        /// stored. 1 ms to 1 hour; default: 5 seconds.
         pub fn transaction_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.store.of_any.transaction_timeout = timeout;
             self
         }
 
-        /// What can be set of a store in SQLite alone.
+        /// Settings of a store in SQLite alone.
         pub fn sqlite(mut self, settings: crate::store::sqlite::settings::SqliteSettings) -> Self {
             self.store.of_sqlite = settings;
             self

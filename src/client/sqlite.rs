@@ -1,5 +1,4 @@
-//! What a store in SQLite can do beyond every store: copies of its file, and tasks in transactions on connections of the
-//! user's own.
+//! What only a store in SQLite can do: copies of its file, and tasks in transactions on the user's own connections.
 
 use std::path::Path;
 
@@ -16,8 +15,8 @@ use crate::model::new_task::{NewTask, Scheduled};
 use crate::store::sqlite::SqliteStore;
 use crate::time::Timestamp;
 
-/// The SQLite side of a [`Client`], made by [`Client::sqlite`]: copies of the file, and tasks in transactions on
-/// connections of the user's own.
+/// The SQLite side of a [`Client`], made by [`Client::sqlite`]: copies of the file, and tasks in transactions on the user's own
+/// connections.
 ///
 /// # Example
 ///
@@ -41,7 +40,7 @@ pub struct Sqlite<'a> {
 }
 
 impl Client {
-    /// What the store can do as one in SQLite.
+    /// Returns what only a store in SQLite can do.
     ///
     /// # Errors
     ///
@@ -56,17 +55,17 @@ impl Client {
 }
 
 impl Sqlite<'_> {
-    /// Copies the file to `path` while it is used, by SQLite's online backup: the copy is one instant's truth, and can be
-    /// opened like the original. Tasks that were running are rescued when it is.
+    /// Copies the file to `path` while it is in use, by SQLite's online backup. The copy shows one instant and can be opened
+    /// like the original; tasks that were running are then rescued.
     ///
-    /// To restore it, end every process that has the original open, remove the original with its `-wal` and `-shm`, and move
-    /// the copy to its place: a log that is left there would be read as the copy's own.
+    /// To restore a copy, end every process that has the original open, remove the original with its `-wal` and `-shm`, and
+    /// move the copy to its place. A log that is left there would be read as the copy's own.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if there is a file at `path` already, or if it is no place for a database, as for
-    /// [`open`](Client::open); [`ErrorKind::ReadOnly`], [`ErrorKind::Full`] or [`ErrorKind::Storage`] if it cannot be written.
-    /// Nothing is left at `path` then.
+    /// [`ErrorKind::Invalid`] if there is a file at `path` already, or if `path` is no place for a database, as for
+    /// [`open`](Client::open); [`ErrorKind::ReadOnly`], [`ErrorKind::Full`] or [`ErrorKind::Storage`] if the copy cannot be
+    /// written. After an error nothing is left at `path`.
     ///
     /// # Example
     ///
@@ -84,31 +83,32 @@ impl Sqlite<'_> {
         self.store.backup(path.as_ref())
     }
 
-    /// The length of the write-ahead log after the last commit, in bytes; 0 in memory.
+    /// The length of the write-ahead log after the last commit, in bytes; 0 for a store in memory.
     #[must_use]
     pub fn wal_bytes(self) -> u64 {
         self.store.wal_bytes()
     }
 
-    /// Stores a task in a transaction of the user's own, on a connection of the user's own to the same file, such as a
-    /// [`rusqlite::Transaction`]: it is stored if that commits, and its due time is then noticed without a further call.
-    /// How safe the commit is, is that connection's affair. It makes no [`Event`](crate::Event): whether it commits, only the
-    /// file will say.
+    /// Stores a task in the user's own transaction, on the user's own connection to the same file, such as a
+    /// [`rusqlite::Transaction`]. If the transaction commits, the task is stored, and its due time is noticed without a further
+    /// call. The durability is that connection's. No [`Event`](crate::Event) is sent, because the store does not see whether
+    /// the transaction commits.
     ///
-    /// The connection has to wait for other writers, best by [`set_busy_handler`](Self::set_busy_handler); a transaction that
+    /// The connection must wait for other writers, best by [`set_busy_handler`](Self::set_busy_handler). A transaction that
     /// begins by reading should be an immediate one.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] if the connection is to another file, to this one under another name (a hard link), has no
-    /// open transaction, or has a temporary table with a name of the crate's; [`ErrorKind::ReadOnly`] if it cannot write;
-    /// [`ErrorKind::Replaced`] if the file is not there any more, or the connection is to one that was there before;
+    /// open transaction, or has a temporary table with one of the crate's names; [`ErrorKind::ReadOnly`] if it cannot write;
+    /// [`ErrorKind::Replaced`] if the file is gone, or if the connection is to an earlier file at its path;
     /// [`ErrorKind::Unsupported`] for a store in memory, and for a file whose path is not UTF-8; [`ErrorKind::Busy`] if
     /// another connection is writing; [`ErrorKind::Reentrant`] inside a transaction of the same store; else as
     /// [`schedule`](Client::schedule).
     ///
     /// After [`ErrorKind::Invalid`] and [`ErrorKind::Payload`] nothing was written, and the transaction can go on. After any
-    /// other error roll it back: it may be done by half, and one that has read before somebody else wrote can only be begun anew.
+    /// other error roll it back: the task may be half written. A transaction that read before another connection wrote can only
+    /// be started again.
     ///
     /// # Example
     ///
@@ -130,9 +130,9 @@ impl Sqlite<'_> {
         self.run_in(conn, now, write::schedule(now, task.into()))
     }
 
-    /// Has a connection of the user's own wait for SQLite's write lock as the crate's do, at most for the store's busy timeout:
-    /// it looks every 50 to 400 µs. SQLite's own busy timeout sleeps for up to 100 ms between two looks, and beside processes
-    /// that write all the time it may wait for seconds.
+    /// Makes the user's own connection wait for SQLite's write lock as the crate's connections do, for at most the store's busy
+    /// timeout: it retries about every 50 to 400 µs. SQLite's own busy timeout sleeps up to 100 ms between two tries, and
+    /// beside processes that write all the time it may wait for seconds.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Sqlite<'_> {
         self.store.set_busy_handler(conn)
     }
 
-    /// Stores tasks in a transaction of the user's own, and answers in their order.
+    /// Stores tasks in the user's own transaction, and returns the answers in their order.
     ///
     /// # Errors
     ///
@@ -167,7 +167,7 @@ impl Sqlite<'_> {
         self.run_in(conn, now, write::schedule_many(now, tasks))
     }
 
-    /// Cancels a task in a transaction of the user's own. A handler that runs is asked to stop when that has committed.
+    /// Cancels a task in the user's own transaction. A running handler is asked to stop after the commit.
     ///
     /// # Errors
     ///

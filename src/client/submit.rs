@@ -1,4 +1,4 @@
-//! The writes of a client without waiting for them.
+//! The writes of a client, without waiting for them.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use crate::model::op::{Action, Reply};
 use crate::store::Ticket;
 
 impl Client {
-    /// The same writes, without waiting for them.
+    /// Returns the same writes, without waiting for them.
     #[must_use]
     pub fn submit(&self) -> Submit<'_> {
         Submit(self)
@@ -26,8 +26,8 @@ impl Client {
 
 /// The writes of a [`Client`] without waiting: each returns a [`Receipt`].
 ///
-/// The write is on its way when the method returns, on a thread of the store; dropping the receipt does not call it back.
-/// Made by [`Client::submit`].
+/// When the method returns, the write is queued for a thread of the store. Dropping the receipt does not cancel the write. Made
+/// by [`Client::submit`].
 ///
 /// # Example
 ///
@@ -131,10 +131,21 @@ impl Submit<'_> {
     }
 }
 
-/// The answer to a submitted write, once it is on disk: to be waited for, or awaited in any async runtime.
+/// The answer to a submitted write, once the write is on disk. Wait for it, or await it in any async runtime.
 ///
-/// The waker of a receipt that is awaited may call the store. It runs on a thread of the store's that does nothing else: one
-/// that blocks delays the answers to other receipts, and no write.
+/// The waker of an awaited receipt may call the store. The waker runs on a thread of the store that does nothing else: if it
+/// blocks, it delays the answers to other receipts, but no write.
+///
+/// # Example
+///
+/// ```
+/// use punctual::{Client, NewTask, Receipt, Scheduled};
+///
+/// async fn remind(client: &Client, user: u64) -> punctual::Result<Scheduled> {
+///     let receipt: Receipt<Scheduled> = client.submit().schedule(NewTask::with_kind("remind", &user));
+///     receipt.await
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "the write may fail"]
 pub struct Receipt<T> {
@@ -148,8 +159,8 @@ impl<T> Receipt<T> {
     ///
     /// # Errors
     ///
-    /// Those of the method of [`Client`] with the same name. [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant) inside a
-    /// transaction on the same store, if the write is not done yet: it follows after the transaction.
+    /// As the method of [`Client`] with the same name. [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant) inside a
+    /// transaction on the same store, if the write is not done yet: the write is made after the transaction.
     pub fn wait(self) -> Result<T> {
         answer(self.ticket.wait(), self.task, self.answer)
     }

@@ -13,11 +13,29 @@ use crate::model::new_task::{NewTask, Scheduled};
 use crate::store::{Ending, Holder, Transaction, sqlite};
 use crate::time::Timestamp;
 
-/// The inside of a transaction on the scheduler's own file, made by [`Client::transaction`] and
-/// [`TaskContext::complete`](crate::TaskContext::complete): the user's SQL, and tasks that are stored with it.
+/// A transaction on the scheduler's own file: the user's SQL, and tasks that are stored with it. Made by
+/// [`Client::transaction`] and [`TaskContext::complete`](crate::TaskContext::complete).
 ///
-/// What it answers is so once the transaction has committed, and not before: nothing is started, and no handler is asked to
-/// stop, until then. For other calls on the same store from inside, see [`ErrorKind::Reentrant`].
+/// Its answers hold only once the transaction has committed: until then no task is started, and no handler is asked to stop.
+/// For other calls on the same store from inside, see [`ErrorKind::Reentrant`].
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{NewTask, Scheduler, Tx};
+/// fn order(tx: &Tx<'_>, item: &str) -> punctual::Result<()> {
+///     tx.sqlite()?.execute("INSERT INTO orders (item) VALUES (?1)", [item])?;
+///     tx.schedule(NewTask::with_kind("ship", item))?;
+///     Ok(())
+/// }
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// # scheduler.transaction(|tx| {
+/// #     tx.sqlite()?.execute_batch("CREATE TABLE orders (item TEXT)")?;
+/// #     Ok::<_, punctual::Error>(())
+/// # })?;
+/// scheduler.transaction(|tx| order(tx, "a kettle"))?;
+/// # Ok::<(), punctual::Error>(())
+/// ```
 pub struct Tx<'a> {
     work: &'a dyn Transaction,
     now: Timestamp,
@@ -33,12 +51,12 @@ impl<'a> Tx<'a> {
     /// # Errors
     ///
     /// As [`Client::schedule`]. After [`ErrorKind::Invalid`] and [`ErrorKind::Payload`] the transaction can go on; after any
-    /// other it cannot be committed.
+    /// other error it cannot be committed.
     pub fn schedule(&self, task: impl Into<NewTask>) -> Result<Scheduled> {
         self.run(write::schedule(self.now, task.into()))
     }
 
-    /// Stores tasks with the transaction, and answers in their order.
+    /// Stores tasks with the transaction, and returns the answers in their order.
     ///
     /// # Errors
     ///
@@ -59,14 +77,14 @@ impl<'a> Tx<'a> {
         self.run(write::cancel(id.into()))
     }
 
-    /// SQLite's connection, for the user's own SQL: it sees and shares the transaction, which is an immediate one, so it never
-    /// has to be tried again for another's sake. Foreign keys are enforced.
+    /// SQLite's connection, for the user's own SQL inside the transaction. The transaction is an immediate one, so another
+    /// writer never forces a retry. Foreign keys are enforced.
     ///
     /// `BEGIN`, `COMMIT`, `ROLLBACK`, `SAVEPOINT`, `ATTACH`, a `PRAGMA` that sets anything, and writes to the tables
     /// `punctual_…` are refused; those tables may be read.
     ///
-    /// It is the one connection that the scheduler writes by, and outlives the transaction: leave its settings as they are (busy
-    /// timeout, limits, configuration), and drop temporary tables.
+    /// This is the scheduler's one write connection, and it outlives the transaction: leave its settings (busy timeout, limits,
+    /// configuration) as they are, and drop temporary tables.
     ///
     /// # Errors
     ///
@@ -82,8 +100,8 @@ impl<'a> Tx<'a> {
     }
 }
 
-/// Runs a closure in a transaction of its own, for an attempt if there is a holder. With its answer the closure says how
-/// the transaction is to end.
+/// Runs a closure in a transaction of its own; `holder` names the attempt that it is for. The closure also returns how the
+/// transaction is to end.
 pub(crate) fn run_inside<T, E: From<Error>>(
     client: &Client,
     holder: Option<Holder>,
@@ -107,9 +125,9 @@ pub(crate) fn run_inside<T, E: From<Error>>(
         None => Ending::RollBack,
     });
     match (ended, answer) {
-        // That its SQL was refused says less.
+        // The refusal of its SQL says less.
         (Err(error), _) if error.kind() == ErrorKind::Forked => Err(error.into()),
-        // The closure may know more of what went wrong.
+        // The closure's error may say more about what went wrong.
         (_, Some(Err(error))) => Err(error),
         (Err(error), _) => Err(error.into()),
         (Ok(()), answer) => answer.expect("a transaction that has ended was run"),
@@ -124,24 +142,23 @@ impl fmt::Debug for Tx<'_> {
 
 impl Client {
     /// Runs a closure in a transaction on the file: the user's own SQL, and any number of tasks, commit together or not at
-    /// all. What the closure returns is handed back once that is on disk, at the durability of the store.
+    /// all. Returns the closure's value once the commit is on disk, at the durability of the store.
     ///
     /// The closure runs now, on this thread, in the scheduler's own write path: other writes wait for it, so it should do
-    /// nothing but SQL. If it returns an error or panics, everything that it did is undone, and nobody else's.
+    /// nothing but SQL. If it returns an error or panics, everything that it did is undone, and nothing else is.
     ///
     /// # Errors
     ///
-    /// That of the closure. Of the crate's own: [`ErrorKind::Busy`] if its turn did not come in time, before it is called;
-    /// [`ErrorKind::Timeout`] if it took longer than
-    /// [`transaction_timeout`](crate::Builder::transaction_timeout); [`ErrorKind::Invalid`] if its SQL ended the transaction or
-    /// gave a table one of the crate's names; [`ErrorKind::Forked`] in a child that was forked inside;
-    /// [`ErrorKind::Sql`] if a deferred foreign key is violated at the end;
-    /// [`ErrorKind::Unknown`] if the disk failed during the commit: it may or may not be stored;
+    /// The closure's own error. Of the crate's own: [`ErrorKind::Busy`] if its turn did not come in time, before it is called;
+    /// [`ErrorKind::Timeout`] if it took longer than [`transaction_timeout`](crate::Builder::transaction_timeout);
+    /// [`ErrorKind::Invalid`] if its SQL ended the transaction or gave a table one of the crate's names;
+    /// [`ErrorKind::Forked`] in a child that was forked inside; [`ErrorKind::Sql`] if a deferred foreign key is violated at the
+    /// end; [`ErrorKind::Unknown`] if the disk failed during the commit: it may or may not be stored;
     /// [`ErrorKind::Reentrant`] inside another transaction on the same store; else as [`schedule`](Self::schedule).
     ///
     /// # Panics
     ///
-    /// If the closure does, once what it did is undone.
+    /// If the closure panics; everything that it did is undone first.
     ///
     /// # Example
     ///

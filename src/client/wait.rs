@@ -1,4 +1,4 @@
-//! Hearing of what happens: waiting for the end of a task, and subscriptions to events.
+//! Waiting for the end of a task, and subscriptions to events.
 
 use std::time::Duration;
 
@@ -12,25 +12,26 @@ use crate::model::task::Ended;
 use crate::store::events::Events;
 use crate::time::{Deadline, Stopwatch};
 
-/// How many events a subscription holds, unless it says otherwise.
+/// How many events a subscription holds by default.
 const DEFAULT_EVENTS: usize = 1_024;
-/// A wait looks for an end in another process this often: an eighth of how long it has waited.
+/// To find an end in another process, a wait looks each time an eighth of its length so far has passed, within these bounds.
 const SOONEST_LOOK: Duration = Duration::from_millis(5);
 const LATEST_LOOK: Duration = Duration::from_millis(250);
 
 impl Client {
-    /// Waits until a task has ended, at most `timeout`; `None` if it has not by then.
+    /// Waits until a task has ended, for at most `timeout`. `None`: it has not ended by then.
     ///
-    /// An end in this process wakes it; one in another process it looks for, every 5 to 250 ms: it may be an eighth late.
+    /// An end in this process wakes the wait at once. For an end in another process the wait looks every 5 to 250 ms, and may
+    /// be late by an eighth of its length.
     ///
-    /// Inside a handler it keeps that handler's worker. If all workers wait so for tasks that have not been started, none is left
-    /// to start them, and each wait ends with its timeout: with one worker that is every wait for a pending task of the same
-    /// scheduler. Better schedule the rest of the work as a further task, or return [`Outcome::snooze`](crate::Outcome::snooze)
-    /// and look again then.
+    /// Inside a handler the wait keeps that handler's worker. If all workers wait in this way for tasks that have not started,
+    /// no worker is left to start them, and each wait ends with its timeout. With one worker, that is every wait for a pending
+    /// task of the same scheduler. Better schedule the rest of the work as a further task, or return
+    /// [`Outcome::snooze`](crate::Outcome::snooze) and look again then.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] if there is no such task, or it was deleted meanwhile.
+    /// [`ErrorKind::NotFound`] if there is no such task, or the task is deleted during the wait.
     ///
     /// # Example
     ///
@@ -63,7 +64,7 @@ impl Client {
             let state = state.state().ok_or_else(|| write::not_found(id))?;
             if state.is_final() {
                 let task = self.get(id)?.ok_or_else(|| write::not_found(id))?;
-                // Between the two reads it may have been retried.
+                // A retry may fall between the two reads.
                 if task.state.is_final() {
                     return Ok(Some(Ended(task)));
                 }
@@ -76,18 +77,19 @@ impl Client {
         }
     }
 
-    /// Subscribes to what happens to tasks by this process, holding up to 1,024 events. Not to what
-    /// [`schedule_in`](crate::Sqlite::schedule_in) and [`cancel_in`](crate::Sqlite::cancel_in) do. When a subscription ends, and the loop that
-    /// reads one, is shown at [`Events`].
+    /// Subscribes to the changes of tasks made by this process, holding up to 1,024 events. Changes by
+    /// [`schedule_in`](crate::Sqlite::schedule_in) and [`cancel_in`](crate::Sqlite::cancel_in) are not included. [`Events`]
+    /// shows the loop that reads a subscription, and when one ends.
     ///
     /// # Example
     ///
     /// ```
     /// # use punctual::{EventKind, NewTask, Scheduler};
+    /// # use std::time::Duration;
     /// # let scheduler = Scheduler::in_memory().start()?;
     /// let events = scheduler.events();
     /// let task = scheduler.schedule(NewTask::with_kind("remind", &7))?.id();
-    /// let event = events.try_next().event().expect("it is stored");
+    /// let event = events.next_within(Duration::from_secs(10)).event().expect("it is stored");
     /// assert_eq!((event.task(), event.kind()), (task, EventKind::Scheduled));
     /// # Ok::<(), punctual::Error>(())
     /// ```
@@ -96,7 +98,7 @@ impl Client {
         self.events_with_capacity(DEFAULT_EVENTS)
     }
 
-    /// Subscribes to what happens to tasks by this process, holding up to `capacity` events, at least 1.
+    /// Subscribes as [`events`](Self::events) does, holding up to `capacity` events, at least 1.
     #[must_use]
     pub fn events_with_capacity(&self, capacity: usize) -> Events {
         self.store.signals().subscriptions().subscribe(capacity)

@@ -1,4 +1,4 @@
-//! The writes of a client before they are sent: what to ask, and how to read the answer.
+//! A client's writes before they are sent: the operation, and how to read its answer.
 
 use chrono::{DateTime, Utc};
 
@@ -18,7 +18,7 @@ pub(super) fn one(mut replies: Vec<Reply>) -> Reply {
     replies.pop().expect("one operation has one answer")
 }
 
-/// A write before it is sent: what to ask, and how to read the answer.
+/// A write before it is sent: the operation, and how to read its answer.
 pub(super) struct Write<T> {
     pub(super) op: Op,
     pub(super) now: Option<Timestamp>,

@@ -1,4 +1,4 @@
-//! What a handler knows of the attempt it runs.
+//! The attempt, as its handler sees it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::time::Timestamp;
 /// The largest progress report, as encoded JSON: 16 KiB.
 const MAX_PROGRESS_BYTES: usize = 16 << 10;
 
-/// The attempt that a handler runs: which task it is, how long it may take, whether it should stop.
+/// The attempt that a handler runs: its task, its deadline, and whether the handler should stop.
 ///
 /// # Example
 ///
@@ -65,19 +65,19 @@ impl TaskContext {
         &self.claim.kind
     }
 
-    /// The queue it was in.
+    /// The queue that the task was in.
     #[must_use]
     pub fn queue(&self) -> &str {
         &self.claim.queue
     }
 
-    /// Which start of the task this is, from 1.
+    /// Which start of the task this is, from 1. A snoozed or interrupted start is not counted.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.claim.attempt
     }
 
-    /// How many attempts the task has, crashed ones not counted.
+    /// How many attempts the task has; crashed ones are not counted.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
         self.claim.max_attempts
@@ -89,44 +89,44 @@ impl TaskContext {
         self.claim.scheduled_at.to_utc()
     }
 
-    /// When the attempt should have ended; `None`: it may take as long as it likes.
+    /// When the attempt should have ended; `None`: no limit.
     #[must_use]
     pub fn deadline(&self) -> Option<DateTime<Utc>> {
         self.deadline.map(Timestamp::to_utc)
     }
 
-    /// The text of the last attempt's error, if there was one.
+    /// The text of the newest error of an earlier attempt, if there is one.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
         self.claim.last_error.as_deref()
     }
 
-    /// Whether the handler should stop, soon and of its own accord: nobody can stop it otherwise.
+    /// Whether the handler should stop soon. Nothing else can stop it.
     #[must_use]
     pub fn cancelled(&self) -> bool {
         self.token.reason().is_some()
     }
 
-    /// Why the handler should stop; `None`: it should not.
+    /// Why the handler should stop; `None`: it need not.
     #[must_use]
     pub fn stop_reason(&self) -> Option<StopReason> {
         self.token.reason()
     }
 
-    /// Sleeps for `span`, or until the handler should stop, and returns [`cancelled`](Self::cancelled).
+    /// Sleeps for `span`, or until the handler should stop. Returns [`cancelled`](Self::cancelled).
     #[must_use]
     pub fn cancelled_within(&self, span: Duration) -> bool {
         self.token.wait(span).is_some()
     }
 
-    /// Keeps what the handler reports, JSON of at most 16 KiB, to be read by
-    /// [`Task::progress`](crate::Task::progress). It is committed when this returns, but not synced: a power cut may undo it.
-    /// It is encoded, but not decoded to see whether it can be read back.
+    /// Stores a progress report, JSON of at most 16 KiB, which [`Task::progress`](crate::Task::progress) reads. Each report
+    /// replaces the one before. It is committed when this returns, but not synced: a power cut may undo it. The report is
+    /// encoded, but not decoded to check that it can be read back.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Payload`] if it cannot be encoded or is too large; [`ErrorKind::State`] if the task is not this
-    /// attempt's any more; else an error of the storage, which a handler may well ignore.
+    /// [`ErrorKind::Payload`] if the report cannot be encoded or is too large; [`ErrorKind::State`] if the attempt no longer
+    /// holds its task; else an error of the storage, which a handler may ignore.
     pub fn progress<T: Serialize + ?Sized>(&self, report: &T) -> Result<()> {
         let value = encode("progress", report)?;
         if value.len() > MAX_PROGRESS_BYTES {
@@ -157,25 +157,25 @@ impl TaskContext {
         }
     }
 
-    /// Ends the attempt in the transaction that writes the handler's own rows: what the closure does, the tasks that it
-    /// schedules and the completion commit as one, or not at all. So what a handler writes in the scheduler's file happens
-    /// exactly once, however often the process dies (P6).
+    /// Ends the attempt in the transaction that writes the handler's own rows: the closure's writes, the tasks that it
+    /// schedules and the completion commit together, or not at all. So these writes happen exactly once, however often the
+    /// process dies (P6).
     ///
-    /// The closure runs now, on this thread, if the attempt still holds its task. The [`Outcome`] that it returns is committed:
-    /// most often [`Outcome::done`], but a snooze or a cancellation just as well. After that the attempt is settled: the handler
-    /// should return the outcome that it is given, and what else it returns is ignored. If the closure returns an error or
-    /// panics, nothing of it is stored, and how the attempt ends is for the handler to say. For the rules inside see
+    /// The closure runs now, on this thread, if the attempt still holds its task. The [`Outcome`] that it returns is committed
+    /// too: usually [`Outcome::done`], but a snooze or a cancellation as well. The attempt is then settled: return the outcome
+    /// of this call from the handler; anything else that it returns is ignored. If the closure returns an error or panics,
+    /// nothing is stored, and the handler decides how the attempt ends. For the rules inside the closure see
     /// [`Client::transaction`].
     ///
     /// # Errors
     ///
-    /// That of the closure. Of the crate's own: [`ErrorKind::State`] if the task is not this attempt's any more, or was
+    /// The closure's own error. Of the crate's own: [`ErrorKind::State`] if the attempt no longer holds its task or is
     /// settled already, before the closure is called; else as [`Client::transaction`]. After [`ErrorKind::Unknown`] return the
-    /// error: if the commit was stored it counts, and the error is dropped; if not, the error is recorded.
+    /// error: if the commit was stored, the commit counts and the error is dropped; if not, the error is recorded.
     ///
     /// # Panics
     ///
-    /// If the closure does, once what it did is undone.
+    /// If the closure panics; everything that it did is undone first.
     ///
     /// # Example
     ///
@@ -273,14 +273,14 @@ impl TaskContext {
         settle(&self.claim, end, &RetryPolicy::default(), 0.5, now)
     }
 
-    /// The client of the scheduler that runs the handler, to schedule further tasks for instance.
+    /// The client of the scheduler that runs the handler, for instance to schedule further tasks.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }
 }
 
-/// Who did not want a completion.
+/// What refused a completion.
 enum Refused<E> {
     ByCaller(E),
     ByStore(Error),

@@ -1,4 +1,4 @@
-//! Handlers: what a program brings to run its tasks.
+//! Handlers: the program's code that runs its tasks.
 
 pub(crate) mod context;
 pub(crate) mod token;
@@ -19,9 +19,9 @@ use crate::model::retry::RetryPolicy;
 
 /// Runs the tasks of one kind.
 ///
-/// A handler is shared by all workers. It is started at least once for each task that is acknowledged, so what it does
-/// outside should bear being done twice; [`TaskContext::id`] is the same in every attempt. A panic is caught and counts as
-/// a failure.
+/// A handler is shared by all workers. Unless it is delivered [at most once](crate::Delivery::AtMostOnce), a task may be
+/// started more than once, so effects outside the file should tolerate repetition; [`TaskContext::id`] is the same in every
+/// attempt. A panic is caught and counts as a failure.
 ///
 /// # Example
 ///
@@ -48,20 +48,21 @@ pub trait TaskHandler: Send + Sync + 'static {
     /// The argument, whose [`KIND`](Payload::KIND) names the handler.
     type Payload: Payload;
 
-    /// Runs a task. Any error means: try again as the retry policy says.
+    /// Runs a task. An error means: try again as the retry policy says.
     ///
     /// # Errors
     ///
     /// A [`Failure`](crate::Failure), made from any error by `?`.
     fn run(&self, payload: Self::Payload, cx: &TaskContext) -> TaskResult;
 
-    /// When to try again after a failure, for tasks that bring no policy of their own. Asked once, at start.
+    /// When to try again after a failure, for tasks without a policy of their own. Called once, when the handler is added to
+    /// the builder. Default: [`RetryPolicy::default`].
     fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy::default()
     }
 
-    /// How long an attempt may take, for tasks that bring no timeout of their own. Asked once, at start. Default: as long
-    /// as it likes.
+    /// How long an attempt may take, for tasks without a timeout of their own. Called once, when the handler is added to the
+    /// builder. Default: no limit.
     fn timeout(&self) -> Option<Duration> {
         None
     }
@@ -94,14 +95,14 @@ where
     }
 }
 
-/// The handler of a kind, its type erased.
+/// The handler of a kind, with its type erased.
 pub(crate) struct Entry {
     run: Box<Run>,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Option<Duration>,
 }
 
-/// Decodes the payload and calls the handler; an error of the outer result says that it was not called.
+/// Decodes the payload and calls the handler. The outer result is an error if the handler was not called.
 type Run = dyn Fn(&[u8], &TaskContext) -> Result<TaskResult> + Send + Sync;
 
 impl Entry {
@@ -125,7 +126,7 @@ pub(crate) struct Registry {
     entries: BTreeMap<&'static str, Entry>,
 }
 
-/// Handlers as they were given, checked when the scheduler starts.
+/// Handlers as the program gave them, checked when the scheduler starts.
 #[derive(Debug, Default)]
 pub(crate) struct Handlers {
     given: Vec<(&'static str, Entry)>,
@@ -195,7 +196,7 @@ impl Registry {
         self.entries.get(kind)
     }
 
-    /// The handler of a task that was claimed for it.
+    /// The handler of a claimed task.
     pub(crate) fn claimed(&self, kind: &str) -> &Entry {
         self.get(kind)
             .expect("only kinds with a handler are claimed")

@@ -15,7 +15,7 @@ use crate::wake::lock;
 ///
 /// fn stop(cx: &TaskContext) -> TaskResult {
 ///     match cx.stop_reason() {
-///         // Not tried again: somebody does not want it any more.
+///         // Not tried again: a caller cancelled the task.
 ///         Some(StopReason::Cancelled) => Ok(Outcome::cancel("as asked")),
 ///         Some(_) => Err("to be continued".into()),
 ///         None => Ok(Outcome::done()),
@@ -25,19 +25,19 @@ use crate::wake::lock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// Somebody cancelled the task. Unless the handler completes, it ends as cancelled.
+    /// A caller cancelled the task. Unless the handler completes, the task ends as cancelled.
     Cancelled,
     /// The attempt's deadline has passed.
     DeadlinePassed,
-    /// The scheduler is shutting down, and the shutdown's deadline has passed. If the handler returns an error now, the
-    /// task waits for the next scheduler and has lost no attempt, unless it is delivered at most once or the error is
+    /// The scheduler is shutting down, and the shutdown's deadline has passed. If the handler now returns an error, the task
+    /// waits for the next scheduler and loses no attempt, unless it is delivered at most once or the error is
     /// [fatal](crate::Failure::fatal).
     ShuttingDown,
-    /// The task is not this attempt's any more: what the handler returns is dropped.
+    /// The attempt no longer holds its task: what the handler returns is dropped.
     Lost,
 }
 
-/// Raised once; the first reason stays.
+/// Raised once; the first reason is kept.
 #[derive(Debug, Default)]
 pub(crate) struct Token {
     reason: Mutex<Option<StopReason>>,
@@ -50,7 +50,7 @@ impl Token {
         self.raised.notify_all();
     }
 
-    /// Makes it as new, for another attempt.
+    /// Clears the token for another attempt.
     pub(crate) fn reset(&mut self) {
         let reason = self.reason.get_mut();
         *reason.unwrap_or_else(PoisonError::into_inner) = None;
@@ -60,7 +60,7 @@ impl Token {
         *lock(&self.reason)
     }
 
-    /// Waits until it is raised, at most `span`.
+    /// Waits until the token is raised, for at most `span`.
     pub(crate) fn wait(&self, span: Duration) -> Option<StopReason> {
         let deadline = Deadline::after(span);
         let mut reason = lock(&self.reason);

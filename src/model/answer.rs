@@ -1,8 +1,19 @@
-//! What calls answer: expected outcomes are values, not errors.
+//! The answers of calls: expected outcomes are values, not errors.
 
 use crate::model::task::TaskState;
 
-/// What a bulk call did.
+/// The counts of a bulk call.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{Bulk, Filter, NewTask, Scheduler};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// scheduler.schedule(NewTask::with_kind("remind", &7).queue("mail"))?;
+/// let bulk: Bulk = scheduler.delete_all(&Filter::new().queue("mail"))?;
+/// assert_eq!((bulk.matched(), bulk.changed()), (1, 0), "it has not ended");
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bulk {
     pub(crate) matched: u64,
@@ -16,14 +27,26 @@ impl Bulk {
         self.matched
     }
 
-    /// Those of them that were in a state that allows the call, and were changed.
+    /// Tasks among them whose state allows the call, and that were changed.
     #[must_use]
     pub fn changed(self) -> u64 {
         self.changed
     }
 }
 
-/// What [`Client::schedule_stream`](crate::Client::schedule_stream) stored.
+/// The counts of a [`Client::schedule_stream`](crate::Client::schedule_stream).
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{NewTask, Scheduler, Streamed};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let tasks: Vec<NewTask> = (0..3).map(|n| NewTask::with_kind("count", &n)).collect();
+/// scheduler.schedule_stream(tasks.clone())?;
+/// let again: Streamed = scheduler.schedule_stream(tasks)?;
+/// assert_eq!((again.new_count(), again.existing_count()), (0, 3));
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Streamed {
     pub(crate) new: u64,
@@ -38,27 +61,41 @@ impl Streamed {
         self.new
     }
 
-    /// Tasks that were stored before, by their ids.
+    /// Tasks whose ids were stored before, with the same kind and payload.
     #[must_use]
     pub fn existing_count(self) -> u64 {
         self.existing
     }
 
-    /// Tasks whose ids were stored before with another kind or payload, as [`Scheduled::Different`](crate::Scheduled::Different)
-    /// tells it.
+    /// Tasks whose ids were stored before with another kind or payload, as
+    /// [`Scheduled::Different`](crate::Scheduled::Different) explains.
     #[must_use]
     pub fn different_count(self) -> u64 {
         self.different
     }
 }
 
-/// What [`Client::cancel`](crate::Client::cancel) answers. It tells the truth at the moment of its commit.
+/// What [`Client::cancel`](crate::Client::cancel) answers, true at the moment of its commit.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{Cancel, NewTask, Scheduler};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let task = scheduler.schedule(NewTask::with_kind("remind", &7))?.id();
+/// match scheduler.cancel(task)? {
+///     Cancel::Cancelled => println!("it will not run"),
+///     Cancel::Requested => println!("its handler is asked to stop"),
+///     Cancel::Finished(state) => println!("too late: {state}"),
+/// }
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cancel {
-    /// The task will never start, or never again.
+    /// The task is cancelled and will not start, or not start again.
     Cancelled,
-    /// An instance holds the task and is told. It ends as cancelled, unless it completes first.
+    /// A scheduler holds the task, and its handler is asked to stop. The task ends as cancelled, unless it completes first.
     Requested,
-    /// Too late: it has ended, in this state.
+    /// Too late: the task has ended, in this state.
     Finished(TaskState),
 }

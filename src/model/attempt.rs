@@ -1,4 +1,4 @@
-//! One attempt of a task, as its history tells it.
+//! One attempt of a task, as its history shows it.
 
 use std::time::Duration;
 
@@ -7,6 +7,17 @@ use chrono::{DateTime, Utc};
 use crate::time::Timestamp;
 
 /// How an attempt ended.
+///
+/// # Example
+///
+/// ```
+/// use punctual::AttemptEnd;
+///
+/// fn is_worth_a_look(end: AttemptEnd) -> bool {
+///     matches!(end, AttemptEnd::Panicked | AttemptEnd::Crashed | AttemptEnd::Undecodable)
+/// }
+/// assert!(!is_worth_a_look(AttemptEnd::Completed));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AttemptEnd {
@@ -26,10 +37,10 @@ pub enum AttemptEnd {
     Crashed,
     /// The start deadline passed before the handler was started.
     Expired,
-    /// The payload could not be decoded, or does not match its checksum; the handler was not called, and the task has lost no
+    /// The payload could not be decoded, or does not match its checksum. The handler was not called, and the task lost no
     /// attempt.
     Undecodable,
-    /// The handler returned an error after it was asked to stop because the scheduler shuts down, or has lost the task
+    /// The handler returned an error after it was asked to stop because the scheduler was shutting down or had lost the task
     /// ([`StopReason`](crate::StopReason)). This costs the task no attempt.
     Interrupted,
 }
@@ -93,32 +104,32 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Which start of the task it was, from 1; 0 if its handler was not called. A snooze and an interruption give
-    /// their number back, so a number can come twice.
+    /// Which start of the task it was, from 1; 0 if its handler was not called. A snoozed or interrupted attempt gives its
+    /// number back, so a number can occur twice.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// When it was claimed for its start; `None` if its handler was not called.
+    /// When the task was claimed for this attempt; `None` if its handler was not called.
     #[must_use]
     pub fn started_at(&self) -> Option<DateTime<Utc>> {
         self.started_at.map(Timestamp::to_utc)
     }
 
-    /// When it ended. For a crash: when the crash was found.
+    /// When the attempt ended. For a crash: when the crash was found.
     #[must_use]
     pub fn ended_at(&self) -> DateTime<Utc> {
         self.ended_at.to_utc()
     }
 
-    /// The time from start to end; `None` if it was not started.
+    /// The time from start to end; `None` if the handler was not called.
     #[must_use]
     pub fn duration(&self) -> Option<Duration> {
         self.started_at.map(|start| self.ended_at.since(start))
     }
 
-    /// The instance that ran it.
+    /// The name of the scheduler instance (one running scheduler) that ran it.
     #[must_use]
     pub fn instance(&self) -> Option<&str> {
         self.instance.as_deref()

@@ -15,12 +15,14 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// It is: after an error as its retry policy says, and after the process or the power died. The default.
+    /// The task may be started again: after an error as its retry policy says, and after a crash or a loss of power. The
+    /// default.
     #[default]
     AtLeastOnce,
-    /// It is never started twice: its claim is synced to the disk before its handler is called, at any
-    /// [`Durability`](crate::Durability), and whatever ends its attempt is final, also an error, a panic or a snooze: its retry
-    /// policy means nothing. If the process or the power died it ends as failed with the error `interrupted`, and so may one
-    /// that was about to start when the power went. Only [`retry`](crate::Client::retry) has it started again.
+    /// The task is never started twice. Its claim is synced to the disk before its handler is called, at any
+    /// [`Durability`](crate::Durability). Whatever ends its attempt is final, also an error, a panic or a snooze; its retry
+    /// policy is not used. If the process or the power fails during the attempt, the task ends as failed with the error
+    /// `interrupted`; so may a task that was about to start when the power failed. Only [`retry`](crate::Client::retry) starts
+    /// it again.
     AtMostOnce,
 }

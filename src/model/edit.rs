@@ -7,7 +7,7 @@ use crate::model::json::{encode, verified};
 use crate::model::limits::{MAX_ATTEMPTS, MAX_PRIORITY};
 use crate::model::payload::Payload;
 
-/// What to change about a pending task; what is not named stays as it is.
+/// What to change in a pending task; everything else stays as it is.
 ///
 /// # Example
 ///
@@ -46,7 +46,7 @@ impl Edit {
         self
     }
 
-    /// Replaces the number of attempts, 1 to 10,000. A task that is delivered at most once has one all the same.
+    /// Replaces the number of attempts, 1 to 10,000. A task that is delivered at most once still has only one.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = Some(attempts);
         self

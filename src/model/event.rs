@@ -1,4 +1,4 @@
-//! What happened to a task, told after it was committed.
+//! What happened to a task, reported after its commit.
 
 use std::sync::Arc;
 
@@ -7,47 +7,58 @@ use chrono::{DateTime, Utc};
 use crate::id::TaskId;
 use crate::time::Timestamp;
 
-/// What happened.
+/// What happened to a task.
+///
+/// # Example
+///
+/// ```
+/// use punctual::EventKind;
+///
+/// fn is_end(kind: EventKind) -> bool {
+///     matches!(kind, EventKind::Completed | EventKind::Failed | EventKind::Cancelled)
+/// }
+/// assert!(!is_end(EventKind::Retrying));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventKind {
     /// The task was stored.
     Scheduled,
-    /// An instance took it and is about to run it.
+    /// A scheduler took the task and is about to run it.
     Claimed,
-    /// It completed. Final.
+    /// The task completed. Final.
     Completed,
     /// An attempt failed, or its payload could not be decoded; it will be tried again.
     Retrying,
-    /// Its handler asked to be called again later.
+    /// The handler asked to be called again later.
     Snoozed,
-    /// It failed for good. Final.
+    /// The task failed for good. Final.
     Failed,
-    /// It was cancelled. Final.
+    /// The task was cancelled. Final.
     Cancelled,
-    /// A caller asked to cancel it while it runs.
+    /// A caller asked to cancel the task while it was running.
     CancelRequested,
-    /// It waits again and has lost no attempt: it was claimed and not started, or its handler gave up because the scheduler
+    /// The task waits again and lost no attempt: it was claimed and not started, or its handler gave up because the scheduler
     /// was shutting down.
     GivenBack,
-    /// The process that ran it died; it waits again.
+    /// The process that held the task died; the task waits again.
     Rescued,
-    /// A caller changed when it is due.
+    /// A caller changed when the task is due.
     Rescheduled,
-    /// A caller changed its payload or priority.
+    /// A caller changed the task's payload, priority or number of attempts.
     Edited,
-    /// A caller asked for it to be tried again after it had ended.
+    /// A caller made the task pending again after it had ended.
     Retried,
-    /// A caller deleted it.
+    /// A caller deleted the task.
     Deleted,
-    /// Its handler reported progress.
+    /// The handler reported progress.
     Progressed,
 }
 
 /// Something that happened to a task.
 ///
-/// Made by [`Client::events`](crate::Client::events). An event is told after its commit, so it never lies about what is
-/// stored; it is told to subscribers in the process that made the change.
+/// Made by [`Client::events`](crate::Client::events). An event is sent after its commit, so it always agrees with what is
+/// stored. Only subscribers in the process that made the change receive it.
 ///
 /// # Example
 ///
@@ -68,19 +79,19 @@ pub struct Event {
 }
 
 impl Event {
-    /// The task that it happened to.
+    /// The task.
     #[must_use]
     pub fn task(&self) -> TaskId {
         self.task
     }
 
-    /// The kind of that task.
+    /// The kind of the task.
     #[must_use]
     pub fn task_kind(&self) -> &str {
         &self.task_kind
     }
 
-    /// The queue of that task.
+    /// The queue of the task.
     #[must_use]
     pub fn queue(&self) -> &str {
         &self.queue
@@ -92,7 +103,7 @@ impl Event {
         self.kind
     }
 
-    /// When, by the scheduler's clock.
+    /// When it happened, by the scheduler's clock.
     #[must_use]
     pub fn at(&self) -> DateTime<Utc> {
         self.at.to_utc()

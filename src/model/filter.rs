@@ -1,4 +1,4 @@
-//! Which tasks a list, a count or a bulk call is about.
+//! Which tasks a list, a count or a bulk call applies to.
 
 use std::fmt;
 use std::ops::RangeBounds;
@@ -13,16 +13,16 @@ use crate::model::limits::check_name;
 use crate::model::task::{Task, TaskState};
 use crate::time::Timestamp;
 
-/// The tasks in a page, unless the filter says otherwise.
+/// The tasks in a page by default.
 pub const DEFAULT_PAGE: usize = 100;
 /// The most tasks in a page.
 pub const MAX_PAGE: usize = 1_000;
-/// The most ids, kinds, queues or tags that one filter names.
+/// The most ids, kinds, queues or tags of one filter, each.
 pub const MAX_FILTER_TERMS: usize = 1_000;
 
-/// Which tasks: every condition given must hold. Of several states, kinds, queues or ids, one must; of several tags, all.
+/// Selects tasks: every condition must hold. Of several states, kinds, queues or ids, one must match; of several tags, all.
 ///
-/// A filter without a condition matches nothing and is refused; [`Filter::all`] says that everything is meant.
+/// A filter without a condition is refused; [`Filter::all`] selects every task.
 ///
 /// # Example
 ///
@@ -61,8 +61,8 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// Ends outside the calendar mean its ends. Nothing is between two microseconds, so an excluded end is the
-    /// neighbouring microsecond.
+    /// An open end is the least or greatest `Timestamp`. No stored instant lies between two microseconds, so an excluded end
+    /// is the neighbouring microsecond.
     fn new(range: impl RangeBounds<DateTime<Utc>>) -> Self {
         let micros = |time: &DateTime<Utc>| time.timestamp_micros();
         let ceil = |time: &DateTime<Utc>| {
@@ -86,7 +86,7 @@ impl Span {
 }
 
 impl Filter {
-    /// No condition yet.
+    /// A filter without a condition yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -99,7 +99,7 @@ impl Filter {
         }
     }
 
-    /// Tasks in this state, or in one of those named before.
+    /// Tasks in this state, or in one given before.
     pub fn state(mut self, state: TaskState) -> Self {
         self.states.push(state);
         self
@@ -110,19 +110,19 @@ impl Filter {
         self.state(TaskState::Pending).state(TaskState::Running)
     }
 
-    /// Tasks of this kind, or of one of those named before.
+    /// Tasks of this kind, or of one given before.
     pub fn kind(mut self, kind: impl Into<String>) -> Self {
         self.kinds.push(kind.into());
         self
     }
 
-    /// Tasks in this queue, or in one of those named before.
+    /// Tasks in this queue, or in one given before.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.queues.push(queue.into());
         self
     }
 
-    /// Tasks with this tag, and with all those named before.
+    /// Tasks with this tag, and with all tags given before.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tags.push(tag.into());
         self
@@ -134,7 +134,7 @@ impl Filter {
         self
     }
 
-    /// Tasks with one of these ids, and of those named before. At most 1,000.
+    /// Tasks with one of these ids, or of those given before. At most 1,000.
     pub fn ids(mut self, ids: impl IntoIterator<Item = TaskId>) -> Self {
         self.ids.get_or_insert_default().extend(ids);
         self
@@ -146,13 +146,13 @@ impl Filter {
         self
     }
 
-    /// Tasks that were scheduled by a call in this range.
+    /// Tasks that were scheduled within this range of time.
     pub fn created(mut self, range: impl RangeBounds<DateTime<Utc>>) -> Self {
         self.created = Some(Span::new(range));
         self
     }
 
-    /// Tasks that ended in this range.
+    /// Tasks that ended within this range of time.
     pub fn finished(mut self, range: impl RangeBounds<DateTime<Utc>>) -> Self {
         self.finished = Some(Span::new(range));
         self
@@ -164,13 +164,13 @@ impl Filter {
         self
     }
 
-    /// The most tasks in a page, 1 to 1,000. Default: 100. Only `list` looks at it.
+    /// The most tasks in a page, 1 to 1,000. Default: 100. Only `list` uses it.
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// Goes on after a page. Only `list` looks at it.
+    /// Continues after a page. Only `list` uses it.
     pub fn after(mut self, cursor: Cursor) -> Self {
         self.after = Some(cursor);
         self
@@ -182,7 +182,7 @@ impl Filter {
 
     /// # Errors
     ///
-    /// `Invalid` if it has no condition, or one that nothing could ever meet by mistake.
+    /// `Invalid` if the filter has no condition, or a bad one.
     pub(crate) fn check(&self) -> Result<()> {
         let conditions = self.everything
             || !self.states.is_empty()
@@ -232,7 +232,7 @@ impl Filter {
     }
 }
 
-/// A place in a list, to go on from. It stays valid whatever happens to the tasks.
+/// A position in a list, to continue from. It stays valid whatever happens to the tasks.
 ///
 /// As text it fits into a URL.
 ///
@@ -269,8 +269,20 @@ impl FromStr for Cursor {
 
 /// Some of the tasks that match a filter, in id order.
 ///
-/// A page examines at most 10,000 tasks and carries at most about 4 MiB of payloads, so it may hold fewer than asked
-/// for, even none: the list is at its end only when [`next`](Self::next) is `None`.
+/// A page examines at most 10,000 tasks and carries at most about 4 MiB of payloads. It may therefore hold fewer tasks than
+/// asked for, even none: the list ends only when [`next`](Self::next) is `None`.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{Filter, NewTask, Page, Scheduler};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// scheduler.schedule_many((0..3).map(|n| NewTask::with_kind("remind", &n)))?;
+/// let page: Page = scheduler.list(&Filter::all().limit(2))?;
+/// assert_eq!(page.tasks().len(), 2);
+/// assert!(page.next().is_some(), "there is more");
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Page {
     pub(crate) tasks: Vec<Task>,

@@ -1,4 +1,4 @@
-//! Whether everything is well, for a readiness probe or an operator.
+//! The health of a scheduler or client, for a readiness probe or an operator.
 
 use std::time::Duration;
 
@@ -8,14 +8,13 @@ use crate::error::{Error, ErrorKind};
 use crate::id::TaskId;
 use crate::time::Timestamp;
 
-/// The state of a scheduler or client. Made without a write, and without a read of the file.
+/// The health of a scheduler or client. Taken without a write, and without a read of the file.
 ///
 /// # Which call for what
 ///
 /// - `health()`, of a [`Scheduler`](crate::Scheduler::health) or a [`Client`](crate::Client::health), costs almost nothing. It
-///   knows of writes that were tried. If nothing was, it cannot know that the disk is full. For a page of metrics, or a
-///   liveness probe.
-/// - `probe(timeout)`, likewise [of both](crate::Client::probe), tries a small write first. For a readiness probe.
+///   reports the writes that were tried; without any, a full disk does not show. Use it for metrics, or a liveness probe.
+/// - `probe(timeout)`, likewise [of both](crate::Client::probe), tries a small write first. Use it for a readiness probe.
 ///
 /// # Example
 ///
@@ -44,52 +43,52 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether the store can be written as far as is known, and no more handlers are stuck than there are spare threads for.
+    /// Whether the store can be written as far as is known, and each stuck handler is replaced by a spare thread.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         self.stopped.is_none() && self.failing_since.is_none() && self.stuck <= self.spare
     }
 
-    /// Since when writes fail: the time of the first call whose write has failed since the last write that succeeded.
-    /// `None`: the last write succeeded, or none was tried.
+    /// Since when writes fail: the time of the first call whose write failed after the last write that succeeded. `None`: the
+    /// last write succeeded, or none was tried.
     ///
-    /// Failed means that the disk is full, that it or the file refuses to be written, or that another program held the lock
-    /// of the file for longer than the busy timeout. A write that has waited for over a second for the lock or the disk
-    /// counts as well, and one that was refused as [`Busy`](ErrorKind::Busy) after it had waited for other writes, or for a
-    /// [`slow_transaction`](Self::slow_transaction). A call that was refused for its arguments does not.
+    /// A write fails if the disk is full, if the disk or the file refuses to be written, or if another program holds the
+    /// file's lock for longer than the busy timeout. A write that has waited over a second for the lock or the disk counts as
+    /// failed, as does one that was refused as [`Busy`](ErrorKind::Busy) after it waited for other writes or for a
+    /// [`slow_transaction`](Self::slow_transaction). A call that was refused for its arguments does not count.
     ///
-    /// While writes fail a running [`Scheduler`](crate::Scheduler) tries one about once a second, so it notices that they
-    /// work again. A [`Client`](crate::Client) alone notices by its next write, or by [`probe`](crate::Client::probe).
+    /// While writes fail, a running [`Scheduler`](crate::Scheduler) tries one about once a second, so it notices when writes
+    /// work again. A [`Client`](crate::Client) alone notices at its next write, or by [`probe`](crate::Client::probe).
     ///
-    /// Reads are not in it: a read that fails answers its caller with the error.
+    /// Reads do not count: a read that fails returns the error to its caller.
     #[must_use]
     pub fn failing_since(&self) -> Option<DateTime<Utc>> {
         self.failing_since
     }
 
-    /// When writes last worked again after they had failed: the time of the call whose write succeeded. `None`: they have
-    /// never failed, or still do for the first time.
+    /// When writes last worked again after a failure: the time of the call whose write succeeded. `None`: they have never
+    /// failed, or have failed since the first failure.
     #[must_use]
     pub fn recovered_at(&self) -> Option<DateTime<Utc>> {
         self.recovered_at
     }
 
     /// Why the store stopped for good, if it did: the file is damaged, was replaced, cannot be written or has a newer
-    /// schema. Every call then fails with this.
+    /// schema. Every call then fails with this kind.
     #[must_use]
     pub fn stopped(&self) -> Option<ErrorKind> {
         self.stopped.as_ref().map(Error::kind)
     }
 
-    /// The last error of a write, or of a transaction that took too long, and the time of its call. It stays when writes work
-    /// again: whether it still lasts is told by [`failing_since`](Self::failing_since).
+    /// The last error of a write, or of a transaction that took too long, and the time of its call. It is kept when writes work
+    /// again; [`failing_since`](Self::failing_since) says whether they still fail.
     #[must_use]
     pub fn last_error(&self) -> Option<(DateTime<Utc>, &Error)> {
         self.last_error.as_ref().map(|(at, error)| (*at, error))
     }
 
-    /// A transaction of the program's that has taken longer than
-    /// [`transaction_timeout`](crate::Builder::transaction_timeout) and goes on. Every write to the file waits for it.
+    /// A transaction of the program that has exceeded [`transaction_timeout`](crate::Builder::transaction_timeout) and still
+    /// runs. Every write to the file waits for it.
     #[must_use]
     pub fn slow_transaction(&self) -> Option<&SlowTransaction> {
         self.slow_transaction.as_ref()
@@ -107,34 +106,34 @@ impl Health {
         self.busy
     }
 
-    /// Handlers that have not returned although their deadline passed a while ago.
+    /// Handlers that have not returned 10 seconds after their deadline or their cancellation.
     #[must_use]
     pub fn stuck(&self) -> usize {
         self.stuck
     }
 
-    /// Threads started in the place of stuck ones.
+    /// Threads started to replace those of stuck handlers.
     #[must_use]
     pub fn spare(&self) -> usize {
         self.spare
     }
 
-    /// Kinds that have pending tasks in the file and no handler here. They wait for a process that has one. A kind whose
-    /// last task was cancelled a while ago may still be named.
+    /// Kinds that have pending tasks in the file and no handler here. Their tasks wait for a process that has one. A kind whose
+    /// last task was cancelled may still be named for a while.
     #[must_use]
     pub fn unknown_kinds(&self) -> &[String] {
         &self.unknown_kinds
     }
 
     /// Kinds of which this scheduler could not decode a payload within the last two hours, sorted: another version of the
-    /// program has scheduled them. See [`Payload`](crate::Payload) for what happens to such tasks.
+    /// program has scheduled those tasks. [`Payload`](crate::Payload) says what happens to them.
     #[must_use]
     pub fn undecodable_kinds(&self) -> &[String] {
         &self.undecodable_kinds
     }
 
-    /// Whether other processes' commits are found by looking at the file often, because the system does not tell of them: on
-    /// Linux only if the user has no more inotify watches or instances. They are then noticed within 50 ms.
+    /// Whether commits of other processes are found by polling the file, within 50 ms, because the system does not report them.
+    /// On Linux this happens only if the user has no more inotify watches or instances.
     #[must_use]
     pub fn is_polling(&self) -> bool {
         self.is_polling
@@ -146,20 +145,20 @@ impl Health {
         &self.paused_queues
     }
 
-    /// Queues with a limit for all processes together, by [`set_global_limit`](crate::Client::set_global_limit), and how many of
-    /// their tasks may run at once. A client without a scheduler knows them as of its last write.
+    /// Queues with a limit for all processes together, by [`set_global_limit`](crate::Client::set_global_limit), and how many
+    /// of their tasks may run at once. A client without a scheduler has them as of its last write.
     #[must_use]
     pub fn global_limits(&self) -> &[(String, usize)] {
         &self.global_limits
     }
 }
 
-/// Why the write of a probe failed, and when it was asked for; `None`: it is stored.
+/// Why the write of a probe failed, and when the probe was called; `None`: the write is stored.
 #[derive(Debug)]
 pub(crate) struct Probed(pub(crate) Option<(DateTime<Utc>, Error)>);
 
 impl Probed {
-    /// The health after it.
+    /// The health with the result of the probe.
     pub(crate) fn told_in(self, mut health: Health) -> Health {
         if let Some((began, error)) = self.0 {
             health.failing_since.get_or_insert(began);
@@ -169,7 +168,7 @@ impl Probed {
     }
 }
 
-/// How the writes of a store have fared.
+/// The results of a store's writes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Writes {
     pub(crate) last_error: Option<(Timestamp, Error)>,
@@ -178,7 +177,7 @@ pub(crate) struct Writes {
 }
 
 impl Writes {
-    /// A write that was asked for at `now` has failed. Returns the error that is forgotten, to be dropped without a lock.
+    /// A write that was asked for at `now` has failed. Returns the replaced error, to be dropped without a lock.
     pub(crate) fn failed(&mut self, now: Timestamp, error: &Error) -> Option<Error> {
         if is_failure(error.kind()) {
             self.failing_since.get_or_insert(now);
@@ -190,13 +189,13 @@ impl Writes {
     /// A write that was asked for at `now` is stored.
     pub(crate) fn succeeded(&mut self, now: Timestamp) {
         if let Some(since) = self.failing_since.take() {
-            // It may have been asked for before the one that failed first.
+            // This write may have been asked for before the first one that failed.
             self.recovered_at = Some(now.max(since));
         }
     }
 }
 
-/// Whether an error says that the store could not be written, and not that the caller asked for something that it may not.
+/// Whether an error means that the store could not be written, not that the caller asked for something not allowed.
 fn is_failure(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -204,7 +203,18 @@ fn is_failure(kind: ErrorKind) -> bool {
     )
 }
 
-/// A transaction of the program's that takes longer than it may, as [`Health::slow_transaction`] names it.
+/// A transaction of the program that exceeded its timeout, as [`Health::slow_transaction`] reports it.
+///
+/// # Example
+///
+/// ```
+/// use punctual::{Health, SlowTransaction};
+///
+/// fn alarm(health: &Health) -> Option<String> {
+///     let slow: &SlowTransaction = health.slow_transaction()?;
+///     Some(format!("{} has been in a transaction for {:?}", slow.thread(), slow.running_for()))
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlowTransaction {
     pub(crate) thread: String,
@@ -213,13 +223,14 @@ pub struct SlowTransaction {
 }
 
 impl SlowTransaction {
-    /// The name of the thread that is inside; empty if it has none.
+    /// The name of the thread that runs the transaction; empty if the thread has none.
     #[must_use]
     pub fn thread(&self) -> &str {
         &self.thread
     }
 
-    /// The task whose handler it is that completes it; `None` for a [`transaction`](crate::Client::transaction).
+    /// The task whose handler runs it by [`complete`](crate::TaskContext::complete); `None` for a
+    /// [`transaction`](crate::Client::transaction).
     #[must_use]
     pub fn task(&self) -> Option<TaskId> {
         self.task

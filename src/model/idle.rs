@@ -1,21 +1,21 @@
-//! Which lanes have been idle for long enough to be retired.
+//! Which lanes have been idle long enough to be retired.
 
 use std::collections::HashSet;
 
 use crate::model::lane::LaneId;
 
-/// So many idle lanes stay as they are: a program with a few queues should not pay for their coming and going.
+/// This many idle lanes are never retired: a program with a few queues should not pay for retiring and restoring them.
 pub(crate) const KEPT: usize = 32;
 
-/// What was seen of the lanes at the last look.
+/// The lanes that were idle at the last look.
 #[derive(Debug, Default)]
 pub(crate) struct Idle {
     before: HashSet<LaneId>,
 }
 
 impl Idle {
-    /// These lanes are idle now. Returns those that are to be retired: the ones that were idle at the look before as well, but
-    /// for the [`KEPT`] newest. A lane that is needed again after its retirement is a new one, so the newest are those in use.
+    /// Takes the lanes that are idle now. Returns those to retire: lanes that were idle at the look before as well, except the
+    /// [`KEPT`] newest. A lane that is needed again after its retirement is a new one, so the newest lanes are those in use.
     pub(crate) fn look(&mut self, mut now: Vec<LaneId>) -> Vec<LaneId> {
         now.sort_unstable();
         let old = now.len().saturating_sub(KEPT);
@@ -25,7 +25,7 @@ impl Idle {
         retired
     }
 
-    /// There are too few lanes for a look.
+    /// Records a look at which there were too few lanes to retire any.
     pub(crate) fn skip(&mut self) {
         self.before = HashSet::new();
     }

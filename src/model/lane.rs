@@ -1,4 +1,4 @@
-//! Lanes: a queue's tasks of one kind and class, when each has something due, and what may be claimed from them.
+//! Lanes: a queue's tasks of one kind and class, when each lane has something due, and what may be claimed from it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use crate::time::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LaneId(pub(crate) i64);
 
-/// Per priority, an instant before which no pending task of the lane is due; `None`: the lane has none.
+/// Per priority, an instant before which no pending task of the lane is due; `None`: no pending task.
 pub(crate) type Heads = [Option<Timestamp>; MAX_PRIORITY as usize + 1];
 
-/// What is special about the tasks of a lane: each class is claimed in its own way.
+/// What is special about a lane's tasks: each class is claimed in its own way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Class {
     Plain,
-    /// They have crashed a process before: they run one at a time.
+    /// Tasks that have crashed a process before: they run one at a time.
     Suspect,
-    /// They are delivered at most once: their claim is on disk before they start.
+    /// Tasks delivered at most once: their claim is on disk before they start.
     Once,
 }
 
 impl Class {
-    /// That of new tasks.
+    /// The class of new tasks.
     pub(crate) fn new(delivery: Delivery) -> Self {
         match delivery {
             Delivery::AtLeastOnce => Self::Plain,
@@ -61,7 +61,7 @@ impl Class {
     }
 }
 
-/// What the store knows of a lane without reading.
+/// What the store keeps of a lane in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Lane {
     pub(crate) id: LaneId,
@@ -69,7 +69,7 @@ pub(crate) struct Lane {
     pub(crate) kind: Arc<str>,
     pub(crate) class: Class,
     pub(crate) paused: bool,
-    /// How many tasks of its queue run at once, at most, in all processes together.
+    /// How many tasks of its queue run at once at most, in all processes together.
     pub(crate) limit: Option<u32>,
     pub(crate) heads: Heads,
 }
@@ -80,7 +80,7 @@ impl Lane {
     }
 }
 
-/// The lanes in use, as the store knows them without reading.
+/// The lanes in use, as the store keeps them in memory.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KnownLanes {
     /// Changes with each lane that is added or removed.
@@ -91,16 +91,16 @@ pub(crate) struct KnownLanes {
 /// Which due tasks to take.
 #[derive(Debug, Clone)]
 pub(crate) struct ClaimRequest {
-    /// They take turns, in this order.
+    /// The queues take turns, in this order.
     pub(crate) queues: Vec<QueueClaim>,
-    /// So many tasks have a worker waiting and are taken whatever they cost.
+    /// This many tasks have a free worker and are claimed whatever their cost.
     pub(crate) free: usize,
-    /// Further ones are taken ahead of the workers while their expected time fits into this.
+    /// Further tasks are claimed ahead of the workers while their expected time fits into this.
     pub(crate) budget: Duration,
     /// The most tasks in all.
     pub(crate) limit: usize,
-    /// The version of the lanes that it was planned for. A claim that stands is not made once there are others: the tasks of
-    /// those may be better.
+    /// The version of the lanes that the request was planned for. A standing claim is not made once the version has changed:
+    /// new lanes may have better tasks.
     pub(crate) lanes_version: u64,
 }
 
@@ -115,7 +115,7 @@ pub(crate) struct QueueClaim {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LaneClaim {
     pub(crate) lane: LaneId,
-    /// How long one task takes a worker; `None`: unknown, so none is taken ahead.
+    /// How long one task takes a worker; `None`: unknown, so no task is claimed ahead.
     pub(crate) cost: Option<Duration>,
     pub(crate) class: Class,
 }

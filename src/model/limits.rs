@@ -1,4 +1,4 @@
-//! What the crate accepts, in one place, and the checks that say so.
+//! The limits of what the crate accepts, and their checks.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::time::Timestamp;
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 /// The longest name of a kind, queue, partition or tag, in bytes.
 ///
-/// A name is made of printable characters: letters with their marks, digits, punctuation, symbols, and spaces but for its ends.
-/// Not among them are invisible characters, such as the joiners inside some emoji and in the scripts of India and Iran.
-/// Two names are the same if their bytes are. Unicode writes some letters in two ways (é as one character, or as an e and an
-/// accent): bring names that people have typed to one form first, for instance to NFC.
+/// A name is made of printable characters: letters with their marks, digits, punctuation, symbols, and spaces except at its
+/// ends. Invisible characters are not allowed, such as the joiners inside some emoji and in the scripts of India and Iran.
+/// Two names are equal if their bytes are. Unicode writes some letters in two ways (é as one character, or as an e and an
+/// accent): bring names that people type to one form first, for instance to NFC.
 pub const MAX_NAME_BYTES: usize = 128;
 /// The most tags of a task.
 pub const MAX_TAGS: usize = 16;
@@ -24,9 +24,9 @@ pub const MAX_BATCH: usize = 100_000;
 pub const MAX_PRIORITY: u8 = 9;
 /// The highest `max_attempts`.
 pub const MAX_ATTEMPTS: u32 = 10_000;
-/// The longest error text that is kept, in bytes; what is longer is cut.
+/// The longest error text that is kept, in bytes; a longer one is cut.
 pub const MAX_ERROR_BYTES: usize = 8 * 1024;
-/// How many attempts of a task its history keeps, the newest.
+/// How many of a task's attempts its history keeps: the newest.
 pub const MAX_HISTORY: usize = 50;
 /// The queue of tasks that name none.
 pub const DEFAULT_QUEUE: &str = "default";
@@ -34,18 +34,18 @@ pub const DEFAULT_QUEUE: &str = "default";
 pub const DEFAULT_PRIORITY: u8 = 5;
 /// The attempts of tasks that name none, the first counted.
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 20;
-/// How many crashes of the process a task survives, unless it says otherwise.
+/// How many crashes of the process a task survives by default.
 pub const DEFAULT_MAX_CRASHES: u32 = 3;
-/// How many tasks of a queue may run at once in all processes, at most.
+/// The highest limit of a queue for all processes together.
 const MAX_QUEUE_LIMIT: u32 = 1_000_000;
-/// The longest span that any option takes: 1,000 years.
+/// The longest span of any option: 1,000 years.
 pub(crate) const MAX_SPAN: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
 
-/// A kind, queue, partition or tag: 1 to 128 bytes of printable characters, without a space at either end.
+/// Checks a kind, queue, partition or tag: 1 to 128 bytes of printable characters, without a space at either end.
 ///
 /// # Errors
 ///
-/// `Invalid`, naming `what` it is.
+/// `Invalid`, naming `what`.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
     if name.is_empty() {
         return Err(Error::invalid(format!("the {what} is empty")));
@@ -70,17 +70,17 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
     }
 }
 
-/// Whether a character can be seen in a name: letters, marks, digits, punctuation, symbols and the space. Not so control and
-/// format characters, other spaces, and what Unicode has not assigned.
+/// Whether a character is allowed in a name: letters, marks, digits, punctuation, symbols and the space. Control and format
+/// characters, other spaces, and characters that Unicode has not assigned are not.
 fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return c == ' ' || c.is_ascii_graphic();
     }
-    // `{:?}` escapes the others. It also escapes a mark that follows nothing, so a letter stands before it.
+    // `{:?}` escapes all other characters. It also escapes a mark that follows nothing, so a letter stands before it.
     String::from_iter(['a', c]).escape_debug().count() == 2
 }
 
-/// A limit of a queue for all processes: 1 to 1,000,000.
+/// Checks a limit of a queue for all processes: 1 to 1,000,000.
 ///
 /// # Errors
 ///
@@ -108,11 +108,11 @@ pub(crate) fn check_span(what: &str, span: Duration) -> Result<Duration> {
     Ok(span)
 }
 
-/// `now + span`, if that is still in the calendar.
+/// `now + span`, if the span is at most [`MAX_SPAN`].
 ///
 /// # Errors
 ///
-/// `Invalid` if it is not.
+/// `Invalid` if it is longer.
 pub(crate) fn after(what: &str, now: Timestamp, span: Duration) -> Result<Timestamp> {
     check_span(what, span)?;
     Ok(now + span)

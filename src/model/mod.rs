@@ -4,6 +4,7 @@
 //! tested as a table beside its code.
 
 pub(crate) mod answer;
+pub(crate) mod answers;
 pub(crate) mod attempt;
 pub(crate) mod delivery;
 pub(crate) mod durability;

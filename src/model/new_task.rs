@@ -1,4 +1,4 @@
-//! The request to schedule a task: a builder that is checked once, when it is scheduled.
+//! The request to schedule a task: a builder that is checked when the task is scheduled.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -45,7 +45,7 @@ use crate::time::Timestamp;
 #[derive(Clone)]
 #[must_use = "a task runs only if it is scheduled"]
 pub struct NewTask {
-    /// Given by the caller.
+    /// The id that the caller gave.
     id: Option<TaskId>,
     drawn: Drawn,
     kind: Cow<'static, str>,
@@ -61,8 +61,8 @@ pub struct NewTask {
     options: Options,
 }
 
-/// The id of a task that the caller gave none: drawn when it is scheduled, and the same for all clones, so that a clone can be
-/// scheduled again after an error.
+/// The id of a task whose caller gave none. It is drawn when the task is scheduled and shared by all clones, so that a clone
+/// can be scheduled again after an error.
 #[derive(Default)]
 struct Drawn(OnceLock<Arc<OnceLock<TaskId>>>);
 
@@ -70,7 +70,7 @@ impl Drawn {
     fn id(&self) -> TaskId {
         match self.0.get() {
             Some(shared) => *shared.get_or_init(TaskId::new),
-            // It has no clone.
+            // There is no clone to share the id with.
             None => TaskId::new(),
         }
     }
@@ -110,8 +110,8 @@ impl NewTask {
         task
     }
 
-    /// A task of a kind that is known only at run time. The handler decodes `payload` from its JSON. Whether it can is not
-    /// verified, whatever [`Payload::VERIFY`] says: the type that it decodes is not known here.
+    /// A task of a kind that is known only at run time. The handler decodes `payload` from its JSON. This is not verified,
+    /// whatever [`Payload::VERIFY`] says: the type that the handler decodes is not known here.
     pub fn with_kind<T: Serialize + ?Sized>(
         kind: impl Into<Cow<'static, str>>,
         payload: &T,
@@ -133,118 +133,118 @@ impl NewTask {
         }
     }
 
-    /// Gives the task an id of the caller's. If a task with that id is stored, nothing is added, and [`Scheduled`] says whether
-    /// that one is the same.
+    /// Gives the task the caller's own id. If a task with that id is stored, nothing is added, and [`Scheduled`] says whether
+    /// the stored task is the same.
     ///
-    /// Default: a new UUIDv7, drawn when the task is scheduled. [`Scheduled::id`] tells it, and so does
-    /// [`Error::task_id`](crate::Error::task_id) if scheduling fails. Clones of a task get the same one: after an error it is
-    /// safe to schedule a clone. To know the id before, give [`TaskId::new`].
+    /// Default: a new UUIDv7, drawn when the task is scheduled. [`Scheduled::id`] returns it, and so does
+    /// [`Error::task_id`](crate::Error::task_id) if scheduling fails. Clones of a task share the id: after an error it is safe
+    /// to schedule a clone. To have the id before, pass [`TaskId::new`].
     pub fn id(mut self, id: impl Into<TaskId>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// The id that the task will have, which is drawn if none was given.
+    /// The task's id, drawn if none was given.
     pub(crate) fn draw_id(&mut self) -> TaskId {
         *self.id.get_or_insert_with(|| self.drawn.id())
     }
 
-    /// Due at this instant, rounded up to a microsecond; one in the past is due at once. 1970 to 9999.
+    /// Makes the task due at this instant, rounded up to a microsecond. A past instant means at once. 1970 to 9999.
     pub fn at(mut self, time: DateTime<Utc>) -> Self {
         self.due = Due::At(time);
         self
     }
 
-    /// Due this long after it is scheduled.
+    /// Makes the task due this long after it is scheduled.
     pub fn after(mut self, delay: Duration) -> Self {
         self.due = Due::After(delay);
         self
     }
 
-    /// The queue it waits in. Default: `default`. A queue is there as soon as it has a task, and forgotten once it is idle, so
-    /// there may be one for each user.
+    /// The queue that the task waits in. Default: `default`. A queue exists once it has a task, and is forgotten when it is
+    /// idle, so a queue for each user is fine.
     pub fn queue(mut self, queue: impl Into<Cow<'static, str>>) -> Self {
         self.queue = queue.into();
         self
     }
 
-    /// The tenant or customer that it belongs to; kept and shown, and what later limits by key will count.
+    /// The tenant or customer that the task belongs to. It is stored and shown; later limits by key will count by it.
     pub fn partition(mut self, partition: impl Into<String>) -> Self {
         self.partition = Some(partition.into());
         self
     }
 
-    /// 0 to 9; of the due tasks of a queue, lower ones run first. Default: 5.
+    /// The priority, 0 to 9. Of the due tasks of a queue, lower values run first. Default: 5.
     ///
-    /// The order is strict: while tasks of a lower value keep the workers busy, those of a higher one wait, for ever if that
-    /// never ends. Queues do not: they take turns. So what must not be held up belongs in a queue of its own.
+    /// The order is strict: while tasks of a lower value keep the workers busy, tasks of a higher value wait, perhaps for ever.
+    /// Queues take turns instead, so put tasks that must not be delayed into a queue of their own.
     pub fn priority(mut self, priority: u8) -> Self {
         self.priority = priority;
         self
     }
 
-    /// How often it is tried before it fails for good, the first attempt counted. Attempts during which the process died,
-    /// and those that gave up because the scheduler was shutting down, do not count. 1 to 10,000; default: 20, and 1 if it
-    /// is delivered at most once.
+    /// How often the task is tried before it fails for good, the first attempt counted. Attempts during which the process died,
+    /// and those that stopped because the scheduler was shutting down, do not count. 1 to 10,000; default: 20, and 1 if the
+    /// task is delivered at most once.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = Some(attempts);
         self
     }
 
-    /// Whether it may be started again after an attempt that did not complete it. If not, `max_attempts` may not be over 1.
-    /// Default: its payload's [`DELIVERY`](Payload::DELIVERY), and at least once for [`with_kind`](Self::with_kind).
+    /// Whether the task may be started again after an attempt that did not complete it. If not, `max_attempts` must be 1.
+    /// Default: the payload's [`DELIVERY`](Payload::DELIVERY), and at least once for [`with_kind`](Self::with_kind).
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.delivery = delivery;
         self
     }
 
-    /// How many crashes of the process during its attempts it survives; one more and it fails as `crashed`. Default: 3.
+    /// How many crashes of the process during its attempts the task survives; one more and it fails as `crashed`. Default: 3.
     ///
-    /// Ends that no task can be blamed for, such as a loss of power, do not count, unless the process had claimed no other task.
-    /// With 0 it fails at any of them: it is not started again.
+    /// Process ends that no task can have caused, such as a loss of power, do not count, unless the process had claimed no
+    /// other task. With 0 the task fails at any end of the process during an attempt and is not started again.
     pub fn max_crashes(mut self, crashes: u32) -> Self {
         self.options.max_crashes = Some(crashes);
         self
     }
 
-    /// How long an attempt may take. At that deadline its [`TaskContext::cancelled`](crate::TaskContext::cancelled) turns
-    /// true. Default: its handler's.
+    /// How long an attempt may take. At that deadline [`TaskContext::cancelled`](crate::TaskContext::cancelled) turns true.
+    /// Default: the handler's timeout.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
     }
 
-    /// If it was not started until this instant, it ends as failed with the reason `expired`.
+    /// The start deadline: if the task has not started by this instant, it ends as failed with the reason `expired`.
     pub fn start_by(mut self, time: DateTime<Utc>) -> Self {
         self.start_by = Some(Due::At(time));
         self
     }
 
-    /// Like [`start_by`](Self::start_by), this long after it is scheduled.
+    /// Like [`start_by`](Self::start_by), this long after the task is scheduled.
     pub fn start_within(mut self, span: Duration) -> Self {
         self.start_by = Some(Due::After(span));
         self
     }
 
-    /// The retry policy of this task alone; a [custom](RetryPolicy::custom) one is refused. Default: its handler's.
+    /// The retry policy of this task alone; a [custom](RetryPolicy::custom) one is refused. Default: the handler's policy.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.retry = Some(policy);
         self
     }
 
-    /// Adds a tag, to find the task by. At most 16.
+    /// Adds a tag to find the task by. At most 16.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tags.push(tag.into());
         self
     }
 
-    /// Adds an entry to its metadata, which is kept and shown. At most 4 KiB in all.
+    /// Adds an entry to the task's metadata, which is stored and shown. At most 4 KiB in all.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.metadata.insert(key.into(), value.into());
         self
     }
 
-    /// Checks everything and resolves what is relative to `now`.
+    /// Checks everything and resolves times that are relative to `now`.
     ///
     /// # Errors
     ///
@@ -304,7 +304,7 @@ impl NewTask {
 impl NewTask {
     /// # Errors
     ///
-    /// `Invalid` if it is out of its range, or does not go with the delivery.
+    /// `Invalid` if it is out of range, or not allowed with the delivery.
     fn checked_attempts(&self) -> Result<u32> {
         let max_attempts = self.max_attempts.unwrap_or(match self.delivery {
             Delivery::AtLeastOnce => DEFAULT_MAX_ATTEMPTS,
@@ -351,7 +351,7 @@ fn check_options(options: &Options) -> Result<()> {
 
 /// # Errors
 ///
-/// `Invalid` if it is zero or over 1,000 years.
+/// `Invalid` if the timeout is zero or over 1,000 years.
 pub(crate) fn check_timeout(timeout: Duration) -> Result<()> {
     if timeout.is_zero() {
         return Err(Error::invalid("the timeout is zero"));
@@ -394,7 +394,7 @@ pub(crate) struct Insert {
     pub(crate) max_attempts: u32,
     pub(crate) delivery: Delivery,
     pub(crate) tags: Vec<String>,
-    /// `None`: all at their defaults.
+    /// `None`: all defaults.
     pub(crate) options: Option<Box<Options>>,
 }
 
@@ -423,17 +423,17 @@ impl fmt::Debug for Insert {
 pub enum Scheduled {
     /// The task was stored.
     New(TaskId),
-    /// A task with that id was stored before, of the same kind and with the same payload; nothing was added.
+    /// A task with that id was already stored, with the same kind and payload; nothing was added.
     Existing(TaskId),
-    /// A task with that id was stored before, but of another kind or with another payload; nothing was added or changed.
+    /// A task with that id was already stored, with another kind or payload; nothing was added or changed.
     ///
-    /// The payloads are compared as they were encoded. So this also comes for a task whose payload was
+    /// The payloads are compared as encoded. So this is also the answer for a stored task whose payload was
     /// [edited](crate::Client::edit), and for a map that gives its entries in another order each time.
     Different(TaskId),
 }
 
 impl Scheduled {
-    /// The id of the task that is stored now.
+    /// The id of the stored task.
     #[must_use]
     pub fn id(self) -> TaskId {
         match self {
@@ -441,7 +441,7 @@ impl Scheduled {
         }
     }
 
-    /// Whether the call stored it.
+    /// Whether this call stored the task.
     #[must_use]
     pub fn is_new(self) -> bool {
         matches!(self, Self::New(_))

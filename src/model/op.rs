@@ -1,10 +1,11 @@
-//! What the store is asked to write, and what it answers: operations as values.
+//! The writes of the store and their answers: operations as values.
 //!
-//! A batch mixes kinds, so settlements, the next claim and other callers' inserts share a transaction.
+//! A batch mixes operations, so settlements, the next claim and other callers' inserts share a transaction.
 
 use std::sync::Arc;
 
 use crate::id::TaskId;
+use crate::model::answers::answers;
 use crate::model::delivery::Delivery;
 use crate::model::edit::Patch;
 use crate::model::filter::Filter;
@@ -16,23 +17,23 @@ use crate::model::settle::{Claim, Fence, Settlement};
 use crate::model::task::TaskState;
 use crate::time::Timestamp;
 
-/// How many tasks one transaction of a bulk call or of maintenance touches at most.
+/// The most tasks that one transaction of a bulk call or of maintenance touches.
 pub(crate) const CHUNK: usize = 500;
 
 /// One operation. It happens whole or not at all.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
-    /// Stores tasks; one whose id is stored changes nothing.
+    /// Stores tasks; a task whose id is already stored changes nothing.
     Insert(Vec<Insert>),
     /// Takes due tasks for this instance.
     Claim(ClaimRequest),
-    /// Records how attempts ended. Each settlement is shared: the caller still has it if the store could not take it.
+    /// Records how attempts ended. Each settlement is shared, so the caller still has it if the write fails.
     Settle(Vec<Arc<Settlement>>),
-    /// Keeps what a running handler reports.
+    /// Stores a running handler's progress report.
     Progress { fence: Fence, value: Vec<u8> },
-    /// What a caller asks of one task.
+    /// A caller's change of one task.
     Change { id: TaskId, action: Action },
-    /// What a caller asks of the next [`CHUNK`] matching tasks after `after`, in id order.
+    /// A caller's change of the next [`CHUNK`] matching tasks after `after`, in id order.
     ChangeMatching {
         filter: Box<Filter>,
         action: Action,
@@ -40,25 +41,25 @@ pub(crate) enum Op {
     },
     /// Stops or resumes the claims from a queue, in every process.
     PauseQueue { queue: String, paused: bool },
-    /// Bounds how many tasks of a queue run at once, in all processes together.
+    /// Limits how many tasks of a queue run at once, in all processes together.
     LimitQueue { queue: String, limit: Option<u32> },
-    /// Changes nothing that matters: whether the store can be written.
+    /// Tests whether the store can be written; changes no task.
     Probe,
     /// Deletes ended tasks whose retention is over, at most `limit`.
     Prune { cutoffs: Cutoffs, limit: usize },
-    /// Fails tasks whose start deadline has passed. It looks at the first `limit` deadlines.
+    /// Fails tasks whose start deadline has passed. Looks at the first `limit` deadlines.
     Expire { limit: usize },
     /// Retires those of these lanes that have no pending and no running task, and whose queue is neither paused nor limited.
     RetireLanes { lanes: Vec<LaneId> },
-    /// Deletes those of these lanes that are retired. The caller knows that none of them has a task.
+    /// Deletes those of these lanes that are retired. The caller has made sure that none of them has a task.
     ForgetLanes { lanes: Vec<LaneId> },
-    /// Gives back what this instance holds but for these claims: those of a commit whose outcome was not known.
+    /// Gives back everything that this instance holds except these claims: the claims of a commit whose outcome was unknown.
     Disown { held: Vec<Fence> },
 }
 
 impl Op {
-    /// Whether the answer promises that it survives a power cut. What the scheduler does on its own may be lost with
-    /// the power: it is then done again.
+    /// Whether its answer promises that the write survives a power cut. The scheduler's own writes may be lost in one: they are
+    /// then made again.
     pub(crate) fn is_durable(&self) -> bool {
         match self {
             Self::Insert(_)
@@ -78,8 +79,8 @@ impl Op {
         }
     }
 
-    /// Whether it must be on disk before anything follows from it, whatever the durability of the store: a task that is
-    /// delivered at most once must not seem unclaimed after a power cut, nor unfinished once it was told to have ended.
+    /// Whether the write must be on disk before anything follows from it, whatever the durability of the store: after a power
+    /// cut, a task that is delivered at most once must seem neither unclaimed nor, once reported as ended, unfinished.
     pub(crate) fn must_sync(&self) -> bool {
         match self {
             Self::Claim(request) => request
@@ -104,25 +105,11 @@ pub(crate) enum Reply {
     Progressed(Settled),
     Changed(Changed),
     ChangedMany(ChangedMany),
-    /// A setting of a queue, or a maintenance operation: how many tasks or lanes it touched.
+    /// The answer to a setting of a queue or a maintenance operation: how many tasks or lanes it touched.
     Done(usize),
 }
 
-/// Takes the answer that belongs to an operation.
-macro_rules! answers {
-    ($($name:ident: $variant:ident => $type:ty),* $(,)?) => {
-        impl Reply {
-            $(pub(crate) fn $name(self) -> $type {
-                match self {
-                    Self::$variant(answer) => answer,
-                    other => unreachable!("the store answered {other:?} where {} was due", stringify!($variant)),
-                }
-            })*
-        }
-    };
-}
-
-answers! {
+answers! { Reply,
     inserted: Inserted => Vec<Scheduled>,
     progressed: Progressed => Settled,
     changed: Changed => Changed,
@@ -134,11 +121,11 @@ answers! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settled {
     Applied,
-    /// The claim was taken over, or settled before: nothing was changed.
+    /// The claim was taken over, or was settled before: nothing was changed.
     Stale,
 }
 
-/// What a caller asks of a task.
+/// A caller's change of a task.
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
     Cancel,
@@ -146,13 +133,13 @@ pub(crate) enum Action {
     /// The new due time.
     Reschedule(Timestamp),
     RunNow,
-    /// With a change of the task at the same time; the empty one changes nothing.
+    /// With a change of the task in the same commit; an empty patch changes nothing.
     Retry(Patch),
     Edit(Patch),
 }
 
 impl Action {
-    /// Whether the action is for tasks in this state; a bulk call counts those that match and are not as unchanged.
+    /// Whether the action is allowed for tasks in this state. A bulk call counts other matching tasks as unchanged.
     pub(crate) fn allows(&self, state: TaskState) -> bool {
         match self {
             Self::Cancel => !state.is_final(),
@@ -162,21 +149,21 @@ impl Action {
     }
 }
 
-/// What became of a caller's wish.
+/// The answer to an [`Action`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Changed {
     /// Done.
     Applied,
-    /// A cancel of a task that an instance holds: it will be told.
+    /// A cancel of a task that an instance holds: its handler is asked to stop.
     Requested,
-    /// The task is in a state that does not allow it.
+    /// The task's state does not allow the action.
     Refused(TaskState),
-    /// The new payload is of another kind than the task.
+    /// The new payload is of another kind than the task's.
     WrongKind,
     NotFound,
 }
 
-/// What became of one chunk of a bulk call.
+/// The answer to one chunk of a bulk call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChangedMany {
     pub(crate) matched: usize,
@@ -188,10 +175,10 @@ pub(crate) struct ChangedMany {
 /// What one slice of a rescue did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Rescued {
-    /// Started tasks that are runnable again, or have crashed too often.
+    /// Started tasks that can run again, or have crashed too often.
     pub(crate) crashed: usize,
     /// Tasks that had not been started.
     pub(crate) given_back: usize,
-    /// Tasks of dead instances are left for the next slice.
+    /// Whether tasks of dead instances are left for the next slice.
     pub(crate) more: bool,
 }

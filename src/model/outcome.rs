@@ -1,4 +1,4 @@
-//! What a handler answers.
+//! A handler's answer.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,9 +10,21 @@ use crate::model::json::encode;
 use crate::model::limits::clean_text;
 
 /// What a handler returns.
+///
+/// # Example
+///
+/// ```
+/// use punctual::{Outcome, TaskResult};
+///
+/// fn parse(text: &str) -> TaskResult {
+///     let number: u64 = text.parse()?;
+///     Outcome::with(&number)
+/// }
+/// assert!(parse("seven").is_err());
+/// ```
 pub type TaskResult = Result<Outcome, Failure>;
 
-/// How a handler ended its attempt, if not by an error.
+/// How a handler ended its attempt, other than by an error.
 ///
 /// # Example
 ///
@@ -37,18 +49,18 @@ pub(crate) enum Verdict {
     Done(Option<Vec<u8>>),
     Snooze(Duration),
     Cancel(String),
-    /// What the attempt came to was committed with its effects.
+    /// The outcome was committed by [`TaskContext::complete`](crate::TaskContext::complete).
     Settled,
 }
 
 impl Outcome {
-    /// The task is completed.
+    /// Completes the task.
     pub fn done() -> Self {
         Self(Verdict::Done(None))
     }
 
-    /// The task is completed and `result` is kept with it, as JSON of at most
-    /// [`MAX_PAYLOAD_BYTES`](crate::MAX_PAYLOAD_BYTES). It is encoded, but not decoded to see whether it can be read back.
+    /// Completes the task and stores `result` with it, as JSON of at most [`MAX_PAYLOAD_BYTES`](crate::MAX_PAYLOAD_BYTES). It
+    /// is encoded, but not decoded to check that it can be read back.
     ///
     /// # Errors
     ///
@@ -57,7 +69,8 @@ impl Outcome {
         Ok(Self(Verdict::Done(Some(encode("result", result)?))))
     }
 
-    /// The task is not ready: call the handler again after `delay`. This is no failure and costs no attempt.
+    /// Calls the handler again after `delay`: the task is not ready. This is no failure and costs no attempt; but a task that is
+    /// delivered at most once fails.
     pub fn snooze(delay: Duration) -> Self {
         Self(Verdict::Snooze(delay))
     }
@@ -66,7 +79,7 @@ impl Outcome {
         Self(Verdict::Settled)
     }
 
-    /// The task is no longer wanted: it ends as cancelled, and is not tried again.
+    /// Ends the task as cancelled; it is not tried again.
     pub fn cancel(reason: impl Into<String>) -> Self {
         Self(Verdict::Cancel(clean_text(&reason.into())))
     }
@@ -86,8 +99,8 @@ impl fmt::Debug for Outcome {
 
 /// Why an attempt failed, and whether to try again.
 ///
-/// Made from any error by `?`, which means: try again as the retry policy says. It is itself no
-/// [`Error`](std::error::Error), as in `anyhow`. Its text is kept in the task's history, cleaned and cut to
+/// Made from any error by `?`, which means: try again as the retry policy says. Like `anyhow`'s error, it does not itself
+/// implement [`Error`](std::error::Error). Its text is kept in the task's history, cleaned and cut to
 /// [`MAX_ERROR_BYTES`](crate::MAX_ERROR_BYTES).
 ///
 /// # Example
@@ -139,13 +152,13 @@ impl Failure {
         }
     }
 
-    /// Try again after `delay`, whatever the retry policy says, if an attempt is left.
+    /// Tries again after `delay`, whatever the retry policy says, if an attempt is left.
     #[must_use]
     pub fn retry_after(delay: Duration, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(error, Retry::After(delay))
     }
 
-    /// Do not try again: the task fails now.
+    /// Fails the task now, without another try.
     #[must_use]
     pub fn fatal(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(error, Retry::Never)

@@ -1,9 +1,10 @@
-//! What the store is asked to read, and what it answers.
+//! The reads of the store and their answers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::TaskId;
+use crate::model::answers::answers;
 use crate::model::attempt::Attempt;
 use crate::model::filter::{Filter, Page};
 use crate::model::lane::LaneId;
@@ -25,12 +26,12 @@ pub(crate) enum Query {
     Stats {
         now: Timestamp,
     },
-    /// Some of the lanes in use, after this one: which of them are idle.
+    /// The idle ones among some of the lanes in use, after this one.
     IdleLanes {
         after: LaneId,
     },
     RetiredLanes,
-    /// Which lanes some of the tasks of a final state are in: the first that ended after this instant.
+    /// The lanes of some tasks in a final state: the first that ended after this instant.
     EndedLanes {
         state: TaskState,
         after: Option<Timestamp>,
@@ -51,21 +52,7 @@ pub(crate) enum Answer {
     EndedLanes(Seen<Timestamp>),
 }
 
-/// Takes the answer that belongs to a query.
-macro_rules! answers {
-    ($($name:ident: $variant:ident => $type:ty),* $(,)?) => {
-        impl Answer {
-            $(pub(crate) fn $name(self) -> $type {
-                match self {
-                    Self::$variant(answer) => answer,
-                    other => unreachable!("the store answered {other:?} where {} was due", stringify!($variant)),
-                }
-            })*
-        }
-    };
-}
-
-answers! {
+answers! { Answer,
     task: Task => Option<Box<Task>>,
     state: State => Option<TaskState>,
     list: List => Page,
@@ -85,17 +72,28 @@ pub(crate) struct Counted {
     pub(crate) next: Option<TaskId>,
 }
 
-/// Lanes that one stride of a look has seen.
+/// The lanes that one stride of a scan has found.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen<Place> {
     pub(crate) lanes: Vec<LaneId>,
-    /// After what the next stride begins; `None` at the end.
+    /// Where the next stride begins: after this; `None` at the end.
     pub(crate) next: Option<Place>,
 }
 
-/// How many tasks are where, and how far behind the scheduler is.
+/// The number of tasks by state, queue and kind, and how far behind the scheduler is.
 ///
 /// Made by [`Client::stats`](crate::Client::stats).
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{NewTask, Scheduler, Stats, TaskState};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// scheduler.schedule(NewTask::with_kind("remind", &7))?;
+/// let stats: Stats = scheduler.stats()?;
+/// assert_eq!((stats.count(TaskState::Pending), stats.total()), (1, 1));
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     pub(crate) lanes: Vec<LaneStats>,
@@ -118,7 +116,7 @@ impl Stats {
             .sum()
     }
 
-    /// The counts of each kind in each queue that has tasks.
+    /// The counts for each kind in each queue that has tasks.
     #[must_use]
     pub fn lanes(&self) -> &[LaneStats] {
         &self.lanes
@@ -132,7 +130,20 @@ impl Stats {
     }
 }
 
-/// How many tasks of one kind are in one queue.
+/// The number of tasks of one kind in one queue.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{LaneStats, NewTask, Scheduler, TaskState};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// scheduler.schedule(NewTask::with_kind("remind", &7).queue("mail"))?;
+/// let stats = scheduler.stats()?;
+/// let lane: &LaneStats = &stats.lanes()[0];
+/// assert_eq!((lane.queue(), lane.kind()), ("mail", "remind"));
+/// assert_eq!(lane.count(TaskState::Pending), 1);
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct LaneStats {
     pub(crate) queue: Arc<str>,

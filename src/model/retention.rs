@@ -1,4 +1,4 @@
-//! How long what has ended is kept.
+//! How long ended tasks are kept.
 
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use crate::time::Timestamp;
 
 /// How long ended tasks stay readable before they are pruned, per final state.
 ///
-/// The default keeps completed tasks for 1 day, failed and cancelled ones for 14 days. [`Duration::ZERO`] prunes at
-/// the next opportunity, perhaps before a [`wait`](crate::Client::wait) for the task has seen its end. Pruning removes the payload, result, tags and history with the task.
+/// The default keeps completed tasks for 1 day, failed and cancelled ones for 14 days. [`Duration::ZERO`] prunes at the next
+/// opportunity, perhaps before a [`wait`](crate::Client::wait) for the task has seen its end. Pruning removes the payload,
+/// result, tags and history with the task.
 ///
 /// # Example
 ///
@@ -40,7 +41,7 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Keeps everything until it is deleted. The file then grows with every task.
+    /// Keeps all ended tasks until they are deleted. The file then grows with every task.
     #[must_use]
     pub fn forever() -> Self {
         Self {
@@ -91,7 +92,7 @@ impl Retention {
         Ok(())
     }
 
-    /// When the first of the oldest completed, failed and cancelled tasks is to go, by when they ended.
+    /// When the first task's retention is over, given when the oldest completed, failed and cancelled tasks ended.
     pub(crate) fn over(&self, ended_at: [Option<Timestamp>; 3]) -> Option<Timestamp> {
         [self.completed, self.failed, self.cancelled]
             .into_iter()
@@ -110,7 +111,7 @@ impl Retention {
     }
 }
 
-/// Tasks of a state that ended at or before its cutoff are to go; `None`: none are.
+/// A task of each state that ended at or before its cutoff is pruned; `None`: no task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cutoffs {
     pub(crate) completed: Option<Timestamp>,

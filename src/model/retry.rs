@@ -11,11 +11,11 @@ use crate::model::limits::check_span;
 
 /// How long to wait before the next attempt of a task that failed.
 ///
-/// A policy only says when; how often is the task's `max_attempts`. A delay that the error itself asks for
+/// A policy only says when; the task's `max_attempts` says how often. A delay that the error itself asks for
 /// ([`Failure::retry_after`](crate::Failure::retry_after)) wins over every policy.
 ///
-/// The default is [`exponential`](Self::exponential) from 1 second to 6 hours with a jitter of 10%, which spreads the
-/// default 20 attempts over about a day and a half.
+/// The default is [`exponential`](Self::exponential) from 1 second to 6 hours with a jitter of 10%, which spreads the default
+/// 20 attempts over about 33 hours.
 ///
 /// # Example
 ///
@@ -78,9 +78,9 @@ impl RetryPolicy {
         }
     }
 
-    /// Asks `rule` for the delay after the n-th failed attempt, n from 1.
+    /// Calls `rule` for the delay after the n-th failed attempt, n from 1.
     ///
-    /// Code cannot be stored, so such a policy belongs to a handler; a task that brings one is refused.
+    /// Code cannot be stored, so such a policy belongs to a handler; a task with a custom policy is refused.
     #[must_use]
     pub fn custom(rule: impl Fn(u32) -> Duration + Send + Sync + 'static) -> Self {
         Self {
@@ -89,8 +89,8 @@ impl RetryPolicy {
         }
     }
 
-    /// Spreads each delay evenly over ± this share of it, so that tasks that failed together do not come back
-    /// together. 0 to 1; 0.1 by default for an exponential policy, 0 for the others.
+    /// Spreads each delay evenly over ± this share of it, so that tasks that failed together are not tried again together. 0 to
+    /// 1; default: 0.1 for an exponential policy, 0 for the others.
     #[must_use]
     pub fn jitter(mut self, share: f64) -> Self {
         self.jitter = share;
@@ -125,7 +125,7 @@ impl RetryPolicy {
 
     /// # Errors
     ///
-    /// `Invalid` if a delay is absurd or the jitter is not a share.
+    /// `Invalid` if a delay is over 1,000 years, there are over 1,000 delays, or the jitter is not between 0 and 1.
     pub(crate) fn check(&self) -> Result<()> {
         if !(0.0..=1.0).contains(&self.jitter) {
             return Err(Error::invalid(format!(

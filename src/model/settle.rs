@@ -13,8 +13,8 @@ use crate::model::retry::RetryPolicy;
 use crate::model::task::Options;
 use crate::time::Timestamp;
 
-/// How long a task waits after each time that a process could not decode its payload; after the last time it has failed. So a
-/// rolling deploy has over an hour to bring a process that can.
+/// How long a task waits after each process that could not decode its payload; after the last wait it fails. So a rolling
+/// deploy has over an hour to bring a process that can.
 const DECODE_DELAYS: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(10),
@@ -23,8 +23,8 @@ const DECODE_DELAYS: [Duration; 5] = [
     Duration::from_secs(3600),
 ];
 
-/// The right to write for an attempt: a task that was claimed again has another `claim_no`, and a task of another
-/// instance another `instance`, so a stale attempt changes nothing.
+/// The right of an attempt to write. A task that was claimed again has another `claim_no`, and a task claimed by another
+/// instance has another `instance`, so a stale attempt changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Fence {
     /// The task's row, never public.
@@ -43,14 +43,14 @@ pub(crate) struct Claim {
     pub(crate) queue: Arc<str>,
     pub(crate) priority: u8,
     pub(crate) scheduled_at: Timestamp,
-    /// This start counted.
+    /// Includes this start.
     pub(crate) attempt: u32,
     pub(crate) crashes: u32,
-    /// How often in a row, up to now, the payload could not be decoded.
+    /// How often in a row the payload could not be decoded so far.
     pub(crate) undecoded: u32,
     pub(crate) max_attempts: u32,
     pub(crate) delivery: Delivery,
-    /// `None`: the default ones, as most have.
+    /// `None`: the defaults, as for most tasks.
     pub(crate) options: Option<Box<Options>>,
     /// The text of the newest error, if there was an attempt before this one.
     pub(crate) last_error: Option<String>,
@@ -84,7 +84,7 @@ impl std::fmt::Debug for StoredPayload {
 }
 
 impl Claim {
-    /// Attempts that ended by an error, this one counted if it does: a crash costs none.
+    /// Attempts that ended by an error, including this one if it does: crashes do not count.
     fn tries(&self) -> u32 {
         self.attempt.saturating_sub(self.crashes).max(1)
     }
@@ -96,7 +96,7 @@ pub(crate) enum Asked {
     Not,
     /// Its deadline had passed.
     TooLong,
-    /// By the scheduler, for reasons of its own: it shuts down, or has lost the task.
+    /// The scheduler asked, for its own reasons: it is shutting down, or has lost the task.
     Interrupted,
 }
 
@@ -107,12 +107,12 @@ pub(crate) enum End {
     Returned { result: TaskResult, asked: Asked },
     /// The handler panicked.
     Panicked(String),
-    /// The payload is not what the handler takes: it was not called. Another process, with another version of the program, may
-    /// be able to decode it.
+    /// The payload does not match the handler's type, so the handler was not called. A process with another version of the
+    /// program may be able to decode it.
     Undecodable(String),
-    /// The payload is damaged: it was not called, and never can be.
+    /// The payload is damaged: the handler was not called, and never can be.
     Damaged(&'static str),
-    /// The handler was not called: shut down, or a better task came.
+    /// The handler was not called: the scheduler stopped, or a better task came.
     Unstarted,
     /// Cancelled before the handler was called.
     CancelledUnstarted,
@@ -125,11 +125,11 @@ impl End {
     }
 }
 
-/// What becomes of the task.
+/// The task's next state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
     Completed(Option<Vec<u8>>),
-    /// To be started again; `attempt` is how many starts it has behind it then.
+    /// To be started again; `attempt` is the number of its starts that count.
     Pending {
         at: Timestamp,
         attempt: u32,
@@ -153,7 +153,7 @@ pub(crate) struct Settlement {
     change: Change,
     /// Whether the handler was not called: the attempt does not count.
     pub(crate) is_unstarted: bool,
-    /// The line in the task's history; none for a plain success, which the task's row tells, or if nothing started.
+    /// The line in the task's history; none if nothing started, or for a plain success, which the task's row shows.
     pub(crate) record: Option<Record>,
     pub(crate) finished_at: Timestamp,
 }
@@ -180,12 +180,12 @@ impl Settlement {
         self.change == Change::GivenBack
     }
 
-    /// Whether the task is done, so that nothing follows from it but its end.
+    /// Whether the task completed, so that nothing follows from it but its end.
     pub(crate) fn is_completion(&self) -> bool {
         matches!(self.change, Change::Completed(_))
     }
 
-    /// The change to apply: what would run again ends as cancelled if a caller asked for that meanwhile.
+    /// The change to apply: a task that would run again or fail ends as cancelled if a caller has asked for that meanwhile.
     pub(crate) fn change(&self, cancel_requested: bool) -> &Change {
         match self.change {
             Change::Pending { .. }
@@ -244,7 +244,7 @@ pub(crate) fn settle(
                         error: None,
                     }),
                 ),
-                // Not by this attempt, or there would be nothing to settle.
+                // This attempt has not settled itself, or there would be nothing to settle.
                 Verdict::Settled => failed(
                     AttemptEnd::Failed,
                     &Failure::from("it returned the outcome of another attempt"),
@@ -306,8 +306,8 @@ fn after_failure(
     }
 }
 
-/// The payload was never given to a handler, so this was no attempt, whatever the delivery. The task waits for a process that
-/// can decode its payload, but not for ever.
+/// The payload never reached a handler, so this was no attempt, whatever the delivery. The task waits for a process that can
+/// decode its payload, for a limited time.
 fn undecoded(claim: &Claim, now: Timestamp) -> Change {
     let before = usize::try_from(claim.undecoded).unwrap_or(usize::MAX);
     match DECODE_DELAYS.get(before) {
@@ -316,11 +316,11 @@ fn undecoded(claim: &Claim, now: Timestamp) -> Change {
     }
 }
 
-/// The handler gave up because it was asked to: that costs no attempt, as a crash costs none.
+/// The handler stopped because it was asked to: this costs no attempt, as a crash costs none.
 fn after_interruption(claim: &Claim, failure: &Failure, now: Timestamp) -> Change {
     let delay = match failure.retry {
         _ if claim.delivery == Delivery::AtMostOnce => return Change::Failed,
-        // The handler knows that another attempt would not help.
+        // The handler says that another attempt would not help.
         Retry::Never => return Change::Failed,
         Retry::After(delay) => delay,
         Retry::ByPolicy => Duration::ZERO,
@@ -334,36 +334,36 @@ fn after_interruption(claim: &Claim, failure: &Failure, now: Timestamp) -> Chang
 /// A task that a dead instance held.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Orphan {
-    /// How many crashes it was blamed for already.
+    /// How many crashes it was blamed for so far.
     pub(crate) blamed: u32,
     pub(crate) max_crashes: Option<u32>,
     pub(crate) delivery: Delivery,
     pub(crate) cancel_requested: bool,
-    /// Whether its handler had been started: it is in the dead instance's ledger, or there is none to ask.
+    /// Whether its handler had been started: the task is in the dead instance's ledger, or there is no ledger to look in.
     pub(crate) started: bool,
-    /// Whether it may have been the cause: not if the power failed, say, while the instance held others as well.
+    /// Whether it may have caused the death: not if, for instance, the power failed while the instance held other tasks too.
     pub(crate) is_suspect: bool,
 }
 
-/// What becomes of a task whose instance died.
+/// What happens to a task whose instance died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rescue {
     /// It was never started: as if it had not been claimed.
     GiveBack,
-    /// It is runnable again, at once, alone: it may have been the cause, and is blamed for the crash.
+    /// It can run again at once, alone: it may have caused the crash, and is blamed for it.
     Suspect,
-    /// It is runnable again, at once: it was started, but is not blamed.
+    /// It can run again at once: it was started, but is not blamed.
     Innocent,
     /// It has crashed too often.
     Crashed,
     /// It may have been started, and must not be started again.
     Interrupted,
-    /// A caller had asked for it.
+    /// A caller had asked to cancel it.
     Cancelled,
 }
 
-/// Decides for a task whose instance died. A crash costs none of its attempts, but one of its `max_crashes` if it may have been
-/// the cause. A task that allows none has failed in any case: its caller wants no second start.
+/// Decides for a task whose instance died. A crash costs it no attempt, but one of its `max_crashes` if it may have caused
+/// the crash. A task that allows none fails in any case: its caller wants no second start.
 pub(crate) fn rescue(orphan: Orphan) -> Rescue {
     let max_crashes = orphan.max_crashes.unwrap_or(DEFAULT_MAX_CRASHES);
     match orphan {
@@ -656,7 +656,7 @@ pub(crate) mod tests {
             ),
             (End::Panicked("boom".into()), Change::Failed),
             (End::Damaged("crc"), Change::Failed),
-            // No handler was called.
+            // In these two cases no handler was called.
             (
                 End::Undecodable("bad".into()),
                 Change::Undecoded { at: NOW + S },
@@ -691,7 +691,7 @@ pub(crate) mod tests {
             started,
             is_suspect: started,
         };
-        // After a loss of power, say.
+        // After a loss of power, for instance.
         let innocent = |blamed| Orphan {
             is_suspect: false,
             ..orphan(blamed, true, false)

@@ -1,4 +1,4 @@
-//! A stored task, as callers see it, and the states it goes through.
+//! A stored task, as callers see it, and its states.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::model::json::decode;
 use crate::model::retry::RetryPolicy;
 use crate::time::Timestamp;
 
-/// Where a task is in its life.
+/// The state of a task.
 ///
 /// ```text
 /// Pending -> Running -> Completed | Failed | Cancelled
@@ -25,20 +25,30 @@ use crate::time::Timestamp;
 /// Pending -> Failed     its start deadline passed
 /// ```
 ///
-/// "Scheduled", "due" and "retrying" are no states: they are `Pending` with a `scheduled_at` and an `attempt`.
+/// "Scheduled", "due" and "retrying" are not states: such tasks are `Pending`, with a `scheduled_at` and an `attempt`.
+///
+/// # Example
+///
+/// ```
+/// use punctual::TaskState;
+///
+/// assert!(!TaskState::Running.is_final());
+/// assert!(TaskState::Failed.is_final());
+/// assert_eq!(TaskState::Completed.to_string(), "completed");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TaskState {
-    /// Waits for its time, or for a worker.
+    /// Waits for its due time, or for a worker.
     Pending,
-    /// Held by an instance: its handler runs, or will within milliseconds.
+    /// Held by a scheduler: its handler runs, or will within milliseconds.
     Running,
-    /// Its handler returned `Ok`. Final.
+    /// Its handler returned `Ok`. Final, except for an explicit [`retry`](crate::Client::retry).
     Completed,
-    /// It will not be tried again. Final, but for an explicit [`retry`](crate::Client::retry).
+    /// It will not be tried again. Final, except for an explicit [`retry`](crate::Client::retry).
     Failed,
-    /// It was cancelled before it completed. Final, but for an explicit [`retry`](crate::Client::retry).
+    /// It was cancelled before it completed. Final, except for an explicit [`retry`](crate::Client::retry).
     Cancelled,
 }
 
@@ -58,7 +68,7 @@ impl TaskState {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
 
-    /// The numbers in the file are so far apart; the gaps are for states to come.
+    /// The distance between the numbers in the file; the gaps are for later states.
     pub(crate) const STEP: i64 = 10;
 
     /// The number in the file.
@@ -89,7 +99,7 @@ impl fmt::Display for TaskState {
     }
 }
 
-/// What few tasks have, kept in one nullable column.
+/// Options that few tasks have, kept in one nullable column.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Options {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,31 +168,31 @@ impl Task {
         self.id
     }
 
-    /// The name of its handler.
+    /// The kind, which names the task's handler.
     #[must_use]
     pub fn kind(&self) -> &str {
         &self.kind
     }
 
-    /// The queue it waits in.
+    /// The queue that the task waits in.
     #[must_use]
     pub fn queue(&self) -> &str {
         &self.queue
     }
 
-    /// The tenant or customer it belongs to, if one was given.
+    /// The tenant or customer that the task belongs to, if one was given.
     #[must_use]
     pub fn partition(&self) -> Option<&str> {
         self.partition.as_deref()
     }
 
-    /// 0 to 9; lower runs first.
+    /// The priority, 0 to 9; lower runs first.
     #[must_use]
     pub fn priority(&self) -> u8 {
         self.priority
     }
 
-    /// Where it is in its life.
+    /// The state.
     #[must_use]
     pub fn state(&self) -> TaskState {
         self.state
@@ -194,13 +204,14 @@ impl Task {
         self.created_at.to_utc()
     }
 
-    /// When it is due; while it waits for a retry, when that is due.
+    /// When the task is due. While it waits for a retry: when the retry is due.
     #[must_use]
     pub fn scheduled_at(&self) -> DateTime<Utc> {
         self.scheduled_at.to_utc()
     }
 
-    /// The instant after which it will not be started any more.
+    /// The start deadline: the task fails as `expired` unless it has started by then. `None`: it has none, or an attempt has
+    /// ended.
     #[must_use]
     pub fn start_by(&self) -> Option<DateTime<Utc>> {
         self.expires_at.map(Timestamp::to_utc)
@@ -218,7 +229,8 @@ impl Task {
         self.finished_at.map(Timestamp::to_utc)
     }
 
-    /// How often it was started.
+    /// How often the task was started, since its last [`retry`](crate::Client::retry). Snoozed and interrupted starts do not
+    /// count.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -230,25 +242,25 @@ impl Task {
         self.crashes
     }
 
-    /// How many attempts it has, the first and not the crashed ones counted.
+    /// How many attempts the task has, the first included; crashed ones do not count.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
         self.max_attempts
     }
 
-    /// Whether it may be started again after an attempt that did not complete it.
+    /// Whether the task may be started again after an attempt that did not complete it.
     #[must_use]
     pub fn delivery(&self) -> Delivery {
         self.delivery
     }
 
-    /// How long an attempt may take; `None`: as long as its handler allows.
+    /// How long an attempt may take, if the task has its own timeout; `None`: the handler's timeout holds.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         self.options.timeout
     }
 
-    /// Whether a caller asked to cancel it while it runs.
+    /// Whether a caller asked to cancel the task while it was running.
     #[must_use]
     pub fn cancel_requested(&self) -> bool {
         self.cancel_requested
@@ -266,15 +278,14 @@ impl Task {
         &self.options.metadata
     }
 
-    /// The text of the newest error, cleaned and cut to [`MAX_ERROR_BYTES`](crate::MAX_ERROR_BYTES); for a task that
-    /// ended without running, the reason: `expired`; for one whose process died, `crashed` or, if it is delivered at most
-    /// once, `interrupted`.
+    /// The text of the newest error, cleaned and cut to [`MAX_ERROR_BYTES`](crate::MAX_ERROR_BYTES). For a task that missed its
+    /// start deadline: `expired`. For a task whose process died: `crashed` or, if it is delivered at most once, `interrupted`.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
 
-    /// Its payload.
+    /// Decodes the payload.
     ///
     /// # Errors
     ///
@@ -283,14 +294,14 @@ impl Task {
         decode("payload", &self.payload).map_err(|error| error.with_task(self.id))
     }
 
-    /// Its payload as stored: JSON.
+    /// The payload as stored: JSON.
     #[must_use]
     pub fn payload_json(&self) -> &[u8] {
         &self.payload
     }
 
-    /// What its handler returned by [`Outcome::with`](crate::Outcome::with); `None` if it has not completed, or
-    /// completed without a result.
+    /// The result that the handler returned by [`Outcome::with`](crate::Outcome::with); `None` if the task has not completed,
+    /// or completed without a result.
     ///
     /// # Errors
     ///
@@ -302,7 +313,7 @@ impl Task {
             .transpose()
     }
 
-    /// What its handler reported last by [`TaskContext::progress`](crate::TaskContext::progress).
+    /// The newest report of the handler by [`TaskContext::progress`](crate::TaskContext::progress).
     ///
     /// # Errors
     ///
@@ -331,7 +342,20 @@ impl fmt::Debug for Task {
     }
 }
 
-/// How a task ended, as [`Client::wait`](crate::Client::wait) tells it.
+/// How a task ended, as [`Client::wait`](crate::Client::wait) returns it.
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{Ended, NewTask, Scheduler, TaskState};
+/// # use std::time::Duration;
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let task = scheduler.schedule(NewTask::with_kind("remind", &7))?.id();
+/// scheduler.cancel(task)?;
+/// let ended: Option<Ended> = scheduler.wait(task, Duration::from_secs(10))?;
+/// assert_eq!(ended.map(|ended| ended.state()), Some(TaskState::Cancelled));
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Ended(pub(crate) Task);
 
@@ -348,7 +372,7 @@ impl Ended {
         &self.0
     }
 
-    /// What its handler returned; `None` if it did not complete, or completed without a result.
+    /// The result that the handler returned; `None` if the task did not complete, or completed without a result.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What this scheduler holds: every claimed task until it is settled, the signal to stop it, and when it should have ended.
+//! The tasks that this scheduler holds: each from its claim until it is settled, with its stop signal and its deadline.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,29 +10,29 @@ use crate::process::Owner;
 use crate::time::Timestamp;
 use crate::wake::{Wake, lock};
 
-/// How long after its deadline, or after it was cancelled, a handler counts as stuck.
+/// A handler counts as stuck this long after its deadline, or after its cancellation.
 pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// The claimed tasks of a scheduler.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     state: Mutex<State>,
-    /// The watch over deadlines, to be told of earlier ones.
+    /// The watch on deadlines, notified when an earlier deadline is added.
     watch: Wake,
     owner: Owner,
 }
 
-/// Where a claimed task is kept until it is settled. Dropping it frees the place: the task counts as held no longer.
+/// The place of a claimed task until it is settled. Dropping the place frees it: the task no longer counts as held.
 #[derive(Debug)]
 pub(crate) struct Place {
     attempts: Arc<Attempts>,
-    /// Found by number, without a search; `None` once it is free.
+    /// The index in [`State::places`]; `None` once the place is free.
     index: Option<usize>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // In a forked child the lock may be held by a thread that is not there.
+        // In a forked child the lock may be held by a thread that exists only in the parent.
         if let Some(index) = self.index.take()
             && self.attempts.owner.is_here()
         {
@@ -44,15 +44,15 @@ impl Drop for Place {
 #[derive(Debug, Default)]
 struct State {
     places: Vec<Option<Entry>>,
-    /// The free ones, each with a token to use again: it was made by one thread and would be freed by another, which costs as
-    /// much as all else that is done here.
+    /// The free places, each with a token to use again. A token made by one thread and freed by another costs as much as all
+    /// else that is done here.
     free: Vec<(usize, Arc<Token>)>,
-    /// How many are held of each queue that has a cap.
+    /// How many tasks are held of each queue that has a cap.
     capped: HashMap<Arc<str>, usize>,
     suspects: usize,
-    /// How many have a worker, or wait for one.
+    /// How many tasks have a worker, or wait for one.
     open: usize,
-    /// The queues that got tasks since the last look, in the order of the claims.
+    /// The queues from which tasks were claimed since the last [`Attempts::take_turns`], in the order of the claims.
     took: Vec<Arc<str>>,
     started: usize,
     /// How many handlers have returned so far.
@@ -66,21 +66,21 @@ struct Entry {
     queue: Arc<str>,
     suspect: bool,
     token: Arc<Token>,
-    /// Its handler runs, or is to be called.
+    /// The handler runs, or is yet to be called.
     open: bool,
     started: bool,
-    /// When its token is to be raised.
+    /// When the token must be raised.
     deadline: Option<Timestamp>,
-    /// When it counts as stuck.
+    /// When the attempt counts as stuck.
     stuck_at: Option<Timestamp>,
     stuck: bool,
 }
 
-/// What a look at the deadlines found.
+/// The result of a look at the deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Looked {
     pub(crate) next: Option<Timestamp>,
-    /// Handlers that are stuck now and were not before.
+    /// How many handlers have become stuck since the last look.
     pub(crate) newly_stuck: usize,
 }
 
@@ -98,7 +98,7 @@ impl Attempts {
         }
     }
 
-    /// Holds claimed tasks: calls `each` with the place and the token of each.
+    /// Holds claimed tasks, and calls `each` with the place and the token of each.
     pub(crate) fn add(
         self: &Arc<Self>,
         claims: Vec<Claim>,
@@ -115,7 +115,7 @@ impl Attempts {
         }
     }
 
-    /// Its handler is about to be called.
+    /// Notes that the handler of this place is about to be called.
     pub(crate) fn start(&self, place: &Place, deadline: Option<Timestamp>) {
         let mut state = lock(&self.state);
         state.started += 1;
@@ -130,20 +130,20 @@ impl Attempts {
         }
     }
 
-    /// Its handler is not called.
+    /// Notes that the handler of this place will not be called.
     pub(crate) fn skip(&self, place: &Place) {
         lock(&self.state).close(place.index);
     }
 
-    /// Its handler has returned: which one that is, in the order of their ends, and whether it had been stuck, and so
-    /// replaced.
+    /// Notes that the handler of this place has returned. Returns how many have returned by now, and whether this one had
+    /// been stuck.
     pub(crate) fn end(&self, place: &Place) -> (u64, bool) {
         let mut state = lock(&self.state);
         state.started -= 1;
         state.ended += 1;
         state.close(place.index);
         let stuck = state.attempt(place).is_some_and(|attempt| {
-            // A cancellation that comes from now on finds no handler that could be stuck.
+            // A later cancellation must not count a handler that has returned as stuck.
             attempt.started = false;
             attempt.deadline = None;
             attempt.stuck_at = None;
@@ -153,7 +153,7 @@ impl Attempts {
         (state.ended, stuck)
     }
 
-    /// Frees the places of tasks that were settled, or given back, under one lock.
+    /// Frees the places of settled tasks, under one lock.
     pub(crate) fn free(&self, places: impl IntoIterator<Item = Place>) {
         let mut state = lock(&self.state);
         for mut place in places {
@@ -169,7 +169,7 @@ impl Attempts {
         for attempt in state.places.iter_mut().flatten() {
             if attempt.fence == fence {
                 attempt.token.raise(reason);
-                // One that is stuck already has been counted, and replaced.
+                // A stuck handler has been counted already.
                 if attempt.started && !attempt.stuck {
                     attempt.stuck_at.get_or_insert(now + STUCK_AFTER);
                 }
@@ -185,7 +185,7 @@ impl Attempts {
         }
     }
 
-    /// Raises the tokens of those whose deadline has passed, and counts those that are stuck.
+    /// Raises the token of each attempt whose deadline has passed, and counts the newly stuck handlers.
     pub(crate) fn look(&self, now: Timestamp) -> Looked {
         let mut state = lock(&self.state);
         let mut looked = Looked {
@@ -209,7 +209,7 @@ impl Attempts {
         looked
     }
 
-    /// What is claimed and not settled.
+    /// Counts the tasks that are claimed and not settled.
     pub(crate) fn held(&self) -> Counts {
         let state = lock(&self.state);
         Counts {
@@ -227,14 +227,14 @@ impl Attempts {
         state.places.len() - state.free.len()
     }
 
-    /// The claims that are not settled.
+    /// The fences of the claims that are not settled.
     pub(crate) fn fences(&self) -> Vec<Fence> {
         let state = lock(&self.state);
         let held = state.places.iter().flatten();
         held.map(|attempt| attempt.fence).collect()
     }
 
-    /// The queues that got tasks since the last call, in the order of the claims.
+    /// The queues from which tasks were claimed since the last call, in the order of the claims.
     pub(crate) fn take_turns(&self) -> Vec<Arc<str>> {
         std::mem::take(&mut lock(&self.state).took)
     }
@@ -250,18 +250,18 @@ impl Attempts {
     }
 }
 
-/// What a scheduler holds.
+/// Counts of the held tasks.
 #[derive(Debug)]
 pub(crate) struct Counts {
-    /// Per queue that has a cap.
+    /// How many tasks are held per queue with a cap.
     pub(crate) capped: HashMap<Arc<str>, usize>,
-    /// Whether one of them has crashed a process before.
+    /// Whether a held task has crashed a process before.
     pub(crate) has_suspect: bool,
-    /// How many have a worker, or wait for one.
+    /// How many tasks have a worker, or wait for one.
     pub(crate) open: usize,
     /// How many handlers run.
     pub(crate) started: usize,
-    /// How many have returned so far.
+    /// How many handlers have returned so far.
     pub(crate) ended: u64,
 }
 
@@ -273,7 +273,7 @@ impl State {
         });
         match Arc::get_mut(&mut token) {
             Some(unused) => unused.reset(),
-            // The handler's thread has not let go of it yet.
+            // The handler's thread still has this token.
             None => token = Arc::default(),
         }
         let attempt = Entry {

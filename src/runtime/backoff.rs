@@ -1,13 +1,13 @@
-//! How long a store is left alone after an error.
+//! How long the dispatcher leaves the store alone after an error.
 //!
-//! Invariant: the rest is bounded, also when the clock is set back meanwhile.
+//! Invariant: the rest is bounded, also if the clock is set back meanwhile.
 
 use std::time::Duration;
 
 use crate::store::Pace;
 use crate::time::Timestamp;
 
-/// The rest of a store that fails: longer after each further error, and over once it has answered.
+/// The rest after an error: twice as long after each further error, up to a maximum, and reset by a success.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     pace: Pace,
@@ -25,12 +25,13 @@ impl Backoff {
         }
     }
 
-    /// Until when the store is left alone; `None`: it may be asked.
+    /// Until when the store is left alone; `None` if it may be called.
     pub(crate) fn rests(&self, now: Timestamp) -> Option<Timestamp> {
         still_to_come(self.until, now, self.pace)
     }
 
-    /// The store has failed. Returns when to ask it again. `draw` is uniform in 0 ..= 1, for the jitter.
+    /// Records an error. Returns when to try again. `draw`, uniform in 0 ..= 1, is the jitter: half to one and a half times
+    /// the rest.
     pub(crate) fn failed(&mut self, draw: f64, now: Timestamp) -> Timestamp {
         let until = now + self.span.mul_f64(0.5 + draw);
         self.until = Some(until);
@@ -38,14 +39,15 @@ impl Backoff {
         until
     }
 
-    /// The store has answered.
+    /// Records a success.
     pub(crate) fn worked(&mut self) {
         self.until = None;
         self.span = self.pace.first_backoff;
     }
 }
 
-/// `until`, if it is still to come. An instant that is too far away is from before the clock was set back.
+/// `until`, if it lies ahead. An instant more than twice the longest rest ahead was set before the clock was set back, and
+/// does not count.
 pub(crate) fn still_to_come(
     until: Option<Timestamp>,
     now: Timestamp,

@@ -1,7 +1,7 @@
-//! What the dispatcher claims, and which claims it takes back before a worker has begun with them.
+//! Decides what the dispatcher claims, and which claims are given back before a worker has started them.
 //!
-//! Invariant: tasks are claimed for workers that are free, and ahead of the others only as much as they can run within the
-//! pace of the store.
+//! Invariant: tasks are claimed for free workers. For busy workers they are claimed ahead, at most as many as run within
+//! [`Pace::ahead`](crate::store::Pace::ahead).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ pub(crate) struct Claimer {
     link: Arc<Link>,
     ready: Arc<Ready>,
     planner: Planner,
-    /// A queue has a cap: what ends makes room for what waits, here or in another process.
+    /// A queue has a cap: the end of one of its tasks makes room for the next, here or in another process.
     has_caps: bool,
-    /// A start could not be noted: until when nothing is claimed.
+    /// Until when nothing is claimed, because a start could not be noted.
     refused_until: Option<Timestamp>,
 }
 
@@ -40,7 +40,7 @@ impl Claimer {
         }
     }
 
-    /// A handler of this kind ran for so long.
+    /// Records how long a handler of this kind ran.
     pub(crate) fn saw(&mut self, kind: &Arc<str>, took: Duration) {
         self.planner.costs.saw(kind, took);
     }
@@ -50,7 +50,8 @@ impl Claimer {
         self.has_caps
     }
 
-    /// Rests if one of these was given back by its worker, because its start could not be noted.
+    /// Stops claiming for a while ([`Pace::after_refusal`](crate::store::Pace::after_refusal)) if a worker gave one of these
+    /// back because its start could not be noted.
     pub(crate) fn note_refusals(&mut self, finished: &[Finished], now: Timestamp) {
         let is_refused = |each: &Finished| each.ran.is_none() && each.gives_back();
         if finished.iter().any(is_refused) {
@@ -58,12 +59,12 @@ impl Claimer {
         }
     }
 
-    /// Until when nothing is claimed; `None`: something may be.
+    /// Until when nothing may be claimed; `None` if claiming is allowed.
     pub(crate) fn rests(&self, now: Timestamp) -> Option<Timestamp> {
         still_to_come(self.refused_until, now, self.link.pace)
     }
 
-    /// Plans the next claim. What is granted until then must have been admitted.
+    /// Plans the next claim. All granted claims must have been admitted before.
     pub(crate) fn plan(&mut self, lanes: &KnownLanes, now: Timestamp) -> Plan {
         self.planner.turns.took(&self.link.attempts.take_turns());
         let load = self.load(now);
@@ -73,7 +74,7 @@ impl Claimer {
         self.planner.plan(lanes, has_handler, &load, now)
     }
 
-    /// Leaves the standing claim of a plan with the store.
+    /// Leaves the plan's standing claim, if any, with the store.
     pub(crate) fn leave(&self, plan: &mut Plan) {
         if let Some((standing_claim, ended)) = plan.standing_claim.take() {
             let signals = self.link.client.store.signals();
@@ -91,14 +92,14 @@ impl Claimer {
         self.ready.push(Job::hold(&self.link, claims, cost));
     }
 
-    /// Gives claims back that no worker is to see.
+    /// Gives back claims that must not reach a worker.
     pub(crate) fn refuse(&self, claims: Vec<Claim>, now: Timestamp) -> Vec<Finished> {
         let jobs = Job::hold(&self.link, claims, |_| Duration::ZERO);
         give_back(jobs, now)
     }
 
-    /// Takes back claimed tasks that no worker has begun with: because the scheduler stops, because the workers are busy
-    /// with longer ones than expected, because their queue was paused, or because a better one is due.
+    /// Takes back claimed tasks that no worker has started: because the scheduler stops, because the workers' tasks take
+    /// longer than expected, because their queue was paused, or because a better task is due.
     pub(crate) fn withdraw(
         &self,
         lanes: &[Lane],
@@ -109,7 +110,7 @@ impl Claimer {
         if waiting.count == 0 {
             return Vec::new();
         }
-        // A worker between two tasks comes for the next one as soon as it gets the processor.
+        // Not busy: a worker between two tasks takes the next one as soon as it gets the processor.
         let is_busy = self.link.attempts.started() >= self.ready.wanted();
         let all = is_stopping || is_busy && waiting.unmoved >= self.link.pace.ahead;
         let best = self.best_due(lanes, now);
@@ -122,15 +123,15 @@ impl Claimer {
         give_back(jobs, now)
     }
 
-    /// Lets go of what waits for a worker: the store has stopped, so nothing can be given back any more. Returns whether no
-    /// worker has one in hand.
+    /// Drops the tasks that wait for a worker: the store has stopped, so nothing can be given back any more. Returns whether
+    /// no handler runs.
     pub(crate) fn forget(&self, now: Timestamp) -> bool {
         drop(give_back(self.ready.withdraw(|_| true), now));
         self.link.attempts.held().open == 0
     }
 
-    /// When to look again after tasks that wait for a worker. If no worker takes one until then they are given back, but a
-    /// free worker that has not come yet is waited for.
+    /// When to check the tasks that wait for a worker. If no worker has taken one by then they are given back, unless a
+    /// worker is free: then they wait on.
     pub(crate) fn next(
         &self,
         waiting: usize,
@@ -145,7 +146,7 @@ impl Claimer {
         (waiting > 0).then(|| now + patience)
     }
 
-    /// Per queue, priority and due time of the best task that could be claimed; `None` for a queue that is paused.
+    /// Per queue, priority and due time of the best task that may be claimed now; `None` for a paused queue.
     fn best_due<'a>(
         &self,
         lanes: &'a [Lane],
@@ -169,7 +170,7 @@ impl Claimer {
         best
     }
 
-    /// The kinds that other processes should have first, if there are any.
+    /// The kinds that are left to other processes first, if there are other processes.
     fn left_to_others(&self, now: Timestamp) -> Vec<Arc<str>> {
         let kinds = self.link.undecodable.kinds(now);
         if kinds.is_empty() || !self.link.client.store.has_others() {
@@ -189,7 +190,7 @@ impl Claimer {
             free: workers.saturating_sub(held.open),
             overbooked: held.open > workers,
             ended: held.ended,
-            // All are at tasks that take longer: what is claimed ahead of them would only be given back again.
+            // All workers run longer tasks than expected: tasks claimed ahead would only be given back.
             stalled: held.started >= workers && waiting.unmoved >= self.link.pace.ahead,
             waiting: waiting.count,
             ahead: waiting.cost,

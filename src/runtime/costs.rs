@@ -1,20 +1,20 @@
-//! How long tasks take, learned by kind from those that ended here.
+//! How long tasks of each kind take, measured from the attempts that ended in this scheduler.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the tasks of a kind take, as seen here: an exponentially weighted mean of the last ones.
+/// The time that a task of each kind takes: an exponentially weighted mean of the attempts that ended in this scheduler.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Costs(HashMap<Arc<str>, Duration>);
 
 impl Costs {
     pub(crate) fn saw(&mut self, kind: &Arc<str>, took: Duration) {
-        // Handing a task over takes time as well.
+        // Handing a task to a worker takes time too.
         let took = took.max(Duration::from_micros(2));
         match self.0.get_mut(kind) {
             Some(mean) => {
-                // One slow task is believed sooner than one quick one.
+                // A slow task moves the mean more than a quick one.
                 let weight = if took > *mean { 4 } else { 16 };
                 *mean = (*mean * (weight - 1) + took) / weight;
             }

@@ -1,8 +1,8 @@
-//! The thread between the store and the workers: it settles what has ended and claims what is due, both in one
-//! transaction, and sleeps until the next task is due or something happens.
+//! The service between the store and the workers: it settles ended attempts and claims due tasks, both in one transaction,
+//! then sleeps until the next task is due or it is notified.
 //!
-//! What it keeps lies in its parts: the [`Settler`], the [`Claimer`] and the [`Backoff`]. Here is only the order in which
-//! they act.
+//! Its state is in its parts: the [`Settler`], the [`Claimer`] and the [`Backoff`]. This file has the order in which they
+//! act.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::runtime::settler::Settler;
 use crate::runtime::shutdown::ShutdownState;
 use crate::time::{MAX_PARK, Timestamp};
 
-/// The dispatcher.
+/// Settles, claims and hands claims to the workers.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     link: Arc<Link>,
@@ -29,7 +29,7 @@ pub(crate) struct Dispatcher {
     settler: Settler,
     claimer: Claimer,
     backoff: Backoff,
-    /// When it last looked for what other processes did.
+    /// When it last looked for commits of other processes.
     refreshed_at: Option<Timestamp>,
 }
 
@@ -52,9 +52,9 @@ impl Dispatcher {
         }
     }
 
-    /// Settles and claims once. `in_flight`: a transaction is at a standing claim, so what that takes is not known yet.
+    /// Settles and claims once. `in_flight`: a transaction is making the standing claim, so its claims are not known yet.
     fn step(&mut self, in_flight: bool, now: Timestamp) -> Result<Next> {
-        // Looked at before anything is claimed: what is claimed after it is seen in `held`.
+        // Read before claiming: whatever is claimed after this read is then counted by `attempts.count()` below.
         let is_stopping = self.shutdown.is_stopping();
         self.settler.collect()?;
         let mut finished = self.settler.take(|kind, took| self.claimer.saw(kind, took));
@@ -68,7 +68,7 @@ impl Dispatcher {
             Plan::default()
         };
         if plan.claim.is_none() && !self.settler.is_in_doubt() {
-            // Callers need not wait for what is settled meanwhile.
+            // A caller's commit can then make this claim while this step settles.
             self.claimer.leave(&mut plan);
         }
         let (settles, claims) = (!finished.is_empty(), plan.claim.is_some());
@@ -76,12 +76,12 @@ impl Dispatcher {
         let claim = plan.claim.take();
         let claimed = self.settler.transact(finished, claim, has_caps, now)?;
         self.backoff.worked();
-        // Nothing could be claimed: asking again would not help.
+        // Nothing could be claimed: the same claim again would find nothing either.
         let is_futile = claims && claimed.is_empty() && !settles;
         self.claimer.hand_over(claimed);
         let in_flight = self.take_granted(now);
         if may_claim {
-            // Only now it is known what is due next.
+            // What is due next is known only after the claim.
             plan = self.claimer.plan(&self.link.client.store.lanes(), now);
         }
         if is_futile {
@@ -96,7 +96,7 @@ impl Dispatcher {
         Ok(self.next(&plan, now))
     }
 
-    /// When to act again, unless something notifies before that.
+    /// When to act again, unless notified earlier.
     fn next(&self, plan: &Plan, now: Timestamp) -> Next {
         let waiting = self.ready.waiting();
         let claim = plan.claim.as_ref().map(|_| now);
@@ -111,7 +111,7 @@ impl Dispatcher {
         Next::at(times.into_iter().flatten().min())
     }
 
-    /// Withdraws the standing claim, and takes what it was granted. Returns whether a transaction is at it just now.
+    /// Withdraws the standing claim and takes the claims it was granted. Returns whether a transaction is making it now.
     fn take_granted(&mut self, now: Timestamp) -> bool {
         let standing_claim = self.link.client.store.signals().standing_claim();
         let withdrawn = standing_claim.withdraw();
@@ -131,7 +131,7 @@ impl Dispatcher {
     fn pass_on_cancellations(&self, now: Timestamp) {
         let signals = self.link.client.store.signals();
         signals.pass_on_cancelled(|cancelled| {
-            // One may be of a task that was granted meanwhile. After the stop has begun it will be given back.
+            // A granted task that is not held yet may be among them. During a shutdown it is given back instead.
             if !self.shutdown.is_stopping() {
                 self.ready.admit();
             }
@@ -141,7 +141,7 @@ impl Dispatcher {
         });
     }
 
-    /// Looks for what other processes did, once a second, or when it next can.
+    /// Looks for commits of other processes: once a second, or as soon after as no write is under way.
     fn refresh(&mut self, now: Timestamp) {
         let due = self
             .refreshed_at
@@ -156,7 +156,7 @@ impl Dispatcher {
         }
     }
 
-    /// Leaves the store alone for a while. What has ended is kept until it can be settled.
+    /// Backs off after an error of the store. Ends are kept until they can be settled.
     fn failed(&mut self, error: &Error, now: Timestamp) -> Next {
         log!(warn, %error, "cannot settle and claim; trying again");
         let until = self.backoff.failed(fastrand::f64(), now);
@@ -169,7 +169,7 @@ impl Dispatcher {
         Next::At(until)
     }
 
-    /// The store has stopped: starts nothing more, and once no handler runs leaves what it holds to the next instance that
+    /// The store has stopped: starts nothing more. Once no handler runs, leaves all held tasks to the next instance that
     /// opens the file.
     fn give_up(&mut self, now: Timestamp) {
         if self.claimer.forget(now) {
@@ -194,7 +194,7 @@ impl Service for Dispatcher {
             return Next::At(until);
         }
         if self.settler.is_in_doubt() && in_flight {
-            // What that takes must not be given back with what is in doubt. Its end notifies.
+            // The claims of that transaction must not be given back with those in doubt. Its end notifies.
             return Next::Notified;
         }
         self.refresh(now);

@@ -1,4 +1,4 @@
-//! Running one claimed task: decode, call the handler, catch its panic, say how it ended.
+//! Runs one claimed task: decodes its payload, calls the handler, catches its panic, reports how the attempt ended.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +20,7 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Runs tasks until the thread is not needed any more.
+    /// Runs tasks until this thread must end.
     pub(crate) fn work(&self) {
         while let Some(job) = self.ready.next() {
             if !self.run(job) {
@@ -40,7 +40,7 @@ impl Executor {
         found
     }
 
-    /// Runs a task, and returns whether the thread may go on: not in a child that the handler has forked.
+    /// Runs a task. Returns `false` in a child process that the handler has forked: its thread must end.
     fn run(&self, job: Job) -> bool {
         let Some(running) = job.start() else {
             return true;
@@ -61,7 +61,7 @@ impl Executor {
     }
 }
 
-/// Calls the handler, and takes every way in which it can end.
+/// Calls the handler, and turns every result into an [`End`].
 fn call(
     cx: &TaskContext,
     run: impl FnOnce(&[u8]) -> crate::error::Result<crate::model::outcome::TaskResult>,
@@ -109,7 +109,7 @@ fn log_end(end: &End, cx: &TaskContext) {
     }
 }
 
-/// The message of a panic. Dropping what it carries may panic again.
+/// The message of a panic. Survives a panic while the value is dropped.
 fn panic_text(panic: Box<dyn Any + Send>) -> String {
     let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => format!("panicked: {text}"),

@@ -1,4 +1,4 @@
-//! The runtime over a store that fails: it never goes quiet, and loses nothing.
+//! Tests of the runtime over a store that fails: it always tries again, and loses nothing.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -100,7 +100,7 @@ fn p4_ends_that_could_not_be_settled_are_kept_and_settled_once() {
 fn p12_a_claim_whose_commit_is_in_doubt_is_not_forgotten() {
     let mut kit = Kit::new();
     kit.schedule(3);
-    // The rows say that they are running, and nobody here knows.
+    // The rows say that the tasks run, but this instance does not hold them.
     kit.faults.of_writes([Fault::After]);
     kit.scheduler.advance(Duration::from_secs(5));
     assert_eq!((kit.completed(), kit.runs()), (3, 3));
@@ -120,7 +120,7 @@ fn p7_a_settlement_whose_commit_is_in_doubt_is_settled_once() {
     assert_eq!((kit.completed(), kit.runs()), (3, 3));
 }
 
-/// The handler is told that it may or may not be stored, and returns that as an error: what was stored counts.
+/// The handler returns the error that its completion may or may not be stored. If the completion was stored, it counts.
 #[test]
 fn p6_a_completion_whose_commit_is_in_doubt_happens_once() {
     for (fault, attempts) in [

@@ -1,4 +1,4 @@
-//! The one exit of every attempt: from the worker, or any other thread that ends one, to the dispatcher that settles it.
+//! The one exit of every attempt: from the thread that ends it, a worker or any other, to the dispatcher, which settles it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::wake::{Wake, lock};
 pub(crate) struct Finished {
     pub(crate) place: Place,
     pub(crate) kind: Arc<str>,
-    /// `None`: it was settled in a transaction of its own.
+    /// `None` if it is settled already, in a transaction of its own.
     pub(crate) settlement: Option<Arc<Settlement>>,
     /// How long the handler ran; `None` if it was not called.
     pub(crate) ran: Option<Duration>,
 }
 
 impl Finished {
-    /// Whether the task was not started and waits as before.
+    /// Whether the task was not started and goes back to waiting.
     pub(crate) fn gives_back(&self) -> bool {
         self.settlement
             .as_ref()
@@ -38,7 +38,7 @@ pub(crate) struct Finish {
 #[derive(Debug)]
 struct State {
     finished: Vec<Finished>,
-    /// How many completions wake the dispatcher, as [`gather`](crate::runtime::gather) decides; any other end does at once.
+    /// How many completions wake the dispatcher, as [`gather`](crate::runtime::gather) decides. Any other end wakes it at once.
     wakes: usize,
 }
 
@@ -68,7 +68,7 @@ impl Finish {
         std::mem::take(&mut lock(&self.state).finished)
     }
 
-    /// Sets how many completions wake the dispatcher. Returns whether so many have come together already.
+    /// Sets how many completions wake the dispatcher. Returns whether that many are there already.
     pub(crate) fn wake_for(&self, count: usize) -> bool {
         let mut state = lock(&self.state);
         state.wakes = count;

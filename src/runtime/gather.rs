@@ -1,8 +1,8 @@
-//! How long the end of an attempt waits until its settlement is passed to the store: the one place that decides it.
+//! Decides how long the end of an attempt waits until its settlement is passed to the store. No other place does.
 //!
-//! A commit has its price, so completions share one while the workers have enough to do, or callers keep the store busy. Any
-//! other end is passed on at once, for something follows from it; so is every end while somebody waits for one. The spans
-//! are the store's [`Pace`], which says how they relate to the store's own.
+//! A commit is expensive, so completions share one while the workers have enough to do, or callers keep the store busy. Any
+//! other end is passed on at once, because more follows from it; so is every end while a caller waits for one. But all ends
+//! wait while earlier settlements are unanswered. The spans are in [`Pace`], which also has the store's own waits.
 
 use crate::model::settle::Settlement;
 use crate::store::Pace;
@@ -10,18 +10,18 @@ use crate::store::Pace;
 /// What the wait depends on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Situation {
-    /// A caller waits for the end of a task, the next task of a limited queue waits for it, or the scheduler stops.
+    /// A caller waits for the end of a task, a queue has a cap, or the scheduler stops.
     pub(crate) is_awaited: bool,
-    /// Settlements of before are with the store and not answered: the next ones come after those.
+    /// Earlier settlements are with the store and not answered: the next ones wait for their answer.
     pub(crate) is_deferred: bool,
-    /// Callers write all the time.
+    /// Callers write continuously.
     pub(crate) is_crowded: bool,
-    /// Tasks that wait for a worker.
+    /// How many tasks wait for a worker.
     pub(crate) waiting: usize,
 }
 
-/// How many completions have to come together before they are passed on, unless [`Pace::gather`] is over first. 1: each is
-/// passed on at once.
+/// How many completions are collected before they are passed on, unless [`Pace::gather`] is over first. 1: each is passed
+/// on at once.
 pub(crate) fn enough(situation: Situation, pace: Pace) -> usize {
     if situation.is_deferred {
         usize::MAX
@@ -36,7 +36,7 @@ pub(crate) fn enough(situation: Situation, pace: Pace) -> usize {
     }
 }
 
-/// Whether an end may wait for others at all; `None`: it was settled in a transaction of its own.
+/// Whether an end may wait for others; `None`: an end that was settled in a transaction of its own, which may.
 pub(crate) fn may_wait(settlement: Option<&Settlement>) -> bool {
     settlement.is_none_or(Settlement::is_completion)
 }

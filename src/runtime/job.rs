@@ -1,8 +1,8 @@
 //! A claimed task on its way through a worker: [`Job`] before the start, [`Running`] after it.
 //!
-//! Invariant: each claim ends exactly once. Starting a job, or ending a running one, takes the value; a value that is dropped
-//! instead ends all the same. A job is given back then, and a running attempt counts as one whose handler panicked. So a bug
-//! loses no task, and any thread may end an attempt.
+//! Invariant: each claim ends exactly once. Starting a job, or ending a running attempt, consumes the value. A value that is
+//! dropped instead ends too: a job is given back, and a running attempt ends as if its handler had panicked. So a bug loses
+//! no task, and any thread may end an attempt.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,34 +18,34 @@ use crate::runtime::finish::Finished;
 use crate::runtime::link::Link;
 use crate::time::{Stopwatch, Timestamp};
 
-/// A shorter handler cannot have forked: the kernel has the process's memory to copy. To ask which process this is takes
-/// 0.1 µs.
+/// A handler that ran for less cannot have forked, because the kernel copies the process's memory. This saves the check of
+/// the process id, which takes 0.1 µs.
 const QUICKEST_FORK: Duration = Duration::from_micros(10);
 
 /// A claimed task that waits for a worker.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// Large, and handed on from thread to thread.
+    /// Boxed because it is large and moves from thread to thread.
     held: Box<Claimed>,
-    /// How long it will take a worker, as far as is known.
+    /// The expected worker time.
     pub(crate) cost: Duration,
 }
 
-/// An attempt whose handler may be called, or runs.
+/// A started attempt: its handler is about to be called, or runs.
 #[derive(Debug)]
 pub(crate) struct Running(Box<Claimed>);
 
-/// How a handler has returned, for the thread that called it.
+/// How a handler returned, for the thread that called it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Returned {
     InTime,
-    /// It had been stuck: a spare thread may have taken the place of this one.
+    /// The handler had been stuck: a spare thread may have replaced this one.
     Late,
-    /// In a child that the handler has forked. The attempt, and what else waits, is the parent's.
+    /// This is a child process that the handler has forked. The attempt and all waiting tasks belong to the parent.
     InChild,
 }
 
-/// What a claim is until it ends.
+/// A claim that has not ended.
 #[derive(Debug)]
 struct Claimed {
     cx: TaskContext,
@@ -57,7 +57,7 @@ struct Claimed {
 }
 
 impl Job {
-    /// Holds claims from now on, so that they can be cancelled and will be settled. `cost`: how long each will take.
+    /// Holds claims from now on: they can be cancelled, and will be settled. `cost`: the expected worker time of each.
     pub(crate) fn hold(
         link: &Arc<Link>,
         claims: Vec<Claim>,
@@ -87,7 +87,7 @@ impl Job {
         &self.held.cx.claim
     }
 
-    /// Starts it. `None`: it has ended instead, because it was cancelled, or because its start cannot be noted.
+    /// Starts the attempt. `None`: the claim has ended instead, because it was cancelled or its start could not be noted.
     pub(crate) fn start(self) -> Option<Running> {
         let mut held = self.held;
         let (claim, store) = (&held.cx.claim, &held.link.client.store);
@@ -95,7 +95,7 @@ impl Job {
             held.end_unstarted(End::CancelledUnstarted);
             return None;
         }
-        // Without this note a crash would look as if the task had not been started.
+        // Without this note, after a crash the task would count as not started.
         if let Err(error) = store.begin(claim.fence) {
             log!(warn, task = %claim.id, %error, "cannot note the start");
             held.end_unstarted(End::Unstarted);
@@ -110,7 +110,7 @@ impl Job {
         Some(Running(held))
     }
 
-    /// Gives it back unstarted, for a transaction that is about to be made.
+    /// Gives the job back unstarted. The caller settles the returned end.
     pub(crate) fn give_back(mut self, now: Timestamp) -> Option<Finished> {
         let end = match self.held.cx.token.reason() {
             Some(StopReason::Cancelled) => End::CancelledUnstarted,
@@ -125,7 +125,7 @@ impl Running {
         &self.0.cx
     }
 
-    /// Ends it: the handler has returned.
+    /// Ends the attempt: its handler has returned.
     pub(crate) fn end(mut self, end: End) -> Returned {
         let took = self.0.ran();
         let cx = &self.0.cx;
@@ -145,12 +145,12 @@ impl Running {
 }
 
 impl Claimed {
-    /// How long the handler has run up to now.
+    /// How long the handler has run so far.
     fn ran(&self) -> Duration {
         self.watch.map_or(Duration::ZERO, Stopwatch::elapsed)
     }
 
-    /// Leaves the attempt to the parent of this process: a lock may be held by a thread that is not in the child.
+    /// Leaves the attempt to the parent process, without taking a lock: a thread that is not in this child may hold it.
     fn forget(&mut self) {
         std::mem::forget(self.place.take());
     }
@@ -168,7 +168,7 @@ impl Claimed {
         Some(Finished {
             place,
             kind: Arc::clone(&claim.kind),
-            // No policy is asked about what did not start.
+            // The retry policy does not matter: the task was not started.
             settlement: Some(settle(claim, end, &RetryPolicy::default(), 0.5, now).into()),
             ran: None,
         })
@@ -213,7 +213,7 @@ impl Drop for Claimed {
     }
 }
 
-/// Whether the handler had been asked to stop when it returned.
+/// What the handler had been asked when it returned.
 fn asked(cx: &TaskContext) -> Asked {
     match cx.token.reason() {
         Some(StopReason::ShuttingDown | StopReason::Lost) => Asked::Interrupted,

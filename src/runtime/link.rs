@@ -1,8 +1,8 @@
-//! A scheduler's side of one store: the client that writes to it, what the scheduler holds of it, and the attempts that have
-//! ended and are not settled yet.
+//! A scheduler's side of one store: the client that writes to it, the tasks that the scheduler holds, and the attempts that
+//! have ended and are not settled yet.
 //!
-//! With several stores there will be one link for each. The workers, and the queue before them, are shared: nothing here
-//! refers to them, so a job that waits in that queue can own its link.
+//! With several stores there will be one link for each; the workers and their queue are shared. A link does not refer to
+//! them, so a job in the queue can own its link without a cycle.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use crate::runtime::finish::Finish;
 use crate::runtime::undecodable::Undecodable;
 use crate::store::Pace;
 
-/// What belongs to one store of a scheduler.
+/// The parts of a scheduler that belong to one store.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) client: Client,
-    /// The store's.
+    /// The pace of this store.
     pub(crate) pace: Pace,
     pub(crate) registry: Arc<Registry>,
     pub(crate) attempts: Arc<Attempts>,
@@ -30,7 +30,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// What the store must record of an attempt. A retry policy may be the user's code: if it panics, the default policy
+    /// What the store must record for an ended attempt. A retry policy may be user code: if it panics, the default policy
     /// decides.
     pub(crate) fn settlement(&self, claim: &Claim, end: End) -> Settlement {
         let retry = &self.registry.claimed(&claim.kind).retry;

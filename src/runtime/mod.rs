@@ -1,5 +1,7 @@
-//! The moving parts. Each is stepped by `run_once(now) -> next wake`; a thread does nothing but step one in a loop, so a
-//! test steps the same code by hand, on one thread, under a clock of its own.
+//! The running parts of a scheduler.
+//!
+//! A service is stepped by `run_once(now) -> next wake`, and its thread only steps it in a loop. So a test steps the same
+//! code by hand, on one thread, with its own clock.
 
 pub(crate) mod attempts;
 pub(crate) mod backoff;

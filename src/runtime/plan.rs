@@ -1,4 +1,4 @@
-//! What to claim next: pure, from what the lanes have due and what the workers have to do.
+//! Plans what to claim next. A plan follows from what is due in the lanes and how busy the workers are; no I/O, no clock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use crate::runtime::turns::Turns;
 use crate::store::Pace;
 use crate::time::Timestamp;
 
-/// What of the file this scheduler runs.
+/// Which queues this scheduler runs, and how many tasks of each at once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scope {
-    /// How many tasks of a queue run here at once, at most.
+    /// The most tasks of a queue that run in this scheduler at once.
     pub(crate) caps: HashMap<Arc<str>, usize>,
-    /// Whether queues without a cap are left to others.
+    /// Whether queues without a cap are left to other schedulers.
     pub(crate) only_capped: bool,
 }
 
 impl Scope {
-    /// How many more tasks of a queue may run here; `None`: none ever.
+    /// How many more tasks of a queue may run here now; `None` if this scheduler does not run the queue.
     fn room(&self, load: &Load, queue: &Arc<str>) -> Option<usize> {
         match self.caps.get(queue) {
             Some(cap) => Some(cap.saturating_sub(load.held.get(queue).copied().unwrap_or(0))),
@@ -30,42 +30,43 @@ impl Scope {
     }
 }
 
-/// What the scheduler holds now.
+/// What the scheduler holds, and how busy its workers are.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
-    /// Claimed and not settled, per queue that has a cap.
+    /// Tasks that are claimed and not settled, per queue with a cap.
     pub(crate) held: HashMap<Arc<str>, usize>,
-    /// Whether one of them has crashed a process before.
+    /// Whether a held task has crashed a process before.
     pub(crate) suspect: bool,
-    /// Workers without a task, and without one that waits for them.
+    /// Workers that have no task and for which no claimed task waits.
     pub(crate) free: usize,
     /// Whether more tasks are claimed than there are workers.
     pub(crate) overbooked: bool,
-    /// How many attempts had ended by then.
+    /// How many attempts had ended when this was counted.
     pub(crate) ended: u64,
-    /// Whether no worker is free, and none has taken a task for as long as those claimed ahead may wait.
+    /// Whether all workers are busy, and none has taken a task for [`Pace::ahead`].
     pub(crate) stalled: bool,
     /// All workers.
     pub(crate) workers: usize,
-    /// Tasks that wait for a worker, and how long they will take one.
+    /// How many tasks wait for a worker, and their expected worker time.
     pub(crate) waiting: usize,
     pub(crate) ahead: Duration,
-    /// Kinds that another process may be able to decode, and this one is not: their tasks are left to others at first.
+    /// Kinds that this process cannot decode but another may: other processes have [`Pace::left_to_others`] to claim their
+    /// due tasks first.
     pub(crate) left_to_others: Vec<Arc<str>>,
 }
 
-/// What to do about the lanes.
+/// What to claim, and when to plan again.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) claim: Option<ClaimRequest>,
-    /// When the next task is due that may be claimed then.
+    /// When the next task is due that this scheduler may claim.
     pub(crate) next: Option<Timestamp>,
-    /// What to claim if something becomes due before that: a task for each worker that was free when so many attempts had
-    /// ended, or is by then.
+    /// The standing claim: what to claim if something becomes due earlier, a task for each free worker. The number is
+    /// [`Load::ended`]: attempts that end later free further workers.
     pub(crate) standing_claim: Option<(ClaimRequest, u64)>,
 }
 
-/// Plans claims, from what it has learned of kinds and queues.
+/// Plans claims, from the measured costs of kinds and the turns of queues.
 #[derive(Debug)]
 pub(crate) struct Planner {
     pace: Pace,
@@ -84,7 +85,7 @@ impl Planner {
         }
     }
 
-    /// Plans the next claim from the kinds that have a handler.
+    /// Plans the next claim, from lanes whose kind has a handler.
     pub(crate) fn plan(
         &mut self,
         known: &KnownLanes,
@@ -97,11 +98,11 @@ impl Planner {
         let mut plan = Plan::default();
         let target = pace.ahead * u32::try_from(load.workers).unwrap_or(u32::MAX);
         let budget = target.saturating_sub(load.ahead);
-        // A claim has its price, so what waits is used up half before there is another.
+        // A claim is a transaction, so there is no further one ahead until half of the waiting tasks are used up.
         let is_low =
             !load.stalled && load.waiting <= pace.max_waiting / 2 && load.ahead <= target / 2;
         let (mut queues, mut standing_claim) = (Queues::default(), Queues::default());
-        // What becomes due there is claimed in a transaction of its own: synced before the start, or after a count.
+        // Tasks of these lanes are never claimed by a caller's transaction: their claim is synced, or needs a count first.
         let is_special = |lane: &Lane| {
             lane.limit.is_some() || lane.class == Class::Once && has_handler(&lane.kind)
         };
@@ -116,7 +117,7 @@ impl Planner {
                 continue;
             };
             if room == 0 {
-                // The end of one of its tasks will wake us.
+                // The end of one of its tasks wakes the dispatcher.
                 continue;
             }
             let capped = self.scope.caps.contains_key(&lane.queue) || lane.limit.is_some();
@@ -180,7 +181,7 @@ impl Planner {
     }
 }
 
-/// Lanes to claim from, by queue, in the order in which they came.
+/// Lanes to claim from, by queue, in the order in which they were added.
 #[derive(Default)]
 struct Queues<'a> {
     list: Vec<(Arc<str>, QueueClaim)>,

@@ -1,8 +1,8 @@
-//! Claimed tasks that wait for a worker: one place that every worker takes from.
+//! Claimed tasks that wait for a worker: one queue that every worker takes from.
 //!
-//! Claims come here in one way, as jobs that count as held: those that the dispatcher asked for, and those that a standing
-//! claim was granted. The latter lie with the store until a worker, or the dispatcher, comes for them. They are moved under
-//! the lock of this queue, so that a look after [`admit`](Ready::admit) finds all of them among what is held.
+//! All claims come here as jobs, and count as held from then on: the claims that the dispatcher asked for, and those that a
+//! standing claim was granted. Granted claims stay with the store until a worker or the dispatcher takes them. They are moved
+//! under this queue's lock, so after [`admit`](Ready::admit) all claims granted before it count as held.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -15,15 +15,15 @@ use crate::runtime::shutdown::ShutdownState;
 use crate::time::Stopwatch;
 use crate::wake::{Bell, lock};
 
-/// How long an idle worker waits: it is woken for each task.
+/// How long an idle worker waits before it looks again; each task wakes one sooner.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
 
-/// What waits for a worker.
+/// The tasks that wait for a worker.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiting {
     pub(crate) count: usize,
     pub(crate) cost: Duration,
-    /// How long it is since a worker took one, or the first came.
+    /// The time since a worker last took a task, or since the first one came.
     pub(crate) unmoved: Duration,
 }
 
@@ -33,18 +33,18 @@ pub(crate) struct Ready {
     link: Arc<Link>,
     shutdown: Arc<ShutdownState>,
     state: Mutex<State>,
-    /// Rung for each job, and for the threads that are to end.
+    /// Rung for each job, and when threads must end.
     bell: Bell,
 }
 
 #[derive(Debug)]
 struct State {
     jobs: VecDeque<Job>,
-    /// How long they will take a worker, all together.
+    /// The expected worker time of all jobs together.
     cost: Duration,
-    /// When a worker last took one, or the first came.
+    /// When a worker last took a job, or the first one came.
     moved: Stopwatch,
-    /// How many threads there should be: the workers, and a spare one for each that is stuck.
+    /// How many threads there should be: the workers, and the spares that replace stuck threads.
     wanted: usize,
     spares: usize,
     threads: usize,
@@ -69,7 +69,7 @@ impl Ready {
         }
     }
 
-    /// What wakes the workers.
+    /// The bell that wakes the workers.
     pub(crate) fn bell(&self) -> Bell {
         self.bell.clone()
     }
@@ -80,7 +80,7 @@ impl Ready {
         self.bell.ring(count);
     }
 
-    /// Takes in what a standing claim was granted. After this all of it counts as held.
+    /// Takes in the claims that a standing claim was granted. After this call all of them count as held.
     pub(crate) fn admit(&self) {
         self.admit_to(&mut lock(&self.state));
     }
@@ -88,13 +88,13 @@ impl Ready {
     fn admit_to(&self, state: &mut State) {
         let standing_claim = self.link.client.store.signals().standing_claim();
         if standing_claim.has_granted() {
-            // A worker is free for each.
+            // A free worker takes each at once.
             let cost = |_: &Claim| Duration::ZERO;
             state.push(Job::hold(&self.link, standing_claim.take_granted(), cost));
         }
     }
 
-    /// The next task, without waiting. What was granted after the stop has begun is left to the dispatcher.
+    /// The next task, without waiting. Once the shutdown has begun, granted claims are left to the dispatcher.
     fn take(&self, state: &mut State) -> Option<Job> {
         if !self.shutdown.is_stopping() {
             self.admit_to(state);
@@ -108,8 +108,8 @@ impl Ready {
         self.take(&mut lock(&self.state))
     }
 
-    /// Waits for the next task; `None` when the thread is one too many, or everything is over. Only for a thread that was
-    /// counted by [`add_thread`](Self::add_thread), and not after `None`.
+    /// Waits for the next task. `None`: the calling thread must end, because there are too many threads or the queue is
+    /// closed and empty. Only for a thread that was counted by [`add_thread`](Self::add_thread); not to be called after `None`.
     pub(crate) fn next(&self) -> Option<Job> {
         loop {
             let heard = self.bell.rings();
@@ -127,13 +127,13 @@ impl Ready {
         }
     }
 
-    /// Takes back what no worker has taken and `which` chooses.
+    /// Removes and returns the waiting jobs that `which` chooses.
     pub(crate) fn withdraw(&self, mut which: impl FnMut(&Claim) -> bool) -> Vec<Job> {
         let mut state = lock(&self.state);
         let Some(first) = state.jobs.iter().position(|job| which(job.claim())) else {
             return Vec::new();
         };
-        // None before the first; it is not asked for twice.
+        // `which` is called once for each job: the first match was found above.
         let mut rest = state.jobs.split_off(first);
         let mut back = Vec::from_iter(rest.pop_front());
         for job in rest {
@@ -156,7 +156,7 @@ impl Ready {
         }
     }
 
-    /// Counts a thread that is about to run [`next`](Self::next), unless there are enough.
+    /// Counts a thread that will call [`next`](Self::next), unless there are enough. Returns whether it was counted.
     pub(crate) fn add_thread(&self) -> bool {
         let mut state = lock(&self.state);
         let missing = state.threads < state.wanted;
@@ -164,12 +164,12 @@ impl Ready {
         missing
     }
 
-    /// A counted thread could not be started.
+    /// Takes back the count of a thread that could not be started.
     pub(crate) fn remove_thread(&self) {
         lock(&self.state).threads -= 1;
     }
 
-    /// Asks for a thread in the place of a stuck one, if that makes no more than `max`.
+    /// Asks for a thread in place of a stuck one, unless there are `max` already. Returns whether it asked.
     pub(crate) fn add_spare(&self, max: usize) -> bool {
         let mut state = lock(&self.state);
         let allowed = state.wanted < max;
@@ -178,7 +178,7 @@ impl Ready {
         allowed
     }
 
-    /// A stuck handler has returned: if it was replaced, there is one thread too many.
+    /// To be called when a stuck handler has returned: if its thread was replaced, one thread must end.
     pub(crate) fn drop_spare(&self) {
         let mut state = lock(&self.state);
         let replaced = usize::from(state.spares > 0);
@@ -193,12 +193,12 @@ impl Ready {
         lock(&self.state).wanted
     }
 
-    /// How many of them are in the place of stuck ones.
+    /// How many of them replace stuck threads.
     pub(crate) fn spares(&self) -> usize {
         lock(&self.state).spares
     }
 
-    /// Ends the workers once they have run what is there.
+    /// Closes the queue: the workers run the waiting jobs and end.
     pub(crate) fn close(&self) {
         lock(&self.state).closed = true;
         self.bell.ring_all();

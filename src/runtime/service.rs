@@ -1,4 +1,4 @@
-//! A part of the runtime that does something now and then, and the loop that runs one on a thread.
+//! A part of the runtime that acts from time to time, and the loop that runs one on a thread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,23 +11,23 @@ use crate::thread::Thread;
 use crate::time::Timestamp;
 use crate::wake::Wake;
 
-/// How long a service that panicked rests.
+/// How long a service rests after a panic.
 pub(crate) const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// Something that is done now and then.
+/// A part of the runtime that acts from time to time.
 pub(crate) trait Service: Send {
-    /// Does what is due, and tells when it is to be called again.
+    /// Does what is due, and returns when to call it again.
     fn run_once(&mut self, now: Timestamp) -> Next;
 }
 
-/// When a service is to be called again.
+/// When to call a service again. Any call may come earlier; unless ended, a service is called at least once a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     /// At this instant, or when it is notified.
     At(Timestamp),
-    /// When it is notified; once a second otherwise.
+    /// When it is notified.
     Notified,
-    /// Never: it has ended.
+    /// Never: the service has ended.
     Ended,
 }
 
@@ -36,7 +36,7 @@ impl Next {
         at.map_or(Self::Notified, Self::At)
     }
 
-    /// The earlier of both; an end counts as nothing to do.
+    /// The earlier of both. `Ended` counts as later than the other.
     pub(crate) fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::Ended, next) | (next, Self::Ended) => next,
@@ -47,7 +47,8 @@ impl Next {
     }
 }
 
-/// Runs a service on a thread until it ends. A panic is a bug of ours: it is reported, and the service goes on.
+/// Runs a service on a thread of its own until it ends. A panic is a bug in this crate: it is logged, and the service goes
+/// on after [`AFTER_PANIC`].
 pub(crate) fn spawn(
     name: &str,
     mut service: impl Service + 'static,

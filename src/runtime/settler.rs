@@ -1,7 +1,7 @@
-//! What becomes of attempts that have ended, until the store has answered.
+//! Settles ended attempts: keeps each end until the store has answered.
 //!
-//! Invariant: an end is kept until its settlement is known to be stored, or known to be stale. An error of the store loses
-//! none, and what a lost answer may have claimed is given back before anything else is claimed.
+//! Invariant: an end is kept until its settlement is known to be stored, or known to be stale. No error of the store loses
+//! one. If the answer to a claim is lost, the transaction that makes the next claim first gives back what is not held here.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,25 +20,25 @@ use crate::runtime::shutdown::ShutdownState;
 use crate::store::Ticket;
 use crate::time::{Stopwatch, Timestamp};
 
-/// Settles what has ended.
+/// Settles ended attempts.
 #[derive(Debug)]
 pub(crate) struct Settler {
     link: Arc<Link>,
     shutdown: Arc<ShutdownState>,
     retention: Retention,
-    /// Ends that the store did not take yet.
+    /// Ends whose settlement failed, for the next transaction.
     unsettled: Vec<Finished>,
-    /// Settlements that share a caller's transaction, as soon as there is one.
+    /// Settlements that wait in the store for a caller's transaction to share.
     deferred: Option<Deferred>,
-    /// Callers write all the time: settlements find the turn taken.
+    /// Callers write continuously: settlements find the write turn taken.
     is_crowded: bool,
-    /// How many tasks were settled since something was pruned.
+    /// How many tasks were settled since the last pruning.
     unpruned: usize,
-    /// A commit's outcome is not known: it may have claimed tasks that are not held here.
+    /// The outcome of a commit is unknown: it may have claimed tasks that are not held here.
     in_doubt: bool,
 }
 
-/// Settlements on their way through the store.
+/// Settlements that are with the store and not answered.
 #[derive(Debug)]
 struct Deferred {
     ticket: Ticket,
@@ -46,13 +46,13 @@ struct Deferred {
     since: Stopwatch,
 }
 
-/// Attempts that have ended, each of them with a settlement, which the store shares meanwhile.
+/// Ended attempts, each with its settlement, which is shared with the store until the answer.
 #[derive(Debug)]
 struct Batch {
     finished: Vec<Finished>,
-    /// They are counted for the shutdown.
+    /// Whether the shutdown had begun: then these ends are counted for it.
     while_stopping: bool,
-    /// The same transaction gives back what is not held here.
+    /// Whether the same transaction gives back claims that are not held here.
     disowns: bool,
 }
 
@@ -70,7 +70,8 @@ impl Settler {
         }
     }
 
-    /// Takes the answer to deferred settlements if it has come, or waits for it if they were deferred for long enough.
+    /// Takes the answer to deferred settlements if it has come. Waits for it once they were deferred for
+    /// `Pace::gather`, or when the scheduler stops.
     pub(crate) fn collect(&mut self) -> Result<()> {
         if let Some(deferred) = self.deferred.take() {
             self.collect_from(deferred)?;
@@ -78,7 +79,7 @@ impl Settler {
         Ok(())
     }
 
-    /// Takes what is to be settled next. `saw` learns how long the handlers ran that have just returned.
+    /// Takes the ends to settle next. `saw` is called, once for each new end, with how long its handler ran.
     pub(crate) fn take(&mut self, mut saw: impl FnMut(&Arc<str>, Duration)) -> Vec<Finished> {
         let mut finished = std::mem::take(&mut self.unsettled);
         if self.deferred.is_none() {
@@ -98,12 +99,12 @@ impl Settler {
         self.unsettled.extend(finished);
     }
 
-    /// Settles and claims in one transaction, and returns what was claimed. `has_caps`: what ends makes room in a queue with a
-    /// cap for what waits.
+    /// Settles and claims in one transaction, and returns the claims. `has_caps`: a queue has a cap, so the end of one of its
+    /// tasks makes room for the next.
     ///
     /// # Errors
     ///
-    /// The store's. The ends are kept for the next transaction.
+    /// Those of the store. The ends are kept for the next transaction.
     pub(crate) fn transact(
         &mut self,
         finished: Vec<Finished>,
@@ -111,10 +112,10 @@ impl Settler {
         has_caps: bool,
         now: Timestamp,
     ) -> Result<Vec<Claim>> {
-        // Until it is seen to be so again.
+        // Over once a call has nothing to settle.
         self.is_crowded &= !finished.is_empty() || self.deferred.is_some();
         let is_stopping = self.shutdown.is_stopping();
-        // What waits for an answer, or for a place in a queue with a cap, should not wait for a caller's transaction.
+        // A claim, a doubt, a queue with a cap and a shutdown do not wait for a caller's transaction.
         let defers = claim.is_none()
             && !self.in_doubt
             && self.deferred.is_none()
@@ -142,8 +143,8 @@ impl Settler {
         self.collect_from(deferred)
     }
 
-    /// When to come back for what has ended; now, if enough has come together. The workers notify as soon as it has.
-    /// `waiting`: tasks that wait for a worker.
+    /// When to settle next: now, if enough ends are there. Workers notify the dispatcher once there are enough. `waiting`:
+    /// how many tasks wait for a worker.
     pub(crate) fn next(&self, waiting: usize, has_caps: bool, now: Timestamp) -> Option<Timestamp> {
         let has_waiters = self.link.client.store.signals().waiters().any();
         let situation = Situation {
@@ -168,7 +169,7 @@ impl Settler {
         self.in_doubt
     }
 
-    /// Forgets all ends: the store has stopped, so nothing can be settled any more.
+    /// Drops all ends: the store has stopped, so nothing can be settled any more.
     pub(crate) fn forget(&mut self) {
         self.unsettled.clear();
         self.deferred = None;
@@ -198,7 +199,7 @@ impl Settler {
         ops
     }
 
-    /// Lets go of those that were settled in a transaction of their own, and returns the others.
+    /// Frees the places of attempts that were settled in a transaction of their own, and returns the other ends.
     fn settled_already(&self, finished: Vec<Finished>) -> Vec<Finished> {
         if finished.iter().all(|each| each.settlement.is_some()) {
             return finished;
@@ -238,7 +239,7 @@ impl Settler {
                 return Err(error);
             }
         };
-        // An answer to what was asked before the doubt settles nothing of it.
+        // Only an answer to a transaction that gave back what is not held ends the doubt.
         self.in_doubt &= !batch.disowns;
         let mut claimed = Vec::new();
         for reply in replies {

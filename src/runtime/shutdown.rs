@@ -1,20 +1,20 @@
-//! The stop of a scheduler: who wants it, and whether it is done.
+//! The shutdown of a scheduler: whether it has begun, and whether it is complete.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::wake::Wake;
 
-/// What a scheduler tells its dispatcher, and hears from it.
+/// Shared by a scheduler and its dispatcher.
 #[derive(Debug, Default)]
 pub(crate) struct ShutdownState {
-    /// Nothing is claimed any more; what waits is given back.
+    /// Set when the shutdown begins: nothing more is claimed, and tasks that wait for a worker are given back.
     pub(crate) stopping: AtomicBool,
-    /// Attempts that ended, and tasks that were given back, since the stop began.
+    /// Attempts that ended, and tasks that were given back, since the shutdown began.
     pub(crate) finished: AtomicUsize,
     pub(crate) given_back: AtomicUsize,
-    /// The dispatcher has seen the stop, and nothing is held any more.
+    /// The dispatcher has seen the shutdown, and holds no task any more.
     over: AtomicBool,
-    /// Notified when it is over.
+    /// Notified when the shutdown is complete.
     pub(crate) ended: Wake,
 }
 
@@ -23,12 +23,12 @@ impl ShutdownState {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Whether nothing runs any more, and nothing will.
+    /// Whether the shutdown is complete: nothing runs any more, and nothing will.
     pub(crate) fn is_ended(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
 
-    /// Nothing runs any more, and nothing will.
+    /// Marks the shutdown as complete.
     pub(crate) fn end(&self) {
         self.over.store(true, Ordering::SeqCst);
         self.ended.notify();

@@ -1,16 +1,16 @@
-//! The order in which queues take turns: the one whose last task was claimed longest ago comes first.
+//! The order in which queues take turns: first the queue whose last claim is longest ago.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::model::lane::{Lane, QueueClaim};
 
-/// The queues, the next one first. It learns new ones, and forgets those that have no lane any more.
+/// The queues, the next one first. New queues are added at the end; queues without a lane are removed.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(VecDeque<Arc<str>>);
 
 impl Turns {
-    /// Moves the queues that got tasks to the end, in the order of these claims.
+    /// Moves queues from which tasks were claimed to the end, in the order of the last claim of each.
     pub(crate) fn took(&mut self, claimed: &[Arc<str>]) {
         let mut seen = HashSet::new();
         let mut last_first: Vec<&Arc<str>> = claimed.iter().rev().collect();
@@ -20,7 +20,7 @@ impl Turns {
         self.0.extend(last_first.into_iter().rev().cloned());
     }
 
-    /// Forgets queues that have no lane any more, once there are more than the lanes could be of.
+    /// Removes queues that have no lane any more. Does nothing while there are at most as many queues as lanes.
     pub(crate) fn forget(&mut self, lanes: &[Lane]) {
         if self.0.len() > lanes.len() {
             let queues: HashSet<&str> = lanes.iter().map(|lane| &*lane.queue).collect();
@@ -28,7 +28,7 @@ impl Turns {
         }
     }
 
-    /// Brings the queues into the order of their turns. There may be thousands: each is looked up, not searched for.
+    /// Sorts the queues by their turns. There may be thousands, so their places are looked up in a map.
     pub(crate) fn in_turn(&mut self, mut queues: Vec<(Arc<str>, QueueClaim)>) -> Vec<QueueClaim> {
         let mut places: HashMap<Arc<str>, usize> = self.0.iter().cloned().zip(0..).collect();
         for (queue, _) in &queues {

@@ -1,4 +1,4 @@
-//! The kinds whose payloads this process could not decode: a newer version of the program schedules them, or an older one did.
+//! The kinds of which this process could not decode a payload, because a newer or older version of the program made it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -7,16 +7,16 @@ use std::time::Duration;
 use crate::time::Timestamp;
 use crate::wake::lock;
 
-/// How long after the last payload that could not be decoded its kind counts as such: longer than a task waits to be tried
+/// How long a kind counts as undecodable after its last failure: longer than the longest wait until such a task is tried
 /// again.
 const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
 
-/// Kinds, each with the instant of the last payload that could not be decoded.
+/// Kinds, each with the instant of its last failure to decode.
 #[derive(Debug, Default)]
 pub(crate) struct Undecodable(Mutex<HashMap<Arc<str>, Timestamp>>);
 
 impl Undecodable {
-    /// A payload of this kind could not be decoded.
+    /// Notes that a payload of this kind could not be decoded.
     pub(crate) fn note(&self, kind: &Arc<str>, now: Timestamp) {
         lock(&self.0).insert(Arc::clone(kind), now);
     }
@@ -24,7 +24,7 @@ impl Undecodable {
     /// The kinds that count as undecodable here, sorted.
     pub(crate) fn kinds(&self, now: Timestamp) -> Vec<Arc<str>> {
         let mut noted = lock(&self.0);
-        // An instant that lies ahead is from before the clock was set back.
+        // An instant in the future was noted before the clock was set back.
         noted.retain(|_, at| *at <= now && now.since(*at) <= REMEMBERED);
         let mut kinds: Vec<Arc<str>> = noted.keys().cloned().collect();
         kinds.sort_unstable();

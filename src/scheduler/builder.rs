@@ -1,4 +1,4 @@
-//! How a scheduler is made: everything is checked before anything is created.
+//! The builder of a scheduler: it checks everything before it creates anything.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::wake::Wake;
 /// The most workers of a scheduler.
 pub const MAX_WORKERS: usize = 1_024;
 
-/// How a [`Scheduler`] is made: where its tasks are, what runs them and how.
+/// Builds a [`Scheduler`]: where its tasks are, what runs them and how.
 ///
 /// Every mistake is reported by [`start`](Self::start), before anything is created.
 ///
@@ -49,7 +49,7 @@ pub const MAX_WORKERS: usize = 1_024;
 #[derive(Debug)]
 #[must_use]
 pub struct Builder {
-    /// The testing feature sets another clock.
+    /// The `testing` feature replaces its clock.
     pub(crate) store: StoreSettings,
     handlers: Handlers,
     workers: usize,
@@ -74,7 +74,7 @@ impl Builder {
         }
     }
 
-    /// Adds the handler of a kind. Two for one kind are refused.
+    /// Adds the handler of a kind. Two handlers for one kind are an error of [`start`](Self::start).
     pub fn handler<H: TaskHandler>(mut self, handler: H) -> Self {
         self.handlers.add(handler);
         self
@@ -89,47 +89,47 @@ impl Builder {
         self.handler(FnHandler::new(run))
     }
 
-    /// When to try a task of this kind again after a failure; wins over [`TaskHandler::retry_policy`].
+    /// Sets when a failed task of this kind is tried again; wins over [`TaskHandler::retry_policy`].
     pub fn retry_policy(mut self, kind: impl Into<String>, policy: RetryPolicy) -> Self {
         self.handlers.retry_policy(kind.into(), policy);
         self
     }
 
-    /// How long an attempt of a task of this kind may take; wins over [`TaskHandler::timeout`].
+    /// Sets how long an attempt of a task of this kind may take; wins over [`TaskHandler::timeout`].
     pub fn timeout(mut self, kind: impl Into<String>, timeout: Duration) -> Self {
         self.handlers.timeout(kind.into(), timeout);
         self
     }
 
-    /// How many handlers run at once, each on its thread. 1 to 1,024; default: one for each processor.
+    /// Sets how many handlers run at once, each on a thread. 1 to 1,024; default: one for each processor.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
     }
 
-    /// How many further threads may take the place of handlers that are stuck: that have not returned 10 seconds after
-    /// their deadline or their cancellation. Default: as many as there are workers.
+    /// Sets how many extra threads may replace threads with a stuck handler: one that has not returned 10 seconds after its
+    /// deadline or its cancellation. 0 to 1,024; default: as many as there are workers.
     pub fn max_spare_threads(mut self, threads: usize) -> Self {
         self.max_spares = Some(threads);
         self
     }
 
-    /// Runs at most `concurrency` tasks of a queue at once in this scheduler. At least 1. Other queues are run as well,
-    /// bounded by the workers alone, unless [`only_queues`](Self::only_queues) is called.
+    /// Runs at most `concurrency` tasks of a queue at once in this scheduler. At least 1. Other queues run as well, limited by
+    /// the workers alone, unless [`only_queues`](Self::only_queues) is called.
     pub fn queue(mut self, name: impl Into<String>, concurrency: usize) -> Self {
         self.queues.push((name.into(), concurrency));
         self
     }
 
-    /// Bounds how many tasks of a queue run at once in all processes of the file together, when the scheduler starts: 1 to
-    /// 1,000,000. The last one to start decides. It stays in the file when this line is removed: it is lifted by
-    /// [`Client::set_global_limit`].
+    /// Limits how many tasks of a queue run at once in all processes of the file together: 1 to 1,000,000. Set when the
+    /// scheduler starts; if several schedulers set one, the last to start decides. The limit is stored in the file and stays
+    /// when this call is removed from the program; [`Client::set_global_limit`] removes it.
     pub fn global_limit(mut self, queue: impl Into<String>, limit: usize) -> Self {
         self.limits.push((queue.into(), limit));
         self
     }
 
-    /// Runs no other queues than those named by [`queue`](Self::queue).
+    /// Runs only the queues named by [`queue`](Self::queue).
     pub fn only_queues(mut self) -> Self {
         self.only_queues = true;
         self
@@ -137,7 +137,7 @@ impl Builder {
 
     store_setters!();
 
-    /// How long ended tasks are kept. Default: [`Retention::default`], 1 day for completed ones, 14 days for others.
+    /// Sets how long ended tasks are kept. Default: [`Retention::default`], 1 day for completed ones, 14 days for others.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
@@ -158,7 +158,7 @@ impl Builder {
         self.build_on(StoreSettings::open)
     }
 
-    /// Checks everything before `open` is called, so that nothing is created in vain.
+    /// Checks everything before `open` is called, so that a mistake creates nothing.
     fn build_on(self, open: impl FnOnce(StoreSettings) -> Result<Arc<dyn Store>>) -> Result<Parts> {
         let scope = self.scope()?;
         check_limits(&self.limits)?;
@@ -180,7 +180,7 @@ impl Builder {
         for (queue, limit) in &self.limits {
             client.set_global_limit(queue, Some(*limit))?;
         }
-        // Before anything is claimed: what the dead held comes first if it is better than what waits.
+        // Before anything is claimed: the tasks of dead processes may come before those that wait.
         client.recover()?;
         let (dispatcher_wake, maintenance_wake) = (Wake::new(), Wake::new());
         let store = &client.store;
@@ -212,7 +212,7 @@ impl Builder {
         })
     }
 
-    /// The parts on a store of the test's.
+    /// The parts on a store that the test provides.
     #[cfg(all(test, feature = "testing"))]
     pub(crate) fn on_store(
         self,
@@ -267,12 +267,12 @@ fn check_limits(limits: &[(String, usize)]) -> Result<()> {
 }
 
 impl Scheduler {
-    /// A scheduler whose tasks are in this file; it is created if there is none.
+    /// Builds a scheduler whose tasks are in this file, which is created if there is none.
     pub fn builder(path: impl AsRef<Path>) -> Builder {
         Builder::new(Location::File(path.as_ref().to_owned()))
     }
 
-    /// A scheduler whose tasks are in memory, and gone with it.
+    /// Builds a scheduler whose tasks are in memory, and lost with the scheduler.
     pub fn in_memory() -> Builder {
         Builder::new(Location::Memory)
     }

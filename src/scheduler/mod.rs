@@ -21,15 +21,15 @@ use crate::wake::lock;
 
 pub use builder::{Builder, MAX_WORKERS};
 
-/// How long a scheduler that is dropped waits for its handlers.
+/// How long a dropped scheduler waits for its handlers.
 const DROP_WAIT: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for handlers that were asked to stop at its deadline.
 const STOP_WAIT: Duration = Duration::from_millis(100);
 
 /// Owns a file of tasks and the threads that run them.
 ///
-/// Made by [`Scheduler::builder`]. It is a [`Client`] too, by `Deref`. Dropping it is a [`shutdown`](Self::shutdown) with
-/// one second.
+/// Made by [`Scheduler::builder`]. Derefs to a [`Client`]. Dropping it is a [`shutdown`](Self::shutdown) with a timeout of one
+/// second.
 ///
 /// # Example
 ///
@@ -98,7 +98,7 @@ impl Scheduler {
         })
     }
 
-    /// A client of the same file, to be given to other parts of the program.
+    /// Returns a client of the same file, for other parts of the program.
     #[must_use]
     pub fn client(&self) -> Client {
         self.parts.client.clone()
@@ -111,20 +111,21 @@ impl Scheduler {
         probed.told_in(self.health())
     }
 
-    /// How the scheduler is, as far as is known without a write. To find out, [`probe`](Self::probe).
+    /// Reports the health of the store and the workers, as known from earlier writes. To test a write, call
+    /// [`probe`](Self::probe).
     #[must_use]
     pub fn health(&self) -> Health {
         self.parts.health()
     }
 
-    /// Stops running tasks: claims nothing more, gives back what was claimed and not started, and waits until the handlers
-    /// have returned, at most `timeout`. Those that have not by then are asked to stop, and have a tenth of a second more.
+    /// Stops running tasks: claims nothing more, gives back tasks that were claimed but not started, and waits for at most
+    /// `timeout` until the handlers have returned. Handlers still running then are asked to stop, and have another 0.1 seconds.
     ///
-    /// What still runs then goes on, stays this process's, and is settled when it returns; nothing new starts. Clients of
-    /// the file stay usable. A second call waits again.
+    /// A handler that still runs after that continues; its task stays with this process and is settled when the handler
+    /// returns. Nothing new starts. Clients of the file stay usable. A second call waits again.
     ///
-    /// Inside a handler it waits for that very handler: for the whole `timeout`, after which it asks the handler to stop and counts
-    /// it as still running. A handler that wants the scheduler to end should have another thread shut it down, and return.
+    /// Inside a handler the call waits for that handler itself: for the whole `timeout`, after which it asks the handler to
+    /// stop and counts it as still running. To end the scheduler from a handler, let another thread shut it down, and return.
     ///
     /// # Errors
     ///
@@ -150,10 +151,10 @@ impl Scheduler {
         }
         let ended = shutdown.is_ended();
         if ended {
-            // It was woken when the stop began, may have seen no end yet, and would sleep on.
+            // The maintenance thread was woken when the stop began, before this end, and would sleep on.
             self.parts.maintenance_wake.notify();
             let deadline = Deadline::after(DROP_WAIT);
-            // Not under the lock: what ends on the threads may be handlers that call this.
+            // Not under the lock: a handler that ends on one of these threads may itself call this.
             let threads = std::mem::take(&mut *lock(&self.threads));
             for thread in threads {
                 thread.join(deadline);
@@ -201,7 +202,7 @@ impl fmt::Debug for Scheduler {
     }
 }
 
-/// Stops what was started if the rest cannot be.
+/// Stops the threads that were started if the others cannot be.
 struct StopOnDrop<'a>(Option<&'a Parts>);
 
 impl StopOnDrop<'_> {
@@ -219,7 +220,19 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// What a [`Scheduler::shutdown`] found and left.
+/// The counts of a [`Scheduler::shutdown`].
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{Scheduler, Shutdown};
+/// # use std::time::Duration;
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let shutdown: Shutdown = scheduler.shutdown(Duration::from_secs(30))?;
+/// println!("{} finished, {} given back", shutdown.finished(), shutdown.given_back());
+/// assert_eq!(shutdown.still_running(), 0);
+/// # Ok::<(), punctual::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shutdown {
     pub(crate) finished: usize,
@@ -228,19 +241,19 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Attempts that ended since the shutdown began.
+    /// Attempts that have ended since the shutdown began.
     #[must_use]
     pub fn finished(self) -> usize {
         self.finished
     }
 
-    /// Tasks that had been claimed and not started: they wait as before.
+    /// Tasks that had been claimed but not started: they wait as before.
     #[must_use]
     pub fn given_back(self) -> usize {
         self.given_back
     }
 
-    /// Handlers that had not returned. Their tasks stay this process's until they do.
+    /// Handlers that had not returned. Their tasks stay with this process until they do.
     #[must_use]
     pub fn still_running(self) -> usize {
         self.still_running

@@ -1,4 +1,4 @@
-//! The parts of a scheduler, whether threads step them or a test does.
+//! The parts of a scheduler, stepped by threads or by a test.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use crate::runtime::ready::Ready;
 use crate::runtime::shutdown::ShutdownState;
 use crate::wake::Wake;
 
-/// The parts of a scheduler, whether threads step them or a test does.
+/// The parts of a scheduler, stepped by threads or by a test.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) client: Client,
@@ -50,7 +50,7 @@ impl Parts {
         )
     }
 
-    /// `executor`: what spare threads work with; `None` if there are no threads.
+    /// `executor`: for spare threads to work with; `None` if there are no threads.
     pub(crate) fn maintenance(&self, executor: Option<Executor>) -> Maintenance {
         Maintenance::new(
             vec![
@@ -73,7 +73,7 @@ impl Parts {
 
     pub(crate) fn health(&self) -> Health {
         if self.client.store.check().is_err() {
-            // In a forked child a lock may be held by a thread that is not there.
+            // In a forked child a lock may be held by a thread that does not exist there.
             return self.client.health();
         }
         let mut unknown: Vec<String> = Vec::new();
@@ -98,7 +98,7 @@ impl Parts {
         }
     }
 
-    /// Claims nothing any more; gives back what waits.
+    /// Stops all claims; waiting tasks that were claimed are given back.
     pub(crate) fn stop(&self) {
         self.shutdown.stopping.store(true, Ordering::SeqCst);
         self.dispatcher_wake.notify();

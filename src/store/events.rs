@@ -24,12 +24,12 @@ struct Subscriber {
 }
 
 impl Subscriptions {
-    /// Whether there are any: without one no event need be made.
+    /// Whether there are any. Without one, no events need be made.
     pub(crate) fn any(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// Sends events to all subscribers. One that is full loses them.
+    /// Sends events to all subscribers. A subscription that is full loses them and counts them.
     pub(crate) fn publish(&self, events: Vec<Event>) {
         if events.is_empty() {
             return;
@@ -65,7 +65,7 @@ impl Subscriptions {
         Events { receiver, lost }
     }
 
-    /// Ends all subscriptions: what they hold can still be received.
+    /// Ends all subscriptions. Events that they hold can still be received.
     pub(crate) fn close(&self) {
         let mut subscribers = lock(&self.subscribers);
         self.closed.store(true, Ordering::Relaxed);
@@ -76,14 +76,13 @@ impl Subscriptions {
 
 /// A subscription to what happens to tasks.
 ///
-/// Bounded: while it is full, new events are lost and counted, so a slow reader never holds up the scheduler. Dropping it
-/// ends it. As an iterator it blocks for the next event, and is over when the subscription has ended.
+/// It is bounded: while it is full, new events are lost and counted, so a slow reader never holds up the scheduler. Dropping
+/// the subscription ends it. As an iterator it blocks until the next event, and stops when the subscription has ended.
 ///
 /// # When it ends
 ///
-/// - If the store was opened by a [`Scheduler`](crate::Scheduler): when the scheduler has shut down and its last handler
-///   has returned, even if a [`Client`](crate::Client) of it is still in use. What such a client then does is told to
-///   nobody.
+/// - If the store was opened by a [`Scheduler`](crate::Scheduler): when the scheduler has shut down and its last handler has
+///   returned, even if a [`Client`](crate::Client) of it is still in use. What such a client does later makes no events.
 /// - If it was opened by [`Client::open`](crate::Client::open): when the last clone of that client is dropped.
 /// - When the store has stopped (see [`Health::stopped`](crate::Health::stopped)) and a scheduler has given it up.
 ///
@@ -170,8 +169,7 @@ pub enum Received {
 }
 
 impl Received {
-    /// The event, if there is one. It does not tell "not yet" from "never again": for what comes after a wait, not for the
-    /// condition of a loop.
+    /// The event, if there is one. `None` means "not yet" or "never again", so it must not be the condition of a loop.
     #[must_use]
     pub fn event(self) -> Option<Event> {
         match self {

@@ -1,4 +1,4 @@
-//! A store that fails as it is told to, around one that works.
+//! A store that fails on demand, around one that works.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use crate::wake::lock;
 /// How a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It does not.
+    /// The call does not fail.
     None,
     /// Nothing is stored.
     Before(ErrorKind),
@@ -26,7 +26,7 @@ pub(crate) enum Fault {
     After,
 }
 
-/// The faults to come: of writes, and of notes of a start.
+/// The faults of the next writes, and of the next notes of a start.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     writes: Mutex<VecDeque<Fault>>,

@@ -1,11 +1,10 @@
-//! The lanes in use, and when each has something due: the dispatcher's timer. Pure; an engine reads and writes what is told
-//! here.
+//! The lanes in use, and when each has something due: the dispatcher's timer. Pure: the engine does the reading and writing.
 //!
-//! Invariant: a head is never later than the truth, but for what another process did since the heads were read; they are
-//! read again before a claim if there was such a one. What a transaction learns is kept apart until it has committed.
+//! Invariant: a head is never later than the truth, except for what another process did since the heads were read; after
+//! such a commit they are read again before a claim. What a transaction learns is kept apart until it has committed.
 //!
-//! A retired lane is not among them: a task that is inserted into it would be found by no claim. So retirements by other
-//! processes are learnt at the beginning of each transaction, before anything is written.
+//! A retired lane is not among them: no claim would find a task inserted into it. So each transaction reads the retirements
+//! by other processes before it writes anything.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,23 +15,23 @@ use crate::time::Timestamp;
 /// The lanes in use as of the last commit.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
-    /// Shared with those who have a snapshot: copied if it changes while they have it.
+    /// Shared with snapshots: copied if it changes while a snapshot exists.
     list: Arc<Vec<Lane>>,
     /// Changes with each lane that is added or removed.
     version: u64,
-    /// The greatest number of a lane so far.
+    /// The greatest lane number so far.
     last: i64,
-    /// The number of the last retirement that is known.
+    /// The number of the last known retirement.
     retired: i64,
     by_name: HashMap<(Arc<str>, Arc<str>, Class), LaneId>,
     by_id: HashMap<LaneId, usize>,
-    /// What is set of queues, whether or not they have a lane.
+    /// The settings of queues, whether or not they have a lane.
     settings: BTreeMap<String, QueueSettings>,
-    /// Another process may have changed what is due since the heads were read.
+    /// Whether another process may have changed what is due since the heads were read.
     is_stale: bool,
 }
 
-/// What is set of a queue.
+/// The settings of a queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct QueueSettings {
     pub(crate) paused: bool,
@@ -40,7 +39,7 @@ pub(crate) struct QueueSettings {
 }
 
 impl Lanes {
-    /// Up to where the lanes are known.
+    /// Up to which lane and retirement the lanes are known.
     pub(crate) fn known(&self) -> Known {
         Known {
             last: self.last,
@@ -53,7 +52,7 @@ impl Lanes {
         self.version
     }
 
-    /// Another process has committed: takes over its lanes and settings at once. The heads are only marked.
+    /// Takes over the lanes and settings that another process has committed. The heads are only marked as stale.
     pub(crate) fn catch_up(&mut self, news: Changes) {
         self.is_stale = true;
         match news.gone {
@@ -112,7 +111,7 @@ impl Lanes {
         Arc::make_mut(&mut self.list).push(lane);
     }
 
-    /// Forgets lanes that are retired, and the memory that they took.
+    /// Forgets retired lanes, and frees the memory that they took.
     fn remove(&mut self, retired: &[LaneId]) {
         let list = Arc::make_mut(&mut self.list);
         for id in retired {
@@ -165,9 +164,9 @@ impl Lanes {
         self.by_id.get(&id).map(|&index| &self.list[index])
     }
 
-    /// Finds a lane without allocating: there are few, and the callers' names are their own.
+    /// Finds a lane: up to eight lanes are compared one by one, without allocating.
     pub(crate) fn find(&self, queue: &str, kind: &str, class: Class) -> Option<LaneId> {
-        // Linear up to a handful; then the map.
+        // Linear for a few lanes; more are looked up in the map, by an allocated key.
         if self.list.len() <= 8 {
             return self
                 .list
@@ -217,7 +216,7 @@ fn name_of(lane: &Lane) -> (Arc<str>, Arc<str>, Class) {
     (Arc::clone(&lane.queue), Arc::clone(&lane.kind), lane.class)
 }
 
-/// Up to where the lanes of the file are known.
+/// Up to which lane and retirement the file is known.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known {
     /// The number of the last lane.
@@ -226,12 +225,12 @@ pub(crate) struct Known {
     pub(crate) retired: i64,
 }
 
-/// What other processes did to the lanes, but for their heads.
+/// What other processes did to the lanes, except to their heads.
 #[derive(Debug)]
 pub(crate) struct Changes {
     pub(crate) lanes: Vec<Lane>,
     pub(crate) gone: Gone,
-    /// The number of the last retirement that is among them.
+    /// The number of the last retirement among these changes.
     pub(crate) retired: i64,
     pub(crate) settings: BTreeMap<String, QueueSettings>,
 }
@@ -240,7 +239,7 @@ pub(crate) struct Changes {
 #[derive(Debug)]
 pub(crate) enum Gone {
     These(Vec<LaneId>),
-    /// All but those that were read.
+    /// All except those in [`Changes::lanes`].
     AllOthers,
 }
 
@@ -255,7 +254,7 @@ pub(crate) struct Learnt {
     queues: Vec<(String, QueueChange)>,
 }
 
-/// A change of what is set of a queue.
+/// A change of a queue's setting.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum QueueChange {
     Paused(bool),
@@ -274,7 +273,7 @@ impl QueueChange {
 #[derive(Debug, Clone, Copy)]
 struct Head {
     at: Option<Timestamp>,
-    /// Whether nothing earlier is known to be there, or only that something is.
+    /// Whether nothing earlier is pending; if not, all that is known is that something is pending at `at`.
     exact: bool,
 }
 
@@ -292,12 +291,12 @@ impl Learnt {
         self.created.iter().find(|lane| lane.id == id)
     }
 
-    /// A lane was added.
+    /// Notes that a lane was added.
     pub(crate) fn create(&mut self, lane: Lane) {
         self.created.push(lane);
     }
 
-    /// The lane of these tasks, if this transaction has added it.
+    /// The lane of this queue, kind and class, if this transaction has added it.
     pub(crate) fn find(&self, queue: &str, kind: &str, class: Class) -> Option<LaneId> {
         let is_it =
             |lane: &&Lane| lane.class == class && *lane.kind == *kind && *lane.queue == *queue;
@@ -317,13 +316,13 @@ impl Learnt {
         self.retired.contains(&id)
     }
 
-    /// Lanes were retired under this number.
+    /// Notes that lanes were retired under this number.
     pub(crate) fn retired(&mut self, number: i64, lanes: impl IntoIterator<Item = LaneId>) {
         self.retirement = Some(number);
         self.retired.extend(lanes);
     }
 
-    /// The lane as this transaction sees it.
+    /// Changes `lane` to how this transaction sees it.
     pub(crate) fn apply_to(&self, lane: &mut Lane) {
         for (priority, slot) in (0..).zip(&mut lane.heads) {
             if let Some(head) = self.heads.get(&(lane.id, priority)) {
@@ -337,7 +336,7 @@ impl Learnt {
         }
     }
 
-    /// A pending task was added.
+    /// Notes that a pending task was added.
     pub(crate) fn added(&mut self, lane: LaneId, priority: u8, at: Timestamp) {
         self.heads
             .entry((lane, priority))
@@ -348,7 +347,7 @@ impl Learnt {
             });
     }
 
-    /// Nothing before `at` is pending.
+    /// Notes that nothing before `at` is pending; `None`: nothing at all.
     pub(crate) fn found(&mut self, lane: LaneId, priority: u8, at: Option<Timestamp>) {
         self.heads
             .insert((lane, priority), Head { at, exact: true });

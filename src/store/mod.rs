@@ -1,19 +1,19 @@
-//! Where tasks are kept: the seam under which each engine lies. Nothing here, and nothing above but the public faces of the
-//! engines, names one.
+//! Where tasks are kept: the interface that every engine implements. Outside the engines' own folders, only their public
+//! faces name an engine.
 //!
 //! # The contract
 //!
-//! - An [`Op`] happens whole or not at all, and is answered only after it is committed. Operations of one call share a
-//!   transaction; those of several calls may.
-//! - `now` is an argument of every call that needs it, told by the store's clock. An engine on another machine has that
-//!   machine's time.
+//! - An [`Op`] is applied whole or not at all, and is answered only after its commit. Operations of one call share a
+//!   transaction; those of several calls may share one.
+//! - `now` is an argument of every call that needs the time, read from the store's clock. An engine on another machine uses
+//!   that machine's time.
 //! - Every call is bounded: it begins its work within [`Settings::busy_wait`], or answers `Busy`.
 //! - A write by a runner is fenced: if the claim was taken over it changes nothing and answers `Stale`.
-//! - Whatever a commit makes due, cancels or ends is told to the [`Signals`] after it.
-//! - A claim sees what its transaction does: claims come last. A [standing claim](standing_claim) is made by the transaction that
-//!   makes something due.
-//! - A claim survives its process: [`Store::recover`] finds what dead instances held. How a store knows that one is dead
-//!   is its own affair.
+//! - After a commit, the store reports to [`Signals`] what the commit made due, cancelled or ended.
+//! - Claims come last in a transaction, so they see what it has written. The transaction that makes a task due also makes
+//!   the [standing claim](standing_claim).
+//! - A claim survives its process: [`Store::recover`] takes back what dead instances held. Each engine has its own way to
+//!   find out which instances are dead.
 //! - An error says that nothing was stored, unless its kind is `Unknown`.
 
 pub(crate) mod events;
@@ -59,9 +59,9 @@ pub(crate) struct Settings {
     pub(crate) busy_wait: Duration,
     /// How long a caller's transaction may take.
     pub(crate) transaction_timeout: Duration,
-    /// Whether it will run tasks, and so is an instance that others can outlive.
+    /// Whether the store runs tasks, and so is an instance that others may have to recover.
     pub(crate) runs: bool,
-    /// What a store on this machine tells the time by.
+    /// The clock of a store on this machine.
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -99,19 +99,19 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// One error for all of them: nothing was stored, unless its kind is `Unknown`.
     fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>>;
 
-    /// Like [`apply`](Self::apply), on a thread of the store.
+    /// Like [`apply`](Self::apply), but does not wait: a thread of the store applies the operations.
     fn submit(&self, now: Timestamp, ops: Vec<Op>) -> Ticket;
 
-    /// Like [`apply`](Self::apply), but if another transaction is going on it shares the next one and nobody waits for that:
-    /// not before somebody waits for the ticket is it certain to be applied.
+    /// Like [`apply`](Self::apply), but if a transaction is under way the operations join the next one, and the call does
+    /// not wait. They are certain to be applied only once the ticket is waited for.
     fn defer(&self, now: Timestamp, ops: Vec<Op>) -> Ticket;
 
-    /// Runs `body` in a transaction of its own, on this thread, once, and then ends that as it says. With a holder only if
-    /// its attempt still holds its task. If `body` panics, nothing of it is stored and the panic goes on.
+    /// Runs `body` once, on this thread, in a transaction of its own, and ends that as `body` returns. With a holder, `body`
+    /// runs only if the holder's attempt still holds its task. If `body` panics, nothing is stored and the panic goes on.
     ///
     /// # Errors
     ///
-    /// `State` if the attempt does not hold its task any more, before `body` is run. Any other says that nothing was stored,
+    /// `State` if the attempt no longer holds its task: `body` was not run. Any other error says that nothing was stored,
     /// unless its kind is `Unknown`.
     fn transaction(
         &self,
@@ -123,54 +123,54 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Reads, without waiting for a writer.
     fn read(&self, query: Query) -> Result<Answer>;
 
-    /// What is known of the lanes in use, without reading. A head may be earlier than the truth, never later, but for what
-    /// other processes did since [`refresh`](Self::refresh).
+    /// The lanes in use, as known in memory. A head may be earlier than the truth, never later, except for what other
+    /// processes did since the last [`refresh`](Self::refresh).
     fn lanes(&self) -> KnownLanes;
 
-    /// Looks whether another process wrote, and if so learns what it did to the lanes; `false`: a write is under way, and it
-    /// was not looked.
+    /// Checks whether another process wrote, and if so takes over its changes to the lanes. `false`: a write is under way,
+    /// and nothing was checked.
     fn refresh(&self) -> Result<bool>;
 
     /// # Errors
     ///
-    /// `Forked` in a child of the process that opened it. All the others fail with that as well.
+    /// `Forked` in a child of the process that opened the store. Every other call that can fail fails with this error there.
     fn check(&self) -> Result<()>;
 
-    /// Wakes the runner when another process has committed something, from now on, until the store is dropped.
+    /// From now on, until the store is dropped, wakes the runner when another process has committed.
     fn watch(&self) -> Result<()>;
 
-    /// Notes that the handler of a claim is about to be called. Once the claim is settled the note is gone.
+    /// Notes that the handler of a claim is about to be called. Settling the claim removes the note.
     fn begin(&self, fence: Fence) -> Result<()>;
 
-    /// Takes back a slice of what dead instances held.
+    /// Takes back a bounded part of what dead instances held.
     fn recover(&self, now: Timestamp) -> Result<Rescued>;
 
-    /// Whether other instances are alive, as of the last [`recover`](Self::recover), or may have come since: they may die.
+    /// Whether other instances were alive at the last [`recover`](Self::recover), or may have started since: they may die.
     fn has_others(&self) -> bool;
 
-    /// The earliest instant at which a task's start deadline or retention is over; for maintenance to wake at.
+    /// The earliest start deadline, and when the oldest ended tasks ended: maintenance derives from them when to wake.
     fn next_maintenance(&self) -> Result<NextMaintenance>;
 
-    /// How long to wait and how far to claim ahead, as befits its commits.
+    /// How long the dispatcher waits and how far it claims ahead, given what a commit costs.
     fn pace(&self) -> Pace;
 
-    /// By which time is told to it.
+    /// The store's clock: the source of every `now`.
     fn clock(&self) -> &Arc<dyn Clock>;
 
-    /// Where commits are told.
+    /// Where the store reports its commits.
     fn signals(&self) -> &Signals;
 
-    /// How the store is: what a [`Health`] says of one.
+    /// The state of the store, as a [`Health`] shows it.
     fn health(&self) -> Health;
 
-    /// Whether writes fail, as [`health`](Self::health) tells, at no cost.
+    /// Whether writes fail, as [`health`](Self::health) says, but at no cost.
     fn is_failing(&self) -> bool;
 
-    /// Nothing is claimed any more, and nothing runs: nobody is told of events any more. A store that has stopped gives up
-    /// what it holds, to whoever opens it next.
+    /// Ends all subscriptions. Call it once nothing is claimed and nothing runs any more. A store that has stopped also
+    /// gives up what it holds, to the next process that opens it.
     fn close(&self, now: Timestamp);
 
-    /// The store itself, for the face of its engine.
+    /// The store as its own type, for the public face of its engine.
     fn as_any(&self) -> &dyn Any;
 }
 

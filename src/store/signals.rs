@@ -1,7 +1,7 @@
-//! Where commits are told: to the dispatcher, to maintenance, to subscribers, and to the callers who wait for the end of a
+//! Passes on what commits did: to the dispatcher, to maintenance, to subscribers, and to callers that wait for the end of a
 //! task.
 //!
-//! Everything here happens after COMMIT. No receiver can hold up the thread that tells it.
+//! Everything here happens after COMMIT. No receiver can hold up the thread that notifies it.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,14 +14,14 @@ use crate::store::waiters::Waiters;
 use crate::time::Timestamp;
 use crate::wake::{Wake, lock};
 
-/// What a commit did that somebody may want to know.
+/// What a commit did that a receiver may need to know.
 #[derive(Debug, Default)]
 pub(crate) struct News {
-    /// The earliest instant at which something became due that may not have been before.
+    /// The earliest instant at which the commit may have made something due.
     pub(crate) due: Option<Timestamp>,
-    /// Attempts of this instance whose cancellation was asked for.
+    /// Attempts of this instance whose cancellation was requested.
     pub(crate) cancelled: Vec<Fence>,
-    /// Whether a queue was paused or resumed.
+    /// Whether a queue was paused, resumed or limited.
     pub(crate) queues: bool,
     pub(crate) ended: Vec<TaskId>,
     pub(crate) events: Vec<Event>,
@@ -46,36 +46,36 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// The dispatcher's wake: it is notified of everything that may be for it.
+    /// Sets the dispatcher's wake, which is notified of everything that may concern the dispatcher.
     pub(crate) fn set_runner(&self, wake: Wake) {
         self.standing_claim.set_runner(wake.clone());
         *lock(&self.runner) = Some(wake);
     }
 
-    /// The claim that the runner leaves with the store.
+    /// The claim that the dispatcher leaves with the store.
     pub(crate) fn standing_claim(&self) -> &Arc<StandingClaim> {
         &self.standing_claim
     }
 
-    /// The wake of maintenance: it is notified of earlier start deadlines.
+    /// Sets the wake of maintenance, which is notified of earlier start deadlines.
     pub(crate) fn set_maintenance(&self, wake: Wake) {
         *lock(&self.maintenance) = Some(wake);
     }
 
-    /// Notes that the cancellation of attempts was asked for. Before their callers are answered, so that none of them that
-    /// waits for a worker is started after the answer.
+    /// Notes attempts whose cancellation was requested. Call it before the callers are answered, so that no such attempt
+    /// that still waits for a worker is started after the answer.
     pub(crate) fn cancel(&self, attempts: &[Fence]) {
         if !attempts.is_empty() {
             lock(&self.cancelled).extend(attempts);
         }
     }
 
-    /// Whether the cancellation of an attempt was asked for, and not passed on yet.
+    /// Whether the cancellation of an attempt was requested, and not passed on yet.
     pub(crate) fn is_cancelled(&self, attempt: Fence) -> bool {
         lock(&self.cancelled).contains(&attempt)
     }
 
-    /// Has the noted cancellations passed on, if there are any, and forgets them after that.
+    /// Gives the noted cancellations, if there are any, to `pass_on`, and forgets them after that.
     pub(crate) fn pass_on_cancelled(&self, pass_on: impl FnOnce(&[Fence])) {
         let mut cancelled = lock(&self.cancelled);
         if !cancelled.is_empty() {
@@ -89,7 +89,7 @@ impl Signals {
         lock(&self.expiry).take()
     }
 
-    /// A start deadline was added: maintenance is woken if it sleeps beyond it.
+    /// Notes a new start deadline, and wakes maintenance if it would sleep beyond that.
     pub(crate) fn expires(&self, at: Timestamp) {
         {
             let mut expiry = lock(&self.expiry);
@@ -100,14 +100,14 @@ impl Signals {
         }
     }
 
-    /// Another connection has committed something: the runner is woken to look what that means for it.
+    /// Wakes the runner to see what another connection has committed.
     pub(crate) fn look_again(&self) {
         if let Some(wake) = &*lock(&self.runner) {
             wake.notify();
         }
     }
 
-    /// Tells what a commit did.
+    /// Notifies the receivers of what a commit did.
     pub(crate) fn publish(&self, news: News) {
         let wake_now = news.queues || !news.cancelled.is_empty();
         if (wake_now || news.due.is_some())
@@ -122,17 +122,17 @@ impl Signals {
         self.subscriptions.publish(news.events);
     }
 
-    /// Who waits for the end of a task.
+    /// The callers that wait for the end of a task.
     pub(crate) fn waiters(&self) -> &Waiters {
         &self.waiters
     }
 
-    /// Who listens to events.
+    /// The subscriptions to events.
     pub(crate) fn subscriptions(&self) -> &Subscriptions {
         &self.subscriptions
     }
 
-    /// Ends all subscriptions, and has whoever waits look again: nothing is told any more.
+    /// Ends all subscriptions, and wakes all waiters to look again: no events come any more.
     pub(crate) fn close(&self) {
         self.subscriptions.close();
         self.waiters.notify_all();

@@ -1,10 +1,10 @@
 //! The standing claim: what the runner would claim if something became due now.
 //!
-//! It is left with the store, which makes it in the very transaction that makes something due: a task that finds a free
-//! worker costs no transaction of its own, and its start no wait for one. Each is taken once, by the next transaction.
+//! The runner leaves it with the store. The transaction that makes a task due also makes this claim, so a task that finds a
+//! free worker needs no second transaction and waits for none. Each standing claim is taken once, by the next transaction.
 //!
-//! The claims that it makes lie here until a worker or the runner takes them. The thread that has committed rings for the
-//! workers, so a task reaches a worker that waits by one thread switch.
+//! The granted claims stay here until a worker or the runner takes them. The thread that committed rings for the workers, so
+//! a task reaches a waiting worker with one thread switch.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,48 +13,48 @@ use crate::model::lane::{ClaimRequest, QueueClaim};
 use crate::model::settle::Claim;
 use crate::wake::{Bell, Wake, lock};
 
-/// A claim left with the store, and what came of it.
+/// A claim left with the store, and what it was granted.
 #[derive(Debug, Default)]
 pub(crate) struct StandingClaim {
     state: Mutex<State>,
-    /// Whether there is one to take, without the lock.
+    /// Whether there is a request to take, readable without the lock.
     stands: AtomicBool,
-    /// Whose it is, to be told what came of it.
+    /// Wakes the runner that left the claim.
     runner: OnceLock<Wake>,
-    /// Rung for each claim that was granted.
+    /// Rung once for each granted claim.
     workers: OnceLock<Bell>,
-    /// Whether there are granted claims to take, without the lock.
+    /// Whether there are granted claims to take, readable without the lock.
     has_granted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     request: Option<ClaimRequest>,
-    /// How many attempts had ended when it was left.
+    /// How many attempts had ended when the request was left.
     ended: u64,
-    /// A transaction is at it.
+    /// Whether a transaction has the request.
     in_flight: bool,
-    /// Workers that became free meanwhile.
+    /// How many workers became free since a transaction took it.
     freed: usize,
-    /// The runner waits for the end of that.
+    /// Whether the runner waits for that transaction to end.
     awaited: bool,
-    /// What was claimed and not taken yet.
+    /// The granted claims that were not taken yet.
     granted: Vec<Claim>,
-    /// A commit with one is not known to have been stored.
+    /// Whether a transaction with such a claim may or may not have been stored.
     in_doubt: bool,
 }
 
 /// What the runner learns when it withdraws the standing claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Withdrawn {
-    /// A transaction is at it: what that claims comes later, with a notification.
+    /// A transaction has the claim: what it is granted comes later, with a notification.
     pub(crate) in_flight: bool,
-    /// Since the last time a commit with one was not known to have been stored.
+    /// Since the last withdrawal, a transaction with such a claim may or may not have been stored.
     pub(crate) in_doubt: bool,
 }
 
 impl State {
-    /// One for no worker is kept for the next that becomes free, and not taken.
+    /// A request for no worker is not offered, but kept until a worker becomes free.
     fn stand(&mut self, stands: &AtomicBool, request: Option<ClaimRequest>) {
         let is_for_some = request.as_ref().is_some_and(|request| request.free > 0);
         stands.store(is_for_some, Ordering::Release);
@@ -62,7 +62,7 @@ impl State {
     }
 }
 
-/// The same claim for more workers.
+/// The same request for more workers.
 fn more(request: ClaimRequest, freed: usize) -> ClaimRequest {
     ClaimRequest {
         free: request.free + freed,
@@ -82,19 +82,19 @@ impl StandingClaim {
         let _ = self.workers.set(workers);
     }
 
-    /// Leaves a claim for the workers that were free when `ended` attempts had ended. Only after
-    /// [`withdraw`](Self::withdraw), and if none was in flight then.
+    /// Leaves a claim for the workers that were free when `ended` attempts had ended. Call it only after
+    /// [`withdraw`](Self::withdraw), and only if no claim was in flight then.
     pub(crate) fn leave(&self, request: ClaimRequest, ended: u64) {
         let mut state = lock(&self.state);
         state.ended = ended;
         state.stand(&self.stands, Some(request));
     }
 
-    /// The attempt has ended that is the `ended`th to do so: there is one more free worker, if there is a claim at all.
+    /// Adds one free worker to the standing claim, if there is one: the `ended`th attempt has ended.
     pub(crate) fn freed(&self, ended: u64) {
         let mut state = lock(&self.state);
         if ended <= state.ended {
-            // Whoever left it knew.
+            // The runner counted this worker when it left the claim.
             return;
         }
         if state.in_flight {
@@ -105,7 +105,8 @@ impl StandingClaim {
         }
     }
 
-    /// Takes the standing claim back. Unless a transaction is at it, everything that it will claim has been granted.
+    /// Takes the standing claim back. Unless a transaction has it, everything that it will ever be granted is granted by
+    /// now.
     pub(crate) fn withdraw(&self) -> Withdrawn {
         let mut state = lock(&self.state);
         state.stand(&self.stands, None);
@@ -121,21 +122,20 @@ impl StandingClaim {
         self.has_granted.load(Ordering::Acquire)
     }
 
-    /// Takes the granted claims. Between this and the moment at which they count as held, the caller must keep the runner from
-    /// looking at what is held.
+    /// Takes the granted claims. Until they count as held, the caller must keep the runner from looking at what is held.
     pub(crate) fn take_granted(&self) -> Vec<Claim> {
         let mut state = lock(&self.state);
         self.has_granted.store(false, Ordering::Release);
         std::mem::take(&mut state.granted)
     }
 
-    /// Whether there is one to be taken.
+    /// Whether there is a claim to take.
     pub(crate) fn stands(&self) -> bool {
         self.stands.load(Ordering::Acquire)
     }
 
-    /// Takes it for a transaction that knows this version of the lanes, if it was planned for the same. What is not
-    /// [ended](Taken::end) counts as in doubt.
+    /// Takes the claim for a transaction that knows this version of the lanes, if it was planned for that version. A taken
+    /// claim that is dropped without [`end`](Taken::end) counts as in doubt.
     pub(crate) fn take(self: &Arc<Self>, lanes_version: u64) -> Option<Taken> {
         if !self.stands() {
             return None;
@@ -155,7 +155,7 @@ impl StandingClaim {
     }
 }
 
-/// A standing claim in the hands of a transaction.
+/// A standing claim that a transaction has taken.
 #[derive(Debug)]
 pub(crate) struct Taken {
     standing_claim: Arc<StandingClaim>,
@@ -164,7 +164,8 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// What still stands after these claims; nothing where more than the free workers is to be counted.
+    /// What still stands after these claims. `None` if more than the free workers must be counted: a queue's limit, or a
+    /// task that has crashed.
     fn rest(&mut self, claims: &[Claim]) -> Option<ClaimRequest> {
         let counted = |queue: &QueueClaim| queue.limit != usize::MAX;
         let free = self.request.free.checked_sub(claims.len())?;
@@ -183,7 +184,7 @@ impl Taken {
         &self.request
     }
 
-    /// The transaction has committed, with these claims, or certainly has not.
+    /// The transaction has committed with these claims, or has certainly not committed.
     pub(crate) fn end(mut self, claims: Vec<Claim>) {
         self.ended = true;
         self.answer(claims, false);

@@ -1,4 +1,4 @@
-//! The claim to an answer that will come when a transaction has committed.
+//! The handle of an answer that comes when a transaction has committed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use crate::model::op::Reply;
 use crate::time::Deadline;
 use crate::wake::Wake;
 
-/// An answer on its way.
+/// An answer that may not have come yet.
 pub(crate) trait PendingReply: Send {
-    /// Blocks until it is there.
+    /// Blocks until the answer has come.
     fn wait(self: Box<Self>) -> Result<Vec<Reply>>;
 
-    /// Takes it if it is there, or has the task woken when it is.
+    /// Takes the answer if it has come; otherwise wakes the task of `cx` when it comes.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Reply>>>;
 
-    /// Takes back what was asked, if nobody has begun with it.
+    /// Withdraws the request, unless a leader has begun to serve it.
     fn withdraw(self: Box<Self>);
 }
 
-/// Ends a wait with a bound.
+/// Ends a bounded wait.
 struct Answered(Wake);
 
 impl std::task::Wake for Answered {
@@ -31,7 +31,7 @@ impl std::task::Wake for Answered {
     }
 }
 
-/// The answer to a submitted request, or the promise of it.
+/// The answer to a submitted request, or the handle of one to come.
 pub(crate) enum Ticket {
     Ready(Option<Result<Vec<Reply>>>),
     Pending(Box<dyn PendingReply>),
@@ -49,8 +49,8 @@ impl Ticket {
         }
     }
 
-    /// Waits for the answer, at most `span`, on a thread that does nothing for it: whatever holds up the store does not hold
-    /// up the caller. `None`: it has not come, and what was asked is taken back if nobody has begun with it.
+    /// Waits for the answer, at most `span`. This thread never leads, so what blocks the store does not block the caller.
+    /// `None`: no answer has come, and the request is withdrawn unless a leader has begun to serve it.
     pub(crate) fn wait_within(mut self, span: Duration) -> Option<Result<Vec<Reply>>> {
         let deadline = Deadline::after(span);
         let wake = Wake::new();
@@ -71,7 +71,7 @@ impl Ticket {
         None
     }
 
-    /// The answer, if it is there.
+    /// The answer, if it has come.
     pub(crate) fn try_take(&mut self) -> Option<Result<Vec<Reply>>> {
         match self.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(answer) => Some(answer),

@@ -9,16 +9,16 @@ use crate::model::delivery::Delivery;
 use crate::model::op::{Op, Reply};
 use crate::model::settle::{Fence, Settlement};
 
-/// The inside of a transaction.
+/// The inside of a caller's transaction.
 pub(crate) trait Transaction {
-    /// Applies an operation, which is undone if the transaction is.
+    /// Applies an operation. A rollback of the transaction undoes it.
     ///
     /// # Errors
     ///
-    /// After any of its errors the transaction cannot be committed any more.
+    /// After any error the transaction can no longer be committed.
     fn apply(&self, op: Op) -> Result<Reply>;
 
-    /// The engine's own connection, for its face.
+    /// The engine's own connection, for the public face of the engine.
     fn connection(&self) -> &dyn Any;
 }
 
@@ -26,15 +26,15 @@ pub(crate) trait Transaction {
 #[derive(Debug)]
 pub(crate) enum Ending {
     Commit,
-    /// The attempt that it was made for ends with it.
+    /// Settles the attempt that the transaction was made for, and commits.
     Settle(Arc<Settlement>),
     RollBack,
 }
 
-/// What runs inside, once.
+/// The code that runs inside, once.
 pub(crate) type Body<'a> = dyn FnMut(&dyn Transaction) -> Ending + 'a;
 
-/// The attempt that a transaction is made for: only while it holds its task.
+/// The attempt that a transaction is made for. The transaction runs only while that attempt holds its task.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Holder {
     pub(crate) id: TaskId,

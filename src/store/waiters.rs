@@ -1,4 +1,4 @@
-//! Callers who wait for the end of a task.
+//! Callers that wait for the end of a task.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::id::TaskId;
 use crate::wake::{Wake, lock};
 
-/// All of them, by task.
+/// All waiting callers, by task.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     wakes: Mutex<HashMap<TaskId, Vec<Wake>>>,
@@ -21,7 +21,7 @@ impl Waiters {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// Registers for the end of a task. Register first, then look at its state: an end in between notifies.
+    /// Registers for the end of a task. Register first, then read the task's state: an end in between notifies.
     pub(crate) fn wait_for(&self, id: TaskId) -> Waiter<'_> {
         let wake = Wake::new();
         let mut wakes = lock(&self.wakes);
@@ -34,7 +34,7 @@ impl Waiters {
         }
     }
 
-    /// These tasks have ended.
+    /// Wakes the callers that wait for these tasks: they have ended.
     pub(crate) fn notify(&self, ended: &[TaskId]) {
         if self.count.load(Ordering::SeqCst) > 0 {
             let wakes = lock(&self.wakes);
@@ -44,13 +44,13 @@ impl Waiters {
         }
     }
 
-    /// Has all of them look again.
+    /// Wakes all waiting callers, to look again.
     pub(crate) fn notify_all(&self) {
         lock(&self.wakes).values().flatten().for_each(Wake::notify);
     }
 }
 
-/// A registration for the end of one task; dropping it ends it.
+/// A registration for the end of one task. Dropping it unregisters.
 #[derive(Debug)]
 pub(crate) struct Waiter<'a> {
     waiters: &'a Waiters,
@@ -59,7 +59,7 @@ pub(crate) struct Waiter<'a> {
 }
 
 impl Waiter<'_> {
-    /// Blocks until the task ends, or for `span`.
+    /// Blocks until the task ends, at most for `span`. It may return early.
     pub(crate) fn wait(&self, span: Duration) {
         self.wake.wait(span);
     }

@@ -1,6 +1,6 @@
-//! Why JSON is not what a type reads: the place and what is wrong there, without a value of the JSON.
+//! Explains why a type could not be decoded from JSON: the place and what is wrong there, without a value of the JSON.
 //!
-//! Only after decoding has failed: it is decoded once more, slowly, with every step down noted.
+//! Used only after decoding has failed: it decodes once more, slowly, and notes every step down.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -47,7 +47,7 @@ pub(super) fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Err
     format!("{place}: {wrong}{position}")
 }
 
-/// What serde says is wrong, without the values that it quotes: they are the payload's. What stands after "expected" is of
+/// What serde says is wrong, without the values that it quotes: they are the payload's. The text after "expected" comes from
 /// the type.
 fn without_values(text: &str) -> String {
     let text = text
@@ -90,8 +90,7 @@ fn is_identifier(name: &str) -> bool {
         .all(|c| c.is_alphanumeric() || c == '_' || c == '-')
 }
 
-/// Something of serde's at a place. As a deserializer, visitor or seed it passes everything on, and notes the place of an
-/// error.
+/// A serde deserializer, visitor or seed at a place. It passes everything on, and notes the place of an error.
 struct Tracked<'p, X> {
     inner: X,
     place: &'p Place<'p>,
@@ -117,7 +116,7 @@ impl<'p, X> Tracked<'p, X> {
     }
 }
 
-/// The type's own spelling of a name, if it is one of these.
+/// The type's own spelling of a name, if the name is among `names`.
 fn known(names: &'static [&'static str], name: &str) -> Option<&'static str> {
     names.iter().copied().find(|known| *known == name)
 }
@@ -354,7 +353,7 @@ struct Entries<'p, A> {
     inner: A,
     place: &'p Place<'p>,
     names: &'static [&'static str],
-    /// To the value of the last key.
+    /// The step to the value of the last key.
     step: Step,
 }
 
@@ -406,7 +405,7 @@ impl<'de, 'p, A: EnumAccess<'de>> EnumAccess<'de> for Tracked<'p, A> {
     }
 }
 
-/// What belongs to a variant.
+/// The content of a variant.
 struct Content<'p, A> {
     inner: A,
     place: &'p Place<'p>,

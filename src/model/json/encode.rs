@@ -1,4 +1,4 @@
-//! Encoding that refuses what could not be decoded: `serde_json` writes NaN as `null`, and nests deeper than it reads.
+//! Encoding that refuses values that could not be decoded: `serde_json` writes NaN as `null`, and nests deeper than it reads.
 
 use std::cell::OnceCell;
 use std::fmt::Display;
@@ -52,14 +52,14 @@ impl<T: Serialize + ?Sized> Serialize for Nested<'_, T> {
     }
 }
 
-/// Passes everything on to another serializer, but for what is refused.
+/// Passes everything on to another serializer, except the refused values.
 struct Encoder<'p, S> {
     inner: S,
     place: &'p Place<'p>,
 }
 
 impl<'p, S: Serializer> Encoder<'p, S> {
-    /// Goes into `levels` arrays or objects.
+    /// Enters `levels` arrays or objects.
     fn enter<C>(
         self,
         levels: usize,
@@ -260,7 +260,7 @@ struct Compound<'p, C> {
     inner: C,
     place: &'p Place<'p>,
     levels: usize,
-    /// Which element comes next.
+    /// The index of the next element.
     next: usize,
 }
 

@@ -1,7 +1,7 @@
 //! Payloads, results and progress as JSON.
 //!
-//! Invariant: what [`encode`](encode()) accepts is JSON that can be parsed again, with every number exactly as it was. What it cannot
-//! write so is an error at the call. Whether the JSON is also what the type reads, only decoding it shows: [`verified`].
+//! Invariant: what [`encode`](encode()) accepts is JSON that can be parsed again, with every number exact. Anything else is an
+//! error at the call. Whether the type can decode its own JSON is checked only by [`verified`].
 
 mod decode;
 mod encode;
@@ -16,7 +16,7 @@ use crate::model::limits::check_size;
 /// How deep arrays and objects may be nested. `serde_json` reads no deeper.
 pub(crate) const MAX_NESTING: usize = 127;
 
-/// Encodes a value. `what` names it in an error: `payload`, `result`.
+/// Encodes a value. `what` names the value in an error: `payload`, `result`.
 ///
 /// # Errors
 ///
@@ -39,8 +39,8 @@ pub(crate) fn encode<T: Serialize + ?Sized>(what: &str, value: &T) -> Result<Vec
 ///
 /// # Errors
 ///
-/// `Payload` if `bytes` are not a `T`. The text names the place and what is wrong there, never a value: fields by their
-/// names, keys of maps not at all.
+/// `Payload` if `bytes` are not a `T`. The text names the place and what is wrong there, never a value: it shows the names of
+/// fields, but no keys of maps.
 pub(crate) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| {
         Error::new(
@@ -54,11 +54,11 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T>
     })
 }
 
-/// Decodes a payload that was just encoded, to find out whether that is possible, and returns its JSON.
+/// Decodes a payload that was just encoded, to check that this is possible, and returns its JSON.
 ///
 /// # Errors
 ///
-/// `Payload` if it is not: a handler would never get it.
+/// `Payload` if it is not possible: no handler would ever get the payload.
 pub(crate) fn verified<T: DeserializeOwned>(bytes: Vec<u8>) -> Result<Vec<u8>> {
     match decode::<T>("payload", &bytes) {
         Ok(_) => Ok(bytes),

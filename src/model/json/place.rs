@@ -1,4 +1,4 @@
-//! Where inside a value encoding or decoding has failed.
+//! The place inside a value where encoding or decoding failed.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -8,9 +8,9 @@ use std::fmt;
 pub(super) struct Place<'p> {
     parent: Option<&'p Place<'p>>,
     step: Step,
-    /// How many arrays and objects it is inside.
+    /// How many arrays and objects the place is inside.
     pub(super) nesting: usize,
-    /// The first place that failed, which is the deepest: errors pass it on their way up.
+    /// The first place that failed, which is the deepest: an error passes outer places later, on its way up.
     failed: &'p OnceCell<String>,
 }
 
@@ -45,7 +45,7 @@ impl<'p> Place<'p> {
         }
     }
 
-    /// Notes that it failed here, unless a deeper place has.
+    /// Notes a failure here, unless a deeper place has noted one.
     pub(super) fn note(&self) {
         self.failed.get_or_init(|| self.to_string());
     }

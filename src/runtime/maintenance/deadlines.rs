@@ -1,4 +1,4 @@
-//! Watches over deadlines: it asks handlers to stop, and replaces those that do not.
+//! Watches deadlines: asks handlers to stop, and replaces the threads of those that do not return.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ use crate::thread::Thread;
 use crate::time::Timestamp;
 use crate::wake::Wake;
 
-/// The watch over deadlines.
+/// The watch on deadlines.
 #[derive(Debug)]
 pub(crate) struct Deadlines {
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) ready: Arc<Ready>,
-    /// What a spare thread works with; `None` when stepped by hand.
+    /// Run by spare threads; `None` when stepped by hand.
     pub(crate) executor: Option<Executor>,
-    /// There is a worker to claim for.
+    /// Notified when a spare thread is added, because there is one more worker to claim for.
     pub(crate) dispatcher: Wake,
-    /// Workers and spare threads together are never more than this.
+    /// The most threads, workers and spares together.
     pub(crate) max_threads: usize,
 }
 
 impl Deadlines {
-    /// Starts a thread in the place of each handler that is stuck, up to the cap.
+    /// Starts a spare thread for each newly stuck handler, up to `max_threads` in all.
     fn replace(&self, stuck: usize) {
         for _ in 0..stuck {
             if !self.ready.add_spare(self.max_threads) {

@@ -1,4 +1,4 @@
-//! Deletes retired lanes once their last ended task is deleted, and queues that have no lane.
+//! Deletes retired lanes once their last ended task is deleted, and queues without a lane.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::model::task::TaskState;
 use crate::runtime::service::{Next, Service};
 use crate::time::Timestamp;
 
-/// How often it passes over what has ended: a lane that is retired costs nothing but its row.
+/// How often the ended tasks are scanned. Seldom is enough: a retired lane costs nothing but its row.
 const PASS_EVERY: Duration = Duration::from_secs(3600);
 
 const FINAL_STATES: [TaskState; 3] = [
@@ -30,13 +30,13 @@ pub(crate) struct Forgetter {
     pass: Option<Pass>,
 }
 
-/// A pass over the tasks that have ended, a stride at a step.
+/// A scan of the ended tasks, in steps of bounded length.
 #[derive(Debug)]
 struct Pass {
-    /// Lanes that were retired when it began, and that no task has been found in. No task is added to them, so at its end
-    /// they are empty for good.
+    /// Lanes that were retired when the pass began, and in which no task was found. No task is added to a retired lane, so
+    /// the lanes left at the end of the pass stay empty.
     empty: HashSet<LaneId>,
-    /// The state that it is at, and the instant after which its tasks are still to be seen.
+    /// The states that are still to be scanned. `at` is the current one, and the end time up to which it has been scanned.
     states: std::slice::Iter<'static, TaskState>,
     at: Option<(TaskState, Option<Timestamp>)>,
 }
@@ -60,7 +60,7 @@ impl Forgetter {
         }))
     }
 
-    /// Does a step of the pass; what is left of it.
+    /// Makes one step of the pass. Returns what is left of the pass.
     fn step(&self, mut pass: Pass, now: Timestamp) -> Result<Option<Pass>> {
         if pass.empty.is_empty() {
             return Ok(None);
@@ -92,7 +92,7 @@ impl Service for Forgetter {
     fn run_once(&mut self, now: Timestamp) -> Next {
         let step = match self.pass.take() {
             Some(pass) => self.step(pass, now),
-            // A clock that was set back must not keep it from looking.
+            // The upper bound: setting the clock back must not delay the next pass.
             None if now < self.next && self.next <= now + PASS_EVERY => return Next::Notified,
             None => {
                 self.next = now + PASS_EVERY;

@@ -1,4 +1,4 @@
-//! What has to be done besides running tasks, each a service of its own on one thread.
+//! Work besides running tasks: several services, all on one thread.
 
 mod deadlines;
 mod forgetter;
@@ -22,7 +22,7 @@ use crate::runtime::service::{AFTER_PANIC, Next, Service};
 use crate::runtime::shutdown::ShutdownState;
 use crate::time::Timestamp;
 
-/// All of them, in turn. Each knows for itself whether something is due.
+/// Steps all of the services in turn. Each decides by itself whether anything is due.
 pub(crate) struct Maintenance {
     services: Vec<Box<dyn Service>>,
     shutdown: Arc<ShutdownState>,

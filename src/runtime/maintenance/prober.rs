@@ -1,4 +1,4 @@
-//! Notices that the store can be written again. While writes fail it tries a small one now and then; else it does nothing.
+//! Finds out when a store that failed can be written again: while writes fail, tries a small one about once a second.
 
 use std::time::Duration;
 
@@ -8,16 +8,17 @@ use crate::runtime::service::{Next, Service};
 use crate::store::Ticket;
 use crate::time::Timestamp;
 
-/// How long after a write that failed the next is tried. Half of it to one and a half: many processes that wait for one disk
-/// do not try all at once.
+/// The mean time between two tries. Each time is drawn from half to one and a half of it, so that many processes on one
+/// disk do not all try at once.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 
 /// The prober.
 #[derive(Debug)]
 pub(crate) struct Prober {
     client: Client,
-    /// When to try again. Written by a thread of the store: a write that hangs must not hold up the rest of maintenance.
+    /// When to try again.
     next: Timestamp,
+    /// The write under way. A thread of the store makes it: a write that hangs must not hold up other maintenance.
     tried: Option<Ticket>,
 }
 
@@ -41,10 +42,10 @@ impl Service for Prober {
             self.tried = None;
         }
         if !self.client.store.is_failing() {
-            // It is seen within a second: nobody is notified.
+            // No notification is needed: the next call, within a second, sees a failure.
             return Next::Notified;
         }
-        // A clock that was set back must not keep it from trying.
+        // The second condition: setting the clock back must not delay the next try.
         if now >= self.next || self.next > now + 2 * TRY_EVERY {
             self.next = now + TRY_EVERY.mul_f64(0.5 + fastrand::f64());
             if self.tried.is_none() {

@@ -1,4 +1,4 @@
-//! Removes what is over while nothing else does: ended tasks after their retention, tasks whose start deadline has passed.
+//! Deletes ended tasks whose retention is over, if settlements have not, and fails tasks whose start deadline has passed.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::model::retention::Retention;
 use crate::runtime::service::{Next, Service};
 use crate::time::Timestamp;
 
-/// How often it looks for tasks that have ended: nobody waits for their removal.
+/// How often ended tasks are looked for. Their deletion is not urgent.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 const AFTER_ERROR: Duration = Duration::from_secs(5);
 
@@ -21,7 +21,7 @@ pub(crate) struct Pruner {
     retention: Retention,
     /// When to look again.
     next: Timestamp,
-    /// When something is known to be over; `None`: nothing is, as far as was seen.
+    /// The next known end of a retention or start deadline; `None` if none was seen.
     planned: Option<Timestamp>,
 }
 
@@ -35,10 +35,10 @@ impl Pruner {
         }
     }
 
-    /// Removes a chunk of what is over, and returns when something will be.
+    /// Handles a chunk of what is over. Returns when the next is due.
     fn work(&mut self, now: Timestamp) -> Result<Option<Timestamp>> {
         let due = self.client.store.next_maintenance()?;
-        // A start deadline has passed one microsecond later.
+        // A start deadline has passed one microsecond after its instant.
         let expires = due.expires_at.map(|at| at + Duration::from_micros(1));
         let over = self.retention.over(due.ended_at);
         let mut ops = Vec::new();
@@ -55,19 +55,20 @@ impl Pruner {
             return Ok(expires.into_iter().chain(over).min());
         }
         self.client.store.apply(now, ops)?;
-        // Whatever is left is found by the next look, after others have had their turn.
+        // The next call, after other writers have had their turn, handles the rest.
         Ok(Some(now))
     }
 }
 
 impl Service for Pruner {
     fn run_once(&mut self, now: Timestamp) -> Next {
-        // Start deadlines that came since the last look; and a clock that was set back must not keep it from looking.
+        // Start deadlines that were added since the last call.
         if let Some(at) = self.client.store.signals().take_expiry() {
             let at = at + Duration::from_micros(1);
             self.next = self.next.min(at);
             self.planned = Some(self.planned.map_or(at, |planned| planned.min(at)));
         }
+        // The upper bound: setting the clock back must not delay the next look.
         if now < self.next && self.next <= now + LOOK_EVERY {
             return Next::at(self.planned);
         }

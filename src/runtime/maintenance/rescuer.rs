@@ -1,4 +1,4 @@
-//! Takes back what dead processes held.
+//! Takes back the tasks that dead processes held.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::log::log;
 use crate::runtime::service::{Next, Service};
 use crate::time::Timestamp;
 
-/// How often it looks whether another process has died.
+/// How often dead processes are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The rescuer.
@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) struct Rescuer {
     client: Client,
     next: Timestamp,
-    /// Whether there is anybody who could die.
+    /// Whether there are other instances, which could die.
     others: bool,
 }
 
@@ -28,7 +28,7 @@ impl Rescuer {
         }
     }
 
-    /// Alone on the file it waits for nothing: that another process has come, it is notified of.
+    /// When to look again. Alone on the file there is nothing to look for: when another process comes, it is notified.
     fn planned(&self) -> Next {
         if self.others {
             Next::At(self.next)
@@ -40,7 +40,7 @@ impl Rescuer {
 
 impl Service for Rescuer {
     fn run_once(&mut self, now: Timestamp) -> Next {
-        // A clock that was set back must not keep it from looking.
+        // The upper bound: setting the clock back must not delay the next look.
         if now < self.next && self.next <= now + LOOK_EVERY {
             self.others |= self.client.store.has_others();
             return self.planned();
@@ -58,7 +58,7 @@ impl Service for Rescuer {
                 }
                 self.others = self.client.store.has_others();
                 if rescued.more {
-                    // A slice at a time: others write in between.
+                    // A slice at a time, so that others can write in between.
                     self.next = now;
                     return Next::At(now);
                 }

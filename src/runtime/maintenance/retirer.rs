@@ -1,4 +1,4 @@
-//! Retires lanes that have been idle for a while, so that a claim does not look at each queue that ever was.
+//! Retires lanes that have been idle for a while, so that a claim does not look at every queue that ever existed.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::model::query::Query;
 use crate::runtime::service::{Next, Service};
 use crate::time::Timestamp;
 
-/// How often it looks which lanes are idle: one is retired that was idle at two looks.
+/// How often idle lanes are looked for. A lane that is idle at two looks in a row is retired, unless it is
+/// among the [`KEPT`] newest idle ones.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// The retirer of lanes.
@@ -24,14 +25,14 @@ pub(crate) struct Retirer {
     look: Look,
 }
 
-/// How far a look is. Each step is short, so that other services have their turn.
+/// The progress of a look. Each step is short, so that other services have their turn.
 #[derive(Debug)]
 enum Look {
-    /// None is under way.
+    /// No look is under way.
     Ended,
-    /// The lanes that were found idle so far, and the last that was looked at.
+    /// The idle lanes found so far, and the last lane that was looked at.
     Under(Vec<LaneId>, LaneId),
-    /// What is still to be retired.
+    /// The lanes that are still to be retired.
     Retires(Vec<LaneId>),
 }
 
@@ -45,7 +46,7 @@ impl Retirer {
         }
     }
 
-    /// Does a step of a look; what comes after it.
+    /// Makes one step of a look. Returns the progress after it.
     fn step(&mut self, now: Timestamp) -> Result<Look> {
         let store = &self.client.store;
         Ok(match std::mem::replace(&mut self.look, Look::Ended) {
@@ -79,7 +80,7 @@ impl Retirer {
 impl Service for Retirer {
     fn run_once(&mut self, now: Timestamp) -> Next {
         if matches!(self.look, Look::Ended) {
-            // A clock that was set back must not keep it from looking.
+            // The upper bound: setting the clock back must not delay the next look.
             if now < self.next && self.next <= now + LOOK_EVERY {
                 return Next::Notified;
             }
@@ -90,7 +91,7 @@ impl Service for Retirer {
             Look::Ended
         });
         match self.look {
-            // Nobody waits for the next look: the thread is called often enough.
+            // The next look is not urgent: the service is called at least once a second.
             Look::Ended => Next::Notified,
             Look::Under(..) | Look::Retires(_) => Next::At(now),
         }

@@ -1,11 +1,10 @@
-//! What an error of SQLite means to a caller.
+//! What SQLite's errors mean to a caller.
 
 use rusqlite::ErrorCode;
 
 use crate::error::{Error, ErrorKind};
 
-/// Names the kind of an error of a statement; one of a COMMIT that leaves its outcome open is told apart by
-/// [`of_commit`].
+/// The kind of a statement's error. A COMMIT, whose outcome may be unknown, has [`of_commit`].
 pub(crate) fn kind(error: &rusqlite::Error) -> ErrorKind {
     let Some(code) = error.sqlite_error() else {
         return ErrorKind::Storage;
@@ -31,8 +30,8 @@ pub(crate) fn of(context: &str, error: rusqlite::Error) -> Error {
     Error::new(kind(&error), context).with_source(error)
 }
 
-/// An error of the caller's own SQL, inside a transaction; [`source`](std::error::Error::source) gives it back. What is wrong
-/// with the SQL, its values or a constraint is `Sql`, what a transaction does not allow `Invalid`.
+/// An error of the caller's own SQL inside a transaction, kept as the [`source`](std::error::Error::source). A fault of the
+/// SQL, its values or a constraint is `Sql`; what a transaction does not allow is `Invalid`.
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         let (kind, context) = match error.sqlite_error_code() {
@@ -69,7 +68,7 @@ pub(crate) fn of_commit(error: rusqlite::Error) -> Error {
     }
 }
 
-/// Whether the connection should not be used again: what its caches hold may not be what the file holds.
+/// Whether the connection must not be used again: its caches may differ from the file.
 pub(crate) fn poisons(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|code| {
         matches!(

@@ -1,4 +1,4 @@
-//! The backends of the suite: a file that is gone with its kit, and memory.
+//! The backends of the suite: a file that is deleted with its kit, and memory.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ impl Backend for InMemory {
 pub(crate) trait File {
     fn path(&self) -> &PathBuf;
 
-    /// Looks into the file, or damages it, beside the store.
+    /// Runs SQL on the file beside the store, to look into it or to damage it.
     fn sql<T>(&self, look: impl FnOnce(&Connection) -> T) -> T;
 
     /// How many rows a table has.

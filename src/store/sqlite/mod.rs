@@ -1,4 +1,5 @@
-//! The SQLite store: one write connection taken in turns, a pool of readers, a lock file that is the proof of life.
+//! The SQLite store: one write connection taken in turns, a pool of readers, and a lock file that proves this instance
+//! alive.
 
 mod error;
 mod file;
@@ -61,21 +62,21 @@ use crate::wake::lock;
 pub(crate) struct SqliteStore {
     shared: Arc<Shared>,
     turn: Arc<Turn<Writer>>,
-    /// `None`: in memory, where reads take the writer.
+    /// `None`: in memory, where reads use the write connection.
     readers: Option<Readers>,
     path: Option<PathBuf>,
-    /// Which file that was when it was opened.
+    /// Which file the path named when the store was opened.
     identity: Option<Identity>,
-    /// How long a lock is waited for.
+    /// How long a call waits for a lock.
     busy_wait: Duration,
     clock: Arc<dyn Clock>,
     instance: i64,
     /// `None`: in memory, where there are no other instances.
     roll: Option<Roll>,
     watch: Mutex<Option<Watch>>,
-    /// When it was closed, or else opened: an instance that ends says when, and a store has no clock.
+    /// When the store was closed, or else opened: recorded as the end of an instance that ends.
     seen_at: AtomicI64,
-    /// Last: it is dropped once the connections are closed.
+    /// Last, so that it is dropped after the connections are closed.
     home: Home,
 }
 
@@ -121,7 +122,7 @@ impl SqliteStore {
         })
     }
 
-    /// A store in memory, gone with its last user.
+    /// Opens a store in memory. Its tasks are gone with its last user.
     pub(crate) fn memory(settings: Settings, now: Timestamp) -> Result<Self> {
         settings.check()?;
         let home = Home::new()?;
@@ -191,17 +192,17 @@ impl SqliteStore {
         })
     }
 
-    /// Removes what processes left that died while they opened or closed the file.
+    /// Removes lock files of processes that died while they opened or closed the file.
     fn clear_up(&self) {
         let Some(path) = &self.path else { return };
         ledger::clear_up(path, |name| {
             let expected = self.with_reader(|conn| roll::is_expected(conn, name));
-            // If that cannot be read, the file is left to the next process.
+            // If that cannot be read, the lock file is left to the next process.
             expected.unwrap_or(true)
         });
     }
 
-    /// In a forked child: leaves everything as it is. To close a connection would take away the parent's locks, or its log.
+    /// In a forked child: leaves everything as it is. Closing a connection would take away the parent's locks, or its log.
     fn forget(&mut self) {
         std::mem::forget((Arc::clone(&self.shared), Arc::clone(&self.turn)));
         std::mem::forget(self.readers.take());
@@ -209,13 +210,13 @@ impl SqliteStore {
         std::mem::forget(watch.take());
     }
 
-    /// Whether this thread may use the store.
+    /// Checks that this process and this thread may use the store.
     fn check_caller(&self) -> Result<()> {
         self.home.check()?;
         self.turn.check_reentrant()
     }
 
-    /// Takes back a slice of what a dead instance held.
+    /// Takes back part of what a dead instance held.
     fn rescue(&self, now: Timestamp, instance: i64, evidence: &Evidence) -> Result<Rescued> {
         self.check_caller()?;
         self.turn.exclusive(Some(now), |writer| {
@@ -230,7 +231,8 @@ impl SqliteStore {
         }
         match &self.readers {
             Some(readers) => readers.with(read),
-            // In the line with the writes: a leader may come after the other.
+            // Queued with the writes: the wait for the writer's lock would have no bound, since one leader may follow
+            // another.
             None => self.turn.exclusive(None, |writer| writer.look(read))?,
         }
     }
@@ -245,7 +247,7 @@ impl SqliteStore {
         store.as_any().downcast_ref().ok_or_else(not_sqlite)
     }
 
-    /// Applies an operation in a transaction that the caller has begun on a connection of their own.
+    /// Applies an operation in a transaction that the caller has begun on the caller's own connection.
     ///
     /// # Errors
     ///
@@ -256,19 +258,19 @@ impl SqliteStore {
         borrowed::apply(&self.shared, file, now, conn, op)
     }
 
-    /// Has a connection of the caller's own look for the write lock often enough to get it beside processes that write all
-    /// the time.
+    /// Sets a busy handler on the caller's own connection that tries the write lock often enough to get it beside processes
+    /// that write all the time.
     pub(crate) fn set_busy_handler(&self, conn: &mut Connection) -> Result<()> {
         self.check_caller()?;
         open::set_busy_handler(conn, self.busy_wait)
     }
 
-    /// Copies the store into a new file while it is used.
+    /// Copies the store into a new file while the store is in use.
     pub(crate) fn backup(&self, to: &Path) -> Result<()> {
         backup::backup(to, |copy| self.with_reader(copy))
     }
 
-    /// The length of the log after the last commit.
+    /// The length of the log after the last commit, in bytes.
     pub(crate) fn wal_bytes(&self) -> u64 {
         self.shared.wal_bytes()
     }
@@ -331,7 +333,7 @@ impl Store for SqliteStore {
     }
 
     fn refresh(&self) -> Result<bool> {
-        // A wait for who leads would have no bound: a leader comes after the other.
+        // A wait for the turn would have no bound: one leader may follow another.
         let looked = self.turn.with_idle_writer(Writer::refresh);
         looked.map_or(Ok(false), |found| found.map(|_| true))
     }
@@ -350,7 +352,7 @@ impl Store for SqliteStore {
     fn begin(&self, fence: Fence) -> Result<()> {
         match self.shared.ledger() {
             Some(ledger) => ledger.begin(fence),
-            // Given up, and with it whatever was claimed.
+            // The store was given up, and its claims with it.
             None if self.path.is_some() => {
                 Err(Error::new(ErrorKind::Closed, "the store was given up"))
             }
@@ -439,16 +441,17 @@ impl Store for SqliteStore {
 }
 
 impl Drop for SqliteStore {
-    /// The last user is gone: no handler runs any more. If nothing is held, nobody has to look after this instance.
+    /// The last user is gone, so no handler runs any more. An instance that holds nothing ends here; otherwise another
+    /// process rescues it.
     fn drop(&mut self) {
         if !self.home.is_here() {
             self.forget();
             return;
         }
-        // First: it looks on the writer.
+        // First: the watch looks on the writer.
         *lock(&self.watch) = None;
         self.turn.finish();
-        // A receipt keeps the signals alive.
+        // A receipt that is still held keeps the signals alive.
         self.shared.signals.close();
         let Some(ledger) = self.shared.ledger() else {
             return;

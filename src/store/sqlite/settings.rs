@@ -1,11 +1,11 @@
-//! What can be set of a store in SQLite alone.
+//! Settings that only a store in SQLite has.
 
 use crate::error::{Error, Result};
 
 const PAGE_CACHE_BYTES: usize = 16 << 20;
 
-/// Settings of a store in SQLite, beside those of every store: given to
-/// [`Builder::sqlite`](crate::Builder::sqlite) or [`ClientBuilder::sqlite`](crate::ClientBuilder::sqlite).
+/// Settings that only a store in SQLite has. Pass them to [`Builder::sqlite`](crate::Builder::sqlite) or
+/// [`ClientBuilder::sqlite`](crate::ClientBuilder::sqlite).
 ///
 /// # Example
 ///
@@ -32,9 +32,9 @@ impl Default for SqliteSettings {
 }
 
 impl SqliteSettings {
-    /// How much of the file the connection that writes keeps in memory, at most. It is taken as it is needed. More helps
-    /// when tasks are stored in no order of their due times, into many queues, or with large payloads. 1 MiB to 64 GiB;
-    /// default: 16 MiB. In memory it means nothing.
+    /// How many bytes of the file the write connection keeps in memory, at most; memory is taken as needed. 1 MiB to 64 GiB;
+    /// default: 16 MiB. More helps when tasks are stored out of the order of their due times, into many queues, or with
+    /// large payloads. A store in memory ignores it.
     pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
         self.page_cache_bytes = bytes;
         self

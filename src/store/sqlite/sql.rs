@@ -1,5 +1,5 @@
 //! SQL whose numbers have names: `{running}` in a statement stands for the number of that state, `{tags}` for the bit that
-//! says that a task has tags. They are put in when the crate is compiled, and a name that is not known does not compile.
+//! says that a task has tags. The names are replaced at compile time; an unknown name does not compile.
 
 use rusqlite::Row;
 use rusqlite::types::FromSql;
@@ -58,7 +58,7 @@ pub(crate) const fn expand<const N: usize>(text: &str, texts: &[(&str, &str)]) -
     walk::<N>(text.as_bytes(), texts).0
 }
 
-/// Replaces the names. Returns the first `N` bytes of what comes out, and how many there are.
+/// Replaces the names. Returns the first `N` bytes of the result, and how long all of it is.
 const fn walk<const N: usize>(text: &[u8], texts: &[(&str, &str)]) -> ([u8; N], usize) {
     let (mut out, mut length, mut at) = ([0; N], 0, 0);
     while at < text.len() {
@@ -142,12 +142,12 @@ const fn is_same(one: &[u8], other: &[u8]) -> bool {
     index == one.len() && index == other.len()
 }
 
-/// A column of any type that is as it should be, or fails its row.
+/// A column of any type. A value of another type fails its row.
 pub(crate) fn get<T: FromSql>(row: &Row<'_>, index: usize) -> rusqlite::Result<T> {
     row.get(index)
 }
 
-/// A row as a type: its columns, in the order in which they are read. `by` is what reads one.
+/// A row as a type: its columns, in the order in which they are read. `by` names the function that reads a column.
 macro_rules! columns {
     (
         $(#[$meta:meta])*

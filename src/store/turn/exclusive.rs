@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::time::{Deadline, Timestamp};
 
 impl<W: Writes> Turn<W> {
-    /// Waits for the turn like any other request, and then runs `run` on the writer, on this thread. `now`: when a write was
-    /// asked for; `None`: it is a read.
+    /// Waits for the turn like any other request, and then runs `run` on the writer, on this thread. `now`: the request time
+    /// of a write; `None`: it is a read.
     ///
     /// # Errors
     ///
@@ -44,8 +44,8 @@ impl<W: Writes> Turn<W> {
         }
     }
 
-    /// Leads, and calls `run` when it is its turn; `None`: others came before, and led for all the time there was. Only for whom
-    /// `leading` was set.
+    /// Leads, and calls `run` when the request reaches the front. `None`: earlier requests took all the time of this lead,
+    /// and `run` was not called. Call it only if `leading` was set for this thread.
     fn lead_to<T, R: FnOnce(&mut W) -> T>(
         &self,
         cell: &Arc<Cell>,
@@ -62,7 +62,7 @@ impl<W: Writes> Turn<W> {
                 Step::Own => {
                     answer = run.take().map(|run| run(&mut writer));
                     if !self.line.owner.is_here() {
-                        // It was forked inside: what waits is its parent's to do.
+                        // `run` forked, and this is the child: the waiting requests are its parent's.
                         return answer;
                     }
                 }

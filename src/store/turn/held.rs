@@ -1,4 +1,4 @@
-//! The writer in the hands of a thread, and the mark that says which thread that is.
+//! The writer while a thread holds it, and the mark that says which thread that is.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::MutexGuard;
@@ -12,7 +12,8 @@ pub(super) fn this_thread() -> usize {
     PLACE.with(|place| std::ptr::from_ref(place).addr())
 }
 
-/// The writer in the hands of a thread. Dropped, even by a panic, it is free, and the thread may call the store again.
+/// The writer while a thread holds it. Dropping it, even by a panic, frees the writer; the thread may then call the store
+/// again.
 pub(super) struct HeldWriter<'a, W> {
     holder: &'a AtomicUsize,
     writer: MutexGuard<'a, W>,
@@ -41,7 +42,7 @@ impl<W> DerefMut for HeldWriter<'_, W> {
 
 impl<W> Drop for HeldWriter<'_, W> {
     fn drop(&mut self) {
-        // Before the lock is free, so that the mark of the next thread stays.
+        // Before the lock is free, so that it does not erase the mark of the next thread.
         self.holder.store(0, Ordering::Relaxed);
     }
 }

@@ -10,16 +10,17 @@ use super::request::{Cell, Request, Sort};
 use crate::time::Stopwatch;
 use crate::wake::lock;
 
-/// How much a leader serves before it hands the turn on.
+/// After this many operations a leader hands the turn on.
 pub(crate) const MAX_LEAD_OPS: usize = 256;
+/// After this time, too.
 const MAX_LEAD: Duration = Duration::from_millis(5);
-/// How often a leader lets others run who may come to share its next transaction.
+/// How often a leader yields to threads that may come to share its next transaction.
 const YIELDS: usize = 2;
 
-/// One thread's time at the writer. Dropped, even by a panic, it leaves the turn free or in other hands.
+/// One thread's time as the leader. Dropping it, even by a panic, frees the turn or hands it on.
 pub(crate) struct Lead<'a> {
     line: &'a Line,
-    /// What the thread itself waits for.
+    /// The request that the thread itself waits for.
     own: Option<&'a Arc<Cell>>,
     since: Stopwatch,
     served: usize,
@@ -44,7 +45,7 @@ impl<'a> Lead<'a> {
             if !(1..queue.last).contains(&callers(&queue.requests)) {
                 break;
             }
-            // Those who were just answered may be about to come again, and can share the next transaction.
+            // Callers that were just answered may be about to come again, and can share the next transaction.
             drop(queue);
             std::thread::yield_now();
             queue = lock(&self.line.queue);
@@ -58,7 +59,7 @@ impl<'a> Lead<'a> {
                 .is_some_and(|(own, front)| Arc::ptr_eq(own, front))
             && let Some(request) = queue.requests.pop_front()
         {
-            // Who asked is here.
+            // The thread that asked is this one: it needs no answer.
             request.forget();
             self.served += 1;
             self.line.count(&queue);
@@ -87,10 +88,10 @@ impl<'a> Lead<'a> {
         Step::Batch(batch)
     }
 
-    /// The receipts that are answered do not wait for the transactions to come.
+    /// Wakes the receipts that are answered: they do not wait for the transactions to come.
     fn delegate_wakers(&self) {
         if self.line.wakers.any() {
-            // Without a thread for them they wait until this one has led.
+            // If their thread cannot be started, they wait until this one has led.
             self.line.wakers.delegate();
         }
     }
@@ -108,11 +109,11 @@ pub(crate) enum Step {
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
         if self.over || !self.line.owner.is_here() {
-            // Nor does a forked child hand on what is its parent's.
+            // A forked child does not hand the turn on: it is its parent's.
             return;
         }
         let mut queue = lock(&self.line.queue);
-        // The thread unwinds: it does not come back for its answer, nor to lead.
+        // The thread unwinds: it will neither take its answer nor lead.
         if let Some(index) = self.own.and_then(|own| queue.position(own)) {
             queue.remove(index);
         }
@@ -120,7 +121,7 @@ impl Drop for Lead<'_> {
     }
 }
 
-/// The requests that share the next transaction. Whether it is synced is decided when it closes, by what is in it.
+/// Takes the requests that share the next transaction. Their contents decide whether it is synced.
 fn take_batch(requests: &mut VecDeque<Request>) -> Vec<Request> {
     let mut batch = Vec::new();
     let mut ops = 0;

@@ -17,10 +17,10 @@ use crate::thread::Thread;
 use crate::time::{Deadline, Timestamp};
 use crate::wake::{Wake, lock};
 
-/// How many requests may wait.
+/// How many requests may wait, at most.
 pub(crate) const MAX_QUEUED: usize = 4096;
 
-/// Called for a write that was not served: when it was asked for, and why it was refused.
+/// Called for a write that was not served, with its request time and the error.
 pub(crate) type OnRefused = Box<dyn Fn(Timestamp, &Error) + Send + Sync>;
 
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl Queue {
         requests.position(|each| Arc::ptr_eq(&each.cell, cell))
     }
 
-    /// Takes out a request for whose answer nobody waits.
+    /// Takes out a request whose answer is not waited for.
     pub(super) fn remove(&mut self, index: usize) {
         if let Some(request) = self.requests.remove(index) {
             request.forget();
@@ -46,16 +46,16 @@ impl Queue {
     }
 }
 
-/// What waits for the writer.
+/// The requests that wait for the writer, and the right to lead.
 pub(super) struct Line {
     pub(super) owner: Owner,
     pub(super) queue: Mutex<Queue>,
-    /// How many requests wait, for an operation that can be short.
+    /// How many requests wait: read by operations that can be cut short.
     pub(super) waiting: Arc<AtomicUsize>,
     pub(super) space: Condvar,
     /// How many callers wait for room in the queue.
     pub(super) crowd: AtomicUsize,
-    /// The wakers of those that were answered.
+    /// The wakers of answered requests.
     pub(super) wakers: Arc<Wakers>,
     /// How long a call waits to be served.
     pub(super) wait: Duration,
@@ -84,7 +84,8 @@ impl Line {
         }
     }
 
-    /// Notes that a request is not served, and says so. `asked_at`: when it was asked for, if it is a write.
+    /// Reports a request that is not served, and returns its error. `asked_at`: the request time of a write; `None`: it is a
+    /// read.
     pub(super) fn refuse(&self, asked_at: Option<Timestamp>, why: &str) -> Error {
         let error = Error::new(ErrorKind::Busy, why);
         if let Some(asked_at) = asked_at {
@@ -93,7 +94,7 @@ impl Line {
         error
     }
 
-    /// Queues a request; `now`: `None` for a read. `true`: the turn was free and is the caller's to lead.
+    /// Queues a request; `now` is `None` for a read. `true`: the turn was free, and the caller must lead.
     pub(super) fn enqueue(
         &self,
         now: Option<Timestamp>,
@@ -102,7 +103,7 @@ impl Line {
         thread: Option<thread::Thread>,
     ) -> Result<(Arc<Cell>, bool)> {
         let cell = Arc::new(Cell::new(now, sort, thread));
-        // A probe asks whether a write is done now.
+        // A probe asks whether a write succeeds now.
         let wait = match ops.as_slice() {
             [Op::Probe] => Duration::ZERO,
             _ => self.wait,
@@ -121,12 +122,12 @@ impl Line {
         Ok((cell, leads))
     }
 
-    /// Notes how many requests wait: those that are served are not in the queue any more.
+    /// Notes how many requests wait: those being served are not in the queue any more.
     pub(super) fn count(&self, queue: &Queue) {
         self.waiting.store(queue.requests.len(), Ordering::Relaxed);
     }
 
-    /// The queue, once it has room for another request, of `asked_at`.
+    /// Waits until the queue has room for a request of `asked_at`.
     fn room(&self, asked_at: Option<Timestamp>, wait: Duration) -> Result<MutexGuard<'_, Queue>> {
         let mut queue = lock(&self.queue);
         let mut deadline = None;
@@ -148,7 +149,7 @@ impl Line {
         Ok(queue)
     }
 
-    /// Takes a request out of the queue, if nobody has begun with it and the turn was not handed to it.
+    /// Takes a request out of the queue, unless a leader has begun to serve it or the turn was handed to it.
     pub(super) fn give_up(&self, cell: &Arc<Cell>) -> bool {
         let mut queue = lock(&self.queue);
         let Some(index) = queue.position(cell) else {
@@ -162,14 +163,14 @@ impl Line {
         drop(state);
         queue.remove(index);
         if !queue.leading {
-            // It may have been the one that was invited.
+            // It may have been the invited request: another must be.
             queue.leading = true;
             self.hand_on(&mut queue);
         }
         true
     }
 
-    /// Gives the turn to the first caller who can take it, or sets it free.
+    /// Hands the turn to the first waiting thread that can lead, or frees it.
     pub(super) fn hand_on(&self, queue: &mut Queue) {
         let waits = |request: &&Request| {
             let state = lock(&request.cell.state);
@@ -189,11 +190,11 @@ impl Line {
         if callers(&queue.requests) > 0
             && let Some(helper) = &*lock(&self.helper)
         {
-            // Only submitted ones.
+            // All callers have submitted, and none of them can lead.
             return helper.wake.notify();
         }
-        // A caller who comes before the one who is invited wakes takes the turn, and his request along. The patient ones
-        // look for themselves.
+        // A new caller may lead before the invited thread wakes; it then serves the invited request, too. Patient requests
+        // look by themselves.
         queue.leading = false;
         let mut own = queue
             .requests
@@ -205,7 +206,7 @@ impl Line {
     }
 }
 
-/// How many of these are not the scheduler's own.
+/// How many of these come from callers, not from the scheduler.
 pub(super) fn callers<'a>(requests: impl IntoIterator<Item = &'a Request>) -> usize {
     requests
         .into_iter()

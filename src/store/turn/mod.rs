@@ -1,17 +1,17 @@
 //! The one write connection, taken in turns by the threads that have something to write.
 //!
-//! Whoever finds the turn free leads: on its own thread it takes what has queued, runs it in one transaction, commits,
-//! hands out the replies, and goes on until the queue is empty. So a lone caller pays no thread switch, and many share one
-//! sync. A follower sleeps until its reply or its turn: a leader that has served enough hands the turn on. What the
-//! scheduler writes of its own accord nobody serves in a transaction of its own: it shares the next caller's, or its thread
-//! is invited to lead, if that comes sooner.
+//! A thread that finds the turn free leads: it takes what has queued, runs it in one transaction, commits, hands out the
+//! replies, and goes on until the queue is empty. So a lone caller pays no thread switch, and many callers share one sync. A
+//! follower sleeps until its reply or its turn: a leader that has served enough hands the turn on. The scheduler's own
+//! writes join the next caller's transaction, or their thread is invited to lead, if that comes sooner.
 //!
 //! Invariants:
-//! 1. While `leading` is set exactly one thread leads, or has been told to; nobody else touches the writer.
-//! 2. A request is answered exactly once, or taken out of the queue by the caller who gave up.
+//! 1. While `leading` is set exactly one thread leads, or has been told to. Only [`finish`](Turn::finish) leads without it.
+//! 2. A request is answered exactly once, or taken out of the queue by the caller that gave up.
 //! 3. A reply is given after its COMMIT.
-//! 4. Nothing of the program's runs while a thread holds the writer, except the closure of its own transaction. Wakers are
-//!    called by a thread that does nothing else. What a `tracing` subscriber or a SQL function asks of the store is refused at once, as `Reentrant`.
+//! 4. While a thread holds the writer, the only code of the program that it runs is the closure of its own transaction,
+//!    `tracing` subscribers and SQL functions. Their calls to the same store are refused at once, as `Reentrant`. Wakers are
+//!    called by a thread of their own.
 //!
 //! The turn is the only lock held over I/O that writes wait for.
 
@@ -47,15 +47,15 @@ pub(crate) use self::request::Request;
 #[cfg(test)]
 pub(crate) use self::{lead::MAX_LEAD_OPS, line::MAX_QUEUED};
 
-/// What writes, one batch after the other.
+/// What writes, one batch after another.
 pub(crate) trait Writes: Send + 'static {
     /// Runs the requests in one transaction and answers each.
     fn run(&mut self, batch: Vec<Request>);
 
-    /// Where the turn notes how many requests wait for this one: an operation that can be short is, if there are any.
+    /// Where the turn notes how many requests wait. If there are any, an operation that can be cut short is.
     fn waiting(&self) -> Arc<AtomicUsize>;
 
-    /// What is told of a request that was not served, because it had waited for too long.
+    /// Called for a write that was not served, because it had waited for too long.
     fn on_refused(&self) -> OnRefused;
 }
 
@@ -69,8 +69,8 @@ pub(crate) struct Turn<W> {
 }
 
 impl<W: Writes> Turn<W> {
-    /// `wait` bounds how long a call waits to be served. `patience`: how long what only settles waits for a caller's
-    /// transaction to share.
+    /// `wait` bounds how long a call waits to be served. `patience`: how long a request that only settles or prunes waits to
+    /// join a caller's transaction.
     pub(crate) fn new(writer: W, wait: Duration, patience: Duration) -> Self {
         Self {
             line: Line::new(writer.waiting(), writer.on_refused(), wait),
@@ -92,13 +92,13 @@ impl<W: Writes> Turn<W> {
         self.wait_for(&cell)
     }
 
-    /// Queues operations for the helper thread, or whoever leads before it.
+    /// Queues operations for the helper thread, or a thread that leads before it.
     pub(crate) fn submit(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted<W>> {
         let helper = self.helper()?;
         let sort = Sort::of(&ops);
         let (cell, leads) = self.line.enqueue(Some(now), ops, sort, None)?;
         if leads {
-            // `leading` is set on its behalf.
+            // `leading` is set on the helper's behalf.
             helper.notify();
         }
         Ok(Submitted {
@@ -107,7 +107,7 @@ impl<W: Writes> Turn<W> {
         })
     }
 
-    /// Leads for operations if the turn is free; else they wait for whoever leads next.
+    /// Leads for operations if the turn is free; otherwise they wait for the next leader.
     pub(crate) fn defer(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted<W>> {
         let sort = Sort::of(&ops);
         let (cell, leads) = self.line.enqueue(Some(now), ops, sort, None)?;
@@ -120,12 +120,12 @@ impl<W: Writes> Turn<W> {
         })
     }
 
-    /// Runs `look` on the writer while nobody leads.
+    /// Waits until no thread holds the writer, and runs `look` on it.
     pub(crate) fn with_writer<T>(&self, look: impl FnOnce(&mut W) -> T) -> T {
         look(&mut self.writer())
     }
 
-    /// Runs `look` on the writer, unless somebody leads just now.
+    /// Runs `look` on the writer, unless a thread holds it now.
     pub(crate) fn with_idle_writer<T>(&self, look: impl FnOnce(&mut W) -> T) -> Option<T> {
         let writer = match self.writer.try_lock() {
             Ok(writer) => writer,
@@ -135,8 +135,8 @@ impl<W: Writes> Turn<W> {
         Some(look(&mut HeldWriter::enter(&self.holder, writer)))
     }
 
-    /// Serves what is still queued, for a store that is dropped: the helper does not come for it any more. Nobody queues
-    /// anything by then; whoever leads meanwhile, the writer's lock keeps them apart.
+    /// Serves what is still queued, for a store that is dropped: the helper will not serve it any more. Nothing new is
+    /// queued by then. If another thread leads at the same time, the writer's lock keeps the two apart.
     pub(crate) fn finish(&self) {
         let deadline = Deadline::after(self.line.wait);
         while !lock(&self.line.queue).requests.is_empty() {
@@ -147,7 +147,8 @@ impl<W: Writes> Turn<W> {
         }
     }
 
-    /// Waits until the request of the calling thread is answered, and leads if it is its turn. Its cell knows the thread.
+    /// Waits until the request of the calling thread is answered, and leads if its turn comes. The cell must hold this
+    /// thread.
     fn wait_for(&self, cell: &Arc<Cell>) -> Result<Vec<Reply>> {
         let deadline = Deadline::after(self.line.wait);
         loop {
@@ -158,7 +159,7 @@ impl<W: Writes> Turn<W> {
         }
     }
 
-    /// Parks until the request of the calling thread is answered, or it is its turn to lead.
+    /// Parks until the request of the calling thread is answered, or its turn to lead has come.
     fn wait_for_turn(&self, cell: &Arc<Cell>, deadline: Deadline) -> Result<Waited> {
         let is_patient = cell.sort == Sort::Patient;
         let look_after = if is_patient { self.patience } else { MAX_PARK };
@@ -173,7 +174,7 @@ impl<W: Writes> Turn<W> {
                 Stage::Invited => {
                     state.stage = Stage::Queued;
                     drop(state);
-                    // Whoever leads by now will come upon our request.
+                    // A thread that leads by now will serve our request.
                     if !std::mem::replace(&mut lock(&self.line.queue).leading, true) {
                         return Ok(Waited::Leads);
                     }
@@ -190,7 +191,7 @@ impl<W: Writes> Turn<W> {
                         .line
                         .refuse(cell.asked_at, "the writes before this one took too long"));
                 }
-                // It is in a transaction, or the turn is coming to us: both are bounded.
+                // The request is in a transaction, or the turn is coming to us: both are bounded.
                 state = lock(&cell.state);
                 if matches!(state.stage, Stage::Queued) {
                     drop(state);
@@ -203,14 +204,14 @@ impl<W: Writes> Turn<W> {
             thread::park_timeout(remaining.min(look_after));
             state = lock(&cell.state);
             if is_patient && matches!(state.stage, Stage::Queued) {
-                // No caller came whose transaction it could share.
+                // No caller came whose transaction the request could share.
                 state.stage = Stage::Invited;
             }
         }
     }
 
-    /// Serves the queue until it is empty or somebody else's turn has come; `own`: what the calling thread waits for. Only
-    /// for whom `leading` was set.
+    /// Serves the queue until it is empty or another thread's turn has come. `own`: the request that the calling thread
+    /// waits for. Call it only if `leading` was set for this thread, or from [`finish`](Self::finish).
     fn lead(&self, own: Option<&Arc<Cell>>) {
         // Dropped in the reverse order: the writer is free and the turn is handed on before a waker is called.
         let _wakers = WakeOnDrop(&self.line);
@@ -221,7 +222,7 @@ impl<W: Writes> Turn<W> {
         }
     }
 
-    /// Takes the writer. Until it is given back the calling thread is refused at the store's door.
+    /// Takes the writer. Until it is given back, the store refuses other calls of this thread.
     fn writer(&self) -> HeldWriter<'_, W> {
         HeldWriter::enter(&self.holder, lock(&self.writer))
     }
@@ -264,7 +265,7 @@ impl<W: Writes> Turn<W> {
     }
 }
 
-/// For tests: what a thread would have to do at just the right moment.
+/// For tests: states that otherwise depend on exact timing.
 #[cfg(test)]
 impl<W> Turn<W> {
     /// Takes or frees the right to lead, and returns whether it was taken.
@@ -285,7 +286,7 @@ impl<W> Turn<W> {
     }
 }
 
-/// Has the wakers called when it is dropped, even by a panic; not in a forked child, whose parent does so.
+/// Its drop, even by a panic, calls the wakers or leaves them to their thread; not in a forked child, whose parent does so.
 struct WakeOnDrop<'a>(&'a Line);
 
 impl Drop for WakeOnDrop<'_> {
@@ -297,10 +298,10 @@ impl Drop for WakeOnDrop<'_> {
     }
 }
 
-/// What a wait for the turn has come to.
+/// How a wait for the turn has ended.
 enum Waited {
     Answered(Result<Vec<Reply>>),
-    /// `leading` is set on behalf of who waited.
+    /// `leading` is set on behalf of the thread that waited.
     Leads,
 }
 
@@ -310,7 +311,7 @@ impl<W> fmt::Debug for Turn<W> {
     }
 }
 
-/// A request on its way to the helper thread.
+/// A queued request whose caller goes on meanwhile.
 pub(crate) struct Submitted<W> {
     turn: Arc<Turn<W>>,
     cell: Arc<Cell>,
@@ -321,12 +322,12 @@ impl<W: Writes> PendingReply for Submitted<W> {
         {
             let mut state = lock(&self.cell.state);
             if !matches!(state.stage, Stage::Done(_)) {
-                // It would wait for its own transaction. What was asked is done after that, and nobody hears of it.
+                // It would wait for its own transaction. The request is served after that one, and its answer is lost.
                 self.turn.check_reentrant()?;
             }
             state.thread = Some(thread::current());
             if self.cell.sort == Sort::Patient && matches!(state.stage, Stage::Queued) {
-                // It has been patient for long enough.
+                // Its caller waits now, so it need not be patient any more.
                 state.stage = Stage::Invited;
             }
         }
@@ -337,7 +338,7 @@ impl<W: Writes> PendingReply for Submitted<W> {
         if let Some(answer) = lock(&self.cell.state).take() {
             return Poll::Ready(answer);
         }
-        // To clone and to drop a waker is to call the program's code: not under the lock, which whoever leads waits for.
+        // Cloning or dropping a waker runs the program's code: never under this lock, which a leader needs.
         let mut waker = Some(cx.waker().clone());
         let answer = {
             let mut state = lock(&self.cell.state);

@@ -1,6 +1,6 @@
 //! A request for the turn: what is asked, and where its caller waits for the answer.
 //!
-//! Invariant: a request is answered once, or taken out of the queue by the caller who gave up.
+//! Invariant: a request is answered once, or taken out of the queue by the caller that gave up.
 
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
@@ -12,7 +12,7 @@ use crate::model::op::{Op, Reply};
 use crate::time::Timestamp;
 use crate::wake::lock;
 
-/// Operations of one call: one transaction, with what else is there.
+/// The operations of one call. They share one transaction, perhaps with other requests.
 pub(crate) struct Request {
     pub(crate) now: Timestamp,
     pub(crate) ops: Vec<Op>,
@@ -32,12 +32,13 @@ impl Request {
         }
     }
 
-    /// It is not to be answered any more: its caller has given up, or serves it itself.
+    /// Drops the request without an answer: its caller has given up, or serves it itself.
     pub(super) fn forget(mut self) {
         self.is_answered = true;
     }
 
-    /// Answers it; the first answer counts. What was asked goes back with the answer: to free it is not a leader's work.
+    /// Answers the request; the first answer counts. The operations go back with the answer, so that the caller frees them,
+    /// not the leader.
     pub(crate) fn answer(&mut self, answer: Result<Vec<Reply>>) {
         if std::mem::replace(&mut self.is_answered, true) {
             return;
@@ -56,7 +57,7 @@ impl Request {
         }
     }
 
-    /// Whether somebody was promised that it is on disk, or stands in line to write.
+    /// Whether a caller was promised that it is on disk, or waits for a turn of its own.
     pub(crate) fn is_durable(&self) -> bool {
         self.cell.sort == Sort::Exclusive || self.ops.iter().any(Op::is_durable)
     }
@@ -79,17 +80,17 @@ impl Drop for Request {
     }
 }
 
-/// Where a request and its caller meet.
+/// What a request and its caller share.
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) state: Mutex<CellState>,
-    /// When it was asked for; `None`: it is a read.
+    /// The request time of a write; `None`: it is a read.
     pub(super) asked_at: Option<Timestamp>,
     pub(super) sort: Sort,
 }
 
 impl Cell {
-    /// Of a request that is about to be queued. `thread`: which one parks for it, and can lead.
+    /// The cell of a request that is about to be queued. `thread`: the one that parks for the answer, and can lead.
     pub(super) fn new(asked_at: Option<Timestamp>, sort: Sort, thread: Option<Thread>) -> Self {
         Self {
             state: Mutex::new(CellState {
@@ -107,9 +108,9 @@ impl Cell {
 /// How a request is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sort {
-    /// By whoever leads.
+    /// By any leader.
     Shared,
-    /// Likewise, and its thread looks by itself whether the turn is free, after a while.
+    /// Likewise, but after a while its thread checks by itself whether the turn is free.
     Patient,
     /// By its own thread alone.
     Exclusive,
@@ -117,7 +118,7 @@ pub(super) enum Sort {
 
 impl Sort {
     pub(super) fn of(ops: &[Op]) -> Self {
-        // Nobody minds if it waits a little: nothing starts with it.
+        // Nothing starts with these, so they may wait a little.
         let is_patient = |op: &Op| matches!(op, Op::Settle(_) | Op::Prune { .. });
         if ops.iter().all(is_patient) {
             Self::Patient
@@ -130,10 +131,10 @@ impl Sort {
 #[derive(Debug)]
 pub(super) struct CellState {
     pub(super) stage: Stage,
-    /// What was asked, once it is answered.
+    /// The operations, once they are answered.
     spent: Vec<Op>,
     pub(super) waker: Option<Waker>,
-    /// Who is parked for it, and can lead.
+    /// The thread that is parked for the answer, and can lead.
     pub(super) thread: Option<Thread>,
 }
 
@@ -155,9 +156,9 @@ pub(super) enum Stage {
     Queued,
     /// The turn was handed to the thread that waits.
     Lead,
-    /// The turn was free, and may be still.
+    /// The turn was free, and may still be.
     Invited,
     Done(Result<Vec<Reply>>),
-    /// The answer was taken, or nobody waits for it.
+    /// The answer was taken, or is not waited for any more.
     Taken,
 }

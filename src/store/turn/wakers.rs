@@ -1,5 +1,5 @@
 //! The wakers of receipts whose answer has come. A waker is the program's code: it may block, panic, or write to the same
-//! store. So they are called by a thread that does nothing else: one that blocks delays the others, and no write.
+//! store. So a thread of their own calls them: a waker that blocks delays other wakers, but no write.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ thread_local! {
 #[derive(Debug, Default)]
 pub(crate) struct Wakers {
     wakers: Mutex<Vec<Waker>>,
-    /// Whether there is one, without the lock.
+    /// Whether there are any, readable without the lock.
     any: AtomicBool,
     /// Wakes the thread that calls them. It is started when it is first needed.
     caller: Mutex<Option<Wake>>,
@@ -30,7 +30,7 @@ pub(crate) struct Wakers {
 impl Wakers {
     pub(crate) fn push(&self, waker: Waker) {
         lock(&self.wakers).push(waker);
-        // Relaxed: it is read by this thread, once it has answered.
+        // Relaxed: the same thread reads it, after it has answered.
         self.any.store(true, Ordering::Relaxed);
     }
 
@@ -38,7 +38,7 @@ impl Wakers {
         self.any.load(Ordering::Relaxed)
     }
 
-    /// Has their thread call them. `false`: the system has no thread to give, and they are left to the calling one.
+    /// Makes the wakers' own thread call them. `false`: the thread could not be started, and the caller must call them.
     pub(crate) fn delegate(self: &Arc<Self>) -> bool {
         let mut caller = lock(&self.caller);
         if caller.is_none() {
@@ -66,15 +66,15 @@ impl Wakers {
     pub(crate) fn call(&self) {
         let own = std::ptr::from_ref(self).addr();
         let outer = CALLING.replace(own);
-        // A waker that writes to the store gets here again, and leaves what it has answered to the loop that called it: the
-        // stack does not grow.
+        // A waker that writes to the store gets here again. It leaves the wakers of what it has answered to the loop that
+        // called it, so the stack does not grow.
         if outer != own {
             while self.call_some() {}
         }
         CALLING.set(outer);
     }
 
-    /// Calls those that are there; `false`: there was none.
+    /// Calls those that are there; `false`: there were none.
     fn call_some(&self) -> bool {
         self.any.store(false, Ordering::Relaxed);
         let wakers = std::mem::take(&mut *lock(&self.wakers));

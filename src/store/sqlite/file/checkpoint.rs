@@ -1,11 +1,11 @@
-//! Checkpoints: the log is moved into the file once it is long, so that the next commit starts it anew.
+//! Checkpoints: a long log is moved into the file, so that the next commit starts the log anew.
 //!
-//! A helper thread does the bulk on a connection of its own, beside the commits that go on meanwhile; alone it would never
-//! catch up with a busy writer, so the writer moves the few pages that are left, between two transactions.
+//! A helper thread moves most of it on a connection of its own, while commits go on. Alone it would never catch up with a
+//! busy writer, so the writer moves the few pages that are left, between two transactions.
 //!
-//! The log is begun anew only while no reader uses it. Readers that overlap would hold it for ever, so a writer that finds
-//! it too long waits a little for those that are at it: new ones read the file then. A reader that takes longer than that is
-//! not waited for again before it has ended, or the log is twice as long. Never TRUNCATE: the log's blocks are used again.
+//! The log starts anew only while no reader uses it. Overlapping readers would prevent that for ever, so a writer that finds
+//! the log too long waits a little for its present readers; new ones then read the file. A reader that takes longer is not
+//! waited for again until it has ended, or the log is twice as long. Never TRUNCATE: the log's blocks are used again.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,21 +25,21 @@ use crate::wake::{Wake, lock};
 const LONG: usize = 4 << 20;
 /// While the helper moves the log, the writer makes it no longer than this.
 const TOO_LONG: usize = 4 * LONG;
-/// So much the writer moves itself.
+/// Up to this much of the log the writer moves itself.
 const FEW: usize = 1 << 20;
-/// So much later the writer tries again if a reader was in the way.
+/// How much longer the log must be before the writer tries again, if a reader was in the way.
 const AGAIN: usize = FEW / 4;
 /// From this length on the writer waits for readers.
 const HELD_UP: usize = LONG + FEW;
-/// How long it waits for them: longer than the crate's own need for a page of tasks.
+/// How long the writer waits for readers: longer than the crate's own read of a page of tasks.
 const READER_WAIT: Duration = Duration::from_millis(50);
 /// How long the writer waits for the helper at a time.
 const PASS_WAIT: Duration = Duration::from_secs(1);
-/// How long a store that is dropped waits for the helper: for one checkpoint.
+/// How long the drop of a store waits for the helper: for one checkpoint.
 const JOIN_WAIT: Duration = Duration::from_secs(5);
 const IDLE_WAIT: Duration = Duration::from_secs(3600);
 
-/// The lengths in pages: the user's file may have pages of any size.
+/// The limits in pages: the user's file may have pages of any size.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     long: i32,
@@ -67,13 +67,13 @@ impl Limits {
 pub(crate) struct Checkpoints {
     /// The length of the log as of the last commit, in pages.
     pages: Arc<AtomicI32>,
-    /// That length as it was last looked at; `None` before the first look.
+    /// That length at the last look; `None` before the first look.
     seen: Option<i32>,
-    /// The length at which the next checkpoint is tried: a reader can hold up the last one.
+    /// The length at which the next checkpoint is tried: a reader can have held up the last one.
     at: i32,
     /// The length from which on the writer waits, for the helper and for readers.
     waits_at: i32,
-    /// The length at the last wait that was in vain: once more is moved, the readers of that time have ended.
+    /// The length at the last wait in vain: once more than this is moved, the readers of that time have ended.
     waited_at: i32,
     limits: Limits,
     helper: Option<LogThread>,
@@ -94,7 +94,7 @@ impl Checkpoints {
         }
     }
 
-    /// Looks at the log after a commit, whose callers have their answers by then.
+    /// Looks at the log after a commit, when the callers have their answers.
     pub(crate) fn after_commit(&mut self, conn: &mut Connection) -> rusqlite::Result<()> {
         let pages = self.pages.load(Ordering::Relaxed);
         let seen = self.seen.replace(pages);
@@ -118,8 +118,8 @@ impl Checkpoints {
             Progress::Working => return Ok(()),
             Progress::Idle { moved } => {
                 let left = pages - moved;
-                // A long log that a killed process left is moved at once. If this process too is killed before the helper
-                // is done, and the next one, the log grows with each of them.
+                // A long log that a killed process left is moved by the writer at once: if one process after another were
+                // killed before its helper is done, the log would grow with each of them.
                 let was_found = seen.is_none();
                 if !was_found && left > limits.few && helper.gains(left) && helper.start() {
                     return Ok(());
@@ -137,7 +137,7 @@ impl Checkpoints {
         } else if done.moved > self.waited_at {
             self.waits_at = limits.held_up;
         }
-        // Somebody else may have been at it: then nothing is known.
+        // Another checkpoint may have been going on: then nothing is known.
         helper.has_moved(done.moved);
         let left = pages - done.moved;
         self.at = pages
@@ -152,18 +152,18 @@ impl Checkpoints {
 
 /// What a checkpoint did.
 pub(crate) struct Checkpoint {
-    /// Another one was going on, or readers did not end in time.
+    /// Another checkpoint was going on, or readers did not end in time.
     is_busy: bool,
     /// How much of the log is moved, in pages; 0 if another checkpoint was going on.
     moved: i32,
 }
 
-/// Moves what no reader needs.
+/// Moves the part of the log that no reader needs.
 pub(crate) fn checkpoint(conn: &Connection) -> rusqlite::Result<Checkpoint> {
     run(conn, "PRAGMA wal_checkpoint(PASSIVE)")
 }
 
-/// Moves all of it, and waits until no reader uses the log, so that the next commit begins it anew.
+/// Moves the whole log, and waits until no reader uses it, so that the next commit starts it anew.
 fn restart(conn: &mut Connection, opener: &Opener) -> rusqlite::Result<Checkpoint> {
     wait_for_locks(conn, READER_WAIT)?;
     let done = run(conn, "PRAGMA wal_checkpoint(RESTART)");
@@ -194,7 +194,7 @@ struct LogThread {
     shared: Arc<Shared>,
     /// Started when it is first needed.
     thread: Option<Thread>,
-    /// How much of the log was left before its last pass; 0 if there was none.
+    /// How much of the log was left before the last pass; 0: there was none.
     left: i32,
 }
 
@@ -228,8 +228,8 @@ impl LogThread {
         }
     }
 
-    /// Whether it is worth another pass: if the writer wrote more than half as much as the last one moved, the helper does
-    /// not catch up, and the writer has to do it.
+    /// Whether another pass is worth it. If more than half of what was left before the last pass is left again, the helper
+    /// does not catch up, and the writer has to move it.
     fn gains(&mut self, left: i32) -> bool {
         let before = std::mem::replace(&mut self.left, left);
         before == 0 || left <= before / 2
@@ -244,7 +244,7 @@ impl LogThread {
         }
     }
 
-    /// Waits until it makes no pass.
+    /// Waits until the helper makes no pass, at most for [`PASS_WAIT`].
     fn wait(&self) {
         let deadline = Deadline::after(PASS_WAIT);
         while self.shared.works.load(Ordering::Acquire) && !deadline.is_over() {
@@ -252,7 +252,7 @@ impl LogThread {
         }
     }
 
-    /// Has it make a pass. `false`: there is no thread to be had.
+    /// Makes the helper start a pass. `false`: its thread could not be started.
     fn start(&mut self) -> bool {
         if self.thread.is_none() {
             let shared = Arc::clone(&self.shared);
@@ -269,12 +269,12 @@ impl LogThread {
         true
     }
 
-    /// The log was begun anew: what was moved of it counts no more.
+    /// The log has started anew: what was moved of the old one no longer counts.
     fn forget(&mut self) {
         self.has_moved(0);
     }
 
-    /// The writer has moved so much.
+    /// Notes how much of the log the writer has moved.
     fn has_moved(&mut self, pages: i32) {
         self.left = 0;
         self.shared.moved.store(pages, Ordering::Relaxed);
@@ -287,14 +287,15 @@ impl Shared {
             if self.works.load(Ordering::Acquire) {
                 let moved = survive(|| self.pass()).and_then(Result::ok);
                 if moved.is_none() {
-                    // The writer makes the pass by itself, and learns what is wrong.
+                    // The writer makes the pass by itself, and finds out what is wrong.
                     *lock(&self.conn) = None;
                 }
                 self.moved.store(moved.unwrap_or(0), Ordering::Relaxed);
                 self.works.store(false, Ordering::Release);
                 self.rests.notify();
                 if moved.is_none() {
-                    // Not before: the writer may have been waiting, and a subscriber that writes to the store waits for it.
+                    // Not earlier: the writer may have waited for the pass, and a `tracing` subscriber that writes to the
+                    // store waits for the writer.
                     log!(warn, "cannot checkpoint beside the writer");
                 }
             }
@@ -379,6 +380,32 @@ mod tests {
             over.store(true, Ordering::Relaxed);
         });
         assert!(file.log_bytes() < 2 * LONG, "{}", file.log_bytes());
+    }
+
+    /// A writer that waited 50 ms for readers went on to wait that short for the locks of other processes.
+    #[test]
+    fn after_a_wait_for_readers_the_writer_takes_turns_as_before() {
+        let file = File::new();
+        let (mut conn, reader) = (file.writer(), file.opener.reader().unwrap());
+        reader
+            .execute_batch("BEGIN; SELECT count(*) FROM t")
+            .unwrap();
+        write(&conn, LONG);
+        let done = restart(&mut conn, &file.opener).unwrap();
+        assert!(done.is_busy, "the reader is still there");
+        let other = file.opener.writer().unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(move || write(&conn, 1));
+            // Only a writer that takes turns announces that it waits.
+            let is_announced = || file.opener.fairness.is_announced();
+            while !is_announced() && !waits.is_finished() {
+                std::thread::yield_now();
+            }
+            assert!(is_announced(), "it gave up, or waits unseen");
+            other.execute_batch("COMMIT").unwrap();
+            waits.join().unwrap();
+        });
     }
 
     struct File {

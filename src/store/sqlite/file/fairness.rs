@@ -1,11 +1,11 @@
-//! Turns between processes: SQLite's write lock is neither queued for nor handed over, so who writes back to back could keep
-//! it for ever.
+//! Turns between processes: SQLite's write lock has no queue and is not handed over, so a process that writes back to back
+//! could keep it for ever.
 //!
-//! A process that has waited for a while holds a shared lock on a file that is there for that; one that has written for a
-//! while looks whether another does, and only then leaves a gap. A lock ends with its process, so nothing has to be cleared up, and
-//! without another writer it costs a look every few milliseconds.
+//! A process that has waited for a while holds a shared lock on a file made for this. A process that has written for a while
+//! checks for such locks, and leaves a gap only if there is one. A lock ends with its process, so nothing has to be cleared
+//! up, and without another writer all this costs one check every few milliseconds.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::store::sqlite::file::paths;
 use crate::time::{Stopwatch, pause};
 use crate::wake::lock;
 
-/// How long a process writes back to back before it looks whether another waits.
+/// How long a process writes back to back before it checks whether another waits.
 const MAX_STREAK: Duration = Duration::from_millis(5);
-/// The gap that it leaves then: longer than the pause of a process that waits, whatever its jitter.
+/// The gap that it then leaves: longer than the pause of a process that waits, whatever its jitter.
 const GAP: Duration = Duration::from_micros(1000);
-/// From when on a process that waits says so, and looks this often whether the lock is free. Each look costs some 10 µs.
+/// After this wait a process announces that it waits, and tries the lock every [`STEP`]. Each try costs some 10 µs.
 const ANNOUNCE_AFTER: Duration = Duration::from_millis(2);
 const STEP: Duration = Duration::from_micros(500);
-/// One that has waited longer looks more often, so that the oldest comes first; one that waits in vain, for a process that is
-/// stopped, less often.
+/// A process that has waited for longer than this tries more often, so that the oldest comes first. One that has waited in
+/// vain, perhaps for a process that is stopped, tries less often.
 const OLD: Duration = Duration::from_millis(50);
 const OLD_STEP: Duration = Duration::from_micros(250);
 const IN_VAIN: Duration = Duration::from_millis(500);
@@ -41,7 +41,7 @@ fn retry_delay(waited: Duration, count: i32) -> Duration {
     }
 }
 
-/// What a process says to others that write the same file.
+/// What a process announces to others that write the same file.
 #[derive(Debug)]
 pub(crate) struct Fairness {
     path: PathBuf,
@@ -52,7 +52,7 @@ pub(crate) struct Fairness {
 struct Announcement {
     /// Opened when it is first needed.
     file: Option<File>,
-    /// Whether this process says that it waits.
+    /// Whether this process announces that it waits.
     is_waiting: bool,
 }
 
@@ -64,12 +64,12 @@ impl Fairness {
         })
     }
 
-    /// How long to sleep before the lock is tried again.
+    /// Announces a long wait, and returns how long to sleep before the lock is tried again.
     pub(crate) fn wait(&self, waited: Duration, count: i32) -> Duration {
         if waited >= ANNOUNCE_AFTER {
             let mut waiting = lock(&self.waiting);
             if !waiting.is_waiting {
-                // If it cannot be said, the wait may be longer.
+                // If the announcement fails, the wait may be longer.
                 let file = waiting.file.take().or_else(|| open(&self.path));
                 waiting.is_waiting = file
                     .as_ref()
@@ -80,26 +80,27 @@ impl Fairness {
         retry_delay(waited, count)
     }
 
-    /// It has come to its turn, or has given up.
+    #[cfg(test)]
+    pub(crate) fn is_announced(&self) -> bool {
+        lock(&self.waiting).is_waiting
+    }
+
+    /// Ends the announcement: this process has the lock, or has given up.
     fn stop_waiting(&self) {
         let mut waiting = lock(&self.waiting);
         if std::mem::take(&mut waiting.is_waiting)
             && let Some(file) = &waiting.file
             && file.unlock().is_err()
         {
-            // Closed, it is unlocked.
+            // Closing the file unlocks it.
             waiting.file = None;
         }
     }
 }
 
-/// Opens the file, and makes it if need be.
+/// Opens the file, and creates it if need be.
 fn open(path: &Path) -> Option<File> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path.parent()?).ok()?;
+    paths::create_folder(path.parent()?).ok()?;
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -111,7 +112,7 @@ fn open(path: &Path) -> Option<File> {
 #[derive(Debug)]
 pub(crate) struct Streak {
     fairness: Arc<Fairness>,
-    /// To look whether others wait: not the one that says that we do.
+    /// To check whether others wait. It is not the file of this process's own announcement.
     file: Option<File>,
     since: Stopwatch,
     ended: Stopwatch,
@@ -127,7 +128,7 @@ impl Streak {
         }
     }
 
-    /// Before a transaction: leaves a gap, if there was none for long and somebody waits for it.
+    /// Call it before a transaction: leaves a gap, if there was none for long and another process waits.
     pub(crate) fn leave_gap(&mut self) {
         if self.ended.elapsed() >= GAP {
             self.since = Stopwatch::start();
@@ -142,19 +143,19 @@ impl Streak {
         self.since = Stopwatch::start();
     }
 
-    /// This process does not wait any more: it has the lock, or has given up.
+    /// Ends the announcement: this process has the lock, or has given up.
     pub(crate) fn stop_waiting(&self) {
         self.fairness.stop_waiting();
     }
 
-    /// The transaction is over.
+    /// Notes that the transaction is over.
     pub(crate) fn end(&mut self) {
         self.ended = Stopwatch::start();
     }
 
     fn somebody_waits(&mut self) -> bool {
         if self.file.is_none() {
-            // It is there only if somebody has ever waited.
+            // The file exists only if a process has ever waited.
             self.file = OpenOptions::new()
                 .read(true)
                 .write(true)

@@ -14,7 +14,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// As it was stored by [`columns`](Self::columns).
+    /// The identity that [`columns`](Self::columns) has stored.
     pub(crate) fn stored(device: i64, inode: i64) -> Self {
         Self {
             device: device.cast_unsigned(),
@@ -27,7 +27,7 @@ impl Identity {
         (self.device.cast_signed(), self.inode.cast_signed())
     }
 
-    /// Whether both are known, and say that these are two files.
+    /// Whether both identities are known, and differ.
     pub(crate) fn is_another(self, other: Self) -> bool {
         self.inode != 0 && other.inode != 0 && self != other
     }

@@ -1,9 +1,9 @@
 //! The files that this process has open.
 //!
-//! SQLite keeps one index of the log (`-shm`) for each file that a process has open, and finds it by the file's name. After a
-//! file was replaced, another index by that name would be the former one: SQLite takes the process for the first to open it,
-//! cuts it off, and whoever still uses it through the former file dies by SIGBUS. So a name is not opened for another
-//! file as long as the former one is open, and each connection looks which file it has before it reads from it.
+//! A process has one index of the log (`-shm`) for each open file, and SQLite finds it by the file's name. After a file was
+//! replaced, opening the new file would reach the old file's index: SQLite takes the process for the first to open it,
+//! truncates it, and a connection that still uses it for the old file dies by SIGBUS. So a name is not opened for a new file
+//! while the old one is open, and each connection checks which file it has before it reads.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -55,7 +55,7 @@ impl Drop for InUse {
     }
 }
 
-/// The same, of the file that the path names now, before one is created there.
+/// Like [`InUse::new`], for the file that the path names now. Called before a file is created there.
 pub(crate) fn check(path: &Path) -> Result<()> {
     check_among(&lock(&OPEN), path, identity::at(path).ok())
 }

@@ -1,4 +1,4 @@
-//! Whether a path is a mount point: there begins another part of the file tree than the one around it.
+//! Whether a path is a mount point: whether another part of the file tree begins there.
 
 use std::io;
 use std::path::Path;
@@ -26,7 +26,8 @@ pub(crate) fn is_mount_point(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Elsewhere a mounted folder is told by its device. That misses a file that is mounted alone, which few other systems can do.
+/// Outside Linux, a mount point is found by its device number. This misses a single mounted file, which few other systems
+/// allow.
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) fn is_mount_point(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;

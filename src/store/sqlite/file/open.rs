@@ -24,15 +24,15 @@ use crate::time::{Deadline, Stopwatch, pause};
 #[derive(Debug, Clone)]
 pub(crate) struct Opener {
     pub(crate) path: PathBuf,
-    /// Which file that is. Whoever keeps a connection keeps this longer.
+    /// The file that is open. It outlives every connection to it.
     in_use: Arc<InUse>,
-    /// The file was not there before.
+    /// Whether the file was created by this opener.
     pub(crate) is_new: bool,
     /// How long to wait for a lock that another process holds.
     pub(crate) busy_wait: Duration,
-    /// Of the writer.
+    /// The page cache of the writer.
     pub(crate) page_cache_bytes: usize,
-    /// How the writer takes turns with those of other processes.
+    /// How the writer takes turns with the writers of other processes.
     pub(crate) fairness: Arc<Fairness>,
 }
 
@@ -74,14 +74,14 @@ impl Opener {
                 .and_then(|()| set("wal_autocheckpoint", "0", "0"))
                 // For the user's own tables. Off by default in some builds of SQLite, and on in others.
                 .and_then(|()| set("foreign_keys", "1", "1"))
-                // What a burst leaves of the log is kept for the next, up to this.
+                // After a burst the log keeps up to this length for the next one.
                 .and_then(|()| set("journal_size_limit", "16777216", "16777216"))
                 .and_then(|()| set_cache(&conn, self.page_cache_bytes)),
         )?;
         Ok(conn)
     }
 
-    /// Has a writer wait for the lock in turn with those of other processes.
+    /// Makes a writer wait for the lock in turn with the writers of other processes.
     pub(crate) fn take_turns(&self, conn: &mut Connection) -> rusqlite::Result<()> {
         let fairness = Arc::clone(&self.fairness);
         let step = move |waited, count| fairness.wait(waited, count);
@@ -96,10 +96,11 @@ impl Opener {
         Ok(conn)
     }
 
-    /// Removes the file after a failure, if this created it and it is still empty. Its own connections must be closed.
+    /// Removes the file after a failure, if this opener created it and it is still empty. The opener's connections must be
+    /// closed.
     ///
-    /// It does so under SQLite's lock: a process that has opened the file meanwhile cannot write before the file is gone, and
-    /// finds that it is gone before its own call returns.
+    /// SQLite's lock is held meanwhile: a process that has opened the file in between cannot write before the file is gone,
+    /// and notices that before its own call returns.
     pub(crate) fn undo(&self) {
         let is_empty = || fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() == 0);
         if !self.is_new || !is_empty() {
@@ -108,21 +109,21 @@ impl Opener {
         let Ok(conn) = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE) else {
             return;
         };
-        // Without a wait, for a file that is in use is left alone, and without a journal: to take the lock begins a database,
-        // in memory, and a disk that is full must not stand in the way.
+        // Without a wait: a file in use is left alone. With the journal in memory: taking the lock begins a database, and a
+        // full disk must not prevent that.
         let lock = "PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE";
         if conn.busy_timeout(Duration::ZERO).is_ok()
             && conn.execute_batch(lock).is_ok()
             && is_empty()
             && fs::remove_file(&self.path).is_ok()
         {
-            // Only if it is empty.
+            // Fails unless the folder is empty.
             let _ = fs::remove_dir(paths::lock_folder(&self.path));
         }
     }
 
     fn connect(&self, flags: OpenFlags) -> Result<Connection> {
-        // Without the URI flag: a name is a name. NOFOLLOW: the path was resolved.
+        // Without the URI flag, so that the path is taken literally. NOFOLLOW: the path was resolved.
         let flags = flags
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_NOFOLLOW
@@ -137,8 +138,8 @@ impl Opener {
         Ok(conn)
     }
 
-    /// Tries again while another process is at it. SQLite itself does not wait for the lock that makes a fresh file one with a
-    /// log: two that wait for each other would do so for ever.
+    /// Retries while another process holds the lock. SQLite itself does not wait for the lock that turns a new file to WAL
+    /// mode: two processes could wait for each other for ever.
     fn when_unlocked(&self, set: impl Fn() -> Result<()>) -> Result<()> {
         let deadline = Deadline::after(self.busy_wait);
         loop {
@@ -167,7 +168,7 @@ pub(crate) fn memory() -> Result<Connection> {
 }
 
 /// SQLite before 3.51.3 can lose commits when two connections checkpoint and write at once (the WAL-reset bug,
-/// <https://sqlite.org/wal.html#walresetbug>), but for the releases that were mended.
+/// <https://sqlite.org/wal.html#walresetbug>), except in two older series with a backported fix.
 fn check_version(version: i32) -> Result<()> {
     let mended = [3_044_006..3_045_000, 3_050_007..3_051_000];
     if version >= 3_051_003 || mended.iter().any(|range| range.contains(&version)) {
@@ -184,7 +185,7 @@ fn check_version(version: i32) -> Result<()> {
     ))
 }
 
-/// Has a connection wait for a lock for so long, and look for it every 50 to 400 µs.
+/// Makes a connection wait up to `busy_wait` for a lock, and try it about every 50 to 400 µs.
 pub(crate) fn set_busy_handler(conn: &mut Connection, busy_wait: Duration) -> Result<()> {
     wait_for_locks(conn, busy_wait).map_err(|error| error::of("cannot set the busy handler", error))
 }
@@ -194,8 +195,9 @@ pub(crate) fn wait_for_locks(conn: &mut Connection, limit: Duration) -> rusqlite
     conn.busy_handler(Some(patient(limit, step)))
 }
 
-/// Retries a held lock after `step` of how long it has waited and how often it has tried, about 50 µs to 1 ms, with jitter:
-/// SQLite's own handler sleeps so long that a process that commits back to back starves the others.
+/// A busy handler that retries for up to `limit`. `step` maps the time waited and the number of tries to the next pause,
+/// about 50 µs to 1 ms with its jitter. SQLite's own handler sleeps so long that a process that commits back to back starves
+/// the others.
 fn patient(
     limit: Duration,
     step: impl Fn(Duration, i32) -> Duration + Send + 'static,
@@ -211,22 +213,23 @@ fn patient(
     }
 }
 
-/// What every connection has: a database is data, not code, and a damaged page is found before it is used.
+/// The settings of every connection: a database is data, not code, and a damaged page is found before it is used.
 fn harden(conn: &Connection) -> Result<()> {
     conn.set_prepared_statement_cache_capacity(128);
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)
         .and_then(|_| conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true))
-        // A plan depends on the statement alone: else one that might use a partial index is prepared anew for each value.
+        // A plan then depends on the statement alone. Else one that might use a partial index is prepared anew for each
+        // value.
         .and_then(|_| conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true))
         .map_err(|error| error::of("cannot configure the connection", error))?;
     set(conn, "trusted_schema", "0", "0")?;
     set(conn, "cell_size_check", "1", "1")?;
     set(conn, "temp_store", "MEMORY", "2")?;
-    // Through a mapping an I/O error would be a signal, not an error.
+    // With a memory mapping an I/O error would be a signal, not an error.
     set(conn, "mmap_size", "0", "0")
 }
 
-/// What the file was made with; with a log it stays that.
+/// The page size of the file. In WAL mode it never changes.
 pub(crate) fn page_bytes(conn: &Connection) -> Result<usize> {
     conn.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0))
         .map(|bytes| bytes as usize)
@@ -239,7 +242,7 @@ fn set_cache(conn: &Connection, bytes: usize) -> Result<()> {
     set(conn, "cache_size", &value, &value)
 }
 
-/// Sets a pragma and reads it back: SQLite ignores one that it does not know, or cannot follow, in silence.
+/// Sets a pragma and reads it back: SQLite silently ignores a pragma that it does not know or cannot follow.
 fn set(conn: &Connection, name: &str, value: &str, expected: &str) -> Result<()> {
     let context = || format!("cannot set {name}");
     conn.pragma_update_and_check(None, name, value, |_| Ok(()))
@@ -267,7 +270,7 @@ fn set(conn: &Connection, name: &str, value: &str, expected: &str) -> Result<()>
     }
 }
 
-/// A file that cannot be opened for writing is `ReadOnly`, whatever SQLite calls it; unless no file can be opened at all.
+/// Turns "cannot open" into `ReadOnly`, whatever SQLite calls it; into `Storage` if this process can open no file at all.
 fn not_writable(error: Error) -> Error {
     let cannot_open = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<rusqlite::Error>())

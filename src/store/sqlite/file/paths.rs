@@ -1,21 +1,21 @@
 //! Where a database file may be, and what lies beside it.
 //!
-//! A database is three things that every process has to find together: the file, SQLite's log (`-wal` and its index,
-//! `-shm`) and the folder of the lock files (`.punctual`). The last two are found by the file's name. A second name of the
-//! file leads to another log and other locks: commits are lost, and a task runs in two processes at once. So the file must
-//! have one name, and what lies beside it must be there itself, not a link or a mount of something elsewhere.
+//! A database is three things that every process has to find together: the file, SQLite's log (`-wal` and its index, `-shm`)
+//! and the folder of the lock files (`.punctual`). The last two are found by the file's name. A second name of the file
+//! leads to another log and other locks: commits are lost, and a task runs in two processes at once. So the file must have
+//! one name, and what lies beside it must really be there, not be a link or a mount of something elsewhere.
 //!
 //! What is refused: a file that is mounted alone or has hard links, and the same of its log; a log or a lock folder that is
 //! a symbolic link, a mount point, or of the wrong type.
 //!
 //! What is harmless, and so allowed: a symbolic link to the file or on the way to it, since the path is resolved first, and
-//! all processes use the resolved one; a folder that is mounted in several places, since the log and the locks are in it
-//! and come along; names that differ in case on a file system that ignores case, since it ignores it for the other names
-//! as well; a lock folder with a device number of its own (a subvolume) that is no mount point, since its name leads every
+//! all processes use the resolved one; a folder that is mounted in several places, since the log and the locks are in it and
+//! come along; names that differ in case on a file system that ignores case, since it ignores case in the other names as
+//! well; a lock folder with a device number of its own (a subvolume) that is no mount point, since its name leads every
 //! process to the same place.
 //!
-//! All this is checked when a file is opened. A name that is added later does not harm those who have the file open, for
-//! they keep their log: the process that comes by the new name is the one that is refused.
+//! All this is checked when a file is opened. A name that is added later does not harm the processes that have the file
+//! open, since they keep their log: the process that uses the new name is refused.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
@@ -66,7 +66,7 @@ fn check_text(path: &Path) -> Result<()> {
             "{shown} is a SQLite URI or special name, not a path; for a database in memory use in_memory()"
         )));
     }
-    // Path::file_name would pass over a slash or a dot at the end.
+    // `Path::file_name` would ignore a slash or a dot at the end.
     let last = text.rsplit(std::path::is_separator).next();
     if matches!(last, Some("" | "." | "..")) {
         return Err(Error::invalid(format!(
@@ -76,7 +76,7 @@ fn check_text(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks a file that is there, without opening it: to close it would drop the locks that SQLite holds on it in this process.
+/// Checks an existing file without opening it: closing it would drop the locks that SQLite holds on it in this process.
 fn check_file(path: &Path, resolved: &Path) -> Result<()> {
     let shown = path.display();
     let metadata = fs::metadata(resolved).map_err(|error| unreadable(path, error))?;
@@ -137,7 +137,7 @@ fn resolve_new(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Refuses names that belong to what lies beside another database, and those that SQLite has no room for.
+/// Refuses names that belong to the files beside another database, and names that are too long for SQLite.
 fn check_name(resolved: &Path) -> Result<()> {
     let shown = resolved.display();
     if resolved.as_os_str().len() > MAX_PATH_BYTES {
@@ -146,7 +146,7 @@ fn check_name(resolved: &Path) -> Result<()> {
             resolved.as_os_str().len()
         )));
     }
-    // Even if that database is not there: SQLite deletes such files when it creates it.
+    // Even if that database does not exist: SQLite deletes such files when it creates the database.
     let name = resolved.file_name().unwrap_or_default().to_string_lossy();
     if let Some(suffix) = SQLITE_SUFFIXES
         .iter()
@@ -177,12 +177,12 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
     Error::new(kind, format!("cannot open {}", path.display())).with_source(error)
 }
 
-/// What SQLite adds to the name of a database for its log, the index of that, and a log of the older kind.
+/// The suffixes of a database's log, of the log's index, and of a rollback journal.
 const SQLITE_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 const ONE_NAME: &str = "mount the folder, not the file, and link to it by symbolic links only";
 
-/// What gives a file a further name, as the rest of a sentence that begins with its path.
+/// Why a file has a second name, as the rest of a sentence that begins with its path; `None`: it has one name.
 fn second_name(path: &Path, metadata: &Metadata) -> Option<String> {
     match identity::links(metadata) {
         Some(links) if links > 1 => return Some(format!("has {links} names (hard links)")),
@@ -194,7 +194,7 @@ fn second_name(path: &Path, metadata: &Metadata) -> Option<String> {
         .then(|| "is a mount point of its own".to_owned())
 }
 
-/// Checks what lies beside a database file, if it is there yet.
+/// Checks the files beside a database, if they exist yet.
 ///
 /// # Errors
 ///
@@ -221,10 +221,10 @@ pub(crate) fn check_beside(file: &Path) -> Result<()> {
     check_log_is_of_file(file)
 }
 
-/// SQLite deletes a log that it finds beside a file that is not there, or empty: what was committed to it would be lost.
+/// SQLite deletes a log beside a file that is missing or empty: what was committed to the log would be lost.
 ///
-/// The log is looked at first. A process that is about to create the database has a file before it has a log, and one with
-/// something in it before it has a `-wal`.
+/// The log is checked first: a process that creates the database makes the file before a log, and writes to the file before
+/// it makes a `-wal`.
 fn check_log_is_of_file(file: &Path) -> Result<()> {
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
     for suffix in ["-wal", "-journal"] {
@@ -284,12 +284,21 @@ pub(crate) fn log_of(file: &Path) -> PathBuf {
     beside(file, "-wal")
 }
 
-/// What the name of a database gets for the folder of its lock files.
+/// The suffix of the folder with the lock files of a database.
 const LOCK_FOLDER_SUFFIX: &str = ".punctual";
 
 /// Where the lock files of a database are.
 pub(crate) fn lock_folder(database: &Path) -> PathBuf {
     beside(database, LOCK_FOLDER_SUFFIX)
+}
+
+/// Creates a folder of lock files, with access for its owner only, if there is none.
+pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 /// The file's path with something added to its name.
@@ -299,8 +308,8 @@ pub(crate) fn beside(file: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Creates the file with access for its owner only; SQLite gives its log the same mode. An existing file is never
-/// opened here: closing it again would drop the locks that SQLite holds on it in this process. Whether it was created.
+/// Creates the file with access for its owner only, and returns whether it did; SQLite gives its log the same mode. An
+/// existing file is never opened here: closing it again would drop the locks that SQLite holds on it in this process.
 pub(crate) fn create(path: &Path) -> Result<bool> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -326,11 +335,11 @@ pub(crate) fn create(path: &Path) -> Result<bool> {
 #[cfg(target_os = "linux")]
 pub(crate) fn check_file_system(path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    // One that cannot be asked will fail when the file is opened.
+    // A folder that gives no answer fails later, when the file is opened.
     let Ok(stat) = rustix::fs::statfs(folder) else {
         return Ok(());
     };
-    // Its type differs between targets; every one of them fits.
+    // The type of `f_type` differs between targets; each of them fits.
     match network_file_system(i128::from(stat.f_type)) {
         None => Ok(()),
         Some(name) => Err(Error::new(

@@ -1,7 +1,7 @@
-//! The schema: made in an empty file, brought up to date in an older one, refused by name in a newer one.
+//! The schema: created in an empty file, migrated in an older one, refused in a newer one, whose version the error names.
 //!
-//! A guest in the user's file: everything is named `punctual_…`, and neither `application_id` nor `user_version` is
-//! touched.
+//! The crate is a guest in the user's file: all its names begin with `punctual_`, and it touches neither `application_id`
+//! nor `user_version`.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -26,7 +26,7 @@ const WRITE_VERSION: &str = "
     INSERT INTO punctual_meta (key, value) VALUES ('schema_version', :version)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
 
-/// The version in the file; 0 if we have never been there.
+/// The schema version of the file; 0 if it has none of our tables.
 fn version(conn: &Connection) -> rusqlite::Result<i64> {
     if conn
         .query_row(HAS_META, [], |_| Ok(()))
@@ -41,7 +41,7 @@ fn version(conn: &Connection) -> rusqlite::Result<i64> {
         .unwrap_or(0))
 }
 
-/// Brings the file to [`VERSION`] in one transaction; whoever dies in between leaves the old one.
+/// Brings the file to [`VERSION`] in one transaction; a crash in between leaves the old one.
 ///
 /// # Errors
 ///
@@ -70,7 +70,7 @@ pub(crate) fn migrate(conn: &Connection) -> Result<()> {
         Ok(found) => refuse_newer(found),
         Err(error) => {
             if !conn.is_autocommit() {
-                // The error that counts is the first.
+                // The first error is the one that counts.
                 let _ = conn.execute_batch("ROLLBACK");
             }
             Err(error::of("cannot create the tables", error))
@@ -78,7 +78,7 @@ pub(crate) fn migrate(conn: &Connection) -> Result<()> {
     }
 }
 
-/// Our tables and indexes, by name, and how they were made.
+/// Our tables and indexes: the SQL that made each, by name.
 type Objects = BTreeMap<String, String>;
 
 const OBJECTS: &str = "
@@ -91,7 +91,7 @@ fn objects(conn: &Connection) -> rusqlite::Result<Objects> {
         .collect()
 }
 
-/// What a file of [`VERSION`] has.
+/// The objects of a file of [`VERSION`].
 fn expected() -> rusqlite::Result<&'static Objects> {
     static EXPECTED: OnceLock<Objects> = OnceLock::new();
     if let Some(expected) = EXPECTED.get() {
@@ -105,7 +105,7 @@ fn expected() -> rusqlite::Result<&'static Objects> {
     Ok(EXPECTED.get_or_init(|| expected))
 }
 
-/// Looks whether the file has the tables that this version works on. What the user adds, also to ours, is no concern.
+/// Checks that the file has the tables and indexes of this version. What the user adds, also to our tables, is ignored.
 ///
 /// # Errors
 ///
@@ -134,7 +134,7 @@ const RESERVED: &str = "
     SELECT 'temp.' || name FROM sqlite_temp_schema WHERE name LIKE 'punctual^_%' ESCAPE '^'
     UNION ALL SELECT name FROM sqlite_schema WHERE name LIKE 'punctual^_%' ESCAPE '^'";
 
-/// What has a name of ours, and is none of our tables and indexes.
+/// The names that begin like ours, but are none of our tables and indexes.
 pub(crate) fn reserved(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     let found: Vec<String> = conn
         .prepare(RESERVED)?
@@ -145,7 +145,7 @@ pub(crate) fn reserved(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     Ok(found.into_iter().filter(is_none).collect())
 }
 
-/// A look at the version alone, in a file that has our tables.
+/// Checks the version alone, in a file that has our tables.
 ///
 /// # Errors
 ///
@@ -158,7 +158,8 @@ pub(crate) fn check_version(conn: &Connection) -> Result<()> {
     refuse_newer(found)
 }
 
-/// An error of a statement of ours. If the statement does not fit the file, that is because of the schema.
+/// The error of one of our statements. If the statement does not fit the file, the error names what is wrong with the
+/// schema.
 pub(crate) fn diagnose(conn: &Connection, context: &str, error: rusqlite::Error) -> Error {
     if error.sqlite_error_code() == Some(ErrorCode::Unknown)
         && let Err(found) = verify(conn)

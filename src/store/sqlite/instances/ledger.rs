@@ -1,8 +1,8 @@
 //! A process's proof of life, and its list of started attempts: one file beside the database.
 //!
-//! The kernel drops the lock when the process dies, so an instance whose lock can be taken is dead; no time is involved,
-//! and a process that is stopped or slow is alive. Where the file is lost, or a forked child still holds the lock, the kernel
-//! is asked for the process itself. What the file lists was started: before a handler is called its claim is written there,
+//! The kernel drops the lock when the process dies, so an instance whose lock can be taken is dead; no time is involved, and
+//! a process that is stopped or slow is alive. Where the file is lost, or a forked child still holds the lock, the kernel is
+//! asked about the process itself. What the file lists was started: before a handler is called, its claim is written there,
 //! with a plain write that a crash of the process does not undo.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::settle::Fence;
 use crate::store::sqlite::file::identity::{self, Identity};
-use crate::store::sqlite::file::paths::lock_folder;
+use crate::store::sqlite::file::paths::{create_folder, lock_folder};
 use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::instances::process::{Boot, Process};
 use crate::wake::lock;
@@ -51,17 +51,11 @@ fn failed(what: &str, path: &Path, error: io::Error) -> Error {
 }
 
 impl Ledger {
-    /// Creates the file under a name that was never used, and locks it. `None`: it was taken for one that a dead process
-    /// left, and has to have another name.
+    /// Creates the file under a name that was never used, and locks it. `None`: another process took it for a dead process's
+    /// file, and another name is needed.
     pub(crate) fn create(database: &Path, name: &str) -> Result<Option<Self>> {
         let folder = lock_folder(database);
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder
-            .create(&folder)
-            .map_err(|error| failed("create", &folder, error))?;
+        create_folder(&folder).map_err(|error| failed("create", &folder, error))?;
         let path = folder.join(name);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
@@ -78,7 +72,7 @@ impl Ledger {
                 return Err(failed("lock", &path, error));
             }
         }
-        // Somebody may have cleared up between the creation and the lock.
+        // Another process may have cleared it up between the creation and the lock.
         match still_named(&file, &path) {
             Some(inode) => Ok(Some(Self {
                 path,
@@ -112,7 +106,7 @@ impl Ledger {
         })
     }
 
-    /// Frees the cells of settled claims. What they say need not be erased: it names claims that no row has any more.
+    /// Frees the cells of settled claims. Their content need not be erased: it names claims that no row has any more.
     pub(crate) fn end(&self, fences: &[Fence]) {
         let mut cells = lock(&self.cells);
         for fence in fences {
@@ -138,7 +132,7 @@ impl Ledger {
 
     /// Removes the file of an instance that holds nothing any more.
     pub(crate) fn remove(&self) {
-        // A file that stays is found, and removed, by the next one to open the database.
+        // A file that remains is found and removed by the next process that opens the database.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -150,8 +144,8 @@ fn still_named(file: &File, path: &Path) -> Option<u64> {
     (named == inode).then_some(inode)
 }
 
-/// Removes lock files that no rescue will look at: of processes that died before they had a row in the database, or
-/// after their row was ended. `expected` tells whether a name has a row; it is asked once nobody can be at the file.
+/// Removes lock files that no rescue will look at: of processes that died before they had a row in the database, or after
+/// their row was ended. `expected` says whether a name has a row; it is asked again once the file is locked.
 pub(crate) fn clear_up(database: &Path, expected: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(lock_folder(database)) else {
         return;
@@ -164,7 +158,7 @@ pub(crate) fn clear_up(database: &Path, expected: impl Fn(&str) -> bool) {
         let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else {
             continue;
         };
-        // Whoever creates a file locks it before it writes the row, and looks for another name if it cannot.
+        // A process locks its new file before it writes the row, and takes another name if it cannot.
         if !expected(name)
             && file.try_lock().is_ok()
             && still_named(&file, &path).is_some()
@@ -175,7 +169,7 @@ pub(crate) fn clear_up(database: &Path, expected: impl Fn(&str) -> bool) {
     }
 }
 
-/// The name of an instance: its process, and something random.
+/// The name of an instance: its pid, and a random number.
 pub(crate) fn instance_name() -> String {
     let random = uuid::Uuid::now_v7().as_u128() as u32;
     format!("{}-{random:08x}", std::process::id())
@@ -191,10 +185,10 @@ fn is_instance(name: &str) -> bool {
 #[derive(Debug)]
 pub(crate) struct DeadLedger {
     path: PathBuf,
-    /// Its own file. Holds the lock, if that was free: others need not take the same tasks back.
+    /// The instance's own file. It holds the lock if that was free, so that others do not take the same tasks back.
     file: Option<File>,
     evidence: Evidence,
-    /// The claims are those of a copy: the instance may have gone on with its own file.
+    /// Whether the claims are in a copy of the database: the instance may still run on its own file.
     is_copied: bool,
 }
 
@@ -210,13 +204,14 @@ pub(crate) struct Other {
 }
 
 impl DeadLedger {
-    /// Takes over from an instance if it is dead: its lock can be taken, or the kernel says that its process is gone, or it
-    /// had another file open, of which `database`, the file `here`, is a copy.
+    /// Takes over from an instance if it is dead. With its lock file: the lock can be taken, or the kernel says that the
+    /// process is gone. Without: the kernel says so, the boot is another, or `database`, the file `here`, is a copy of the
+    /// file it had open.
     ///
-    /// `None` if it is alive, or nothing proves that it is not: a missing lock file is not death, nor is a boot that is not
-    /// known, nor another device number while the lock is held in this database's folder: a file system can change its number
-    /// when it is mounted anew. A folder of lock files that was copied along proves nothing: the copies have other inodes, or,
-    /// in a snapshot of the file system, no locks.
+    /// `None` if it is alive, or nothing proves that it is not. A missing lock file is no such proof, nor is an unknown
+    /// boot, nor another device number while the lock is held in this database's folder: a file system can change its number
+    /// when it is mounted anew. A copied folder of lock files is no proof of life: the copies have other inodes, or, in a
+    /// snapshot of the file system, no locks.
     pub(crate) fn take(
         database: &Path,
         here: Identity,
@@ -235,7 +230,7 @@ impl DeadLedger {
         let boot = other.process.boot(own);
         let is_of_original = other.file.is_another(here);
         let is_dead = match &file {
-            // A lock that is held is of this boot, whatever that is called; but it may be a forked child that holds it.
+            // A held lock is of this boot, whatever the boot's id; but a forked child may hold it.
             Some(file) => file.try_lock().is_ok() || other.process.has_exited(own),
             None => is_of_original || boot == Boot::Another || other.process.has_exited(own),
         };
@@ -244,8 +239,8 @@ impl DeadLedger {
         }
         let evidence = match &file {
             Some(file) if boot == Boot::This && !is_of_original => listed(file),
-            // Claims that were synced may have been started by what was not, and a copied list may be older than the copied
-            // claims: all count as started.
+            // After a power cut the ledger may lack starts of claims that were synced, and a copied ledger may be older than
+            // the copied claims: all count as started.
             _ => Evidence::None { alone: false },
         };
         Some(Self {
@@ -260,12 +255,12 @@ impl DeadLedger {
         self.evidence.clone()
     }
 
-    /// Whether it died of a claim of its own, for all that is known, but nothing tells of which.
+    /// Whether one of its claims may have killed it, but no ledger says which.
     pub(crate) fn is_unknown(&self) -> bool {
         matches!(self.evidence, Evidence::None { .. }) && !self.is_copied
     }
 
-    /// The instance held one claim only.
+    /// Notes that the instance held one claim only.
     pub(crate) fn held_one(&mut self) {
         self.evidence = Evidence::None { alone: true };
     }

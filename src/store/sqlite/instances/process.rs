@@ -1,29 +1,29 @@
-//! Which process an instance is, and what the kernel says of whether it is still there.
+//! Which process an instance is, and whether the kernel still has it.
 
 use std::fs;
 
-/// What names a process for as long as the machine runs.
+/// The identity of a process for as long as the machine runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
-    /// The running system's name for this boot; empty where there is none, or it is hidden.
+    /// The system's id of this boot; empty where it has none, or hides it.
     pub(crate) boot_id: String,
-    /// Who counts the pid: each container may begin at 1. Empty where that is not told.
+    /// The namespace of the pid: each container may begin at 1. Empty where it is not known.
     pub(crate) pid_namespace: String,
     pub(crate) pid: u32,
 }
 
-/// What a backup has in place of the boot of its original's instances: no boot has that name, so they are dead wherever it
-/// is put.
+/// The boot id that a backup gives to the instances of its original. No boot has it, so they are dead wherever the backup is
+/// put.
 pub(crate) const OF_BACKUP: &str = "copied";
 
-/// Since when a process may have been gone.
+/// How the boot of a process compares with this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Boot {
     /// It was of this boot.
     This,
-    /// It was of another, and so it is gone.
+    /// It was of another boot, and so is gone.
     Another,
-    /// One of the two cannot tell.
+    /// One of the two boot ids is not known.
     Unknown,
 }
 
@@ -41,7 +41,7 @@ impl Process {
         }
     }
 
-    /// Of which boot it was, as seen by `own`.
+    /// Of which boot the process was, as seen by `own`.
     pub(crate) fn boot(&self, own: &Self) -> Boot {
         if self.boot_id.is_empty() || own.boot_id.is_empty() {
             Boot::Unknown
@@ -52,13 +52,13 @@ impl Process {
         }
     }
 
-    /// Whether it is one of the original's, in a backup.
+    /// Whether it is an instance of the original, in a backup.
     pub(crate) fn is_of_backup(&self) -> bool {
         self.boot_id == OF_BACKUP
     }
 
-    /// Whether the kernel says that it is gone, whoever has its files open. `false`: it is there, or its number means
-    /// another process here, or nothing is known.
+    /// Whether the kernel says that the process is gone, whatever still has its files open. `false`: it is there, or its pid
+    /// means another process here, or nothing is known.
     pub(crate) fn has_exited(&self, own: &Self) -> bool {
         self.boot(own) == Boot::This
             && !self.pid_namespace.is_empty()
@@ -67,7 +67,7 @@ impl Process {
     }
 }
 
-/// Whether no process has that number, or only one whose end nobody has asked for yet.
+/// Whether no process has that pid, or only a zombie.
 #[cfg(target_os = "linux")]
 fn has_exited(pid: u32) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -97,8 +97,8 @@ fn has_exited(_pid: u32) -> bool {
     false
 }
 
-/// When this process started, in ticks since the boot; 0 where that is not told. With the pid it names the process to
-/// a person who looks at the file.
+/// When this process started, in ticks since the boot; 0 where it is not known. With the pid it names the process to a
+/// person who looks at the file.
 pub(crate) fn started_at() -> i64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The command's name, in parentheses, may hold anything.

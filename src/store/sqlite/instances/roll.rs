@@ -65,7 +65,7 @@ columns! {
 
 const IS_EXPECTED: &str = "SELECT 1 FROM punctual_instance WHERE name = :name AND ended_at IS NULL";
 
-/// Enters an instance: first its lock, then the row that tells others where that is.
+/// Enters an instance: first its lock, then the row that shows others where the lock is.
 pub(crate) fn enrol(
     conn: &Connection,
     path: Option<&Path>,
@@ -113,12 +113,12 @@ pub(crate) fn enrol(
     }
 }
 
-/// A name that was never used, and for a file the lock under that name.
+/// A name that was never used and, for a file, the lock under that name.
 fn proof_of_life(path: Option<&Path>) -> Result<(String, Option<Ledger>)> {
     let Some(path) = path else {
         return Ok((ledger::instance_name(), None));
     };
-    // To be taken for dead once is bad luck; more than that is no accident.
+    // A new lock file may once be taken for a dead process's; a hundred times is no accident.
     for _ in 0..100 {
         let name = ledger::instance_name();
         if let Some(ledger) = Ledger::create(path, &name)? {
@@ -134,7 +134,7 @@ fn proof_of_life(path: Option<&Path>) -> Result<(String, Option<Ledger>)> {
     ))
 }
 
-/// Ends the row of an instance, unless it still holds a task; `true`: nobody has to look after it any more.
+/// Ends the row of an instance, unless it still holds a task; `true`: it has ended and needs no rescue.
 pub(crate) fn leave(conn: &Connection, instance: i64, now: i64) -> rusqlite::Result<bool> {
     Ok(conn.execute(END_INSTANCE, params![now, instance])? == 1)
 }
@@ -148,7 +148,7 @@ pub(crate) fn is_expected(conn: &Connection, name: &str) -> rusqlite::Result<boo
     Ok(found.is_some())
 }
 
-/// The instances that have not ended, but for `own`.
+/// The instances that have not ended, except `own`.
 pub(crate) fn others(conn: &Connection, own: i64) -> rusqlite::Result<Vec<Other>> {
     conn.prepare_cached(OTHER_INSTANCES)?
         .query_map([own], |row| {
@@ -196,9 +196,9 @@ impl Roll {
         }
     }
 
-    /// Finds instances that have died since the last look. `writes`: how often others have written; if they have not, and there
-    /// is no other instance, that is no query. `read` lists the other instances, `count_held` counts an instance's claims up to
-    /// two.
+    /// Finds instances that have died since the last look. `writes`: how often others have written; if that has not changed,
+    /// the list is not read again to look for them. `read` lists the other instances, `count_held` counts an instance's
+    /// claims up to two.
     pub(crate) fn find_dead(
         &self,
         writes: u64,
@@ -221,7 +221,7 @@ impl Roll {
         if found.is_empty() {
             return Ok(());
         }
-        // Those that took leave before they were gone have nothing to be taken back.
+        // Instances that ended their rows before they were gone need no rescue.
         *alive = read()?;
         let mut died = Vec::new();
         for (id, mut ledger) in found {
@@ -235,7 +235,7 @@ impl Roll {
         }
         alive.retain(|other| !dead.contains_key(&other.id));
         drop(others);
-        // Without the lock: a subscriber may call the store.
+        // Without the lock: a `tracing` subscriber may call the store.
         for instance in died {
             log!(info, %instance, "an instance has died");
         }
@@ -249,7 +249,7 @@ impl Roll {
         next.map(|(&id, dead)| (id, dead.evidence()))
     }
 
-    /// All that a dead instance held is taken back, and that is committed. Whether another dead one is left.
+    /// Forgets a dead instance, once all that it held is taken back and committed. Returns whether another dead one is left.
     pub(crate) fn forget_dead(&self, instance: i64) -> bool {
         let mut others = lock(&self.others);
         if let Some(ledger) = others.dead.remove(&instance) {

@@ -32,7 +32,7 @@ pub(crate) const FIND: &str = sql!(
 pub(crate) const FIND_MATCHING: Matching = over_tasks!(Found::COLUMNS, " ORDER BY id LIMIT :limit");
 
 columns! {
-    /// What an action needs to know of its task.
+    /// The columns that an action needs of its task.
     struct Found {
         id: TaskId = "id" by row::id,
         seq: i64 = "seq" by row::get,
@@ -98,7 +98,7 @@ pub(crate) fn change_matching(
         last = Some(id);
         match Found::read(row) {
             Ok(task) => tasks.push(task),
-            // A damaged task does not shield the others.
+            // A damaged task must not keep the others from being changed.
             Err(error) => log!(warn, task = %id, %error, "left out of a bulk call"),
         }
     }
@@ -141,7 +141,7 @@ const REQUEST_CANCEL: &str = sql!(
     WHERE seq = :seq AND state = {running}"
 );
 
-/// For the process that runs it: it reads this when it notices the commit.
+/// For the process that runs the task, which reads it when it notices the commit.
 const TELL_CANCEL: &str = "
     INSERT OR IGNORE INTO punctual_cancel (instance, seq, claim_no) VALUES (:instance, :seq, :claim_no)";
 
@@ -178,11 +178,11 @@ fn retry(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<C
         return Ok(Changed::WrongKind);
     }
     let lane = match tx.any_lane(task.lane)? {
-        // A suspect gets another chance among the innocent.
+        // A suspect gets another chance as a plain task.
         Some(lane) if lane.class == Class::Suspect => {
             tx.lane_id(&lane.queue, &lane.kind, Class::Plain)?
         }
-        // Its lane may have been retired since it ended: it goes into the one in use now.
+        // The task's lane may have been retired since the task ended: it goes into the lane in use now.
         Some(lane) => tx.lane_id(&lane.queue, &lane.kind, lane.class)?,
         None => task.lane,
     };
@@ -275,7 +275,7 @@ fn edit_one(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Resul
 
 const PAUSE: &str = "UPDATE punctual_queue SET paused_at = :at WHERE id = :id";
 
-/// Stops or resumes a queue. One that has no tasks yet can be paused as well.
+/// Pauses or resumes a queue, even one that has no tasks yet.
 pub(crate) fn pause(tx: &mut WriteTx<'_>, queue: &str, paused: bool) -> rusqlite::Result<()> {
     let (id, _) = queue_id(tx.conn, queue)?;
     let at = paused.then_some(tx.now.micros());

@@ -19,9 +19,9 @@ use crate::store::sqlite::ops::{options, row};
 use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::time::Timestamp;
 
-/// The next pending tasks of a lane and priority, and whether their start deadline has passed. Without an upper bound on
-/// the time: the first that is not due tells when to wake. `seq` is the row's number, which ends every entry of the index;
-/// SQLite seeks by it only if the comparison has a collation, and else passes over all of the same instant.
+/// The next pending tasks of a lane and priority, and whether their start deadline has passed. The time has no upper bound:
+/// the first task that is not due says when to wake. `seq` is the row's number, which ends every entry of the index; SQLite
+/// seeks by it only if the comparison has a collation, and otherwise passes over all entries of the same instant.
 pub(crate) const CANDIDATES: &str = sql!(
     "SELECT {columns} FROM punctual_task INDEXED BY punctual_task_due
     WHERE state = {pending} AND lane = :lane AND priority = :priority
@@ -30,15 +30,15 @@ pub(crate) const CANDIDATES: &str = sql!(
     columns = Candidate::COLUMNS
 );
 
-/// Takes a row that was read in this transaction. No RETURNING: that would keep a journal of the statement, and cost three
-/// times as much as the two.
+/// Takes a row that was read in this transaction. No RETURNING: SQLite would keep a journal of the statement, which costs
+/// three times as much as the read and the update.
 pub(crate) const TAKE: &str = sql!("
     UPDATE punctual_task
     SET state = {running}, instance = :instance, claim_no = :claim_no, attempt = attempt + 1, started_at = :now,
         room = substr(room, :taken + 1)
     WHERE seq = :seq AND state = {pending}");
 
-/// Takes [`HANDFUL`] of them: a third less work than one by one. OR FAIL: if it fails the transaction is rolled back, so it
+/// Takes [`HANDFUL`] rows: a third less work than one by one. OR FAIL: an error rolls the transaction back, so the statement
 /// needs no journal of its own.
 pub(crate) const TAKE_HANDFUL: &str = sql!("
     UPDATE OR FAIL punctual_task
@@ -59,10 +59,10 @@ const LAST_ERROR: &str = "
     SELECT error FROM punctual_attempt WHERE seq = :seq AND error IS NOT NULL
     ORDER BY claim_no DESC LIMIT 1";
 
-/// A claim of so many is cut short if another caller waits: the next one goes on after him.
+/// A claim that has this many tasks stops if another request waits; the next claim goes on.
 const ENOUGH: usize = 16;
 
-/// One claim carries at most this much of payloads, and one task more.
+/// The most bytes of payloads in one claim, beside those of its last task.
 const MAX_BYTES: usize = 4 << 20;
 
 pub(crate) fn claim(tx: &mut WriteTx<'_>, request: &ClaimRequest) -> rusqlite::Result<Vec<Claim>> {
@@ -77,7 +77,7 @@ pub(crate) fn claim(tx: &mut WriteTx<'_>, request: &ClaimRequest) -> rusqlite::R
     };
     // Suspects run alone, so that the next crash has one possible cause.
     let mut suspects = true;
-    // One from each queue in turn, until none has another.
+    // One task from each queue in turn, until no queue has another.
     let mut open: VecDeque<usize> = (0..queues.len()).collect();
     let mut bytes = 0;
     let mut expired = 0;
@@ -93,7 +93,7 @@ pub(crate) fn claim(tx: &mut WriteTx<'_>, request: &ClaimRequest) -> rusqlite::R
             continue;
         };
         if !budget.affords(&queue.lanes[best].claim) {
-            // What is better must not be overtaken, so nothing more comes from this queue.
+            // The best task must not be overtaken, so nothing more comes from this queue.
             continue;
         }
         if let Some(claim) = queue.read(tx, best)? {
@@ -157,7 +157,7 @@ impl QueueCursor {
     fn new(tx: &WriteTx<'_>, queue: &QueueClaim) -> rusqlite::Result<Self> {
         let known = |id| {
             let mut lane = tx.lane(id)?;
-            // What was given back earlier in this transaction may be better than what else is due.
+            // A task that was given back earlier in this transaction may be better than the others that are due.
             tx.done.learnt.apply_to(&mut lane);
             Some(lane)
         };
@@ -165,7 +165,7 @@ impl QueueCursor {
             .lanes
             .iter()
             .filter_map(|&claim| known(claim.lane).map(|lane| LaneCursor::new(claim, lane)))
-            // Another process may have paused it since the request was made.
+            // Another process may have paused the queue since the request was made.
             .filter(|lane| !lane.lane.paused)
             .collect();
         let mut left = queue.limit;
@@ -177,7 +177,8 @@ impl QueueCursor {
         Ok(Self { lanes, left })
     }
 
-    /// The lane with the best due task: by priority, then due time, then insertion. About `room` will be asked for.
+    /// The lane with the best due task: by priority, then due time, then insertion. `room`: about how many will be asked
+    /// for.
     fn best(
         &mut self,
         tx: &WriteTx<'_>,
@@ -188,7 +189,8 @@ impl QueueCursor {
             return Ok(None);
         }
         let (room, lanes) = (self.left.min(room).min(256), self.lanes.len());
-        // One more than its share tells when the next is due; of very many lanes only the first of each is read.
+        // One more than a lane's share shows when its next task is due. Of very many lanes only the first task of each is
+        // read.
         let chunk = if lanes > room {
             1
         } else {
@@ -208,7 +210,7 @@ impl QueueCursor {
         Ok(best.map(|(_, index)| index))
     }
 
-    /// The best task of a lane, which is to be taken; `None` if it turned out to have expired.
+    /// Claims the best task of a lane; `None`: it has expired, and was ended.
     fn read(&mut self, tx: &mut WriteTx<'_>, index: usize) -> rusqlite::Result<Option<Claim>> {
         let lane = &mut self.lanes[index];
         let candidate = lane
@@ -225,7 +227,7 @@ impl QueueCursor {
     }
 }
 
-/// How many more tasks of a queue may run, of all processes: what they claimed is counted, and what the dead held until it is
+/// How many more tasks of a queue may run in all processes. Claimed tasks count, also those of dead instances until they are
 /// taken back.
 fn room(tx: &WriteTx<'_>, queue: &str, limit: u32) -> rusqlite::Result<usize> {
     let mut left = limit;
@@ -247,9 +249,9 @@ struct LaneCursor {
     buffer: VecDeque<Candidate>,
     /// Where to read on in this priority.
     last: (i64, i64),
-    /// Whether this priority has no further due task, and then when the next is due.
+    /// Set once this priority has no further due task: when its next one is due, if there is one.
     exhausted: Option<Option<Timestamp>>,
-    /// What was learnt about the priorities that were visited.
+    /// When the next task is due, by visited priority.
     visited: HashMap<u8, Option<Timestamp>>,
 }
 
@@ -310,7 +312,7 @@ impl LaneCursor {
         let mut count = 0;
         while let Some(row) = rows.next()? {
             count += 1;
-            // Before the rest is read: the first task that is not due is not taken.
+            // Before the rest of the row is read: a task that is not due is not taken.
             let at = row::time(row, 0)?;
             if at > tx.now {
                 self.exhausted = Some(Some(at));
@@ -326,7 +328,7 @@ impl LaneCursor {
         Ok(())
     }
 
-    /// Passes on what is known now about when the lane has something due.
+    /// Notes what this claim has found out about when the lane has something due.
     fn learn(&self, tx: &mut WriteTx<'_>) {
         for (&priority, &next) in &self.visited {
             tx.done.learnt.found(self.lane.id, priority, next);
@@ -350,19 +352,19 @@ columns! {
         id: TaskId = "id" by row::id,
         attempt: u32 = "attempt" by row::count,
         max_attempts: u32 = "max_attempts" by row::count,
-        /// Of its last claim.
+        /// The number of its last claim.
         claim_no: i64 = "claim_no" by row::get,
         extras: i64 = "extras" by row::get,
         checksum: i64 = "checksum" by row::get,
         options: Option<Vec<u8>> = "options" by row::get,
         payload: Option<Vec<u8>> = "payload" by row::get,
-        /// Its start deadline has passed.
+        /// Whether its start deadline has passed.
         expired: bool = "expires_at IS NOT NULL AND attempt = 0 AND expires_at < :now" by row::get,
     }
 }
 
 impl Candidate {
-    /// The claim of it, still under the number of its last one.
+    /// The claim of this task, still under the number of its last claim.
     fn claim(self, tx: &mut WriteTx<'_>, lane: &Lane, priority: u8) -> rusqlite::Result<Claim> {
         let seq = self.seq;
         let payload = if self.extras & extra::PAYLOAD == 0 {
@@ -418,7 +420,7 @@ impl Candidate {
     }
 }
 
-/// Takes the tasks that were read, all under one number: it tells apart the claims of a row, not the rows of a claim.
+/// Takes the tasks that were read, all under one number: it distinguishes the claims of one row, not the rows of one claim.
 fn take(tx: &mut WriteTx<'_>, claims: &mut [Claim]) -> rusqlite::Result<()> {
     let Some(last) = claims.iter().map(|claim| claim.fence.claim_no).max() else {
         return Ok(());

@@ -11,7 +11,7 @@ use crate::store::sqlite::ops::transition::{self, PendingTask};
 use crate::store::sqlite::ops::write_tx::{AttemptRow, WriteTx, forget_expiry};
 use crate::store::sqlite::sql::sql;
 
-/// The first start deadlines: whether they have passed, and whether their tasks have still to be started.
+/// The first start deadlines: whether each has passed, and whether its task has still to be started.
 pub(crate) const EXPIRIES: &str = sql!("
     SELECT seq, expires_at, expires_at < :now, EXISTS (
         SELECT 1 FROM punctual_task
@@ -31,7 +31,7 @@ pub(crate) fn expire(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usi
         .collect::<rusqlite::Result<_>>()?;
     let mut expired = 0;
     for (seq, expires_at, has_passed, counts) in first {
-        // What is void goes before its time: else there would be a look at each.
+        // A void deadline is removed before its time; otherwise maintenance would wake for each.
         if !counts || has_passed {
             forget_expiry(tx.conn, seq, expires_at)?;
         }

@@ -1,9 +1,8 @@
-//! Forgetting lanes and queues that nothing is in, so that what has to be looked at for a claim does not grow with the queues
-//! that ever were.
+//! Forgetting empty lanes and queues, so that the cost of a claim does not grow with the queues that ever existed.
 //!
 //! A lane goes in two steps, and never back. It is *retired* when it has been idle for a while: from then on it only names
 //! its ended tasks, and the next task of its queue, kind and class gets a new lane. It is *deleted* once its last ended task
-//! is. That no task is in a retired lane stays true once it is, so it may be found out in many short reads beforehand.
+//! is. A retired lane without tasks never gets one again, so such lanes may be found in many short reads beforehand.
 //!
 //! A queue has a row as long as it has a lane, or is paused or limited.
 
@@ -33,7 +32,7 @@ pub(crate) const RETIRE: &str = sql!(concat!(
     is_idle!()
 ));
 
-/// Retires those of these lanes that are idle, and returns how many.
+/// Retires the idle ones of these lanes, and returns how many.
 pub(crate) fn retire(tx: &mut WriteTx<'_>, lanes: &[LaneId]) -> rusqlite::Result<usize> {
     let number = Counter::Retirements.draw(tx.conn)?;
     let mut statement = tx.conn.prepare_cached(RETIRE)?;
@@ -55,7 +54,7 @@ pub(crate) const FORGET_QUEUE: &str = "
     DELETE FROM punctual_queue WHERE id = :id AND paused_at IS NULL AND max_running IS NULL
     AND NOT EXISTS (SELECT 1 FROM punctual_lane WHERE queue = :id)";
 
-/// Deletes retired lanes that no task is in, and returns how many.
+/// Deletes the retired ones of these lanes, in which no task may be, and returns how many.
 pub(crate) fn forget(tx: &WriteTx<'_>, lanes: &[LaneId]) -> rusqlite::Result<usize> {
     let mut statement = tx.conn.prepare_cached(FORGET)?;
     let (mut count, mut last) = (0, 0);
@@ -70,13 +69,13 @@ pub(crate) fn forget(tx: &WriteTx<'_>, lanes: &[LaneId]) -> rusqlite::Result<usi
         }
     }
     if count > 0 {
-        // Another process that has not learnt of that retirement cannot read any more which lanes it was of.
+        // A process that does not know of that retirement can no longer read which lanes it retired.
         Counter::Forgotten.raise_to(tx.conn, last)?;
     }
     Ok(count)
 }
 
-/// Deletes the row of a queue, unless it has a lane or something is set of it.
+/// Deletes the row of a queue, unless it has a lane or a setting.
 pub(crate) fn forget_queue(conn: &Connection, id: i64) -> rusqlite::Result<()> {
     conn.prepare_cached(FORGET_QUEUE)?.execute([id]).map(|_| ())
 }

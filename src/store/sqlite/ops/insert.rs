@@ -14,7 +14,7 @@ use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::ops::{options, row};
 use crate::store::sqlite::sql::{extra, sql};
 
-/// A payload up to this is kept in the task's row: a larger one would be rewritten with every change of state.
+/// The largest payload that is kept in the task's row. A larger one would be rewritten with every change of state.
 pub(crate) const MAX_INLINE_BYTES: usize = 1024;
 
 const INSERT: &str = "
@@ -24,8 +24,8 @@ const INSERT: &str = "
         :scheduled_at, :created_at, :started_at, :expires_at, :room, :extras, :checksum, :partition, :options, :payload)
     ON CONFLICT (id) DO NOTHING";
 
-/// Pending tasks with nothing out of the ordinary: id, lane, priority, max_attempts, scheduled_at, created_at, checksum and
-/// payload are bound, in this order for each.
+/// Inserts pending tasks without anything rare. For each, id, lane, priority, max_attempts, scheduled_at, created_at,
+/// checksum and payload are bound, in this order.
 macro_rules! insert_plain {
     ($insert:literal, [$($comma:literal)*]) => {
         concat!(
@@ -39,11 +39,11 @@ macro_rules! insert_plain {
     };
 }
 
-/// A tenth less work than [`INSERT`], most of it in binding.
+/// One plain task: a tenth less work than [`INSERT`], most of it in binding.
 const INSERT_PLAIN: &str = sql!(insert_plain!("INSERT", [""]));
 
-/// [`HANDFUL`] of them: a fifth less work than one by one. OR FAIL: if it fails the transaction is rolled back, so it needs no
-/// journal of its own.
+/// [`HANDFUL`] plain tasks: a fifth less work than one by one. OR FAIL: an error rolls the transaction back, so the
+/// statement needs no journal of its own.
 const INSERT_HANDFUL: &str =
     sql!(insert_plain!("INSERT OR FAIL", ["" ", " ", " ", " ", " ", " ", " ", "]));
 
@@ -55,7 +55,7 @@ const INSERT_PAYLOAD: &str = "INSERT INTO punctual_payload (seq, payload) VALUES
 
 const INSERT_TAG: &str = "INSERT INTO punctual_tag (seq, tag) VALUES (:seq, :tag)";
 
-/// Over what must not change unseen: which task it is, who handles it, and with what.
+/// The checksum over what must not change unseen: the task's id, kind and payload.
 pub(crate) fn checksum(id: &[u8], kind: &str, payload: &[u8]) -> i64 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(id);
@@ -91,7 +91,7 @@ pub(crate) fn insert(tx: &mut WriteTx<'_>, tasks: &[&Insert]) -> rusqlite::Resul
     Ok(answers)
 }
 
-/// The row of the task that is stored with the id of `task`, and whether it is the same.
+/// The row of the task that is stored with the id of `task`, and whether it is the same task.
 fn stored_before(tx: &WriteTx<'_>, task: &Insert) -> rusqlite::Result<(Option<i64>, Scheduled)> {
     let id = task.id.as_bytes();
     let stored: Option<(i64, i64)> = tx
@@ -108,8 +108,8 @@ fn stored_before(tx: &WriteTx<'_>, task: &Insert) -> rusqlite::Result<(Option<i6
     })
 }
 
-/// Stores a task that is due as claimed already, by one write of its row, if a worker waits for one and it is the best of
-/// its queue; `None`: it is not, and nothing was done.
+/// Stores a due task as already claimed, with one write of its row, if a worker waits for one and the task is the best of
+/// its queue. `None`: it is not, and no task was stored.
 pub(crate) fn insert_claimed(
     tx: &mut WriteTx<'_>,
     task: &Insert,
@@ -153,7 +153,7 @@ pub(crate) fn insert_claimed(
     Ok(Some((Scheduled::New(task.id), Some(claim))))
 }
 
-/// Whether a claim would take this task next, were it stored: it may be taken, and nothing due in its queue is better.
+/// Whether a claim would take this task next if it were stored: it may be taken, and nothing due in its queue is better.
 fn is_next(tx: &WriteTx<'_>, task: &Insert, lane: LaneId, standing_claim: &ClaimRequest) -> bool {
     let may_start = task.scheduled_at <= tx.now && task.expires_at.is_none_or(|at| at >= tx.now);
     let takes = |claim: &LaneClaim| claim.lane == lane && claim.class == Class::Plain;
@@ -174,7 +174,7 @@ fn is_next(tx: &WriteTx<'_>, task: &Insert, lane: LaneId, standing_claim: &Claim
         let better = (0..)
             .zip(&lane.heads)
             .filter_map(|(priority, head)| head.map(|at| (priority, at)))
-            // What is stored already comes first of two that are alike.
+            // Of two that are alike, the stored one comes first.
             .any(|(priority, at)| at <= tx.now && (priority, at) <= place);
         !lane.paused && lane.limit.is_none() && !better
     })
@@ -220,7 +220,7 @@ fn write(
     Ok(Some(seq))
 }
 
-/// Whether a task is its row and nothing else, and all that is rare is at its default.
+/// Whether a task needs nothing but its row, and everything rare is at its default.
 fn is_plain(task: &Insert) -> bool {
     task.payload.len() <= MAX_INLINE_BYTES
         && task.tags.is_empty()
@@ -248,7 +248,7 @@ fn bind_plain(
     statement.raw_bind_parameter(first + 7, &task.payload)
 }
 
-/// Stores plain tasks. What of a handful was stored before is looked up: that is rare.
+/// Stores plain tasks. If ids of a handful are stored already, which is rare, they are looked up.
 fn insert_handful(
     tx: &mut WriteTx<'_>,
     handful: &[&Insert; HANDFUL],
@@ -281,7 +281,7 @@ fn insert_handful(
     Ok(())
 }
 
-/// A task with anything that it may have.
+/// Inserts the row of a task with everything that it may have.
 fn insert_row(
     tx: &WriteTx<'_>,
     lane: LaneId,

@@ -32,7 +32,7 @@ pub(crate) enum Counter {
     Lanes,
     /// The number of the last retirement.
     Retirements,
-    /// The greatest number of a retirement whose lanes are deleted, some or all of them.
+    /// The greatest number of a retirement of which some or all lanes are deleted.
     Forgotten,
 }
 
@@ -81,8 +81,8 @@ pub(crate) const QUEUE_SETTINGS: &str = "
     SELECT name, paused_at IS NOT NULL, max_running FROM punctual_queue INDEXED BY punctual_queue_set
     WHERE paused_at IS NOT NULL OR max_running IS NOT NULL";
 
-/// The first pending task from a lane and priority on, and so step by step all heads: a seek for each that there is. With `>`
-/// SQLite would pass over all tasks of that priority.
+/// The first pending task from a lane and priority on. Repeated step by step it finds all heads, with a seek for each. With
+/// `>` SQLite would pass over all tasks of that priority.
 pub(crate) const NEXT_HEAD: &str = sql!(
     "
     SELECT lane, priority, scheduled_at FROM punctual_task INDEXED BY punctual_task_due
@@ -105,16 +105,16 @@ pub(crate) fn load(conn: &Connection) -> rusqlite::Result<Lanes> {
     Ok(lanes)
 }
 
-/// Whether no lane was retired since the lanes were known so far. The user's own connection asks, inside its transaction.
+/// Whether no lane was retired since `known`. It is asked on the user's own connection, inside its transaction.
 pub(crate) fn has_all_retirements(conn: &Connection, known: Known) -> rusqlite::Result<bool> {
     Ok(Counter::Retirements.read(conn)? == known.retired)
 }
 
-/// Reads what was added and retired since, and what is set of queues.
+/// Reads the lanes added and retired since `known`, and the settings of queues.
 ///
-/// Another process may commit between two statements. What it does then is read at the next look, for these numbers are
-/// read before what they count. A lane may even be deleted then: only after the retired ones are read is it certain
-/// that none was missed.
+/// Another process may commit between two statements. Its changes are then read at the next look, because each counter is
+/// read before what it counts. The process may even delete lanes, so `forgotten` is read after the retired lanes: only then
+/// is it certain that none was missed.
 pub(crate) fn read_changes(conn: &Connection, known: Known) -> rusqlite::Result<Changes> {
     let retired = Counter::Retirements.read(conn)?;
     let mut lanes = new_lanes(conn, known.last)?;
@@ -126,7 +126,7 @@ pub(crate) fn read_changes(conn: &Connection, known: Known) -> rusqlite::Result<
                 .collect::<rusqlite::Result<_>>()?,
         );
         if Counter::Forgotten.read(conn)? > known.retired {
-            // Some of them are deleted already: which, only those that are left tell.
+            // Some of them are deleted already: all known lanes are gone except those that are still in the file.
             lanes = new_lanes(conn, 0)?;
             gone = Gone::AllOthers;
         }
@@ -180,8 +180,8 @@ pub(crate) fn read_lane(conn: &Connection, id: LaneId) -> rusqlite::Result<Optio
         .optional()
 }
 
-/// Reads the true heads: a seek for each that there is, whatever the number of tasks. Never after a transaction has changed
-/// anything: that may be rolled back.
+/// Reads the true heads, with a seek for each, whatever the number of tasks. Never call it after a transaction has changed
+/// anything: the change may be rolled back.
 pub(crate) fn read_heads(conn: &Connection) -> rusqlite::Result<Vec<(LaneId, i64, Timestamp)>> {
     let mut heads = Vec::new();
     let mut statement = conn.prepare_cached(NEXT_HEAD)?;
@@ -214,7 +214,7 @@ pub(crate) const FIND_LANE: &str = "
 const ADD_LANE: &str =
     "INSERT INTO punctual_lane (id, queue, kind, class) VALUES (:id, :queue, :kind, :class)";
 
-/// The number of a queue, which is added if it is new, and what is set of it.
+/// The number of a queue, which is added if it is new, and its settings.
 pub(crate) fn queue_id(conn: &Connection, name: &str) -> rusqlite::Result<(i64, QueueSettings)> {
     let found = conn
         .prepare_cached(FIND_QUEUE)?
@@ -261,7 +261,7 @@ pub(crate) fn lane_id(
             id
         }
     };
-    // Another process may have filled it: its heads are asked for, not assumed.
+    // Another process may have added tasks to it: its heads are read, not assumed.
     let mut heads = Heads::default();
     if found.is_some() {
         let mut statement = conn.prepare_cached(HEAD)?;

@@ -1,4 +1,4 @@
-//! A filter as parameters of one fixed condition: no SQL is ever put together from what a caller gives.
+//! A filter as parameters of one fixed condition: no SQL is ever built from a caller's values.
 
 use rusqlite::{Connection, OptionalExtension, Rows, Statement, ToSql, named_params, params};
 
@@ -26,7 +26,7 @@ macro_rules! condition {
 }
 pub(crate) use condition;
 
-/// Puts a query together from what it selects and how it is ordered: by a window of the id index, and by a list of ids.
+/// Builds a query from its columns and its order, in two forms: by a window of the id index, and by a list of ids.
 macro_rules! over_tasks {
     ($select:expr, $order:literal) => {
         crate::store::sqlite::ops::matching::Matching {
@@ -83,7 +83,7 @@ pub(crate) struct Terms {
     finished: Option<Span>,
 }
 
-/// The lanes of the file, not those known here: another process may have added some.
+/// The lanes of the file, not those in memory: another process may have added some.
 pub(crate) const LANES: &str = "
     SELECT lane.id, queue.name, lane.kind
     FROM punctual_lane AS lane JOIN punctual_queue AS queue ON queue.id = lane.queue";
@@ -137,7 +137,7 @@ impl Terms {
         })
     }
 
-    /// Binds what the statement has of these parameters and of the window, and runs it.
+    /// Binds the parameters and the window, as far as the statement uses them, and runs it.
     pub(crate) fn query<'s>(
         &self,
         statement: &'s mut Statement<'_>,

@@ -1,4 +1,4 @@
-//! What a transaction can do, an operation a file, and what they share: the transaction itself, the lanes, the rows, and the
+//! The operations of a transaction, one a file, and what they share: the transaction itself, the lanes, the rows, and the
 //! one exit of a task.
 
 pub(crate) mod change;

@@ -1,4 +1,4 @@
-//! What few tasks have, as JSON in one nullable column.
+//! Options that few tasks have, as JSON in one nullable column.
 
 use crate::model::task::Options;
 
@@ -10,7 +10,7 @@ pub(crate) fn encode(options: &Options) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// What to say of the task if they are damaged.
+/// What is wrong with the task, if its options are damaged.
 pub(crate) fn decode(stored: Option<&[u8]>) -> Result<Option<Options>, &'static str> {
     let Some(stored) = stored else {
         return Ok(None);

@@ -35,12 +35,12 @@ pub(crate) fn count_held(conn: &Connection, instance: i64) -> rusqlite::Result<u
         .query_row([instance], |row| row.get(0))
 }
 
-/// An instance has heard of them, or is no more.
+/// For an instance that has read its cancellations, or has ended.
 pub(crate) const FORGET_CANCELS: &str = "DELETE FROM punctual_cancel WHERE instance = :instance";
 
 const END_INSTANCE: &str = "UPDATE punctual_instance SET ended_at = :now WHERE id = :id";
 
-/// A slice of so many is cut short if somebody waits.
+/// A slice that has taken back this many tasks stops if a request waits.
 const ENOUGH: usize = 192;
 
 /// A task of a dead instance.
@@ -76,7 +76,7 @@ pub(crate) fn rescue(
     };
     for (done, each) in left.into_iter().enumerate() {
         if done >= ENOUGH && tx.is_waited_for() {
-            // The next slice goes on after whoever waits.
+            // The next slice goes on after the requests that wait.
             rescued.more = true;
             break;
         }
@@ -117,7 +117,8 @@ fn orphans(tx: &WriteTx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Ve
         .collect()
 }
 
-/// Gives back what this instance holds but for these claims. It was never started: whoever claimed it does not know of it.
+/// Gives back what this instance holds except for these claims. The rest was never started: the answer to its claim was
+/// lost.
 pub(crate) fn disown(tx: &mut WriteTx<'_>, held: &[Fence]) -> rusqlite::Result<usize> {
     let mut given_back = 0;
     for each in orphans(tx, tx.instance, usize::MAX >> 1)? {
@@ -130,7 +131,7 @@ pub(crate) fn disown(tx: &mut WriteTx<'_>, held: &[Fence]) -> rusqlite::Result<u
     Ok(given_back)
 }
 
-/// How often the tasks of a lane may be started; once, if it is not known.
+/// The delivery of a lane's tasks; at most once if the lane is not known.
 fn delivery(tx: &WriteTx<'_>, lane: LaneId) -> Delivery {
     tx.lane(lane)
         .map_or(Delivery::AtMostOnce, |lane| lane.class.delivery())

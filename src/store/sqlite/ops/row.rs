@@ -1,7 +1,7 @@
 //! Rows: columns that may be damaged, and the length that a row keeps.
 //!
-//! One flipped bit can take a column out of its range. Such are read as the nearest value that is in it: a damaged row is its
-//! task's failure, and must not fail the transaction that comes upon it.
+//! One flipped bit can take a column out of its range. Such a column is read as the nearest value in range, where there is
+//! one: a damaged row is its task's failure, and must not fail the transaction that reads it.
 
 use rusqlite::Row;
 
@@ -30,7 +30,7 @@ pub(crate) fn lane(row: &Row<'_>, index: usize) -> rusqlite::Result<LaneId> {
     row.get(index).map(LaneId)
 }
 
-/// A state. A number that is none of them fails the row: what may be done with the task is not known.
+/// A state. An unknown number fails the row: it is not clear what may be done with the task.
 pub(crate) fn state(row: &Row<'_>, index: usize) -> rusqlite::Result<TaskState> {
     let code: i64 = row.get(index)?;
     TaskState::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(index, code))
@@ -63,12 +63,12 @@ pub(crate) fn priority(row: &Row<'_>, index: usize) -> rusqlite::Result<u8> {
     Ok(u8::try_from(stored.max(0)).map_or(MAX_PRIORITY, |stored| stored.min(MAX_PRIORITY)))
 }
 
-/// What is special about a lane. What is none of them is taken for the one that must not be started twice.
+/// The class of a lane. An unknown number is read as the class whose tasks must not be started twice.
 pub(crate) fn class(row: &Row<'_>, index: usize) -> rusqlite::Result<Class> {
     Ok(Class::from_code(row.get(index)?).unwrap_or(Class::Once))
 }
 
-/// How many tasks of a queue run at once.
+/// How many tasks of a queue may run at once.
 pub(crate) fn limit(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<u32>> {
     let stored: Option<i64> = row.get(index)?;
     Ok(stored.map(|limit| u32::try_from(limit.max(1)).unwrap_or(u32::MAX)))
@@ -77,7 +77,8 @@ pub(crate) fn limit(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<u32>
 /// How many bytes of room a new row has for what its claim and its completion add.
 const ROOM: usize = 23;
 
-/// What SQLite takes for a number, beside a byte in the head of its row (<https://sqlite.org/fileformat2.html#record_format>).
+/// How many bytes SQLite needs for a number, besides one byte in the header of its row
+/// (<https://sqlite.org/fileformat2.html#record_format>).
 fn number_bytes(number: i64) -> usize {
     let fits = |bits: u32| (-(1_i64 << (bits - 1))..1 << (bits - 1)).contains(&number);
     match number {
@@ -91,12 +92,12 @@ fn number_bytes(number: i64) -> usize {
     }
 }
 
-/// What a claim adds to a row that was never claimed: its state, its number, the instance and an instant.
+/// How many bytes a claim adds to a row that was never claimed: its state, its number, the instance and an instant.
 pub(crate) fn claim_bytes(instance: i64, claim_no: i64) -> usize {
     1 + number_bytes(claim_no) + number_bytes(instance) + TIME_BYTES
 }
 
-/// What a completion adds to it: an instant, and the first of its extras.
+/// How many bytes a completion adds to the row: an instant, and the first of its extras.
 pub(crate) fn completion_bytes(has_result: bool) -> usize {
     TIME_BYTES + usize::from(has_result)
 }

@@ -1,5 +1,5 @@
-//! Recording how attempts ended. Every statement is fenced: a runner whose claim was taken over changes nothing, and
-//! learns it from the row count.
+//! Recording how attempts ended. Every statement is fenced: a runner whose claim was taken over changes nothing, and the row
+//! count says so.
 
 use std::sync::Arc;
 
@@ -45,20 +45,20 @@ pub(crate) fn settle(
         });
         rest = &rest[1..];
     }
-    // A stale claim is as good as settled: its place in the ledger is free either way.
+    // A stale claim counts as settled, too: its place in the ledger is free either way.
     let fences = settlements.iter().map(|settlement| settlement.fence);
     tx.done.settled.extend(fences);
     Ok(answers)
 }
 
-/// Whether an attempt of this instance leaves nothing but the completion of its task.
+/// Whether a settlement of this instance only completes its task: no result, no line in the history.
 fn is_plain(settlement: &Settlement, instance: i64) -> bool {
     settlement.record.is_none()
         && settlement.fence.instance == instance
         && *settlement.change(false) == Change::Completed(None)
 }
 
-/// What the fence finds: the task that the attempt holds, and whether a caller wants it cancelled.
+/// The task that the attempt of this fence holds, and whether its cancellation was requested. `None`: the fence is stale.
 fn held(tx: &WriteTx<'_>, fence: Fence) -> rusqlite::Result<Option<(Held, bool)>> {
     let Fence {
         seq,

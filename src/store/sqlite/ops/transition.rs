@@ -1,8 +1,8 @@
-//! The one exit of a task: whatever ends it, or has it wait again, passes through here.
+//! The one exit of a task: every change that ends a task, or makes it wait again, is made here.
 //!
 //! Each function writes the task's row and everything that follows: the line in the history, the lane's head, the start
-//! deadline, the event, the callers who wait for the end. A key, a unit of a limit or a further task that hangs on a task is
-//! let go here too, and nowhere else.
+//! deadline, the event, the callers that wait for the end. Whatever else a task holds until its end must be let go here, and
+//! nowhere else.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::store::sqlite::ops::write_tx::{AttemptRow, WriteTx};
 use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::time::Timestamp;
 
-/// A task that an attempt holds. It is read from the row, and changed to what the row is to say when the attempt leaves it.
+/// A task that an attempt holds: read from its row, then changed to what the row will hold once the attempt has left it.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
     pub(crate) fence: Fence,
@@ -30,7 +30,7 @@ pub(crate) struct Held {
     pub(crate) lane: LaneId,
     pub(crate) priority: u8,
     pub(crate) attempt: i64,
-    /// What it has in other tables.
+    /// Which data the task has in other tables.
     pub(crate) extras: i64,
     pub(crate) trouble: Trouble,
     pub(crate) started_at: Option<i64>,
@@ -39,7 +39,7 @@ pub(crate) struct Held {
 }
 
 columns! {
-    /// What a [`Held`] is made of.
+    /// The columns that a [`Held`] is made of.
     struct HeldRow {
         seq: i64 = "seq" by row::get,
         claim_no: i64 = "claim_no" by row::get,
@@ -78,13 +78,13 @@ impl HeldRow {
 }
 
 impl Held {
-    /// The attempt was not started: the task is as it was before the claim.
+    /// Undoes the claim of an attempt that was not started: the task is as it was before.
     pub(crate) fn unclaim(&mut self) {
         self.attempt -= 1;
         self.started_at = self.started_at.filter(|_| self.attempt > 0);
     }
 
-    /// The task was started in time, so it has no start deadline any more.
+    /// Removes the start deadline: the task was started in time.
     pub(crate) fn drop_start_deadline(&mut self, tx: &WriteTx<'_>) -> rusqlite::Result<()> {
         match self.expires_at.take() {
             Some(at) => forget_expiry(tx.conn, self.fence.seq, at),
@@ -92,7 +92,7 @@ impl Held {
         }
     }
 
-    /// Returns the bit of the task's extras that says so.
+    /// Stores the trouble, and returns the bit of `extras` that says so.
     fn keep_trouble(&self, tx: &WriteTx<'_>) -> rusqlite::Result<i64> {
         self.trouble.keep(tx.conn, self.fence.seq, self.extras)
     }
@@ -117,7 +117,7 @@ pub(crate) const RELEASE: &str = sql!("
         attempt = :attempt, started_at = :started_at, extras = extras | :extras
     WHERE seq = :seq AND claim_no = :claim_no AND state = {running}");
 
-/// The attempt ends and the task waits again, as `held` says.
+/// Ends the attempt; the task waits again, as `held` says.
 pub(crate) fn release(
     tx: &mut WriteTx<'_>,
     held: &Held,
@@ -155,7 +155,7 @@ pub(crate) const END: &str = sql!("
     SET state = :state, finished_at = :now, attempt = :attempt, started_at = :started_at, extras = extras | :extras
     WHERE seq = :seq AND claim_no = :claim_no AND state = {running}");
 
-/// The attempt ends, and the task with it, in a final state other than completed.
+/// Ends the attempt and its task, in a final state other than completed.
 pub(crate) fn end(
     tx: &mut WriteTx<'_>,
     held: &Held,
@@ -193,7 +193,7 @@ pub(crate) const END_PENDING: &str = sql!(
     WHERE seq = :seq AND state = {pending}"
 );
 
-/// A pending task ends without an attempt, in a final state other than completed.
+/// Ends a pending task without an attempt, in a final state other than completed.
 pub(crate) fn end_pending(
     tx: &mut WriteTx<'_>,
     task: PendingTask,
@@ -215,11 +215,11 @@ pub(crate) fn end_pending(
 /// A task that has ended and is to wait again, due now.
 #[derive(Debug)]
 pub(crate) struct Revived {
-    /// With the lane in which it is to wait.
+    /// Its lane is the one in which it is to wait.
     pub(crate) task: PendingTask,
     pub(crate) priority: u8,
     pub(crate) expires_at: Option<i64>,
-    /// What it has in other tables.
+    /// Which data the task has in other tables.
     pub(crate) extras: i64,
 }
 
@@ -229,7 +229,8 @@ pub(crate) const REVIVE: &str = sql!("
         finished_at = NULL, expires_at = NULL, cancel_requested_at = NULL, extras = extras & ~({result} | {progress} | {trouble})
     WHERE seq = :seq AND state IN ({completed}, {failed}, {cancelled})");
 
-/// An ended task waits again as if it had never been started, but with its history. Its result and progress are gone.
+/// Makes an ended task wait again as if it had never been started, but with its history. Its result, progress and trouble
+/// go.
 pub(crate) fn revive(tx: &mut WriteTx<'_>, revived: Revived) -> rusqlite::Result<()> {
     let PendingTask { seq, lane, .. } = revived.task;
     let now = tx.now;
@@ -259,7 +260,7 @@ pub(crate) fn revive(tx: &mut WriteTx<'_>, revived: Revived) -> rusqlite::Result
 pub(crate) const RESCHEDULE: &str =
     sql!("UPDATE punctual_task SET scheduled_at = :at WHERE seq = :seq AND state = {pending}");
 
-/// A pending task becomes due at another time.
+/// Makes a pending task due at another time.
 pub(crate) fn reschedule(
     tx: &mut WriteTx<'_>,
     task: PendingTask,
@@ -280,8 +281,8 @@ pub(crate) const COMPLETE: &str = sql!("
 /// How many tasks [`complete_handful`] takes.
 pub(crate) const HANDFUL: usize = 16;
 
-/// Completes [`HANDFUL`] tasks that leave nothing but their end: a sixth less work than one by one. OR FAIL: if it fails
-/// the transaction is rolled back, so it needs no journal of its own.
+/// Completes [`HANDFUL`] tasks that leave nothing but their end: a sixth less work than one by one. OR FAIL: an error rolls
+/// the transaction back, so the statement needs no journal of its own.
 pub(crate) const COMPLETE_HANDFUL: &str = sql!("
     UPDATE OR FAIL punctual_task SET state = {completed}, finished_at = ended.column3, room = substr(room, ?2 + 1)
     FROM (VALUES (?3, ?4, ?5), (?6, ?7, ?8), (?9, ?10, ?11), (?12, ?13, ?14), (?15, ?16, ?17), (?18, ?19, ?20),
@@ -299,7 +300,7 @@ const KEEP_RESULT: &str =
 
 const COMPLETED: &str = "SELECT lane, attempt, started_at FROM punctual_task WHERE seq = :seq";
 
-/// Completes the tasks of attempts that leave nothing but their end. Nobody is to be told of them by an event.
+/// Completes the tasks of attempts that leave nothing but their end. It makes no events: call it only without subscribers.
 pub(crate) fn complete_handful(
     tx: &mut WriteTx<'_>,
     handful: &[Arc<Settlement>; HANDFUL],
@@ -316,7 +317,7 @@ pub(crate) fn complete_handful(
         .prepare_cached(COMPLETE_HANDFUL)?
         .execute(params_from_iter(bound))?;
     for each in handful {
-        // Some are stale if not all were changed: which, their rows tell.
+        // If not all were changed some are stale: their rows say which.
         let applied = changed == HANDFUL
             || tx.conn.prepare_cached(IS_COMPLETED)?.exists(params![
                 each.fence.seq,
@@ -396,7 +397,7 @@ pub(crate) fn complete(
     Ok(Settled::Applied)
 }
 
-/// A task has ended in a final state.
+/// Notes that a task has ended in a final state other than completed.
 fn ended(tx: &mut WriteTx<'_>, lane: LaneId, id: TaskId, state: TaskState) {
     let event = match state {
         TaskState::Cancelled => EventKind::Cancelled,
@@ -406,13 +407,13 @@ fn ended(tx: &mut WriteTx<'_>, lane: LaneId, id: TaskId, state: TaskState) {
     tx.done.news.ended.push(id);
 }
 
-/// A task waits in a lane and is due at `at`: it is new, its attempt has left it, or it was made due at another time.
+/// Notes that a task waits in a lane and is due at `at`: it is new, its attempt has left it, or its due time has changed.
 pub(crate) fn waits(tx: &mut WriteTx<'_>, lane: LaneId, priority: u8, at: Timestamp) {
     tx.done.learnt.added(lane, priority, at);
     tx.done.news.due_at(at);
 }
 
-/// Adds a line to the task's history, if there is one, and returns the task's bits that say so.
+/// Adds a line to the task's history, if there is one, and returns the bit of `extras` that says so.
 fn add_line(
     tx: &WriteTx<'_>,
     line: Option<AttemptRow<'_>>,

@@ -1,4 +1,4 @@
-//! What went wrong with a task beside its handler's own errors. Few tasks have any of it, so it has a table of its own.
+//! What went wrong with a task besides its handler's own errors. Few tasks have any of it, so it has a table of its own.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -6,7 +6,7 @@ use crate::store::sqlite::ops::row;
 use crate::store::sqlite::sql::{columns, extra, sql};
 
 columns! {
-    /// The numbers of a task.
+    /// The counts of a task.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
     struct Trouble {
         /// How many attempts ended with their process.
@@ -30,7 +30,7 @@ const KEEP: &str = "
 pub(crate) const DELETE: &str = "DELETE FROM punctual_trouble WHERE seq = :seq";
 
 impl Trouble {
-    /// Those of a task with these `extras`.
+    /// Reads the counts of a task with these `extras`.
     pub(crate) fn of(conn: &Connection, seq: i64, extras: i64) -> rusqlite::Result<Self> {
         if extras & extra::TROUBLE == 0 {
             return Ok(Self::default());
@@ -42,7 +42,7 @@ impl Trouble {
         Ok(row.unwrap_or_default())
     }
 
-    /// Keeps the numbers if there are any, or were, and returns the task's bit that says so.
+    /// Stores the counts if any is or was set, and returns the bit of `extras` that says so.
     pub(crate) fn keep(&self, conn: &Connection, seq: i64, extras: i64) -> rusqlite::Result<i64> {
         if *self == Self::default() && extras & extra::TROUBLE == 0 {
             return Ok(0);
@@ -59,7 +59,7 @@ impl Trouble {
 
 const FORGET_UNDECODED: &str = "UPDATE punctual_trouble SET undecoded = 0 WHERE seq = :seq";
 
-/// The payload is another one.
+/// Resets the count of decoding failures: the task has another payload.
 pub(crate) fn forget_undecoded(conn: &Connection, seq: i64) -> rusqlite::Result<()> {
     conn.prepare_cached(FORGET_UNDECODED)?.execute([seq])?;
     Ok(())

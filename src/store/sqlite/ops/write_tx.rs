@@ -17,7 +17,7 @@ use crate::store::standing_claim::Taken;
 use crate::time::Timestamp;
 use crate::wake::lock;
 
-/// What an operation runs in.
+/// The transaction that an operation runs in.
 pub(crate) struct WriteTx<'a> {
     pub(crate) conn: &'a Connection,
     pub(crate) now: Timestamp,
@@ -32,7 +32,7 @@ pub(crate) struct WriteTx<'a> {
     pub(crate) done: &'a mut Done,
 }
 
-/// What a transaction did, to be told once it has committed.
+/// What a transaction did, to be published once it has committed.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) news: News,
@@ -41,14 +41,14 @@ pub(crate) struct Done {
     pub(crate) settled: Vec<Fence>,
     /// The earliest start deadline that maintenance may not know of.
     pub(crate) expires: Option<Timestamp>,
-    /// How often others' cancellations had been heard of: those are deleted.
+    /// The count of reads of others' cancellations up to which this transaction has deleted them.
     pub(crate) heard: u64,
     /// The standing claim, and what it claimed.
     pub(crate) standing_claim: Option<(Taken, Vec<Claim>)>,
 }
 
 impl Done {
-    /// The transaction has certainly not committed.
+    /// Gives the standing claim back: the transaction has certainly not committed.
     pub(crate) fn undo_standing_claim(&mut self) {
         if let Some((standing_claim, _)) = self.standing_claim.take() {
             standing_claim.end(Vec::new());
@@ -81,13 +81,13 @@ pub(crate) struct AttemptRow<'a> {
 }
 
 impl WriteTx<'_> {
-    /// Whether somebody waits for this transaction to end.
+    /// Whether a request waits for this transaction to end.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// The number of a claim of a row that had `last` before: one that neither the task nor this instance has had. A row's
-    /// number can come again once its task is deleted, and must not let an old fence or ledger in.
+    /// Draws the number of a claim of a row whose last claim was `last`: one that neither the task nor this instance has
+    /// had. A row's number can come again once its task is deleted, and an old fence or ledger must not fit the new claim.
     pub(crate) fn draw(&mut self, last: i64) -> i64 {
         *self.drawn = last.min(1 << 62).max(*self.drawn) + 1;
         *self.drawn
@@ -136,7 +136,7 @@ impl WriteTx<'_> {
         }
     }
 
-    /// A task that has not been started may not be started after `at`.
+    /// Adds a start deadline: the task, which has not been started, may not be started after `at`.
     pub(crate) fn expires(&mut self, seq: i64, at: Timestamp) -> rusqlite::Result<()> {
         self.conn
             .prepare_cached(EXPIRES)?
@@ -146,14 +146,14 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Tells subscribers, if there are any, what happened to a task of `lane`.
+    /// Makes an event of what happened to a task of `lane`, if there are subscribers.
     pub(crate) fn event(&mut self, lane: LaneId, task: TaskId, kind: EventKind) {
         self.event_at(lane, task, kind, self.now);
     }
 
-    /// Likewise, of an instant that is not the transaction's.
+    /// Likewise, with an instant that is not the transaction's.
     pub(crate) fn event_at(&mut self, lane: LaneId, task: TaskId, kind: EventKind, at: Timestamp) {
-        // An event whose names cannot be read is left out: what it tells is in the file all the same.
+        // An event whose names cannot be read is left out: the change itself is in the file all the same.
         if self.wants_events
             && let Ok(Some(lane)) = self.any_lane(lane)
         {
@@ -192,7 +192,7 @@ impl WriteTx<'_> {
 pub(crate) const FORGET_EXPIRY: &str =
     "DELETE FROM punctual_expiry WHERE seq = :seq AND expires_at = :expires_at";
 
-/// A task has no start deadline any more.
+/// Removes a task's start deadline.
 pub(crate) fn forget_expiry(conn: &Connection, seq: i64, expires_at: i64) -> rusqlite::Result<()> {
     conn.prepare_cached(FORGET_EXPIRY)?
         .execute([seq, expires_at])

@@ -1,4 +1,4 @@
-//! The online backup: one instant's copy of a file, made while it is used.
+//! The online backup: a copy of a file as of one instant, made while the file is in use.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub(crate) fn backup(
         return Err(Error::invalid(format!("{} exists already", to.display())));
     }
     read(&mut |conn| copy(conn, &opener.path)).map_err(|error| {
-        // A copy that is not whole is worse than none.
+        // A partial copy is worse than none.
         let _ = std::fs::remove_file(&opener.path);
         let _ = std::fs::remove_file(paths::beside(&opener.path, "-journal"));
         error.in_context(&context)
@@ -39,11 +39,11 @@ fn copy(conn: &Connection, to: &Path) -> rusqlite::Result<()> {
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let mut target = Connection::open_with_flags(to, flags)?;
     let backup = Backup::new(conn, &mut target)?;
-    // In one step: between two, a write would make it begin anew.
+    // In one step: a write between two steps would make the copy begin anew.
     backup.step(-1)?;
     drop(backup);
-    // The instances of the original hold nothing in the copy. Their rows name the original's file, and so tell that,
-    // unless the copy is put in the original's place: so they become of another boot, which is dead wherever it lies.
+    // The original's instances hold nothing in the copy. Their rows name the original's file, which says so, unless the copy
+    // is put in the original's place. So they get a boot id that no boot has, and count as dead wherever the copy lies.
     target.execute(
         "UPDATE punctual_instance SET boot_id = ?1 WHERE ended_at IS NULL",
         [OF_BACKUP],

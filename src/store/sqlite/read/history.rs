@@ -16,7 +16,7 @@ pub(crate) const HISTORY_TASK: &str = sql!(
 );
 
 columns! {
-    /// The newest attempt, which the task's row tells of.
+    /// The newest attempt, as the task's row describes it.
     struct Newest {
         seq: i64 = "seq" by row::get,
         state: TaskState = "state" by row::state,

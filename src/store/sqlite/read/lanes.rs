@@ -20,7 +20,7 @@ pub(crate) const IDLE_LANES: &str = sql!(concat!(
     WHERE retired = 0 AND id > :after ORDER BY id LIMIT :limit"
 ));
 
-/// The lanes in use after `after` that are idle, of the next [`STRIDE`].
+/// The idle ones of the next [`STRIDE`] lanes in use after `after`.
 pub(crate) fn idle_lanes(conn: &Connection, after: LaneId) -> rusqlite::Result<Seen<LaneId>> {
     let seen: Vec<(LaneId, bool)> = conn
         .prepare_cached(IDLE_LANES)?
@@ -46,7 +46,7 @@ pub(crate) fn retired_lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneId>> 
         .collect()
 }
 
-/// The lanes of the tasks in a final state that ended after `after`, of the next stride of them.
+/// The lanes of the next stride of tasks in a final state that ended after `after`.
 pub(crate) fn ended_lanes(
     conn: &Connection,
     state: TaskState,

@@ -1,4 +1,4 @@
-//! What is read without the write connection: on the caller's thread, never waiting for the writer.
+//! Reads, on the caller's thread. Those of a file never wait for the writer; those in memory use the write connection.
 
 pub(crate) mod backup;
 pub(crate) mod history;

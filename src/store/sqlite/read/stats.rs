@@ -45,7 +45,7 @@ pub(crate) const ENDED: &str = "
 /// What was counted so far.
 struct Counts {
     names: HashMap<LaneId, Name>,
-    /// Where the counts of a queue's tasks of one kind are: those may be in several lanes.
+    /// The index in the statistics of each queue and kind, whose tasks may be in several lanes.
     places: HashMap<Name, usize>,
     stats: Stats,
 }
@@ -54,7 +54,7 @@ struct Counts {
 type Name = (Arc<str>, Arc<str>);
 
 pub(crate) fn stats(conn: &Connection, now: Timestamp) -> rusqlite::Result<Stats> {
-    // The lanes of the file, not those known: another process may have added some.
+    // The lanes of the file, not those in memory: another process may have added some.
     let lanes = lanes::load(conn)?;
     let mut counts = Counts::new(conn)?;
     let mut oldest: Option<Timestamp> = None;

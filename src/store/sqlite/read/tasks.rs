@@ -22,7 +22,7 @@ use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::time::Timestamp;
 use crate::wake::lock;
 
-/// A page carries at most this much of payloads and results, and one task more.
+/// The most bytes of payloads and results on a page, beside those of its last task.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
 pub(crate) const STATE: &str = "SELECT state FROM punctual_task WHERE id = :id";
@@ -237,7 +237,7 @@ fn damaged(what: &str) -> rusqlite::Error {
     )
 }
 
-/// The lane of that number: known, or read if it is retired or of another process.
+/// The lane of that number: from memory, or read if it is retired or was added by another process.
 fn lane(conn: &Connection, lanes: &Mutex<Lanes>, id: LaneId) -> rusqlite::Result<Option<Lane>> {
     if let Some(lane) = lock(lanes).get(id) {
         return Ok(Some(lane.clone()));

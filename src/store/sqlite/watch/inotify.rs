@@ -1,4 +1,4 @@
-//! The kernel's notice of writes to a file. On Linux alone: elsewhere there is none.
+//! The kernel's reports of writes to a file; only on Linux.
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Bell, Notice};
@@ -46,7 +46,7 @@ mod linux {
                 bell: Bell(Arc::new(bell)),
                 watch: None,
             };
-            // The user's share of watches may be used up.
+            // Tried once: the user's share of watches may be used up.
             notice.add()?;
             notice.disarm();
             Ok(notice)
@@ -73,7 +73,7 @@ mod linux {
 
         pub(crate) fn disarm(&mut self) {
             if let Some(watch) = self.watch.take() {
-                // It is gone already if the file is.
+                // The watch is gone already if the file is.
                 let _ = inotify::remove_watch(&self.inotify, watch);
                 self.drain();
             }
@@ -86,12 +86,12 @@ mod linux {
                 PollFd::new(&self.inotify, PollFlags::IN),
                 PollFd::new(&*self.bell.0, PollFlags::IN),
             ];
-            // Interrupted by a signal it looks for nothing: that costs little.
+            // A signal ends the wait early: one needless look costs little.
             let _ = poll(&mut sources, span.as_ref());
             self.drain()
         }
 
-        /// Reads what the kernel has told, and whether that was anything.
+        /// Reads the kernel's reports, and returns whether there were any.
         fn drain(&mut self) -> bool {
             let mut buffer = [MaybeUninit::uninit(); 1024];
             let mut events = Reader::new(&self.inotify, &mut buffer);

@@ -1,10 +1,10 @@
-//! Notice of other connections' commits, while they happen.
+//! Notices other connections' commits as they happen.
 //!
-//! The kernel tells that somebody writes to the log. That is before the commit can be seen, by as long as its sync takes, so
-//! the file is looked at again and again for a while, less and less often. While this process writes itself nothing is
-//! watched, and the file looked at now and then: notice of all its own writes would cost it more.
+//! The kernel reports a write to the log before the commit is visible, by as long as its sync takes. So the file is then
+//! checked again and again for a while, less and less often. While this process itself writes, the log is not watched, and
+//! the file is checked now and then: reports of all its own writes would cost more.
 //!
-//! Invariant: before a pause that is longer than that the log is watched, and then looked at once more.
+//! Invariant: before a longer pause the log is watched, and then the file checked once more.
 
 mod inotify;
 
@@ -25,33 +25,33 @@ use crate::thread::Thread;
 use crate::time::{Deadline, Stopwatch};
 use crate::wake::Wake;
 
-/// How long a commit may take that somebody has begun to write: what takes longer is found by the next look of the
-/// dispatcher, once a second.
+/// How long a commit that another process has begun to write is followed. A longer one is found by the dispatcher's own
+/// check, once a second.
 const FOLLOWED: Duration = Duration::from_secs(1);
 /// The first pause between two looks; later ones are an eighth of the time that has passed.
 const FIRST_PAUSE: Duration = Duration::from_micros(250);
-/// Pauses from this on are cut short by the kernel's notice of another write.
+/// Pauses of at least this length are cut short when the kernel reports another write.
 const WATCHED_PAUSE: Duration = Duration::from_millis(1);
-/// The longest pause while this process writes, or where the kernel tells nothing and others do.
+/// The longest pause while this process writes; where the kernel reports nothing, the pause after a commit was found.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
-/// The pause after a commit was found: another is likely.
+/// The least pause after a commit was found: another is likely.
 const AFTER_FIND: Duration = Duration::from_millis(2);
-/// The longest pause where the kernel tells nothing.
+/// The longest pause where the kernel reports nothing.
 const IDLE_PAUSE: Duration = Duration::from_millis(50);
-/// How long the end of the thread is waited for.
+/// How long a drop waits for the thread to end.
 const JOIN_WAIT: Duration = Duration::from_secs(1);
 
-/// What a look at the file has found.
+/// The result of a look at the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
-    /// Another connection has committed: what that was took so long to learn.
+    /// Another connection has committed. `took`: how long it took to read what.
     Found {
         took: Duration,
     },
-    /// Only this one has.
+    /// Only this connection has committed, or it is in use.
     Own,
     Nothing,
-    /// It could not be looked at.
+    /// The look failed.
     Failed,
 }
 
@@ -63,7 +63,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// The pause before the next look; `None` once there is nothing to be expected any more.
+    /// The pause before the next look; `None` once nothing more is to be expected.
     fn next(&mut self, look: Look) -> Option<Duration> {
         match look {
             Look::Failed => return Some(FOLLOWED),
@@ -75,7 +75,7 @@ impl Pace {
             return None;
         }
         let pause = match look {
-            // What it costs to learn what was committed grows with the number of queues and kinds.
+            // The cost of reading what was committed grows with the number of queues and kinds.
             Look::Found { took } => AFTER_FIND.max(8 * took),
             _ => (self.waited / 8).max(FIRST_PAUSE),
         };
@@ -94,7 +94,7 @@ pub(crate) struct Watch {
 #[derive(Debug)]
 struct Stop {
     is_over: AtomicBool,
-    /// The kernel does not tell.
+    /// Whether the kernel reports nothing.
     is_polling: AtomicBool,
     /// Ends a pause.
     wake: Wake,
@@ -103,11 +103,11 @@ struct Stop {
 }
 
 impl Watch {
-    /// Tells the runner of other connections' commits to a file from now on.
+    /// Wakes the runner for other connections' commits to a file, from now on.
     ///
     /// # Errors
     ///
-    /// `Storage` if the system has no thread to give.
+    /// `Storage` if the thread cannot be started.
     pub(crate) fn start(turn: &Arc<Turn<Writer>>, file: &Path) -> Result<Self> {
         let notice = match Notice::new(&log_of(file)) {
             Ok(notice) => Some(notice),
@@ -161,12 +161,12 @@ impl Drop for Watch {
 struct Watcher {
     turn: Weak<Turn<Writer>>,
     stop: Arc<Stop>,
-    /// How many commits of this process had been seen.
+    /// How many commits of this process the last look has seen.
     commits: u64,
 }
 
 impl Watcher {
-    /// Sleeps until the kernel tells of a write, then looks until the commit shows.
+    /// Sleeps until the kernel reports a write, then looks until the commit is visible.
     fn follow(&mut self, mut notice: Notice) {
         let mut pace = Pace::default();
         while !self.is_over() {
@@ -182,14 +182,14 @@ impl Watcher {
                     pace = Pace::default();
                 }
             } else {
-                // It may be that the log is gone for a moment, or that the user's watches are used up.
+                // The log may be gone for a moment, or the user's watches used up.
                 let is_armed = notice.arm();
                 self.stop.is_polling.store(!is_armed, Ordering::Relaxed);
                 if !is_armed {
                     self.pause(IDLE_PAUSE);
                 }
             }
-            // Once it is armed, the next look is for what was committed before it was.
+            // Once the log is watched, the next look finds what was committed before.
         }
     }
 
@@ -219,7 +219,7 @@ impl Watcher {
             );
             return Look::Failed;
         };
-        // Whoever leads looks first of all.
+        // Another thread has the writer: a leader looks by itself before it writes.
         let Some((found, commits)) = looked else {
             return Look::Own;
         };

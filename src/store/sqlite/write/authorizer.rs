@@ -1,8 +1,8 @@
 //! What the caller's own SQL may do inside a transaction on the write connection, and for how long.
 //!
-//! The hooks are installed once, with the connection: to install an authorizer expires all prepared statements. They let
-//! everything pass but while the caller's code runs. Between two calls of its own to the crate it may neither end the
-//! transaction nor write to our tables, and what runs too long is interrupted.
+//! The hooks are installed once, with the connection: installing an authorizer expires all prepared statements. They
+//! restrict nothing but the caller's own SQL, between its calls to the crate: it may neither end the transaction nor write
+//! to our tables, and is interrupted if it runs too long.
 
 use std::ffi::c_int;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use crate::store::sqlite::file::schema;
 use crate::time::Stopwatch;
 use crate::wake::lock;
 
-/// How many steps of SQLite's machine there are between two looks at the time.
+/// How many steps of SQLite's virtual machine there are between two looks at the time.
 const LOOK_AFTER: c_int = 1_000;
 
-/// Pragmas that only tell something if they are given no value, which some virtual tables need.
+/// Pragmas that only read if they are given no value; some virtual tables need them.
 const PLAIN_PRAGMAS: [&str; 4] = ["data_version", "database_list", "page_count", "page_size"];
 
-/// Pragmas that only tell something, of what they are given.
+/// Pragmas that only read, even if they are given a value.
 const TABLE_PRAGMAS: [&str; 7] = [
     "foreign_key_list",
     "index_info",
@@ -43,7 +43,7 @@ const TABLE_PRAGMAS: [&str; 7] = [
 
 /// Ends what [`Authorizer::watch_rows`] has begun.
 pub(crate) fn stop_watching(conn: &mut Connection) {
-    // To take a hook away cannot fail but for want of memory, and then it does no harm.
+    // Removing a hook can fail only for want of memory, and then it does no harm.
     let _ = conn.update_hook(None::<fn(Action, &str, &str, i64)>);
 }
 
@@ -53,11 +53,11 @@ pub(crate) struct Authorizer {
     owner: Owner,
     /// How long a transaction of the caller's may take.
     timeout: Duration,
-    /// Whether what runs now is the caller's own.
+    /// Whether the code that runs now is the caller's own.
     is_theirs: AtomicBool,
-    /// Whether the connection has a statement that alters a table, and may give it one of our names.
+    /// Whether a statement was prepared that alters a table, and may give it one of our names.
     has_altered: AtomicBool,
-    /// What had a name of ours when the connection was opened, and is none of ours.
+    /// What had one of our names when the connection was opened, and is none of our tables and indexes.
     reserved: Mutex<Vec<String>>,
     running: Mutex<Option<Running>>,
 }
@@ -81,15 +81,15 @@ impl Authorizer {
         }
     }
 
-    /// Has the guard look at everything that the connection does from now on.
+    /// Installs the hooks: from now on they check everything that the connection does.
     pub(crate) fn install(self: &Arc<Self>, conn: &mut Connection) -> rusqlite::Result<()> {
         let authorizer = Arc::clone(self);
         conn.authorizer(Some(move |context: AuthContext<'_>| {
             authorizer.authorize(&context)
         }))?;
         let authorizer = Arc::clone(self);
-        // A transaction that was ended from inside is over: what comes after it would commit alone. No rollback hook: a
-        // connection that is dropped has freed it before it rolls back.
+        // Refuses a COMMIT from inside: what comes after it would commit alone. No rollback hook: a connection that is
+        // dropped frees the hook before it rolls back.
         conn.commit_hook(Some(move || {
             authorizer.is_theirs() || !authorizer.owner.is_here()
         }))?;
@@ -99,8 +99,9 @@ impl Authorizer {
         conn.progress_handler(LOOK_AFTER, Some(move || authorizer.interrupts()))
     }
 
-    /// Has a forked child end that changes rows by a statement from before the fork, until [`stop_watching`]. It is not refused
-    /// as a new one is, and once the child's memory is full of changed pages they are written into the parent's log.
+    /// Until [`stop_watching`], aborts a forked child that changes rows by a statement from before the fork. Such a
+    /// statement is not refused as a new one is, and once the child's memory is full of changed pages they are written into
+    /// the parent's log.
     pub(crate) fn watch_rows(&self, conn: &mut Connection) -> rusqlite::Result<()> {
         let owner = self.owner;
         conn.update_hook(Some(move |_: Action, _: &str, _: &str, _: i64| {
@@ -111,7 +112,7 @@ impl Authorizer {
         }))
     }
 
-    /// A transaction of the caller's begins; it ends when what is returned is dropped, even by a panic.
+    /// Begins the time of the caller's code. It ends when the returned value is dropped, even by a panic.
     pub(crate) fn enter(&self, task: Option<TaskId>) -> Entered<'_> {
         *lock(&self.running) = Some(Running {
             since: Stopwatch::start(),
@@ -122,7 +123,7 @@ impl Authorizer {
         Entered(self)
     }
 
-    /// Runs what is the crate's own, inside a transaction of the caller's.
+    /// Runs the crate's own code, inside a transaction of the caller's.
     pub(crate) fn as_ours<T>(&self, run: impl FnOnce() -> T) -> T {
         struct Theirs<'a>(&'a Authorizer);
         impl Drop for Theirs<'_> {
@@ -141,7 +142,7 @@ impl Authorizer {
         lock(&self.running).as_ref().is_some_and(is_slow)
     }
 
-    /// Whether the transaction can still be gone on with.
+    /// Checks that the transaction can go on.
     ///
     /// # Errors
     ///
@@ -171,11 +172,11 @@ impl Authorizer {
         self.owner.check()
     }
 
-    /// Whether the transaction can be committed.
+    /// Checks that the transaction can be committed.
     ///
     /// # Errors
     ///
-    /// As [`check`](Self::check); `Invalid` also if it has given a table a name of ours.
+    /// As [`check`](Self::check); `Invalid` also if it has given a table one of our names.
     pub(crate) fn check_end(&self, conn: &Connection) -> Result<()> {
         self.check(conn)?;
         if !self.has_altered.load(Ordering::Relaxed) {
@@ -192,7 +193,7 @@ impl Authorizer {
         }
     }
 
-    /// A transaction that has taken too long and goes on.
+    /// The transaction that runs now, if it has taken too long.
     pub(crate) fn slow(&self) -> Option<SlowTransaction> {
         let running = lock(&self.running);
         let running = running.as_ref()?;
@@ -218,7 +219,7 @@ impl Authorizer {
             return Authorization::Allow;
         }
         if matches!(context.action, AuthAction::AlterTable { .. }) {
-            // It is not said what to.
+            // SQLite does not say what the new name is.
             self.has_altered.store(true, Ordering::Relaxed);
         }
         if is_allowed(&context.action) && self.owner.is_here() {
@@ -229,7 +230,7 @@ impl Authorizer {
     }
 }
 
-/// Dropped, it ends the time of the caller's code.
+/// Its drop ends the time of the caller's code.
 pub(crate) struct Entered<'a>(&'a Authorizer);
 
 impl Drop for Entered<'_> {
@@ -251,7 +252,7 @@ fn is_allowed(action: &AuthAction<'_>) -> bool {
             TABLE_PRAGMAS.contains(pragma_name)
                 || pragma_value.is_none() && PLAIN_PRAGMAS.contains(pragma_name)
         }
-        // Also what is temporary: its name would hide ours, for as long as the connection lives.
+        // Temporary tables and views, too: their names would hide ours for as long as the connection lives.
         A::Insert { table_name }
         | A::Update { table_name, .. }
         | A::Delete { table_name }

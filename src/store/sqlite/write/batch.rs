@@ -1,5 +1,5 @@
-//! What a transaction does: the operations of its requests, in an order in which each sees what it has to, and the standing
-//! claim that comes along.
+//! The content of a transaction: the operations of its requests, in an order in which each sees what it has to, and the
+//! standing claim that comes along.
 
 use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
@@ -18,7 +18,7 @@ use crate::store::sqlite::write::failure::WriteFailure;
 use crate::store::standing_claim::Taken;
 use crate::store::turn::Request;
 
-/// A value that changes: SQLite does not write what is the same.
+/// The value changes each time: SQLite does not write one that stays the same.
 const PROBE: &str = "
     INSERT INTO punctual_meta (key, value) VALUES ('probes', 1)
     ON CONFLICT (key) DO UPDATE SET value = value + 1";
@@ -41,8 +41,8 @@ fn what(op: &Op) -> &'static str {
     }
 }
 
-/// Runs what the requests ask. A lone insert comes after what the scheduler itself does, and claims come last: they see what
-/// the others did.
+/// Runs the operations of the requests. A lone insert comes after the scheduler's own operations. Claims come last, so that
+/// they see what the others did.
 pub(crate) fn operate(
     tx: &mut WriteTx<'_>,
     batch: &[Request],
@@ -88,7 +88,8 @@ pub(crate) fn operate(
     Ok(replies)
 }
 
-/// The request that is the only one of a caller, and stores one task: whatever else becomes due is known before it.
+/// The only request of a caller, if it stores one task and does nothing else. What else becomes due is then known before it
+/// runs.
 fn lone_insert(batch: &[Request]) -> Option<usize> {
     let mut callers = (0..).zip(batch).filter(|(_, each)| each.is_durable());
     let (index, request) = callers.next()?;
@@ -96,7 +97,7 @@ fn lone_insert(batch: &[Request]) -> Option<usize> {
     (is_alone && single(request).is_some()).then_some(index)
 }
 
-/// The task of a request that stores one and asks nothing else.
+/// The task of a request that stores one task and does nothing else.
 fn single(request: &Request) -> Option<&Insert> {
     match &request.ops[..] {
         [Op::Insert(tasks)] if tasks.len() == 1 => tasks.first(),
@@ -121,7 +122,7 @@ fn store_singles(
     Ok(())
 }
 
-/// Stores the task of the only caller, and hands it to a worker that waits, if there is one.
+/// Stores the task of the only caller, and claims it for a worker that waits, if there is one.
 fn store_lone(
     tx: &mut WriteTx<'_>,
     task: &Insert,
@@ -138,7 +139,7 @@ fn store_lone(
     Ok(Reply::Inserted(stored))
 }
 
-/// Stores a task as claimed by the standing claim, if that would take it next; `None`: nothing was done.
+/// Stores a task as claimed by the standing claim, if that would take it next; `None`: the task was not stored.
 fn stand_in(
     tx: &mut WriteTx<'_>,
     task: &Insert,
@@ -174,7 +175,7 @@ fn make_standing_claim(
     signals: &Signals,
 ) -> std::result::Result<(), WriteFailure> {
     let taken = match tx.done.standing_claim.take() {
-        // What was stored may have made a lane.
+        // Storing a task may have added a lane.
         Some((taken, claims))
             if claims.is_empty() && taken.request().lanes_version == tx.lanes_version() =>
         {
@@ -195,7 +196,7 @@ fn make_standing_claim(
     failure.map_or(Ok(()), Err)
 }
 
-/// Runs something in a transaction, and looks whether the transaction is still the same.
+/// Runs something in a transaction, and checks that SQLite has not rolled the transaction back.
 pub(crate) fn checked<T>(
     tx: &mut WriteTx<'_>,
     what: &'static str,
@@ -203,13 +204,13 @@ pub(crate) fn checked<T>(
 ) -> std::result::Result<T, WriteFailure> {
     let answer = run(tx).map_err(|error| WriteFailure::at(what, error))?;
     if tx.conn.is_autocommit() {
-        // Rolled back under us: a further statement would commit alone.
+        // SQLite rolled it back: a further statement would commit alone.
         return Err(WriteFailure::Void);
     }
     Ok(answer)
 }
 
-/// Runs one operation, and looks whether the transaction is still the same.
+/// Runs one operation, and checks that SQLite has not rolled the transaction back.
 pub(crate) fn apply_checked(
     tx: &mut WriteTx<'_>,
     op: &Op,

@@ -1,7 +1,7 @@
 //! Operations in a transaction of the user's own, on a connection of the user's own to the same file.
 //!
-//! Nothing is told of them here: whether they commit only the file will say, and it is looked at for every commit of
-//! another connection. So they may not be made on a connection whose commits cannot be seen there.
+//! Nothing is published here, since the transaction may not commit. Its commit is noticed in the file, like that of any
+//! other connection. So operations on a connection whose commits cannot be noticed there are refused.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -39,22 +39,22 @@ pub(crate) fn apply(
 ) -> Result<Reply> {
     check(shared, file, conn)?;
     check_tables(conn)?;
-    // A transaction that begins by reading cannot write any more once somebody else has.
+    // A transaction that has only read cannot write once another connection has written.
     conn.prepare_cached(TAKE_LOCK)
         .and_then(|mut statement| statement.execute([]))
         .map_err(|error| schema::diagnose(conn, "cannot write", error))?;
-    // As of the lock: it may have been migrated since the store looked.
+    // Checked under the lock: the file may have been migrated since the store looked.
     schema::check_version(conn)?;
     let known = lock(&shared.lanes).known();
     let is_current = has_all_retirements(conn, known)
         .map_err(|error| schema::diagnose(conn, "cannot read the lanes", error))?;
-    // A task that is added to a lane that was retired meanwhile would never run: the lanes are then looked up in the file.
+    // A task added to a lane that was retired meanwhile would never run, so the lanes are then looked up in the file.
     let none = Mutex::new(Lanes::default());
     let mut done = Done::default();
     let mut tx = WriteTx {
         conn,
         now,
-        // A cancellation is then left in the file for whoever runs the task, this process as well.
+        // So a cancellation is left in the file for the process that runs the task, even if it is this one.
         instance: 0,
         lanes: if is_current { &shared.lanes } else { &none },
         wants_events: false,
@@ -67,7 +67,7 @@ pub(crate) fn apply(
 
 /// # Errors
 ///
-/// `Invalid` if temporary tables of the user's hide ours: what is written would be gone with the connection.
+/// `Invalid` if temporary tables of the user's hide ours: what is written to them would be gone with the connection.
 fn check_tables(conn: &Connection) -> Result<()> {
     let hidden: Option<String> = conn
         .prepare_cached(HIDDEN)
@@ -85,7 +85,7 @@ fn check_tables(conn: &Connection) -> Result<()> {
 ///
 /// The error that the store has stopped with. `Unsupported` in memory, and if the file's path is not UTF-8. `Invalid` for a
 /// connection to another file, or to this one under another name, or without a transaction; `ReadOnly` for one that cannot
-/// write; `Replaced` if the file is not there any more, or was not when the connection was opened.
+/// write; `Replaced` if the file is not there any more, or the connection is to an earlier file of that name.
 fn check(shared: &Shared, file: Option<(&Path, Identity)>, conn: &Connection) -> Result<()> {
     if let Some(error) = &*lock(&shared.stopped) {
         return Err(error.clone());

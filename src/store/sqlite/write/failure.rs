@@ -1,4 +1,4 @@
-//! What went wrong in a transaction, before it is an error for a caller: the connection still has to be asked.
+//! What went wrong in a transaction, before it is an error for a caller: for that the connection has to be examined.
 
 use rusqlite::Connection;
 
@@ -10,7 +10,7 @@ use crate::store::sqlite::file::schema;
 pub(crate) enum WriteFailure {
     Sql(&'static str, rusqlite::Error),
     Commit(rusqlite::Error),
-    /// The file is not one that can be worked on.
+    /// The schema of the file is not one that this version works on.
     Refused(Error),
     /// An operation went on although SQLite had rolled the transaction back.
     Void,
@@ -21,7 +21,7 @@ impl WriteFailure {
         Self::Sql(what, error)
     }
 
-    /// What it means to a caller; `conn` is where it happened.
+    /// The error for a caller; `conn` is the connection where it happened.
     pub(crate) fn into_error(self, conn: &Connection) -> Error {
         match self {
             Self::Sql(what, error) => schema::diagnose(conn, &format!("cannot {what}"), error),
@@ -31,7 +31,7 @@ impl WriteFailure {
         }
     }
 
-    /// Whether the connection should not be used again.
+    /// Whether the connection must not be used again.
     pub(crate) fn poisons(&self) -> bool {
         match self {
             Self::Sql(_, error) | Self::Commit(error) => error::poisons(error),

@@ -1,4 +1,5 @@
-//! The one write connection: whose turn it is, what shares a transaction, and what a caller's own SQL may do there.
+//! The one write connection: what shares a transaction, what a caller's own SQL may do there, and what others have
+//! committed.
 
 pub(crate) mod authorizer;
 pub(crate) mod batch;

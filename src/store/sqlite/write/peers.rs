@@ -1,5 +1,4 @@
-//! Other connections to the file: what they have committed, noticed by SQLite's own count, and learnt no sooner than it is
-//! needed.
+//! Other connections to the file: their commits, noticed by SQLite's own counter, and read only when they are needed.
 
 use std::sync::atomic::Ordering;
 
@@ -22,9 +21,9 @@ const SCHEMA_VERSION: &str = "PRAGMA schema_version";
 pub(crate) struct Peers {
     /// `data_version` at the last look: it changes with each commit of another connection.
     data_version: i64,
-    /// `schema_version` then: it changes with each change of a table's definition.
+    /// `schema_version` at that look: it changes with each change of a table's definition.
     schema_version: i64,
-    /// How often others had written when maintenance was last woken for it.
+    /// How often others had written when the runner and maintenance were last woken for it.
     told: u64,
     /// Whether the heads of the lanes were read again after others had written, and the runner was not woken since.
     has_fresh_heads: bool,
@@ -33,7 +32,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// The next look takes everything for new: the connection is another, or the outcome of its commit is not known.
+    /// Makes the next look read everything: the connection is another, or the outcome of its commit is not known.
     pub(crate) fn look_anew(&mut self) {
         (self.data_version, self.schema_version) = (0, 0);
     }
@@ -43,8 +42,8 @@ impl Peers {
         Ok(number(conn, DATA_VERSION)? != self.data_version)
     }
 
-    /// Learns of new and retired lanes, and of cancelled attempts, if another connection has committed since the last look. If
-    /// tables were changed, looks whether they are still ours.
+    /// Reads the added and retired lanes, and the cancelled attempts, if another connection has committed since the last
+    /// look. If tables were changed, checks that they are still ours.
     pub(crate) fn learn(
         &mut self,
         conn: &Connection,
@@ -61,7 +60,7 @@ impl Peers {
             schema::verify(conn).map_err(WriteFailure::Refused)?;
             self.schema_version = schema;
         }
-        // A migration need not change any table.
+        // Always: a migration need not change any table.
         schema::check_version(conn).map_err(WriteFailure::Refused)?;
         let known = lock(&shared.lanes).known();
         let news = read_changes(conn, known).map_err(failed)?;
@@ -76,7 +75,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Learns what others have committed, and for an instance that runs tasks what is due since then.
+    /// Reads what others have committed; for an instance that runs tasks, also what is due since then.
     pub(crate) fn refresh(
         &mut self,
         conn: &Connection,
@@ -91,9 +90,9 @@ impl Peers {
             .map_err(|error| WriteFailure::at("look for changes", error))
     }
 
-    /// Whether a standing claim may come along with a transaction in which nothing was done yet. It was planned for the heads as
-    /// they were, so while they are stale it may not: another process may have added a better task. The heads are read again
-    /// only if there is a claim, or one stands.
+    /// Whether a standing claim may come along with a transaction in which nothing was done yet. Not while the heads are
+    /// stale: another process may have added a better task than those for which the claim was planned. The heads are read
+    /// again only if the transaction claims, or a standing claim is there.
     pub(crate) fn may_stand(
         &mut self,
         conn: &Connection,
@@ -121,8 +120,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Deletes others' cancellations that were read, and returns how often some had been read by then: to be given to
-    /// [`deleted_cancels`](Self::deleted_cancels) after the commit.
+    /// Deletes others' cancellations that were read. After the commit, pass the count that it returns to
+    /// [`deleted_cancels`](Self::deleted_cancels).
     pub(crate) fn delete_cancels(
         &self,
         conn: &Connection,
@@ -142,8 +141,8 @@ impl Peers {
         self.deleted = heard;
     }
 
-    /// Wakes the runner and maintenance once for each time that another connection was seen to have written, and the runner once
-    /// more when the heads were read since; `true`: now.
+    /// Wakes the runner and maintenance if another connection was seen to have written since the last call. Wakes the runner
+    /// also if the heads were read again. Returns whether it woke the runner.
     pub(crate) fn wake_runner(&mut self, shared: &Shared) -> bool {
         let writes = shared.others_writes.load(Ordering::SeqCst);
         let found = writes != self.told;
@@ -164,7 +163,7 @@ fn number(conn: &Connection, pragma: &str) -> rusqlite::Result<i64> {
     conn.prepare_cached(pragma)?.query_row([], |row| row.get(0))
 }
 
-/// What other processes want cancelled of what this one runs.
+/// The attempts of this instance that other processes want cancelled.
 fn cancels(conn: &Connection, instance: i64) -> rusqlite::Result<Vec<Fence>> {
     conn.prepare_cached(CANCELS)?
         .query_map([instance], |row| {

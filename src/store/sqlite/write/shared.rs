@@ -1,4 +1,4 @@
-//! What the write connection shares with the rest of the store: what is known of the file, and how writing goes.
+//! What the write connection shares with the rest of the store: what is known of the file, and whether writes succeed.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use crate::store::sqlite::write::authorizer::Authorizer;
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
 
-/// From when on a write that waits for the disk or for a lock counts as one that fails.
+/// A write that waits this long for the disk or for a lock counts as failing.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// What the writer shares with the rest of the store.
@@ -25,15 +25,15 @@ pub(crate) struct Shared {
     pub(crate) ledger: Mutex<Option<Arc<Ledger>>>,
     pub(crate) stopped: Mutex<Option<Error>>,
     pub(crate) writes: Mutex<Writes>,
-    /// Whether they fail, without the lock.
+    /// Whether writes fail, readable without the lock.
     pub(crate) fails: AtomicBool,
-    /// The write that waits for the disk or for a lock just now: when it was asked for, and how long it waits.
+    /// The write that waits for the disk or for a lock just now: its request time, and how long it has waited.
     pub(crate) waits: Mutex<Option<(Timestamp, Stopwatch)>>,
     pub(crate) wal_pages: Arc<AtomicI32>,
     pub(crate) page_bytes: usize,
     /// How often another connection was seen to have written.
     pub(crate) others_writes: AtomicU64,
-    /// How often cancellations by other processes were heard of.
+    /// How often cancellations by other processes were read.
     pub(crate) heard: AtomicU64,
     pub(crate) authorizer: Arc<Authorizer>,
 }
@@ -64,7 +64,7 @@ impl Shared {
         pages * (self.page_bytes as u64 + 24)
     }
 
-    /// A write that was asked for at `now` has failed.
+    /// Notes that a write that was asked for at `now` has failed.
     pub(crate) fn note(&self, now: Timestamp, error: &Error) {
         let forgotten = {
             let mut writes = lock(&self.writes);
@@ -77,7 +77,7 @@ impl Shared {
         log!(warn, %error, "a write failed");
     }
 
-    /// How writes have fared, with the one that waits.
+    /// The state of writes, including the one that waits now.
     fn writes(&self) -> Writes {
         let mut writes = lock(&self.writes).clone();
         let waits = *lock(&self.waits);
@@ -89,7 +89,7 @@ impl Shared {
         writes
     }
 
-    /// Runs what may wait for the disk or for a lock of another process, for a write that was asked for at `now`.
+    /// Runs `run`, which may wait for the disk or for another process's lock, for a write that was asked for at `now`.
     pub(crate) fn wait<T>(&self, now: Timestamp, run: impl FnOnce() -> T) -> T {
         struct Waits<'a>(&'a Shared);
         impl Drop for Waits<'_> {

@@ -22,7 +22,7 @@ use crate::store::{Body, Ending, Holder, Transaction};
 use crate::time::Timestamp;
 
 impl Writer {
-    /// Runs `body` in a transaction of its own, and ends that as it says.
+    /// Runs `body` in a transaction of its own, and ends that as `body` returns.
     pub(crate) fn transaction(
         &mut self,
         now: Timestamp,
@@ -43,7 +43,7 @@ impl Writer {
             self.inside(now, holder, body, &mut done)
         }));
         if let Err(forked) = self.authorizer.check_process() {
-            // Even to roll back would be to write where the parent does.
+            // Even a rollback would write where the parent does.
             std::mem::forget(self.conn.take());
             return match ran {
                 Ok(_) => Err(forked),
@@ -89,11 +89,11 @@ impl Writer {
         Err(error)
     }
 
-    /// Rolls back what the caller does not want, or may not have.
+    /// Rolls back a transaction that the caller does not want, or that was refused.
     fn leave(&mut self) {
         let conn = self.conn.as_ref().expect("checked");
         if conn.is_autocommit() {
-            // Something in it has failed so badly that SQLite rolled it back: what the connection holds may not be right.
+            // An error was so bad that SQLite itself rolled back: the connection's caches may be wrong.
             self.give_up_connection();
         }
         self.roll_back();
@@ -101,7 +101,8 @@ impl Writer {
         self.leave_nothing_running();
     }
 
-    /// A statement whose rows the caller has leaked would keep the connection at what it has read, and every later write busy.
+    /// Gives the connection up if a statement still runs. Rows that the caller has leaked would keep the connection at what
+    /// it has read, and every later write busy.
     fn leave_nothing_running(&mut self) {
         if self.conn.as_ref().is_some_and(Connection::is_busy) {
             log!(
@@ -154,7 +155,7 @@ impl Writer {
             return Err(Stopped::Refused(error));
         }
         match (&ending, checked) {
-            // One that took too long is told to whoever asks how the store is.
+            // A transaction that took too long shows in `health`, even if the caller did not want it committed.
             (_, Err(error)) if error.kind() == ErrorKind::Timeout => {
                 return Err(Stopped::Refused(error));
             }
@@ -178,11 +179,11 @@ impl Writer {
 
 enum TransactionEnd {
     Committed,
-    /// As the caller wants it.
+    /// The caller did not want it committed.
     RolledBack,
 }
 
-/// Why a transaction was not committed, although the caller wanted it, or was not begun.
+/// Why a transaction that the caller wanted was not committed, or not begun.
 enum Stopped {
     Failed(WriteFailure),
     Refused(Error),
@@ -194,7 +195,7 @@ impl From<WriteFailure> for Stopped {
     }
 }
 
-/// The fence: a stale attempt does not get inside.
+/// The fence: the code of a stale attempt is not run.
 fn check_held(conn: &Connection, holder: Holder) -> std::result::Result<(), Stopped> {
     let fence = holder.fence;
     let held = conn
@@ -211,7 +212,7 @@ struct Inside<'a> {
     conn: &'a Connection,
     authorizer: &'a Authorizer,
     tx: RefCell<WriteTx<'a>>,
-    /// Why the transaction cannot be committed.
+    /// Why the transaction cannot be committed any more.
     failed: RefCell<Option<Error>>,
 }
 
@@ -227,7 +228,7 @@ impl Transaction for Inside<'_> {
             .as_ours(|| batch::apply_checked(&mut tx, &op));
         applied.map_err(|failure| {
             let error = failure.into_error(self.conn);
-            // It may be done by half.
+            // The operation may be half done.
             *self.failed.borrow_mut() = Some(error.clone());
             error
         })

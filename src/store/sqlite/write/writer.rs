@@ -1,8 +1,8 @@
 //! Batches of requests as transactions on the write connection.
 //!
 //! The unit of failure is the transaction. After any error SQLite is asked whether the transaction is still open: a full
-//! disk, for one, rolls all of it back, and the next statement would commit alone. A batch that failed is rolled back
-//! whole, and each of its requests is run again in a transaction of its own, so that a culprit fails alone.
+//! disk, for one, rolls all of it back, and the next statement would commit alone. A batch that failed is rolled back whole,
+//! and each of its requests is run again in a transaction of its own, so that a faulty one fails alone.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,13 +34,13 @@ use crate::store::{Settings, Signals};
 use crate::time::{Stopwatch, Timestamp};
 use crate::wake::lock;
 
-/// The connection keeps its statements by their text, and keeps them permitted: in a caller's transaction these are not to be
-/// found by anybody who asks for a statement to be kept of his own.
+/// The connection keeps prepared statements by their text, and keeps them authorized. The suffix makes sure that a caller's
+/// `prepare_cached("COMMIT")` inside a transaction does not find ours.
 const BEGIN: &str = "BEGIN IMMEDIATE -- punctual";
 pub(super) const COMMIT: &str = "COMMIT -- punctual";
 const ROLLBACK: &str = "ROLLBACK -- punctual";
 
-/// How often the path is looked at, to notice that the file is another: a look takes 2 µs, a hundredth of a synced commit.
+/// How often the path is checked, to notice that the file was replaced: a check takes 2 µs, a hundredth of a synced commit.
 const IDENTITY_CHECK: Duration = Duration::from_millis(10);
 
 /// The write connection.
@@ -59,11 +59,11 @@ pub(crate) struct Writer {
     commits: u64,
     /// The number of this instance's last claim; gaps do not matter.
     pub(super) drawn: i64,
-    /// How many requests wait for this one.
+    /// How many requests wait for this writer.
     pub(super) waiting: Arc<AtomicUsize>,
     checked: Stopwatch,
     checkpoints: Checkpoints,
-    /// When the write was asked for that is under way, or was the last.
+    /// The request time of the write that is under way, or of the last one.
     pub(super) now: Timestamp,
 }
 
@@ -72,7 +72,7 @@ struct File {
     opener: Opener,
     identity: Identity,
     log: PathBuf,
-    /// Which file the log was when the connection was opened. As long as one is, it stays that.
+    /// Which file the log was when the connection was opened. It stays the same while a connection is open.
     log_identity: Option<Identity>,
     streak: Streak,
 }
@@ -90,7 +90,8 @@ impl File {
 
     /// # Errors
     ///
-    /// `Replaced` if somebody has removed the log: what is committed to it nobody else will see, nor anybody after a crash.
+    /// `Replaced` if the log was removed: no other process would see what is committed to it, nor would this one after a
+    /// crash.
     fn check_log(&self) -> Result<()> {
         self.log_identity
             .map_or(Ok(()), |expected| identity::check(&self.log, expected))
@@ -137,7 +138,7 @@ impl Writer {
         .and_then(|()| self.authorizer.install(&mut conn))
         .map_err(|error| error::of("cannot watch the connection", error))?;
         if let Some(file) = &mut self.file {
-            // It may have waited already, to make the tables or to enrol.
+            // The connection may have waited already, to make the tables or to enrol.
             file.streak.stop_waiting();
             file.log_identity = identity::at(&file.log).ok();
         }
@@ -149,7 +150,7 @@ impl Writer {
 
     /// The connection, opened again if an I/O error has made the last one useless.
     fn conn(&mut self) -> Result<()> {
-        // What a leader that panicked has left open.
+        // A leader that panicked may have left a transaction open.
         self.roll_back();
         if self.conn.is_none() {
             let file = self
@@ -168,7 +169,8 @@ impl Writer {
         Ok(())
     }
 
-    /// `stands`: whether a standing claim may come along.
+    /// Runs a batch in one transaction, or its requests one by one if that fails. `stands`: whether the standing claim may
+    /// come along.
     fn run_with(&mut self, batch: Vec<Request>, stands: bool) {
         let mut done = Done::default();
         match self.transact(&batch, stands, &mut done) {
@@ -181,7 +183,7 @@ impl Writer {
                 if runs_again(error.kind())
                     && (batch.len() > 1 || done.standing_claim.is_some()) =>
             {
-                // One of them failed, or the storage did: let each find out for itself.
+                // One request failed, or the storage did: run each alone to find out which.
                 done.undo_standing_claim();
                 for request in batch {
                     self.run_alone(request);
@@ -207,7 +209,7 @@ impl Writer {
         }
     }
 
-    /// Whether the store can be written at all.
+    /// Checks that the store can be written, and opens the connection again if need be.
     pub(super) fn check(&mut self) -> Result<()> {
         if let Some(error) = &*lock(&self.shared.stopped) {
             return Err(error.clone());
@@ -258,7 +260,7 @@ impl Writer {
     ) -> Result<Rescued> {
         self.now = now;
         self.check()?;
-        // After a loss of power it is done again.
+        // Not synced: after a loss of power it is done again.
         self.set_sync(false)?;
         let mut done = Done::default();
         let rescued = self.attempt(false, &mut done, |tx, may_stand, signals| {
@@ -304,8 +306,8 @@ impl Writer {
         checked
     }
 
-    /// The log has lost its name, but is still open here: moves what is in it into the file, unless another connection has
-    /// committed since this one. That may have been to a log of its own.
+    /// Saves a log that was removed but is still open here: moves its content into the file, unless another connection has
+    /// committed since the last look. That commit may have been to a log of its own.
     fn save_log(&mut self) {
         if let Some(conn) = &self.conn
             && let Ok(false) = self.peers.have_written(conn)
@@ -315,7 +317,7 @@ impl Writer {
         }
     }
 
-    /// FULL only for what was promised: it has to be set outside the transaction.
+    /// Sets FULL only for what must be synced. It has to be set outside the transaction.
     pub(super) fn set_sync(&mut self, syncs: bool) -> Result<()> {
         if self.syncs == syncs || self.file.is_none() {
             return Ok(());
@@ -333,7 +335,7 @@ impl Writer {
         Ok(())
     }
 
-    /// One transaction: what `run` does, and then COMMIT. `run` is told whether a standing claim may come along.
+    /// One transaction: BEGIN, `run`, COMMIT. The flag given to `run` says whether a standing claim may come along.
     fn attempt<T>(
         &mut self,
         has_claims: bool,
@@ -361,7 +363,7 @@ impl Writer {
         Ok(answer)
     }
 
-    /// Begins a transaction, and learns what others have done.
+    /// Begins a transaction, and reads what others have committed.
     pub(super) fn begin(&mut self, done: &mut Done) -> std::result::Result<(), WriteFailure> {
         let conn = self.conn.as_ref().expect("checked");
         let failed = |error| WriteFailure::at("begin a transaction", error);
@@ -374,7 +376,7 @@ impl Writer {
         }
         begun.map_err(failed)?;
         if self.file.is_some() {
-            // What another connection has committed may be learnt at once.
+            // Taken over at once: others have committed it, whatever becomes of this transaction.
             self.peers.learn(conn, &self.shared, self.instance)?;
         }
         done.heard = self
@@ -383,7 +385,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The transaction is over: from now on it counts as a gap.
+    /// Notes that the transaction is over: from now on the time counts as a gap.
     pub(super) fn end_streak(&mut self) {
         if let Some(file) = &mut self.file {
             file.streak.end();
@@ -400,7 +402,7 @@ impl Writer {
             None => Error::new(ErrorKind::Storage, "the connection was lost"),
         };
         if error.kind() == ErrorKind::Unknown {
-            // If it was stored after all, the lanes that it retired are learnt as those of another process are.
+            // If the commit was stored after all, the lanes that it retired are read like those of another process.
             self.peers.look_anew();
         }
         if poisons {
@@ -409,7 +411,7 @@ impl Writer {
         error
     }
 
-    /// Ends the transaction, unless SQLite has done so.
+    /// Rolls the transaction back, unless SQLite has done so.
     pub(super) fn roll_back(&mut self) {
         if let Some(conn) = &self.conn
             && !conn.is_autocommit()
@@ -421,13 +423,13 @@ impl Writer {
     }
 
     pub(super) fn give_up_connection(&mut self) {
-        // Without its connection a database in memory is gone.
+        // A database in memory would be gone with its connection.
         if self.file.is_some() {
             self.conn = None;
         }
     }
 
-    /// After COMMIT: first the caches learn, then the callers are answered, then everybody else is told.
+    /// After COMMIT: first updates the caches, then answers the callers, then notifies everything else.
     pub(super) fn publish(&mut self, done: Done, answer: impl FnOnce()) {
         self.commits += 1;
         if self.shared.fails.load(Ordering::Relaxed) {
@@ -468,7 +470,7 @@ impl Writer {
         }
     }
 
-    /// Looks whether another connection wrote, and learns what; `true`: it did.
+    /// Checks whether another connection wrote, and reads what. Returns whether the runner was woken for it.
     pub(crate) fn refresh(&mut self) -> Result<bool> {
         if self.file.is_none() {
             return Ok(false);
@@ -485,12 +487,12 @@ impl Writer {
         Ok(self.peers.wake_runner(&self.shared))
     }
 
-    /// How many transactions it has committed.
+    /// How many transactions this writer has committed.
     pub(crate) fn commits(&self) -> u64 {
         self.commits
     }
 
-    /// A look at the file on the write connection, between two transactions.
+    /// Runs `look` on the write connection, between two transactions.
     pub(crate) fn look<T>(
         &mut self,
         look: impl FnOnce(&Connection) -> rusqlite::Result<T>,

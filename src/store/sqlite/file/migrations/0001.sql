@@ -13,7 +13,7 @@ CREATE TABLE punctual_queue (
     max_running INTEGER
 ) STRICT;
 
--- The few queues about which there is something to know, read again after each commit of another process.
+-- The few queues that are paused or limited, read again after each commit of another process.
 CREATE INDEX punctual_queue_set ON punctual_queue (id) WHERE paused_at IS NOT NULL OR max_running IS NOT NULL;
 
 -- A queue's tasks of one kind and class: 0 plain, 1 suspect (they have crashed a process), 2 delivered at most once. A
@@ -34,7 +34,7 @@ CREATE TABLE punctual_lane (
 CREATE INDEX punctual_lane_retired ON punctual_lane (retired);
 
 -- An instance that is not ended holds the lock on its file, or is dead. file_device and file_inode name the database file
--- that it has opened: in a copy of the file they tell that it holds nothing there.
+-- that it has opened: in a copy of the file they show that it holds nothing there.
 CREATE TABLE punctual_instance (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
@@ -91,7 +91,7 @@ CREATE INDEX punctual_task_ended ON punctual_task (state, finished_at, lane) WHE
 
 -- No further index: it would cost each insert, claim and completion 0.2 µs, even of a task that is not in it.
 
--- Cancellations of running attempts that their own process has not heard of yet.
+-- Cancellations of running attempts that their own process has not read yet.
 CREATE TABLE punctual_cancel (
     instance INTEGER NOT NULL,
     seq INTEGER NOT NULL,
@@ -99,8 +99,8 @@ CREATE TABLE punctual_cancel (
     PRIMARY KEY (instance, seq, claim_no)
 ) STRICT, WITHOUT ROWID;
 
--- Start deadlines. A task that is started in time keeps its row until that instant, when it turns out to be void: the task
--- itself says whether it has still to be started. So a claim need not touch it. Nothing for a task without one.
+-- Start deadlines. A task that is started in time keeps its row until that instant; then the row proves void, since the task
+-- itself says whether it has still to be started. So a claim need not touch the row. A task without a deadline has no row.
 CREATE TABLE punctual_expiry (
     expires_at INTEGER NOT NULL,
     seq INTEGER NOT NULL,
@@ -122,9 +122,9 @@ CREATE TABLE punctual_progress (
     value BLOB NOT NULL
 ) STRICT;
 
--- What went wrong beside the handler's own errors: how many attempts ended with their process, for how many of these ends
--- the task was blamed, and how often in a row its payload could not be decoded. Nothing for a task with none of that: each
--- of them would cost every insert and claim 1 % as a column of the task.
+-- What went wrong besides the handler's own errors: how many attempts ended with their process, for how many of these ends
+-- the task was blamed, and how often in a row its payload could not be decoded. A task with none of that has no row: as a
+-- column of the task, each number would cost every insert and claim 1 %.
 CREATE TABLE punctual_trouble (
     seq INTEGER PRIMARY KEY,
     crashes INTEGER NOT NULL,
@@ -138,7 +138,7 @@ CREATE TABLE punctual_tag (
     PRIMARY KEY (seq, tag)
 ) STRICT, WITHOUT ROWID;
 
--- Attempts that did not complete their task; the current one, and one that did, are told by the task's row.
+-- Attempts that did not complete their task. The task's row describes the current one, and one that did complete it.
 CREATE TABLE punctual_attempt (
     seq INTEGER NOT NULL,
     claim_no INTEGER NOT NULL,
