@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The reminders are in the file that `REMINDERS_DB` names, by default `reminders.db`. Add some while `run` runs in another
-//! terminal: it notices them within a second. Kill it with `kill -9` and start it again: a reminder that became due
+//! terminal: it notices them within milliseconds. Kill it with `kill -9` and start it again: a reminder that became due
 //! meanwhile is shown at once, and a reminder that was being shown may be shown again.
 
 use std::error::Error;

@@ -58,8 +58,8 @@ pub enum ErrorKind {
     Unknown,
     /// The file is damaged, or is not a database.
     Corrupt,
-    /// The file was moved, deleted or replaced while this process had it open. The path can be opened again once all stores of
-    /// this process on the former file are dropped.
+    /// The file was moved, deleted or replaced while this process had it open. The path can be opened again once all schedulers
+    /// (a shutdown is not enough), clients and own connections of this process to the former file are dropped.
     Replaced,
     /// The file or its folder cannot be written.
     ReadOnly,

@@ -64,6 +64,12 @@ impl From<Uuid> for TaskId {
     }
 }
 
+impl From<&TaskId> for TaskId {
+    fn from(id: &TaskId) -> Self {
+        *id
+    }
+}
+
 impl From<TaskId> for Uuid {
     fn from(id: TaskId) -> Self {
         id.0

@@ -61,6 +61,8 @@ impl Client {
     /// - [`ErrorKind::Corrupt`] for a file that is no database.
     /// - [`ErrorKind::ReadOnly`] if the file or its folder cannot be written.
     /// - [`ErrorKind::Version`] if its schema is newer than this crate's.
+    /// - [`ErrorKind::Replaced`] if this process still has another file open that had this path.
+    /// - [`ErrorKind::Forked`] in a child that was forked while its parent had a store open.
     /// - [`ErrorKind::Unsupported`] on a network file system.
     /// - [`ErrorKind::Full`] or [`ErrorKind::Storage`] if a new file cannot be made a database.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {

@@ -145,7 +145,8 @@ impl Client {
     /// all. Returns the closure's value once the commit is on disk, at the durability of the store.
     ///
     /// The closure runs now, on this thread, in the scheduler's own write path: other writes wait for it, so it should do
-    /// nothing but SQL. If it returns an error or panics, everything that it did is undone, and nothing else is.
+    /// nothing but SQL. Its error is any type that is made from the crate's own, such as [`Error`] or
+    /// `Box<dyn std::error::Error>`; where `?` follows the call, name it, as the example does. If it returns an error or panics, everything that it did is undone, and nothing else is.
     ///
     /// # Errors
     ///

@@ -71,10 +71,18 @@ impl TaskContext {
         &self.claim.queue
     }
 
-    /// Which start of the task this is, from 1. A snoozed or interrupted start is not counted.
+    /// Which start of the task this is, from 1. A snoozed or interrupted start is not counted, a crashed one is: after a crash
+    /// the number may exceed [`max_attempts`](Self::max_attempts). The last attempt is the one whose number less
+    /// [`crashes`](Self::crashes) is `max_attempts`.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.claim.attempt
+    }
+
+    /// How many earlier attempts ended with their process. They cost the task none of its attempts.
+    #[must_use]
+    pub fn crashes(&self) -> u32 {
+        self.claim.crashes
     }
 
     /// How many attempts the task has; crashed ones are not counted.
@@ -120,7 +128,7 @@ impl TaskContext {
     }
 
     /// Stores a progress report, JSON of at most 16 KiB, which [`Task::progress`](crate::Task::progress) reads. Each report
-    /// replaces the one before. It is committed when this returns, but not synced: a power cut may undo it. The report is
+    /// replaces the one before, and is kept for the attempts that follow. It is committed when this returns, but not synced: a power cut may undo it. The report is
     /// encoded, but not decoded to check that it can be read back.
     ///
     /// # Errors
@@ -165,7 +173,8 @@ impl TaskContext {
     /// too: usually [`Outcome::done`], but a snooze or a cancellation as well. The attempt is then settled: return the outcome
     /// of this call from the handler; anything else that it returns is ignored. If the closure returns an error or panics,
     /// nothing is stored, and the handler decides how the attempt ends. For the rules inside the closure see
-    /// [`Client::transaction`].
+    /// [`Client::transaction`]. As the last expression of a handler its error is a [`Failure`](crate::Failure); before a `?`
+    /// name it: `Ok::<_, punctual::Error>(Outcome::done())`.
     ///
     /// # Errors
     ///

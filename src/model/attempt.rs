@@ -33,7 +33,8 @@ pub enum AttemptEnd {
     Snoozed,
     /// The task was cancelled, by a caller or by the handler.
     Cancelled,
-    /// The process died while the handler ran.
+    /// The process died while the handler ran. The error of the attempt is "crashed", or "interrupted" if the task is delivered
+    /// at most once.
     Crashed,
     /// The start deadline passed before the handler was started.
     Expired,
@@ -41,7 +42,8 @@ pub enum AttemptEnd {
     /// attempt.
     Undecodable,
     /// The handler returned an error after it was asked to stop because the scheduler was shutting down or had lost the task
-    /// ([`StopReason`](crate::StopReason)). This costs the task no attempt.
+    /// ([`StopReason`](crate::StopReason)). This costs the task no attempt, but a task that is delivered at most once has
+    /// failed.
     Interrupted,
 }
 

@@ -30,7 +30,8 @@ impl Edit {
         Self::default()
     }
 
-    /// Replaces the payload; it must be of the task's kind.
+    /// Replaces the payload; it must be of the task's kind. It is checked as [`NewTask`](crate::NewTask)'s is, also by
+    /// [`Payload::VERIFY`].
     pub fn payload<P: Payload>(mut self, payload: &P) -> Self {
         let mut encoded = encode("payload", payload);
         if P::VERIFY {
@@ -46,7 +47,7 @@ impl Edit {
         self
     }
 
-    /// Replaces the number of attempts, 1 to 10,000. A task that is delivered at most once still has only one.
+    /// Replaces the number of attempts, 1 to 10,000. A task that is delivered at most once keeps its single one.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = Some(attempts);
         self

@@ -135,7 +135,8 @@ impl Filter {
     }
 
     /// Tasks with one of these ids, or of those given before. At most 1,000.
-    pub fn ids(mut self, ids: impl IntoIterator<Item = TaskId>) -> Self {
+    pub fn ids<T: Into<TaskId>>(mut self, ids: impl IntoIterator<Item = T>) -> Self {
+        let ids = ids.into_iter().map(Into::into);
         self.ids.get_or_insert_default().extend(ids);
         self
     }
@@ -322,7 +323,7 @@ mod tests {
         assert!(Filter::new().limit(10).newest_first().check().is_err());
         assert!(Filter::all().check().is_ok());
         assert!(
-            Filter::new().ids([]).check().is_ok(),
+            Filter::new().ids::<TaskId>([]).check().is_ok(),
             "no ids match nothing"
         );
     }

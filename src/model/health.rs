@@ -10,6 +10,9 @@ use crate::time::Timestamp;
 
 /// The health of a scheduler or client. Taken without a write, and without a read of the file.
 ///
+/// The workers, and the kinds that are unknown or cannot be decoded, are known to a scheduler alone: a
+/// [`Client`](crate::Client), also one from [`Scheduler::client`](crate::Scheduler::client), reports 0 and none.
+///
 /// # Which call for what
 ///
 /// - `health()`, of a [`Scheduler`](crate::Scheduler::health) or a [`Client`](crate::Client::health), costs almost nothing. It
@@ -43,7 +46,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether the store can be written as far as is known, and each stuck handler is replaced by a spare thread.
+    /// Whether the store can be written as far as is known, and each stuck handler is replaced by a spare thread. Kinds that
+    /// are unknown or cannot be decoded do not count, nor whether a scheduler was shut down.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         self.stopped.is_none() && self.failing_since.is_none() && self.stuck <= self.spare

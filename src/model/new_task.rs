@@ -416,7 +416,9 @@ impl fmt::Debug for Insert {
 /// let id = scheduler.schedule(task.clone())?.id();
 /// assert_eq!(scheduler.schedule(task)?, Scheduled::Existing(id));
 /// let other = NewTask::with_kind("remind", &8).id(id);
-/// assert_eq!(scheduler.schedule(other)?, Scheduled::Different(id));
+/// let scheduled = scheduler.schedule(other)?;
+/// assert!(scheduled.is_different());
+/// assert_eq!(scheduled, Scheduled::Different(id));
 /// # Ok::<(), punctual::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -433,7 +435,7 @@ pub enum Scheduled {
 }
 
 impl Scheduled {
-    /// The id of the stored task.
+    /// The id of the stored task. After [`Different`](Self::Different) that is not the task that was given.
     #[must_use]
     pub fn id(self) -> TaskId {
         match self {
@@ -445,6 +447,12 @@ impl Scheduled {
     #[must_use]
     pub fn is_new(self) -> bool {
         matches!(self, Self::New(_))
+    }
+
+    /// Whether another task has the id: nothing was stored of the one that was given.
+    #[must_use]
+    pub fn is_different(self) -> bool {
+        matches!(self, Self::Different(_))
     }
 }
 

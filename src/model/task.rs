@@ -278,7 +278,7 @@ impl Task {
         &self.options.metadata
     }
 
-    /// The text of the newest error, cleaned and cut to [`MAX_ERROR_BYTES`](crate::MAX_ERROR_BYTES). For a task that missed its
+    /// The text of the newest error, also of a task that has completed or was retried since, cleaned and cut to [`MAX_ERROR_BYTES`](crate::MAX_ERROR_BYTES). For a task that missed its
     /// start deadline: `expired`. For a task whose process died: `crashed` or, if it is delivered at most once, `interrupted`.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
@@ -381,7 +381,7 @@ impl Ended {
         self.0.result()
     }
 
-    /// The text of its last error.
+    /// The text of its last error, also of a task that has completed since: decide by [`state`](Self::state).
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.0.error()

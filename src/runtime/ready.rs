@@ -210,7 +210,7 @@ impl State {
         if self.jobs.is_empty() {
             self.moved = Stopwatch::start();
         }
-        self.cost += jobs.iter().map(|job| job.cost).sum();
+        self.cost += jobs.iter().map(|job| job.cost).sum::<Duration>();
         self.jobs.extend(jobs);
     }
 

@@ -124,6 +124,10 @@ impl Scheduler {
     /// A handler that still runs after that continues; its task stays with this process and is settled when the handler
     /// returns. Nothing new starts. Clients of the file stay usable. A second call waits again.
     ///
+    /// To ask handlers to stop first and then wait for them, call it twice: `shutdown(Duration::ZERO)`, then
+    /// `shutdown(timeout)`. An error that a handler returns after it was asked costs its task no attempt; one that it returns
+    /// before, while the first call waits, is an ordinary failure.
+    ///
     /// Inside a handler the call waits for that handler itself: for the whole `timeout`, after which it asks the handler to
     /// stop and counts it as still running. To end the scheduler from a handler, let another thread shut it down, and return.
     ///

@@ -1,6 +1,6 @@
 //! No call waits without a bound, whatever another instance does.
 
-use super::{Kit, NOW, done, on_shared, task};
+use super::{Kit, NOW, claimed, done, on_shared, task};
 use crate::error::ErrorKind;
 use crate::model::op::Op;
 use crate::model::query::Query;
@@ -16,6 +16,14 @@ on_shared!(
 fn p12_every_write_answers_busy_while_another_instance_writes(kit: &mut Kit) {
     let id = kit.insert(task());
     let claim = kit.claim_one();
+    kit.insert(task());
+    let dead = kit.another(true);
+    let its_claim = Op::Claim(kit.request(1));
+    assert_eq!(
+        claimed(dead.apply(NOW, vec![its_claim]).unwrap().remove(0)).len(),
+        1
+    );
+    drop(dead);
     let other = kit.impatient();
     let mut errors = Vec::new();
     let ran = kit.store().transaction(kit.now, None, &mut |_| {
@@ -27,6 +35,7 @@ fn p12_every_write_answers_busy_while_another_instance_writes(kit: &mut Kit) {
         errors.push(other.defer(NOW, insert()).wait().map(drop));
         let mut inside = |_: &dyn crate::store::Transaction| Ending::Commit;
         errors.push(other.transaction(NOW, None, &mut inside));
+        errors.push(other.recover(NOW).map(drop));
         Ending::RollBack
     });
     ran.unwrap();

@@ -2,6 +2,7 @@
 
 use super::{Kit, NOW, S, done, due, error, json, on_every_backend, on_shared, task};
 use crate::id::TaskId;
+use crate::model::delivery::Delivery;
 use crate::model::edit::Patch;
 use crate::model::filter::Filter;
 use crate::model::new_task::Insert;
@@ -21,6 +22,7 @@ on_every_backend!(
     an_edited_payload_is_what_the_handler_gets,
     an_edited_payload_has_all_tries_to_be_decoded_before_it,
     an_edited_priority_and_number_of_attempts_count,
+    p5_an_edit_gives_an_at_most_once_task_no_further_attempt,
     an_edit_of_another_kind_is_refused_and_changes_nothing,
     a_bulk_call_goes_in_chunks_and_reaches_everything_once,
     a_bulk_call_counts_what_matched_and_what_was_changed,
@@ -252,6 +254,23 @@ fn an_edited_payload_is_what_the_handler_gets(kit: &mut Kit) {
     }
 }
 
+fn p5_an_edit_gives_an_at_most_once_task_no_further_attempt(kit: &mut Kit) {
+    let id = kit.insert(Insert {
+        delivery: Delivery::AtMostOnce,
+        max_attempts: 1,
+        ..task()
+    });
+    let patch = || Patch {
+        max_attempts: Some(4),
+        ..Patch::default()
+    };
+    kit.change(id, Action::Edit(patch()));
+    assert_eq!(kit.task(id).max_attempts(), 1);
+    kit.settle(&kit.claim_one(), error());
+    kit.change(id, Action::Retry(patch()));
+    assert_eq!(kit.task(id).max_attempts(), 1);
+}
+
 fn an_edited_priority_and_number_of_attempts_count(kit: &mut Kit) {
     let other = kit.insert(task());
     let id = kit.insert(task());
@@ -327,7 +346,7 @@ fn a_bulk_call_by_ids_touches_no_others(kit: &mut Kit) {
         let cancelled = kit.state(id) == TaskState::Cancelled;
         assert_eq!(cancelled, chosen.contains(&id));
     }
-    let none = Filter::new().ids([]);
+    let none = Filter::new().ids::<TaskId>([]);
     assert_eq!(kit.change_matching(&none, &Action::Cancel, None).matched, 0);
 }
 

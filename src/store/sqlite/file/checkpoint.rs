@@ -3,9 +3,11 @@
 //! A helper thread moves most of it on a connection of its own, while commits go on. Alone it would never catch up with a
 //! busy writer, so the writer moves the few pages that are left, between two transactions.
 //!
-//! The log starts anew only while no reader uses it. Overlapping readers would prevent that for ever, so a writer that finds
-//! the log too long waits a little for its present readers; new ones then read the file. A reader that takes longer is not
-//! waited for again until it has ended, or the log is twice as long. Never TRUNCATE: the log's blocks are used again.
+//! The log starts anew only while no reader uses it. Overlapping readers would prevent that for ever. So a writer that finds
+//! the log too long, and all but little of it moved, waits until its present readers have ended; new readers then read the
+//! file. It waits with SQLite's write lock, for 50 ms at most, which serves readers of up to half of that, and for a
+//! fifth of the time at most. While a reader needs more than a little of the log it does not wait. Never TRUNCATE: the
+//! log's blocks are used again.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +20,7 @@ use crate::log::log;
 use crate::panics::survive;
 use crate::store::sqlite::file::open::{Opener, wait_for_locks};
 use crate::thread::Thread;
-use crate::time::Deadline;
+use crate::time::{Deadline, Stopwatch};
 use crate::wake::{Wake, lock};
 
 /// The log is checkpointed when it is longer than this.
@@ -33,6 +35,10 @@ const AGAIN: usize = FEW / 4;
 const HELD_UP: usize = LONG + FEW;
 /// How long the writer waits for readers: longer than the crate's own read of a page of tasks.
 const READER_WAIT: Duration = Duration::from_millis(50);
+/// After a wait for readers the next one comes no sooner than after this many times its length: a fifth of the time goes to
+/// waits that begin the log anew, a twentieth to those in vain.
+const REST: u32 = 4;
+const REST_IN_VAIN: u32 = 20;
 /// How long the writer waits for the helper at a time.
 const PASS_WAIT: Duration = Duration::from_secs(1);
 /// How long the drop of a store waits for the helper: for one checkpoint.
@@ -71,10 +77,10 @@ pub(crate) struct Checkpoints {
     seen: Option<i32>,
     /// The length at which the next checkpoint is tried: a reader can have held up the last one.
     at: i32,
-    /// The length from which on the writer waits, for the helper and for readers.
-    waits_at: i32,
-    /// The length at the last wait in vain: once more than this is moved, the readers of that time have ended.
-    waited_at: i32,
+    /// A reader needs more than a little of the log.
+    is_held: bool,
+    /// Before the next wait for readers: since when the writer rests from the last one, and for how long.
+    rest: Option<(Stopwatch, Duration)>,
     limits: Limits,
     helper: Option<LogThread>,
 }
@@ -87,67 +93,69 @@ impl Checkpoints {
             pages,
             seen: None,
             at: limits.long,
-            waits_at: limits.held_up,
-            waited_at: 0,
+            is_held: false,
+            rest: None,
             limits,
             helper: opener.map(LogThread::new),
         }
     }
 
-    /// Looks at the log after a commit, when the callers have their answers.
-    pub(crate) fn after_commit(&mut self, conn: &mut Connection) -> rusqlite::Result<()> {
+    /// Looks at the log after a commit, when the callers have their answers. Returns whether it waited for readers, with
+    /// SQLite's write lock.
+    pub(crate) fn after_commit(&mut self, conn: &mut Connection) -> rusqlite::Result<bool> {
         let pages = self.pages.load(Ordering::Relaxed);
         let seen = self.seen.replace(pages);
         let Some(helper) = &mut self.helper else {
-            return Ok(());
+            return Ok(false);
         };
         let limits = self.limits;
         if seen.is_some_and(|seen| pages < seen) {
             self.at = limits.long;
-            self.waits_at = limits.held_up;
+            self.is_held = false;
             helper.forget();
         }
         if pages < self.at {
-            return Ok(());
+            return Ok(false);
         }
-        let waits = pages >= self.waits_at;
-        if waits && pages >= limits.too_long {
+        if pages >= limits.too_long && !self.is_held {
             helper.wait();
         }
+        // A long log that a killed process left is moved by the writer at once: if one process after another were killed
+        // before its helper is done, the log would grow with each of them.
+        let was_found = seen.is_none();
         match helper.progress() {
-            Progress::Working => return Ok(()),
+            Progress::Working => return Ok(false),
             Progress::Idle { moved } => {
                 let left = pages - moved;
-                // A long log that a killed process left is moved by the writer at once: if one process after another were
-                // killed before its helper is done, the log would grow with each of them.
-                let was_found = seen.is_none();
                 if !was_found && left > limits.few && helper.gains(left) && helper.start() {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }
-        let done = if waits {
-            restart(conn, &helper.shared.opener)?
-        } else {
-            checkpoint(conn)?
-        };
-        if waits && done.is_busy {
-            self.waited_at = pages;
-            self.waits_at = pages.saturating_mul(2);
-        } else if done.moved > self.waited_at {
-            self.waits_at = limits.held_up;
-        }
-        // Another checkpoint may have been going on: then nothing is known.
+        let done = checkpoint(conn)?;
+        // 0 if another checkpoint was going on: then nothing is known.
         helper.has_moved(done.moved);
-        let left = pages - done.moved;
-        self.at = pages
-            + if left <= limits.few {
-                limits.again
-            } else {
-                limits.long
-            };
-        Ok(())
+        self.is_held = pages - done.moved > limits.few;
+        if self.is_held {
+            self.at = pages + limits.long;
+            return Ok(false);
+        }
+        self.at = pages + limits.again;
+        // Not for a log that was found: a process that makes a single call would have all others wait each time.
+        if pages >= limits.held_up && !was_found && has_rested(self.rest) {
+            let wait = Stopwatch::start();
+            let done = restart(conn, &helper.shared.opener)?;
+            let times = if done.is_busy { REST_IN_VAIN } else { REST };
+            self.rest = Some((Stopwatch::start(), wait.elapsed() * times));
+            return Ok(true);
+        }
+        Ok(false)
     }
+}
+
+/// Whether the last wait for readers is long enough ago.
+fn has_rested(rest: Option<(Stopwatch, Duration)>) -> bool {
+    rest.is_none_or(|(since, length)| since.elapsed() >= length)
 }
 
 /// What a checkpoint did.
@@ -379,7 +387,35 @@ mod tests {
             }
             over.store(true, Ordering::Relaxed);
         });
-        assert!(file.log_bytes() < 2 * LONG, "{}", file.log_bytes());
+        assert!(file.log_bytes() < 3 * LONG, "{}", file.log_bytes());
+    }
+
+    /// P3: a wait holds up the writes of all processes.
+    #[test]
+    fn a_long_reader_is_not_waited_for_nor_is_it_by_a_process_that_finds_a_long_log() {
+        let file = File::new();
+        let (mut conn, reader) = (file.writer(), file.opener.reader().unwrap());
+        let mut checkpoints = file.checkpoints();
+        write(&conn, FEW);
+        checkpoints.after_commit(&mut conn).unwrap();
+        reader
+            .execute_batch("BEGIN; SELECT count(*) FROM t")
+            .unwrap();
+        for _ in 0..12 {
+            write(&conn, LONG);
+            checkpoints.after_commit(&mut conn).unwrap();
+            let helper = checkpoints.helper.as_ref().unwrap();
+            helper.wait();
+        }
+        assert!(checkpoints.is_held);
+        assert!(checkpoints.rest.is_none());
+        reader.execute_batch("COMMIT").unwrap();
+        let mut of_next = file.checkpoints();
+        of_next.after_commit(&mut conn).unwrap();
+        assert!(of_next.rest.is_none() && !of_next.is_held);
+        write(&conn, 1);
+        let pages = usize::try_from(file.pages.load(Ordering::Relaxed)).unwrap();
+        assert!(pages * PAGE_BYTES < FEW, "it began anew all the same");
     }
 
     /// A writer that waited 50 ms for readers went on to wait that short for the locks of other processes.

@@ -12,12 +12,32 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::sqlite::file::identity::{self, Identity};
 use crate::wake::lock;
 
-static OPEN: Mutex<Vec<(PathBuf, Identity)>> = Mutex::new(Vec::new());
+static OPEN: Mutex<Vec<(Name, Identity)>> = Mutex::new(Vec::new());
+
+/// The name of a file, also if its folder is reached by several paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Name {
+    folder: Identity,
+    /// The whole path where folders have no identity.
+    file: PathBuf,
+}
+
+impl Name {
+    fn of(path: &Path) -> Result<Self> {
+        let folder = identity::at(path.parent().unwrap_or(path))?;
+        let file = match path.file_name() {
+            Some(name) if folder.inode() != 0 => name.into(),
+            _ => path.to_owned(),
+        };
+        Ok(Self { folder, file })
+    }
+}
 
 /// A file that is open until this is dropped.
 #[derive(Debug)]
 pub(crate) struct InUse {
     path: PathBuf,
+    name: Name,
     identity: Identity,
 }
 
@@ -26,11 +46,14 @@ impl InUse {
     ///
     /// `Replaced` if this process still has another file open that had that name.
     pub(crate) fn new(path: &Path, identity: Identity) -> Result<Self> {
+        let name = Name::of(path)?;
         let mut open = lock(&OPEN);
-        check_among(&open, path, Some(identity))?;
-        open.push((path.to_owned(), identity));
+        // Again: the file may have been replaced, and opened by another thread, since the first check.
+        check_among(&open, &name, path, Some(identity))?;
+        open.push((name.clone(), identity));
         Ok(Self {
             path: path.to_owned(),
+            name,
             identity,
         })
     }
@@ -46,10 +69,9 @@ impl InUse {
 impl Drop for InUse {
     fn drop(&mut self) {
         let mut open = lock(&OPEN);
-        let own = |(path, identity): &(PathBuf, Identity)| {
-            *path == self.path && *identity == self.identity
-        };
-        if let Some(index) = open.iter().position(own) {
+        let is_own =
+            |(name, identity): &(Name, Identity)| *name == self.name && *identity == self.identity;
+        if let Some(index) = open.iter().position(is_own) {
             open.swap_remove(index);
         }
     }
@@ -57,16 +79,18 @@ impl Drop for InUse {
 
 /// Like [`InUse::new`], for the file that the path names now. Called before a file is created there.
 pub(crate) fn check(path: &Path) -> Result<()> {
-    check_among(&lock(&OPEN), path, identity::at(path).ok())
+    let name = Name::of(path)?;
+    check_among(&lock(&OPEN), &name, path, identity::at(path).ok())
 }
 
 fn check_among(
-    open: &[(PathBuf, Identity)],
+    open: &[(Name, Identity)],
+    name: &Name,
     path: &Path,
     identity: Option<Identity>,
 ) -> Result<()> {
-    let former = |(name, other): &&(PathBuf, Identity)| name == path && Some(*other) != identity;
-    if !open.iter().any(|each| former(&each)) {
+    let is_former = |(other, file): &(Name, Identity)| other == name && Some(*file) != identity;
+    if !open.iter().any(is_former) {
         return Ok(());
     }
     Err(Error::new(

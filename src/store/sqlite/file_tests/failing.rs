@@ -6,12 +6,14 @@ use super::on_a_file;
 use crate::id::TaskId;
 use crate::model::new_task::Insert;
 use crate::model::op::{Op, Settled};
+use crate::model::task::TaskState;
 use crate::store::Ending;
 use crate::store::sqlite::kit::File;
 use crate::store::suite::transaction::insert;
 use crate::store::suite::{Kit, NOW, done, json, settled, task};
 
 on_a_file!(
+    p11_a_rescue_does_not_depend_on_the_claim_that_comes_along,
     an_insert_that_fails_stores_none_of_its_tasks,
     a_lane_of_a_failed_insert_is_made_again,
     p6_an_operation_that_failed_cannot_be_committed,
@@ -127,4 +129,21 @@ fn p12_after_a_panic_inside_others_can_write_at_once(kit: &mut Kit) {
     });
     let inserted = other.apply(kit.now, vec![Op::Insert(vec![task()])]);
     assert!(inserted.is_ok());
+}
+
+fn p11_a_rescue_does_not_depend_on_the_claim_that_comes_along(kit: &mut Kit) {
+    let id = kit.insert(task());
+    kit.claim_one();
+    kit.kill();
+    kit.sql(|conn| {
+        conn.execute_batch(
+            "CREATE TRIGGER no BEFORE UPDATE ON punctual_task WHEN new.state = 10 BEGIN SELECT RAISE(ABORT, 'no'); END",
+        )
+        .unwrap();
+    });
+    kit.apply(Op::Probe);
+    let request = kit.request(1);
+    kit.store().signals().standing_claim().leave(request, 0);
+    assert_eq!(kit.recover().given_back, 1);
+    assert_eq!(kit.state(id), TaskState::Pending);
 }

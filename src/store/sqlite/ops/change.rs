@@ -259,9 +259,12 @@ fn edit_one(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Resul
     if edit.payload.is_some() && task.extras & extra::TROUBLE != 0 {
         trouble::forget_undecoded(tx.conn, task.seq)?;
     }
+    let lane = tx.any_lane(task.lane)?;
+    let has_one_attempt = lane.is_some_and(|lane| lane.class == Class::Once);
+    let max_attempts = edit.max_attempts.filter(|_| !has_one_attempt);
     tx.conn
         .prepare_cached(EDIT)?
-        .execute(params![edit.priority, edit.max_attempts, task.seq])?;
+        .execute(params![edit.priority, max_attempts, task.seq])?;
     let priority = edit.priority.unwrap_or(task.priority);
     transition::waits(
         tx,

@@ -130,7 +130,7 @@ fn check(shared: &Shared, file: Option<(&Path, Identity)>, conn: &Connection) ->
     }
     if conn.is_autocommit() {
         return Err(Error::invalid(
-            "no transaction is open on the connection: nothing would be rolled back",
+            "no transaction is open on the connection: begin one first",
         ));
     }
     Ok(())

@@ -260,15 +260,39 @@ impl Writer {
     ) -> Result<Rescued> {
         self.now = now;
         self.check()?;
+        let rescued = self.rescue_with(true, now, instance, evidence, limit);
+        let rescued = match rescued {
+            // The standing claim may have failed: the rescue does not depend on it.
+            Err((error, true)) if runs_again(error.kind()) => {
+                self.check()?;
+                self.rescue_with(false, now, instance, evidence, limit)
+            }
+            rescued => rescued,
+        };
+        rescued.map_err(|(error, _)| {
+            self.note(now, &error);
+            error
+        })
+    }
+
+    /// With an error: whether a standing claim came along.
+    fn rescue_with(
+        &mut self,
+        stands: bool,
+        now: Timestamp,
+        instance: i64,
+        evidence: &Evidence,
+        limit: usize,
+    ) -> std::result::Result<Rescued, (Error, bool)> {
         // Not synced: after a loss of power it is done again.
-        self.set_sync(false)?;
+        self.set_sync(false).map_err(|error| (error, false))?;
         let mut done = Done::default();
         let rescued = self.attempt(false, &mut done, |tx, may_stand, signals| {
             tx.now = now;
             let rescued = checked(tx, "rescue", |tx| {
                 rescue::rescue(tx, instance, evidence, limit)
             })?;
-            claim_due(tx, may_stand, signals)?;
+            claim_due(tx, stands && may_stand, signals)?;
             Ok(rescued)
         });
         match rescued {
@@ -278,11 +302,11 @@ impl Writer {
             }
             Err(failure) => {
                 let error = self.clean_up(failure);
+                let stood = done.standing_claim.is_some();
                 if error.kind() != ErrorKind::Unknown {
                     done.undo_standing_claim();
                 }
-                self.note(now, &error);
-                Err(error)
+                Err((error, stood))
             }
         }
     }
@@ -462,10 +486,15 @@ impl Writer {
         let done = self
             .shared
             .wait(self.now, || self.checkpoints.after_commit(conn));
-        if let Err(error) = done {
-            log!(warn, %error, "cannot checkpoint");
-            if error::poisons(&error) {
-                self.give_up_connection();
+        match done {
+            // It held SQLite's write lock: that was no gap for other processes.
+            Ok(true) => self.end_streak(),
+            Ok(false) => {}
+            Err(error) => {
+                log!(warn, %error, "cannot checkpoint");
+                if error::poisons(&error) {
+                    self.give_up_connection();
+                }
             }
         }
     }
