@@ -14,6 +14,7 @@ use crate::wake::Wake;
 on_every_backend!(
     a_task_is_stored_with_all_it_was_given,
     an_id_that_is_stored_answers_existing_and_changes_nothing,
+    a_kind_and_a_payload_that_read_the_same_together_are_another_task,
     the_same_id_twice_in_one_call_is_one_task,
     each_of_many_is_answered_for_itself,
     a_payload_of_any_size_comes_back_as_it_was,
@@ -84,6 +85,20 @@ fn an_id_that_is_stored_answers_existing_and_changes_nothing(kit: &mut Kit) {
     let task = kit.task(id);
     assert_eq!((task.payload_json(), task.priority()), (&b"null"[..], 5));
     assert!(task.tags().is_empty());
+}
+
+fn a_kind_and_a_payload_that_read_the_same_together_are_another_task(kit: &mut Kit) {
+    let of = |kind: &str, payload: &str| Insert {
+        kind: kind.to_owned().into(),
+        payload: payload.into(),
+        ..task()
+    };
+    let id = kit.insert(of("job1", "2"));
+    let other = Insert {
+        id,
+        ..of("job", "12")
+    };
+    assert_eq!(kit.insert_all(vec![other]), [Scheduled::Different(id)]);
 }
 
 fn the_same_id_twice_in_one_call_is_one_task(kit: &mut Kit) {

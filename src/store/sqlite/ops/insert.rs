@@ -59,7 +59,9 @@ const INSERT_TAG: &str = "INSERT INTO punctual_tag (seq, tag) VALUES (:seq, :tag
 pub(crate) fn checksum(id: &[u8], kind: &str, payload: &[u8]) -> i64 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(id);
+    // A boundary that is in no kind: else "job1" with 2 would be "job" with 12.
     hasher.update(kind.as_bytes());
+    hasher.update(&[0]);
     hasher.update(payload);
     i64::from(hasher.finalize())
 }
