@@ -15,7 +15,7 @@ use crate::runtime::dispatcher::Dispatcher;
 use crate::runtime::executor::Executor;
 use crate::runtime::maintenance::Maintenance;
 use crate::runtime::service::{Next, Service};
-use crate::scheduler::Builder;
+use crate::scheduler::builder::Builder;
 use crate::scheduler::parts::Parts;
 use crate::time::Timestamp;
 use crate::wake::{Wake, lock};

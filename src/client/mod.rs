@@ -1,6 +1,6 @@
 //! Everything that can be done with tasks except running them: a file for each concern.
 
-mod builder;
+pub(crate) mod builder;
 mod care;
 mod change;
 mod queues;
@@ -21,8 +21,6 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::store::Store;
 use crate::time::Timestamp;
-
-pub use builder::ClientBuilder;
 
 /// Schedules tasks and manages them: everything except running them.
 ///

@@ -10,7 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::answer::Cancel;
 use crate::model::new_task::{NewTask, Scheduled};
-use crate::store::{Ending, Holder, Transaction, sqlite};
+use crate::store::sqlite::face;
+use crate::store::{Ending, Holder, Transaction};
 use crate::time::Timestamp;
 
 /// A transaction on the scheduler's own file: the user's SQL, and tasks that are stored with it. Made by
@@ -90,7 +91,7 @@ impl<'a> Tx<'a> {
     ///
     /// [`ErrorKind::Unsupported`] if the tasks are not kept in SQLite.
     pub fn sqlite(&self) -> Result<&Connection> {
-        sqlite::connection(self.work)
+        face::connection(self.work)
     }
 
     fn run<T>(&self, write: Result<Write<T>>) -> Result<T> {

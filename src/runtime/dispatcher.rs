@@ -71,6 +71,8 @@ impl Dispatcher {
             // A caller's commit can then make this claim while this step settles.
             self.claimer.leave(&mut plan);
         }
+        // Else the store would copy the list to change it, while other writers wait.
+        drop(lanes);
         let (settles, claims) = (!finished.is_empty(), plan.claim.is_some());
         let has_caps = self.claimer.has_caps();
         let claim = plan.claim.take();

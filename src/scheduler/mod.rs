@@ -1,6 +1,6 @@
 //! The scheduler: the threads that run the tasks of a store, and their end.
 
-mod builder;
+pub(crate) mod builder;
 pub(crate) mod parts;
 
 use std::fmt;
@@ -18,8 +18,6 @@ use crate::scheduler::parts::Parts;
 use crate::thread::Thread;
 use crate::time::Deadline;
 use crate::wake::lock;
-
-pub use builder::{Builder, MAX_WORKERS};
 
 /// How long a dropped scheduler waits for its handlers.
 const DROP_WAIT: Duration = Duration::from_secs(1);

@@ -249,7 +249,7 @@ fn sqlite_floor(part: &str) -> u32 {
         "read" => 4,
         "write" => 5,
         "watch" => 6,
-        "mod" | "kit" => 7,
+        "mod" | "opening" | "face" | "kit" => 7,
         other => panic!("store/sqlite/{other} has no floor: give it one in tests/it/tidy.rs"),
     }
 }
@@ -298,7 +298,7 @@ fn nothing_above_the_engines_names_one() {
     });
 }
 
-/// The files that each file imports by a path from the root of the crate.
+/// The files that each file imports: by a path from the root of the crate, from its own module, or from the one around it.
 fn imports(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
     let file_of = |path: &str| {
         // The longest beginning of the path that is a file: the rest are names in it.
@@ -318,26 +318,67 @@ fn imports(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
         let own_path = source.name.trim_end_matches(".rs").trim_end_matches("/mod");
         let own_path = own_path.replace('/', "::");
         let around = own_path.rsplit_once("::").map_or("", |(around, _)| around);
-        let own = imports.entry(&source.name).or_default();
-        for (_, line) in lines(source) {
-            let prefixes = [
-                ("crate::", String::new()),
-                ("use self::", format!("{own_path}::")),
-                ("use super::", format!("{around}::")),
-            ];
-            for (prefix, before) in &prefixes {
-                for path in line.split(prefix).skip(1) {
-                    let path: String = path
-                        .chars()
-                        .take_while(|c| c.is_alphanumeric() || "_:".contains(*c))
-                        .collect();
-                    let path = format!("{before}{}", path.trim_end_matches(':'));
-                    own.extend(file_of(&path).filter(|file| *file != source.name));
-                }
-            }
+        let code: Vec<&str> = lines(source).map(|(_, line)| line.trim()).collect();
+        // A statement may go over several lines, and a path stands for each name in its braces.
+        let code = code.join(" ");
+        let mut paths = Vec::new();
+        let prefixes = [
+            ("crate::", String::new()),
+            ("use self::", format!("{own_path}::")),
+            ("use super::", format!("{around}::")),
+        ];
+        for (prefix, before) in &prefixes {
+            let starts = code.split(prefix).skip(1);
+            paths.extend(starts.flat_map(|rest| named(before, rest)));
         }
+        for rest in code.split("pub use ").skip(1) {
+            paths.extend(named(&format!("{own_path}::"), rest));
+        }
+        let files = paths.iter().filter_map(|path| file_of(path));
+        let own = imports.entry(&source.name).or_default();
+        own.extend(files.filter(|file| *file != source.name));
     }
     imports
+}
+
+/// The paths that the beginning of `rest` names, after `before`.
+fn named(before: &str, rest: &str) -> Vec<String> {
+    let is_path = |c: char| c.is_alphanumeric() || "_:".contains(c);
+    let path: String = rest.chars().take_while(|&c| is_path(c)).collect();
+    let after = &rest[path.len()..];
+    let base = format!("{before}{}", path.trim_end_matches(':'));
+    match after.strip_prefix('{').filter(|_| path.ends_with("::")) {
+        Some(names) => names
+            .split(['}', ';'])
+            .next()
+            .into_iter()
+            .flat_map(|names| names.split(','))
+            .flat_map(|name| named(&format!("{base}::"), name.trim()))
+            .collect(),
+        None => vec![base],
+    }
+}
+
+#[test]
+fn imports_are_found_in_groups_and_among_children() {
+    let source = |name: &str, code: &str| Source {
+        name: name.to_owned(),
+        code: code.to_owned(),
+    };
+    let sources = [
+        source(
+            "a/mod.rs",
+            "pub use child::Name;\nuse crate::b::{\n    c, d::Name,\n};",
+        ),
+        source("a/child.rs", "use super::Other;"),
+        source("b/c.rs", ""),
+        source("b/d.rs", "use crate::a::Other;"),
+    ];
+    let imports = imports(&sources);
+    let of = |name: &str| imports[name].iter().copied().collect::<Vec<_>>();
+    assert_eq!(of("a/mod.rs"), ["a/child.rs", "b/c.rs", "b/d.rs"]);
+    assert_eq!(of("a/child.rs"), ["a/mod.rs"]);
+    assert_eq!(of("b/d.rs"), ["a/mod.rs"]);
 }
 
 /// A circle of files can only be understood all at once.

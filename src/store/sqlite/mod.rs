@@ -2,12 +2,14 @@
 //! alive.
 
 mod error;
+pub(crate) mod face;
 mod file;
 #[cfg(test)]
 mod file_tests;
 mod instances;
 #[cfg(test)]
 pub(super) mod kit;
+mod opening;
 mod ops;
 #[cfg(test)]
 mod query_plans;
@@ -20,8 +22,8 @@ mod watch;
 mod write;
 
 use std::any::Any;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,25 +37,17 @@ use crate::model::op::{CHUNK, Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
 use crate::process::Home;
-use crate::store::sqlite::file::identity::{self, Identity};
-use crate::store::sqlite::file::open::{self, Opener};
+use crate::store::sqlite::file::identity::Identity;
 use crate::store::sqlite::file::readers::Readers;
-use crate::store::sqlite::file::schema;
 use crate::store::sqlite::instances::evidence::Evidence;
-use crate::store::sqlite::instances::ledger;
 use crate::store::sqlite::instances::roll::{self, Roll};
-use crate::store::sqlite::ops::{lanes, rescue};
-use crate::store::sqlite::read::{backup, maintenance};
-use crate::store::sqlite::settings::SqliteSettings;
+use crate::store::sqlite::ops::rescue;
+use crate::store::sqlite::read::maintenance;
 use crate::store::sqlite::watch::Watch;
-use crate::store::sqlite::write::authorizer::Authorizer;
-use crate::store::sqlite::write::borrowed;
 use crate::store::sqlite::write::shared::Shared;
 use crate::store::sqlite::write::writer::Writer;
 use crate::store::turn::{Submitted, Turn};
-use crate::store::{
-    Body, Holder, NextMaintenance, Pace, Settings, Signals, Store, Ticket, Transaction,
-};
+use crate::store::{Body, Holder, NextMaintenance, Pace, Signals, Store, Ticket};
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -81,127 +75,6 @@ pub(crate) struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens or creates a file.
-    ///
-    /// # Errors
-    ///
-    /// `Invalid` for settings out of their ranges, and as [`Opener::new`].
-    pub(crate) fn open(
-        path: &Path,
-        settings: Settings,
-        own: &SqliteSettings,
-        now: Timestamp,
-    ) -> Result<Self> {
-        settings.check()?;
-        own.check()?;
-        let home = Home::new()?;
-        let mut opener = Opener::new(path, &settings)?;
-        opener.page_cache_bytes = own.page_cache_bytes;
-        Self::open_file(home, &opener, settings, now).inspect_err(|_| opener.undo())
-    }
-
-    fn open_file(home: Home, opener: &Opener, settings: Settings, now: Timestamp) -> Result<Self> {
-        let conn = opener.writer()?;
-        let context = format!("cannot open {}", opener.path.display());
-        schema::migrate(&conn).map_err(|error| error.in_context(&context))?;
-        let path = opener.path.clone();
-        let readers = Readers::new(opener.clone());
-        Self::new(
-            home,
-            conn,
-            Some(opener.clone()),
-            Some(readers),
-            settings,
-            now,
-        )
-        .map_err(|error| error.in_context(&context))
-        .map(|mut store| {
-            store.path = Some(path);
-            store.clear_up();
-            store
-        })
-    }
-
-    /// Opens a store in memory. Its tasks are gone with its last user.
-    pub(crate) fn memory(settings: Settings, now: Timestamp) -> Result<Self> {
-        settings.check()?;
-        let home = Home::new()?;
-        let conn = open::memory()?;
-        schema::migrate(&conn)?;
-        Self::new(home, conn, None, None, settings, now)
-    }
-
-    fn new(
-        home: Home,
-        conn: Connection,
-        opener: Option<Opener>,
-        readers: Option<Readers>,
-        settings: Settings,
-        now: Timestamp,
-    ) -> Result<Self> {
-        let lanes =
-            lanes::load(&conn).map_err(|error| error::of("cannot read the lanes", error))?;
-        let shared = Arc::new(Shared {
-            lanes: Mutex::new(lanes),
-            signals: Signals::default(),
-            ledger: Mutex::new(None),
-            stopped: Mutex::new(None),
-            writes: Mutex::default(),
-            fails: AtomicBool::new(false),
-            waits: Mutex::new(None),
-            wal_pages: Arc::new(AtomicI32::new(0)),
-            page_bytes: open::page_bytes(&conn)?,
-            others_writes: AtomicU64::new(0),
-            heard: AtomicU64::new(0),
-            authorizer: Arc::new(Authorizer::new(settings.transaction_timeout)),
-        });
-        let path = opener.as_ref().map(|opener| opener.path.clone());
-        let identity = path.as_deref().map(identity::at).transpose()?;
-        if let Some(path) = &path
-            && borrowed::has_moved(&conn)?
-        {
-            return Err(Error::new(
-                ErrorKind::Replaced,
-                format!("{} was replaced while it was opened", path.display()),
-            ));
-        }
-        let instance = if settings.runs {
-            let (instance, ledger) = roll::enrol(&conn, path.as_deref(), identity, now)?;
-            *lock(&shared.ledger) = ledger.map(Arc::new);
-            instance
-        } else {
-            0
-        };
-        let roll = path.clone().zip(identity);
-        let roll = roll.map(|(path, file)| Roll::new(path, file));
-        let mut writer = Writer::new(conn, opener, Arc::clone(&shared), &settings)?;
-        writer.instance = instance;
-        Ok(Self {
-            shared,
-            turn: Arc::new(Turn::new(writer, settings.busy_wait, Pace::LOCAL.patience)),
-            readers,
-            path,
-            identity,
-            busy_wait: settings.busy_wait,
-            clock: settings.clock,
-            instance,
-            roll,
-            watch: Mutex::default(),
-            seen_at: AtomicI64::new(now.micros()),
-            home,
-        })
-    }
-
-    /// Removes lock files of processes that died while they opened or closed the file.
-    fn clear_up(&self) {
-        let Some(path) = &self.path else { return };
-        ledger::clear_up(path, |name| {
-            let expected = self.with_reader(|conn| roll::is_expected(conn, name));
-            // If that cannot be read, the lock file is left to the next process.
-            expected.unwrap_or(true)
-        });
-    }
-
     /// In a forked child: leaves everything as it is. Closing a connection would take away the parent's locks, or its log.
     fn forget(&mut self) {
         std::mem::forget((Arc::clone(&self.shared), Arc::clone(&self.turn)));
@@ -236,57 +109,6 @@ impl SqliteStore {
             None => self.turn.exclusive(None, |writer| writer.look(read))?,
         }
     }
-}
-
-/// What only this engine can do.
-impl SqliteStore {
-    /// # Errors
-    ///
-    /// `Unsupported` for a store of another engine.
-    pub(crate) fn of(store: &dyn Store) -> Result<&Self> {
-        store.as_any().downcast_ref().ok_or_else(not_sqlite)
-    }
-
-    /// Applies an operation in a transaction that the caller has begun on the caller's own connection.
-    ///
-    /// # Errors
-    ///
-    /// `Invalid` if the connection is not to this file, or no transaction is open on it.
-    pub(crate) fn apply_on(&self, now: Timestamp, conn: &Connection, op: &Op) -> Result<Reply> {
-        self.check_caller()?;
-        let file = self.path.as_deref().zip(self.identity);
-        borrowed::apply(&self.shared, file, now, conn, op)
-    }
-
-    /// Sets a busy handler on the caller's own connection that tries the write lock often enough to get it beside processes
-    /// that write all the time.
-    pub(crate) fn set_busy_handler(&self, conn: &mut Connection) -> Result<()> {
-        self.check_caller()?;
-        open::set_busy_handler(conn, self.busy_wait)
-    }
-
-    /// Copies the store into a new file while the store is in use.
-    pub(crate) fn backup(&self, to: &Path) -> Result<()> {
-        backup::backup(to, |copy| self.with_reader(copy))
-    }
-
-    /// The length of the log after the last commit, in bytes.
-    pub(crate) fn wal_bytes(&self) -> u64 {
-        self.shared.wal_bytes()
-    }
-}
-
-/// The connection of a transaction.
-///
-/// # Errors
-///
-/// `Unsupported` in a store of another engine.
-pub(crate) fn connection(work: &dyn Transaction) -> Result<&Connection> {
-    work.connection().downcast_ref().ok_or_else(not_sqlite)
-}
-
-fn not_sqlite() -> Error {
-    Error::new(ErrorKind::Unsupported, "the tasks are not kept in SQLite")
 }
 
 fn ticket(submitted: Result<Submitted<Writer>>) -> Ticket {
@@ -467,34 +289,5 @@ impl Drop for SqliteStore {
         if matches!(ended, Ok(true)) {
             ledger.remove();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As another process does that could not open the file that it had just created.
-    #[cfg(unix)]
-    #[test]
-    fn p1_a_file_that_is_removed_while_it_is_opened_is_not_taken_for_the_one_that_replaces_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.db");
-        let settings = Settings::new(true);
-        let opener = Opener::new(&path, &settings).unwrap();
-        let conn = opener.writer().unwrap();
-        schema::migrate(&conn).unwrap();
-        for name in ["a.db", "a.db-wal", "a.db-shm"] {
-            std::fs::remove_file(dir.path().join(name)).unwrap();
-        }
-        std::fs::write(&path, "").unwrap();
-        let now = Timestamp::from_micros(0);
-        let home = Home::new().unwrap();
-        let error = SqliteStore::new(home, conn, Some(opener), None, settings, now).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Replaced, "{error}");
-        assert!(
-            !file::paths::lock_folder(&path).exists(),
-            "nothing was registered"
-        );
     }
 }

@@ -11,10 +11,7 @@ use crate::model::lane::{Class, LaneId};
 use crate::model::op::{Action, CHUNK, Changed, ChangedMany};
 use crate::model::settle::Fence;
 use crate::model::task::TaskState;
-use crate::store::lanes::QueueChange;
-use crate::store::sqlite::ops::forget::forget_queue;
 use crate::store::sqlite::ops::insert::{MAX_INLINE_BYTES, checksum};
-use crate::store::sqlite::ops::lanes::queue_id;
 use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::ops::prune::delete;
 use crate::store::sqlite::ops::row;
@@ -274,33 +271,4 @@ fn edit_one(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Resul
     );
     tx.event(task.lane, task.id, EventKind::Edited);
     Ok(Changed::Applied)
-}
-
-const PAUSE: &str = "UPDATE punctual_queue SET paused_at = :at WHERE id = :id";
-
-/// Pauses or resumes a queue, even one that has no tasks yet.
-pub(crate) fn pause(tx: &mut WriteTx<'_>, queue: &str, paused: bool) -> rusqlite::Result<()> {
-    let (id, _) = queue_id(tx.conn, queue)?;
-    let at = paused.then_some(tx.now.micros());
-    tx.conn.prepare_cached(PAUSE)?.execute(params![at, id])?;
-    forget_queue(tx.conn, id)?;
-    tx.done
-        .learnt
-        .changed(queue.to_owned(), QueueChange::Paused(paused));
-    tx.done.news.queues = true;
-    Ok(())
-}
-
-const LIMIT: &str = "UPDATE punctual_queue SET max_running = :limit WHERE id = :id";
-
-/// Bounds how many tasks of a queue run at once in all processes.
-pub(crate) fn limit(tx: &mut WriteTx<'_>, queue: &str, limit: Option<u32>) -> rusqlite::Result<()> {
-    let (id, _) = queue_id(tx.conn, queue)?;
-    tx.conn.prepare_cached(LIMIT)?.execute(params![limit, id])?;
-    forget_queue(tx.conn, id)?;
-    tx.done
-        .learnt
-        .changed(queue.to_owned(), QueueChange::Limit(limit));
-    tx.done.news.queues = true;
-    Ok(())
 }

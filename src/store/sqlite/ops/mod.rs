@@ -10,6 +10,7 @@ pub(crate) mod lanes;
 pub(crate) mod matching;
 pub(crate) mod options;
 pub(crate) mod prune;
+pub(crate) mod queue;
 pub(crate) mod rescue;
 pub(crate) mod row;
 pub(crate) mod settle;

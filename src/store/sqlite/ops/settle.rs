@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
 
+use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::event::EventKind;
 use crate::model::lane::LaneId;
 use crate::model::op::Settled;
 use crate::model::settle::{Change, Fence, Settlement};
 use crate::model::task::TaskState;
+use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, COMPLETE, Held, HeldRow};
 use crate::store::sqlite::ops::write_tx::{AttemptRow, WriteTx};
 use crate::store::sqlite::sql::sql;
@@ -139,11 +141,11 @@ pub(crate) fn progress(
     fence: Fence,
     value: &[u8],
 ) -> rusqlite::Result<Settled> {
-    let found: Option<([u8; 16], i64)> = tx
+    let found: Option<(TaskId, LaneId)> = tx
         .conn
         .prepare_cached(PROGRESS)?
         .query_row(params![fence.seq, fence.instance, fence.claim_no], |row| {
-            Ok((row.get(0)?, row.get(1)?))
+            Ok((row::id(row, 0)?, row::lane(row, 1)?))
         })
         .optional()?;
     let Some((id, lane)) = found else {
@@ -152,7 +154,6 @@ pub(crate) fn progress(
     tx.conn
         .prepare_cached(KEEP_PROGRESS)?
         .execute(params![fence.seq, value])?;
-    let id = crate::id::TaskId::from_bytes(id);
-    tx.event(LaneId(lane), id, EventKind::Progressed);
+    tx.event(lane, id, EventKind::Progressed);
     Ok(Settled::Applied)
 }

@@ -326,7 +326,7 @@ pub(crate) fn complete_handful(
                 each.finished_at.micros()
             ])?;
         if applied {
-            tx.done.news.ended.push(each.id);
+            let_go(tx, each.id);
         }
         answers.push(if applied {
             Settled::Applied
@@ -373,7 +373,7 @@ pub(crate) fn complete(
             .prepare_cached(KEEP_RESULT)?
             .execute(params![seq, result])?;
     }
-    tx.done.news.ended.push(settlement.id);
+    let_go(tx, settlement.id);
     if settlement.record.is_none() && !tx.wants_events {
         return Ok(Settled::Applied);
     }
@@ -404,6 +404,11 @@ fn ended(tx: &mut WriteTx<'_>, lane: LaneId, id: TaskId, state: TaskState) {
         _ => EventKind::Failed,
     };
     tx.event(lane, id, event);
+    let_go(tx, id);
+}
+
+/// A task is in a final state: what hangs on it is let go, and the callers who wait for its end are told after the commit.
+fn let_go(tx: &mut WriteTx<'_>, id: TaskId) {
     tx.done.news.ended.push(id);
 }
 

@@ -20,7 +20,7 @@ columns! {
     struct Newest {
         seq: i64 = "seq" by row::get,
         state: TaskState = "state" by row::state,
-        attempt: u32 = "attempt" by row::get,
+        attempt: u32 = "attempt" by row::count,
         claim_no: i64 = "claim_no" by row::get,
         started_at: Option<Timestamp> = "started_at" by row::time_or_none,
         finished_at: Option<Timestamp> = "finished_at" by row::time_or_none,
@@ -37,7 +37,7 @@ columns! {
     /// An earlier attempt.
     struct Line {
         claim_no: i64 = "claim_no" by row::get,
-        attempt: u32 = "attempt" by row::get,
+        attempt: u32 = "attempt" by row::count,
         started_at: Option<Timestamp> = "started_at" by row::time_or_none,
         ended_at: Timestamp = "ended_at" by row::time,
         end: AttemptEnd = "ending" by row::attempt_end,

@@ -11,6 +11,7 @@ use crate::store::sqlite::ops::expire;
 use crate::store::sqlite::ops::forget;
 use crate::store::sqlite::ops::insert;
 use crate::store::sqlite::ops::prune;
+use crate::store::sqlite::ops::queue;
 use crate::store::sqlite::ops::rescue;
 use crate::store::sqlite::ops::settle;
 use crate::store::sqlite::ops::write_tx::WriteTx;
@@ -233,11 +234,11 @@ fn apply(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<Reply> {
             after,
         } => Reply::ChangedMany(change::change_matching(tx, filter, action, *after)?),
         Op::PauseQueue { queue, paused } => {
-            change::pause(tx, queue, *paused)?;
+            queue::pause(tx, queue, *paused)?;
             Reply::Done(1)
         }
         Op::LimitQueue { queue, limit } => {
-            change::limit(tx, queue, *limit)?;
+            queue::limit(tx, queue, *limit)?;
             Reply::Done(1)
         }
         Op::Probe => {
