@@ -61,8 +61,8 @@ impl Client {
         self.write(write::change(id.into(), Ok(Action::RunNow)))
     }
 
-    /// Makes an ended task pending again, due now, with all its attempts before it. Its history and last error stay; its result,
-    /// progress and start deadline are removed.
+    /// Makes an ended task pending again, due now, with all its attempts before it. Its history and last error stay; its
+    /// result, progress and start deadline are removed.
     ///
     /// # Errors
     ///

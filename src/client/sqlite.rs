@@ -58,9 +58,9 @@ impl Sqlite<'_> {
     /// Copies the file to `path` while it is in use, by SQLite's online backup. The copy shows one instant and can be opened
     /// like the original; tasks that were running are then rescued.
     ///
-    /// To restore a copy, end every process that has the original open (in this one, drop its schedulers, clients and own connections), remove
-    /// the original with its `-wal` and `-shm`, and move the copy to its place. A log that is left there would be read as the
-    /// copy's own; the folder of lock files may stay.
+    /// To restore a copy, end every process that has the original open (in this one, drop its schedulers, clients and own
+    /// connections), remove the original with its `-wal` and `-shm`, and move the copy to its place. A log that is left
+    /// there would be read as the copy's own; the folder of lock files may stay.
     ///
     /// # Errors
     ///

@@ -147,7 +147,8 @@ impl Client {
     ///
     /// The closure runs now, on this thread, in the scheduler's own write path: other writes wait for it, so it should do
     /// nothing but SQL. Its error is any type that is made from the crate's own, such as [`Error`] or
-    /// `Box<dyn std::error::Error>`; where `?` follows the call, name it, as the example does. If it returns an error or panics, everything that it did is undone, and nothing else is.
+    /// `Box<dyn std::error::Error>`; where `?` follows the call, name it, as the example does. If it returns an error or
+    /// panics, everything that it did is undone, and nothing else is.
     ///
     /// # Errors
     ///

@@ -128,8 +128,8 @@ impl TaskContext {
     }
 
     /// Stores a progress report, JSON of at most 16 KiB, which [`Task::progress`](crate::Task::progress) reads. Each report
-    /// replaces the one before, and is kept for the attempts that follow. It is committed when this returns, but not synced: a power cut may undo it. The report is
-    /// encoded, but not decoded to check that it can be read back.
+    /// replaces the one before, and is kept for the attempts that follow. It is committed when this returns, but not
+    /// synced: a power cut may undo it. The report is encoded, but not decoded to check that it can be read back.
     ///
     /// # Errors
     ///

@@ -69,8 +69,8 @@ impl Outcome {
         Ok(Self(Verdict::Done(Some(encode("result", result)?))))
     }
 
-    /// Calls the handler again after `delay`: the task is not ready. This is no failure and costs no attempt; but a task that is
-    /// delivered at most once fails.
+    /// Calls the handler again after `delay`: the task is not ready. This is no failure and costs no attempt; but a task
+    /// that is delivered at most once fails.
     pub fn snooze(delay: Duration) -> Self {
         Self(Verdict::Snooze(delay))
     }

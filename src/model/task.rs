@@ -278,8 +278,9 @@ impl Task {
         &self.options.metadata
     }
 
-    /// The text of the newest error, also of a task that has completed or was retried since, cleaned and cut to [`MAX_ERROR_BYTES`](crate::MAX_ERROR_BYTES). For a task that missed its
-    /// start deadline: `expired`. For a task whose process died: `crashed` or, if it is delivered at most once, `interrupted`.
+    /// The text of the newest error, also of a task that has completed or was retried since, cleaned and cut to
+    /// [`MAX_ERROR_BYTES`](crate::MAX_ERROR_BYTES). For a task that missed its start deadline: `expired`. For a task whose
+    /// process died: `crashed` or, if it is delivered at most once, `interrupted`.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()

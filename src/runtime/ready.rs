@@ -289,7 +289,7 @@ mod tests {
                     ready.next().unwrap();
                     *lock(&taken) += 1;
                     all.notify_all();
-                    // Nobody takes a second one until each has had its own.
+                    // No worker takes a second job before each has had its own.
                     let taken = lock(&taken);
                     let wait = Duration::from_secs(60);
                     drop(all.wait_timeout_while(taken, wait, |taken| *taken < 100));

@@ -44,7 +44,7 @@ struct State {
     in_doubt: bool,
 }
 
-/// What the runner learns when it withdraws the standing claim.
+/// The state in which the runner finds the standing claim that it withdraws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Withdrawn {
     /// A transaction has the claim: what it is granted comes later, with a notification.

@@ -439,7 +439,8 @@ fn p12_a_panic_on_the_helper_s_thread_does_not_silence_it() {
     assert_eq!(kit.rows(), 6);
 }
 
-/// A thread that panicked as it led for others was told to lead again, for what it had queued itself: nobody did.
+/// A thread that panicked while it led for others was handed the turn again, for its own queued request, and did not come:
+/// the turn was lost.
 #[test]
 fn p12_a_leader_s_panic_before_its_own_request_leaves_the_turn_to_others() {
     type Call = fn(&Kit);

@@ -112,7 +112,7 @@ impl Kit {
         self.backend.open_impatient(self.now)
     }
 
-    /// The instance dies: nobody holds its place any more, and what it held is still stored. Another is opened.
+    /// The instance dies: its lock is free, and its claims are still stored. Another instance is opened.
     pub(super) fn kill(&mut self) {
         self.store = None;
         self.store = Some(self.another(true));

@@ -132,7 +132,7 @@ fn p5_what_is_delivered_at_most_once_is_not_started_again_after_a_crash(kit: &mu
     kit.lose_power();
     assert_eq!(kit.recover(), rescued(1, 0));
     assert_eq!(kit.task(id).error(), Some("interrupted"));
-    // Somebody takes the responsibility.
+    // An operator takes the responsibility.
     assert_eq!(
         kit.change(id, Action::Retry(Patch::default())),
         Changed::Applied

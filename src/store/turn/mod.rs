@@ -13,7 +13,8 @@
 //!    `tracing` subscribers and SQL functions. Their calls to the same store are refused at once, as `Reentrant`. Wakers are
 //!    called by a thread of their own.
 //!
-//! The turn is the only lock held over I/O that writes wait for.
+//! The turn is the only lock that is held over a commit. Others are held over a read at most: that of the lanes while one is
+//! looked up, that of the other instances while their list is read.
 
 mod exclusive;
 mod held;
@@ -52,7 +53,7 @@ pub(crate) trait Writes: Send + 'static {
     /// Runs the requests in one transaction and answers each.
     fn run(&mut self, batch: Vec<Request>);
 
-    /// Where the turn notes how many requests wait. If there are any, an operation that can be cut short is.
+    /// Where the turn notes how many requests wait. While there are any, long operations end early.
     fn waiting(&self) -> Arc<AtomicUsize>;
 
     /// Called for a write that was not served, because it had waited for too long.

@@ -218,8 +218,8 @@ fn harden(conn: &Connection) -> Result<()> {
     conn.set_prepared_statement_cache_capacity(128);
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)
         .and_then(|_| conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true))
-        // A plan then depends on the statement alone. Else one that might use a partial index is prepared anew for each
-        // value.
+        // A plan then depends on the statement alone. Without this, SQLite prepares a statement that might use a partial index
+        // anew for each bound value.
         .and_then(|_| conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true))
         .map_err(|error| error::of("cannot configure the connection", error))?;
     set(conn, "trusted_schema", "0", "0")?;

@@ -393,7 +393,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_folder_that_cannot_be_written_is_read_only() {
-        // Nobody can create a file there, root neither.
+        // No user can create a file there, not even root.
         let error = Opener::new(Path::new("/sys/punctual.db"), &Settings::new(false)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
     }

@@ -113,7 +113,7 @@ fn p6_an_operation_that_failed_cannot_be_committed(kit: &mut Kit) {
     assert_eq!(settled(kit.apply(ended)), [Settled::Applied]);
 }
 
-/// Nobody has to call the store that it happened in.
+/// No further call to the store that it happened in is needed.
 fn p12_after_a_panic_inside_others_can_write_at_once(kit: &mut Kit) {
     let other = kit.another(false);
     let panicked = catch_unwind(AssertUnwindSafe(|| {

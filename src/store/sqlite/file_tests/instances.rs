@@ -96,7 +96,8 @@ fn p11_a_large_rescue_goes_in_slices(kit: &mut Kit) {
     assert_eq!(kit.claim(usize::MAX).len(), 501);
 }
 
-/// An older version, after a migration: it took the lock of whoever died and kept it, and to all others that proved a life.
+/// An older version, after a migration: it took the lock of a dead instance and kept it, which proved to all others that
+/// the instance lives.
 fn p11_a_store_that_has_stopped_leaves_the_dead_to_others(kit: &mut Kit) {
     let id = kit.insert(task());
     kit.claim_one();

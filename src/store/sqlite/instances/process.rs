@@ -133,7 +133,7 @@ mod tests {
         );
     }
 
-    /// Of one that has ended and whose end nobody has asked for yet, tell the tests with real processes.
+    /// Zombies are covered by the tests with real processes.
     #[cfg(target_os = "linux")]
     #[test]
     fn p11_a_process_is_gone_if_no_process_has_its_number_where_that_means_it() {

@@ -249,7 +249,7 @@ struct LaneCursor {
     buffer: VecDeque<Candidate>,
     /// Where to read on in this priority.
     last: (i64, i64),
-    /// Set once this priority has no further due task: when its next one is due, if there is one.
+    /// `Some` once this priority has no further due task. Inside: when its next task is due, if it has one.
     exhausted: Option<Option<Timestamp>>,
     /// When the next task is due, by visited priority.
     visited: HashMap<u8, Option<Timestamp>>,

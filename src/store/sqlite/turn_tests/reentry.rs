@@ -35,7 +35,7 @@ fn stores() -> Vec<(Arc<SqliteStore>, Option<tempfile::TempDir>)> {
 fn within_bound<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = channel();
     let thread = crate::thread::Thread::spawn("bounded", move || {
-        // Nobody waits any more if the time is over.
+        // No call waits any more if the time is over.
         let _ = sender.send(run());
     });
     let done = receiver.recv_timeout(BOUND);

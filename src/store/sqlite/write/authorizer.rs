@@ -57,7 +57,7 @@ pub(crate) struct Authorizer {
     is_theirs: AtomicBool,
     /// Whether a statement was prepared that alters a table, and may give it one of our names.
     has_altered: AtomicBool,
-    /// What had one of our names when the connection was opened, and is none of our tables and indexes.
+    /// Tables and indexes of the user's that already had a name `punctual_…` when the connection was opened.
     reserved: Mutex<Vec<String>>,
     running: Mutex<Option<Running>>,
 }
