@@ -78,8 +78,9 @@ pub(super) trait Backend: Any {
 
 /// One instance under test, and the time that its calls are made at.
 pub(super) struct Kit {
-    backend: Box<dyn Backend>,
+    /// Closed before its backend is removed.
     store: Option<Arc<dyn Store>>,
+    backend: Box<dyn Backend>,
     pub(super) now: Timestamp,
 }
 

@@ -12,66 +12,67 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::sqlite::file::identity::{self, Identity};
 use crate::wake::lock;
 
-static OPEN: Mutex<Vec<(Name, Identity)>> = Mutex::new(Vec::new());
+static OPEN: Mutex<Vec<OpenFile>> = Mutex::new(Vec::new());
 
-/// The name of a file, also if its folder is reached by several paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Name {
+struct OpenFile {
+    path: PathBuf,
+    /// The folder and the name in it, for one that is reached by several paths.
     folder: Identity,
-    /// The whole path where folders have no identity.
-    file: PathBuf,
+    identity: Identity,
 }
 
-impl Name {
-    fn of(path: &Path) -> Result<Self> {
-        let folder = identity::at(path.parent().unwrap_or(path))?;
-        let file = match path.file_name() {
-            Some(name) if folder.inode() != 0 => name.into(),
-            _ => path.to_owned(),
-        };
-        Ok(Self { folder, file })
+impl OpenFile {
+    /// Whether this file had the name that `other` has now.
+    fn is_former_of(&self, path: &Path, folder: Identity, identity: Option<Identity>) -> bool {
+        if identity == Some(self.identity) {
+            return false;
+        }
+        // The number of a folder that was deleted may be another folder's by now.
+        let is_same_folder = folder.inode() != 0
+            && self.folder == folder
+            && folder_of(&self.path).is_ok_and(|now| now == folder);
+        self.path == path || is_same_folder && self.path.file_name() == path.file_name()
     }
+}
+
+fn folder_of(path: &Path) -> Result<Identity> {
+    identity::at(path.parent().unwrap_or(path))
 }
 
 /// A file that is open until this is dropped.
 #[derive(Debug)]
-pub(crate) struct InUse {
-    path: PathBuf,
-    name: Name,
-    identity: Identity,
-}
+pub(crate) struct InUse(OpenFile);
 
 impl InUse {
     /// # Errors
     ///
     /// `Replaced` if this process still has another file open that had that name.
     pub(crate) fn new(path: &Path, identity: Identity) -> Result<Self> {
-        let name = Name::of(path)?;
+        let file = OpenFile {
+            path: path.to_owned(),
+            folder: folder_of(path)?,
+            identity,
+        };
         let mut open = lock(&OPEN);
         // Again: the file may have been replaced, and opened by another thread, since the first check.
-        check_among(&open, &name, path, Some(identity))?;
-        open.push((name.clone(), identity));
-        Ok(Self {
-            path: path.to_owned(),
-            name,
-            identity,
-        })
+        check_among(&open, path, file.folder, Some(identity))?;
+        open.push(file.clone());
+        Ok(Self(file))
     }
 
     /// # Errors
     ///
     /// `Replaced` if the path no longer names this file.
     pub(crate) fn check(&self) -> Result<()> {
-        identity::check(&self.path, self.identity)
+        identity::check(&self.0.path, self.0.identity)
     }
 }
 
 impl Drop for InUse {
     fn drop(&mut self) {
         let mut open = lock(&OPEN);
-        let is_own =
-            |(name, identity): &(Name, Identity)| *name == self.name && *identity == self.identity;
-        if let Some(index) = open.iter().position(is_own) {
+        if let Some(index) = open.iter().position(|file| *file == self.0) {
             open.swap_remove(index);
         }
     }
@@ -79,18 +80,20 @@ impl Drop for InUse {
 
 /// Like [`InUse::new`], for the file that the path names now. Called before a file is created there.
 pub(crate) fn check(path: &Path) -> Result<()> {
-    let name = Name::of(path)?;
-    check_among(&lock(&OPEN), &name, path, identity::at(path).ok())
+    let folder = folder_of(path)?;
+    check_among(&lock(&OPEN), path, folder, identity::at(path).ok())
 }
 
 fn check_among(
-    open: &[(Name, Identity)],
-    name: &Name,
+    open: &[OpenFile],
     path: &Path,
+    folder: Identity,
     identity: Option<Identity>,
 ) -> Result<()> {
-    let is_former = |(other, file): &(Name, Identity)| other == name && Some(*file) != identity;
-    if !open.iter().any(is_former) {
+    if !open
+        .iter()
+        .any(|file| file.is_former_of(path, folder, identity))
+    {
         return Ok(());
     }
     Err(Error::new(
@@ -100,4 +103,38 @@ fn check_among(
             path.display()
         ),
     ))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// The number of a deleted folder was taken for the same folder: a store could not be opened in the new one.
+    #[test]
+    fn a_folder_with_the_number_of_a_deleted_one_is_another_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = ["one", "two"].map(|name| dir.path().join(name));
+        std::fs::create_dir(&folders[1]).unwrap();
+        let file = |folder: &Path| {
+            let path = folder.join("a.db");
+            std::fs::write(&path, "").unwrap();
+            path
+        };
+        let new = file(&folders[1]);
+        let deleted = OpenFile {
+            path: folders[0].join("a.db"),
+            folder: folder_of(&new).unwrap(),
+            identity: identity::at(dir.path()).unwrap(),
+        };
+        let now = || identity::at(&new).ok();
+        assert!(!deleted.is_former_of(&new, deleted.folder, now()));
+        // By another path the same folder is the same.
+        std::os::unix::fs::symlink(&folders[1], &folders[0]).unwrap();
+        assert!(deleted.is_former_of(&new, deleted.folder, now()));
+        let same = OpenFile {
+            identity: now().unwrap(),
+            ..deleted
+        };
+        assert!(!same.is_former_of(&new, same.folder, now()));
+    }
 }
