@@ -13,7 +13,7 @@ use crate::model::settle::Fence;
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::insert::{MAX_INLINE_BYTES, checksum};
 use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
-use crate::store::sqlite::ops::prune::delete;
+use crate::store::sqlite::ops::prune::{delete, delete_extras};
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, PendingTask, Revived};
 use crate::store::sqlite::ops::trouble;
@@ -231,8 +231,6 @@ const EDIT_PAYLOAD: &str = sql!(
 const KEEP_PAYLOAD: &str =
     "INSERT OR REPLACE INTO punctual_payload (seq, payload) VALUES (:seq, :payload)";
 
-const DROP_PAYLOAD: &str = "DELETE FROM punctual_payload WHERE seq = :seq";
-
 fn edit_one(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
     if !is_of_kind(tx, task, edit)? {
         return Ok(Changed::WrongKind);
@@ -250,7 +248,7 @@ fn edit_one(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Resul
                 .prepare_cached(KEEP_PAYLOAD)?
                 .execute(params![task.seq, payload])?;
         } else if task.extras & extra::PAYLOAD != 0 {
-            tx.conn.prepare_cached(DROP_PAYLOAD)?.execute([task.seq])?;
+            delete_extras(tx.conn, task.seq, extra::PAYLOAD)?;
         }
     }
     if edit.payload.is_some() && task.extras & extra::TROUBLE != 0 {

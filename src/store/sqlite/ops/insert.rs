@@ -33,19 +33,21 @@ macro_rules! insert_plain {
             " INTO punctual_task (id, lane, priority, state, attempt, max_attempts, claim_no,
                 scheduled_at, created_at, room, extras, checksum, payload)
             VALUES ",
-            $($comma, "(?, ?, ?, {pending}, 0, ?, 0, ?, ?, x'0000000000000000000000000000000000000000000000', 0, ?, ?)",)*
+            $($comma, "(?, ?, ?, {pending}, 0, ?, 0, ?, ?, {room}, 0, ?, ?)",)*
             " ON CONFLICT (id) DO NOTHING"
         )
     };
 }
 
 /// One plain task: a tenth less work than [`INSERT`], most of it in binding.
-const INSERT_PLAIN: &str = sql!(insert_plain!("INSERT", [""]));
+const INSERT_PLAIN: &str = sql!(insert_plain!("INSERT", [""]), room = row::ROOM_SQL);
 
 /// [`HANDFUL`] plain tasks: a fifth less work than one by one. OR FAIL: an error rolls the transaction back, so the
 /// statement needs no journal of its own.
-const INSERT_HANDFUL: &str =
-    sql!(insert_plain!("INSERT OR FAIL", ["" ", " ", " ", " ", " ", " ", " ", "]));
+const INSERT_HANDFUL: &str = sql!(
+    insert_plain!("INSERT OR FAIL", ["" ", " ", " ", " ", " ", " ", " ", "]),
+    room = row::ROOM_SQL
+);
 
 const HANDFUL: usize = 8;
 

@@ -72,6 +72,11 @@ pub(crate) fn delete(conn: &Connection, seq: i64) -> rusqlite::Result<()> {
     if let Some(at) = expires_at {
         forget_expiry(conn, seq, at)?;
     }
+    delete_extras(conn, seq, extras)
+}
+
+/// Deletes what a task has in those other tables whose bits are set.
+pub(crate) fn delete_extras(conn: &Connection, seq: i64, extras: i64) -> rusqlite::Result<()> {
     for (bit, sql) in DELETE_EXTRAS {
         if extras & bit != 0 {
             conn.prepare_cached(sql)?.execute([seq])?;

@@ -77,6 +77,13 @@ pub(crate) fn limit(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<u32>
 /// How many bytes of room a new row has for what its claim and its completion add.
 const ROOM: usize = 23;
 
+/// The room of a row that was never claimed, as SQL.
+pub(crate) const ROOM_SQL: &str = "x'0000000000000000000000000000000000000000000000'";
+const _: () = assert!(
+    ROOM_SQL.len() == "x''".len() + 2 * ROOM,
+    "as long as the room"
+);
+
 /// How many bytes SQLite needs for a number, besides one byte in the header of its row
 /// (<https://sqlite.org/fileformat2.html#record_format>).
 fn number_bytes(number: i64) -> usize {

@@ -15,8 +15,9 @@ use crate::model::lane::LaneId;
 use crate::model::op::Settled;
 use crate::model::settle::{Fence, Record, Settlement};
 use crate::model::task::TaskState;
+use crate::store::sqlite::ops::prune::delete_extras;
 use crate::store::sqlite::ops::row;
-use crate::store::sqlite::ops::trouble::{self, Trouble};
+use crate::store::sqlite::ops::trouble::Trouble;
 use crate::store::sqlite::ops::write_tx::forget_expiry;
 use crate::store::sqlite::ops::write_tx::{AttemptRow, WriteTx};
 use crate::store::sqlite::sql::{columns, extra, sql};
@@ -240,19 +241,8 @@ pub(crate) fn revive(tx: &mut WriteTx<'_>, revived: Revived) -> rusqlite::Result
     if let Some(at) = revived.expires_at {
         forget_expiry(tx.conn, seq, at)?;
     }
-    if revived.extras & extra::RESULT != 0 {
-        tx.conn
-            .prepare_cached("DELETE FROM punctual_result WHERE seq = :seq")?
-            .execute([seq])?;
-    }
-    if revived.extras & extra::PROGRESS != 0 {
-        tx.conn
-            .prepare_cached("DELETE FROM punctual_progress WHERE seq = :seq")?
-            .execute([seq])?;
-    }
-    if revived.extras & extra::TROUBLE != 0 {
-        tx.conn.prepare_cached(trouble::DELETE)?.execute([seq])?;
-    }
+    let gone = extra::RESULT | extra::PROGRESS | extra::TROUBLE;
+    delete_extras(tx.conn, seq, revived.extras & gone)?;
     waits(tx, lane, revived.priority, now);
     Ok(())
 }
