@@ -418,6 +418,28 @@ mod tests {
         assert!(pages * PAGE_BYTES < FEW, "it began anew all the same");
     }
 
+    /// P3: a reader that overlaps the next ones was waited for at each of them.
+    #[test]
+    fn after_a_wait_in_vain_the_next_one_comes_much_later() {
+        let file = File::new();
+        let (mut conn, reader) = (file.writer(), file.opener.reader().unwrap());
+        let mut checkpoints = file.checkpoints();
+        write(&conn, 1);
+        checkpoints.after_commit(&mut conn).unwrap();
+        write(&conn, HELD_UP);
+        reader
+            .execute_batch("BEGIN; SELECT count(*) FROM t")
+            .unwrap();
+        checkpoints.after_commit(&mut conn).unwrap();
+        checkpoints.helper.as_ref().unwrap().wait();
+        write(&conn, 1);
+        assert!(checkpoints.after_commit(&mut conn).unwrap(), "it waited");
+        let (_, rest) = checkpoints.rest.unwrap();
+        assert!(rest >= READER_WAIT / 2 * REST_IN_VAIN, "{rest:?}");
+        assert!(!has_rested(Some((Stopwatch::start(), Duration::MAX))));
+        assert!(has_rested(Some((Stopwatch::start(), Duration::ZERO))));
+    }
+
     /// A writer that waited 50 ms for readers went on to wait that short for the locks of other processes.
     #[test]
     fn after_a_wait_for_readers_the_writer_takes_turns_as_before() {
