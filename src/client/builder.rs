@@ -71,9 +71,9 @@ impl Client {
 
     /// Like [`open`](Self::open), with settings.
     pub fn builder(path: impl AsRef<Path>) -> ClientBuilder {
-        let place = Location::File(path.as_ref().to_owned());
+        let location = Location::File(path.as_ref().to_owned());
         ClientBuilder {
-            store: StoreSettings::new(place, false),
+            store: StoreSettings::new(location, false),
         }
     }
 }

@@ -61,9 +61,9 @@ pub struct Builder {
 }
 
 impl Builder {
-    fn new(place: Location) -> Self {
+    fn new(location: Location) -> Self {
         Self {
-            store: StoreSettings::new(place, true),
+            store: StoreSettings::new(location, true),
             handlers: Handlers::default(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             max_spares: None,

@@ -7,13 +7,12 @@ use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
-use crate::store::sqlite::file::open::{self};
+use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::file::open;
 use crate::store::sqlite::read::backup;
 use crate::store::sqlite::write::borrowed;
 use crate::store::{Store, Transaction};
 use crate::time::Timestamp;
-
-use crate::store::sqlite::SqliteStore;
 
 /// What only this engine can do.
 impl SqliteStore {
@@ -58,10 +57,35 @@ impl SqliteStore {
 /// # Errors
 ///
 /// `Unsupported` in a store of another engine.
-pub(crate) fn connection(work: &dyn Transaction) -> Result<&Connection> {
-    work.connection().downcast_ref().ok_or_else(not_sqlite)
+pub(crate) fn connection(inside: &dyn Transaction) -> Result<&Connection> {
+    inside.connection().downcast_ref().ok_or_else(not_sqlite)
 }
 
 fn not_sqlite() -> Error {
     Error::new(ErrorKind::Unsupported, "the tasks are not kept in SQLite")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+
+    use super::*;
+
+    struct OfAnotherEngine;
+
+    impl Transaction for OfAnotherEngine {
+        fn apply(&self, op: Op) -> Result<Reply> {
+            unreachable!("{op:?}")
+        }
+
+        fn connection(&self) -> &dyn Any {
+            &()
+        }
+    }
+
+    #[test]
+    fn the_transaction_of_another_engine_has_no_connection_to_sqlite() {
+        let error = connection(&OfAnotherEngine).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    }
 }

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Home;
-use crate::store::sqlite::file::identity::{self};
+use crate::store::sqlite::file::identity;
 use crate::store::sqlite::file::open::{self, Opener};
 use crate::store::sqlite::file::readers::Readers;
 use crate::store::sqlite::file::schema;

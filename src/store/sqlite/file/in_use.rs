@@ -17,13 +17,13 @@ static OPEN: Mutex<Vec<OpenFile>> = Mutex::new(Vec::new());
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct OpenFile {
     path: PathBuf,
-    /// The folder and the name in it, for one that is reached by several paths.
+    /// Several paths may lead to it.
     folder: Identity,
     identity: Identity,
 }
 
 impl OpenFile {
-    /// Whether this file had the name that `other` has now.
+    /// Whether the file at `path`, of that identity if there is one, has taken the place of this one.
     fn is_former_of(&self, path: &Path, folder: Identity, identity: Option<Identity>) -> bool {
         if identity == Some(self.identity) {
             return false;
