@@ -148,11 +148,14 @@ impl Events {
 ///
 /// ```
 /// # use punctual::{NewTask, Received, Scheduler};
+/// # use std::time::Duration;
 /// # let scheduler = Scheduler::in_memory().start()?;
 /// let events = scheduler.events();
 /// assert!(matches!(events.try_next(), Received::Nothing));
 /// scheduler.schedule(NewTask::with_kind("remind", &7))?;
-/// assert!(events.try_next().event().is_some());
+/// // An event may come a moment after the call that made it has returned.
+/// let event = events.next_within(Duration::from_secs(10));
+/// assert!(matches!(event, Received::Event(_)));
 /// drop(scheduler);
 /// assert!(matches!(events.try_next(), Received::Ended));
 /// # Ok::<(), punctual::Error>(())
