@@ -16,6 +16,7 @@
 //!   find out which instances are dead.
 //! - An error says that nothing was stored, unless its kind is `Unknown`.
 
+pub(crate) mod done;
 pub(crate) mod events;
 #[cfg(all(test, feature = "testing"))]
 pub(crate) mod faulty;

@@ -1,4 +1,4 @@
-//! One transaction while it runs: what its operations share, and what it will have done if it commits.
+//! One transaction while it runs: what its operations share.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,11 +9,9 @@ use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::event::{Event, EventKind};
 use crate::model::lane::{Class, Lane, LaneId};
-use crate::model::settle::{Claim, Fence};
-use crate::store::lanes::{Lanes, Learnt};
-use crate::store::signals::News;
+use crate::store::done::Done;
+use crate::store::lanes::Lanes;
 use crate::store::sqlite::ops::lanes::{lane_id, read_lane};
-use crate::store::standing_claim::Taken;
 use crate::time::Timestamp;
 use crate::wake::lock;
 
@@ -30,30 +28,6 @@ pub(crate) struct WriteTx<'a> {
     /// How many requests wait for this transaction to end.
     pub(crate) waiting: &'a AtomicUsize,
     pub(crate) done: &'a mut Done,
-}
-
-/// What a transaction did, to be published once it has committed.
-#[derive(Debug, Default)]
-pub(crate) struct Done {
-    pub(crate) news: News,
-    pub(crate) learnt: Learnt,
-    /// Claims of this instance that are settled: their places in the ledger are free.
-    pub(crate) settled: Vec<Fence>,
-    /// The earliest start deadline that maintenance may not know of.
-    pub(crate) expires: Option<Timestamp>,
-    /// The count of reads of others' cancellations up to which this transaction has deleted them.
-    pub(crate) heard: u64,
-    /// The standing claim, and what it claimed.
-    pub(crate) standing_claim: Option<(Taken, Vec<Claim>)>,
-}
-
-impl Done {
-    /// Gives the standing claim back: the transaction has certainly not committed.
-    pub(crate) fn undo_standing_claim(&mut self) {
-        if let Some((standing_claim, _)) = self.standing_claim.take() {
-            standing_claim.end(Vec::new());
-        }
-    }
 }
 
 const ADD_ATTEMPT: &str = "

@@ -1,9 +1,11 @@
 //! The content of a transaction: the operations of its requests, in an order in which each sees what it has to, and the
 //! standing claim that comes along.
 
+use crate::model::lane::ClaimRequest;
 use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
 use crate::model::op::{Op, Reply};
+use crate::model::settle::Claim;
 use crate::store::Signals;
 use crate::store::sqlite::ops::change;
 use crate::store::sqlite::ops::claim;
@@ -146,16 +148,13 @@ fn stand_in(
     task: &Insert,
     taken: Taken,
 ) -> std::result::Result<Option<Scheduled>, WriteFailure> {
-    let stored = checked(tx, "schedule", |tx| {
-        insert::insert_claimed(tx, task, taken.request())
-    });
-    let (stored, claims, failure) = match stored {
-        Ok(Some((stored, claim))) => (Some(stored), Vec::from_iter(claim), None),
-        Ok(None) => (None, Vec::new(), None),
-        Err(failure) => (None, Vec::new(), Some(failure)),
-    };
-    tx.done.standing_claim = Some((taken, claims));
-    failure.map_or(Ok(stored), Err)
+    with_standing_claim(tx, taken, |tx, request| {
+        let stored = checked(tx, "schedule", |tx| {
+            insert::insert_claimed(tx, task, request)
+        })?;
+        let (stored, claim) = stored.unzip();
+        Ok((stored, claim.flatten().into_iter().collect()))
+    })
 }
 
 /// Makes the standing claim if something has become due; `stands`: whether it may come along.
@@ -191,10 +190,29 @@ fn make_standing_claim(
             None => return Ok(()),
         },
     };
-    let claims = checked(tx, "claim", |tx| claim::claim(tx, taken.request()));
-    let (claims, failure) = claims.map_or_else(|f| (Vec::new(), Some(f)), |c| (c, None));
+    with_standing_claim(tx, taken, |tx, request| {
+        let claims = checked(tx, "claim", |tx| claim::claim(tx, request))?;
+        Ok(((), claims))
+    })
+}
+
+/// Runs `run`, which returns an answer and what the standing claim has claimed. The end of the transaction decides what
+/// becomes of that, also after an error.
+fn with_standing_claim<T>(
+    tx: &mut WriteTx<'_>,
+    taken: Taken,
+    run: impl FnOnce(
+        &mut WriteTx<'_>,
+        &ClaimRequest,
+    ) -> std::result::Result<(T, Vec<Claim>), WriteFailure>,
+) -> std::result::Result<T, WriteFailure> {
+    let ran = run(tx, taken.request());
+    let (answer, claims) = match ran {
+        Ok((answer, claims)) => (Ok(answer), claims),
+        Err(failure) => (Err(failure), Vec::new()),
+    };
     tx.done.standing_claim = Some((taken, claims));
-    failure.map_or(Ok(()), Err)
+    answer
 }
 
 /// Runs something in a transaction, and checks that SQLite has not rolled the transaction back.

@@ -13,12 +13,13 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
+use crate::store::done::Done;
 use crate::store::lanes::Lanes;
 use crate::store::sqlite::error;
 use crate::store::sqlite::file::identity::{self, Identity};
 use crate::store::sqlite::file::schema;
 use crate::store::sqlite::ops::lanes::has_all_retirements;
-use crate::store::sqlite::ops::write_tx::{Done, WriteTx};
+use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::write::batch::apply_checked;
 use crate::store::sqlite::write::shared::Shared;
 use crate::time::Timestamp;

@@ -4,6 +4,7 @@
 pub(crate) mod authorizer;
 pub(crate) mod batch;
 pub(crate) mod borrowed;
+mod connection;
 pub(crate) mod failure;
 pub(crate) mod peers;
 pub(crate) mod shared;

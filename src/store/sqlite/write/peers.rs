@@ -27,7 +27,9 @@ pub(crate) struct Peers {
     told: u64,
     /// Whether the heads of the lanes were read again after others had written, and the runner was not woken since.
     has_fresh_heads: bool,
-    /// How often others' cancellations had been read when they were last deleted.
+    /// How often others' cancellations had been read when a transaction last deleted them.
+    deleting: u64,
+    /// The same, of the last transaction that did so and has committed.
     deleted: u64,
 }
 
@@ -120,25 +122,25 @@ impl Peers {
         Ok(())
     }
 
-    /// Deletes others' cancellations that were read. After the commit, pass the count that it returns to
-    /// [`deleted_cancels`](Self::deleted_cancels).
+    /// Deletes others' cancellations that were read. After the commit, call [`deleted_cancels`](Self::deleted_cancels).
     pub(crate) fn delete_cancels(
-        &self,
+        &mut self,
         conn: &Connection,
         shared: &Shared,
         instance: i64,
-    ) -> Result<u64, WriteFailure> {
-        let heard = shared.heard.load(Ordering::SeqCst);
-        if heard != self.deleted {
+    ) -> Result<(), WriteFailure> {
+        self.deleting = shared.heard.load(Ordering::SeqCst);
+        if self.deleting != self.deleted {
             conn.prepare_cached(rescue::FORGET_CANCELS)
                 .and_then(|mut forget| forget.execute([instance]))
                 .map_err(|error| WriteFailure::at("forget cancellations", error))?;
         }
-        Ok(heard)
+        Ok(())
     }
 
-    pub(crate) fn deleted_cancels(&mut self, heard: u64) {
-        self.deleted = heard;
+    /// The transaction that deleted them has committed.
+    pub(crate) fn deleted_cancels(&mut self) {
+        self.deleted = self.deleting;
     }
 
     /// Wakes the runner and maintenance if another connection was seen to have written since the last call. Wakes the runner

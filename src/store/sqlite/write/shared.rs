@@ -9,6 +9,7 @@ use crate::log::log;
 use crate::model::health::{Health, Writes};
 use crate::store::Signals;
 use crate::store::lanes::Lanes;
+use crate::store::sqlite::error;
 use crate::store::sqlite::instances::ledger::Ledger;
 use crate::store::sqlite::write::authorizer::Authorizer;
 use crate::time::{Stopwatch, Timestamp};
@@ -64,7 +65,7 @@ impl Shared {
         pages * (self.page_bytes as u64 + 24)
     }
 
-    /// Notes that a write that was asked for at `now` has failed.
+    /// Notes that a write that was asked for at `now` has failed, and stops the store if it cannot go on.
     pub(crate) fn note(&self, now: Timestamp, error: &Error) {
         let forgotten = {
             let mut writes = lock(&self.writes);
@@ -75,6 +76,23 @@ impl Shared {
         };
         drop(forgotten);
         log!(warn, %error, "a write failed");
+        if error::stops(error.kind()) {
+            self.stop(error);
+        }
+    }
+
+    /// Notes that a write that was asked for at `now` has succeeded.
+    pub(crate) fn succeeded(&self, now: Timestamp) {
+        if self.fails.load(Ordering::Relaxed) {
+            lock(&self.writes).succeeded(now);
+            self.fails.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Stops the store: it cannot go on with its file.
+    pub(crate) fn stop(&self, error: &Error) {
+        log!(error, %error, "the store has stopped");
+        lock(&self.stopped).get_or_insert_with(|| error.clone());
     }
 
     /// The state of writes, including the one that waits now.

@@ -3,21 +3,22 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::log;
 use crate::model::delivery::Delivery;
 use crate::model::durability::Durability;
 use crate::model::op::{Op, Reply, Settled};
+use crate::store::done::Done;
 use crate::store::sqlite::error;
 use crate::store::sqlite::ops::settle;
-use crate::store::sqlite::ops::write_tx::{Done, WriteTx};
+use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::write::authorizer::{Authorizer, stop_watching};
 use crate::store::sqlite::write::batch;
 use crate::store::sqlite::write::failure::WriteFailure;
-use crate::store::sqlite::write::writer::{COMMIT, Writer, run_sql};
+use crate::store::sqlite::write::writer::Writer;
 use crate::store::{Body, Ending, Holder, Transaction};
 use crate::time::Timestamp;
 
@@ -30,163 +31,112 @@ impl Writer {
         body: &mut Body<'_>,
     ) -> Result<()> {
         self.now = now;
-        self.check()?;
+        self.connection.check(now)?;
         let must_sync = holder.is_some_and(|holder| holder.delivery == Delivery::AtMostOnce);
-        self.set_sync(must_sync || self.durability == Durability::PowerLoss)?;
-        if let Some(conn) = &mut self.conn {
-            self.authorizer
-                .watch_rows(conn)
-                .map_err(|error| error::of("cannot watch the connection", error))?;
-        }
+        self.connection
+            .set_sync(must_sync || self.durability == Durability::PowerLoss)?;
+        let shared = Arc::clone(&self.shared);
+        let authorizer = &*shared.authorizer;
+        authorizer
+            .watch_rows(self.connection.get_mut())
+            .map_err(|error| error::of("cannot watch the connection", error))?;
         let mut done = Done::default();
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            self.inside(now, holder, body, &mut done)
+            self.transact(false, &mut done, |tx, stands, signals| {
+                inside(tx, authorizer, holder, body)?;
+                Ok(batch::claim_due(tx, stands, signals)?)
+            })
         }));
-        if let Err(forked) = self.authorizer.check_process() {
-            // Even a rollback would write where the parent does.
-            std::mem::forget(self.conn.take());
+        if let Err(forked) = authorizer.check_process() {
+            self.connection.forget();
             return match ran {
                 Ok(_) => Err(forked),
                 Err(panic) => resume_unwind(panic),
             };
         }
-        if let Some(conn) = &mut self.conn {
-            stop_watching(conn);
-        }
+        stop_watching(self.connection.get_mut());
         let error = match ran {
-            Ok(Ok(TransactionEnd::Committed)) => {
+            Ok(Ok(())) => {
                 self.publish(done, || {});
-                self.leave_nothing_running();
+                self.connection.leave_nothing_running();
                 return Ok(());
             }
-            Ok(Ok(TransactionEnd::RolledBack)) => {
-                self.leave();
+            Ok(Err(Stopped::RolledBack)) => {
+                self.connection.leave();
                 return Ok(());
             }
             Err(panic) => {
-                self.leave();
+                self.connection.leave();
                 resume_unwind(panic);
             }
             Ok(Err(Stopped::Refused(error))) => {
-                self.leave();
+                self.connection.leave();
                 error
             }
-            Ok(Err(Stopped::Failed(failure))) => {
-                let error = self.clean_up(failure);
-                if error.kind() != ErrorKind::Unknown {
-                    done.undo_standing_claim();
-                }
-                error
-            }
+            Ok(Err(Stopped::Failed(failure))) => self.clean_up(failure, done),
         };
         let is_theirs = matches!(
             error.kind(),
             ErrorKind::Invalid | ErrorKind::State | ErrorKind::Sql
         );
         if !is_theirs {
-            self.note(now, &error);
+            shared.note(now, &error);
         }
         Err(error)
     }
+}
 
-    /// Rolls back a transaction that the caller does not want, or that was refused.
-    fn leave(&mut self) {
-        let conn = self.conn.as_ref().expect("checked");
-        if conn.is_autocommit() {
-            // An error was so bad that SQLite itself rolled back: the connection's caches may be wrong.
-            self.give_up_connection();
-        }
-        self.roll_back();
-        self.end_streak();
-        self.leave_nothing_running();
+/// What is between BEGIN and COMMIT: the fence, the caller's code, the completion.
+fn inside(
+    tx: &mut WriteTx<'_>,
+    authorizer: &Authorizer,
+    holder: Option<Holder>,
+    body: &mut Body<'_>,
+) -> std::result::Result<(), Stopped> {
+    let conn = tx.conn;
+    if let Some(holder) = holder {
+        check_held(conn, holder)?;
     }
-
-    /// Gives the connection up if a statement still runs. Rows that the caller has leaked would keep the connection at what
-    /// it has read, and every later write busy.
-    fn leave_nothing_running(&mut self) {
-        if self.conn.as_ref().is_some_and(Connection::is_busy) {
-            log!(
-                warn,
-                "a statement was left running inside a transaction: the log cannot be shortened until this process ends"
-            );
-            self.give_up_connection();
-        }
+    let inside = Inside {
+        conn,
+        authorizer,
+        failed: RefCell::new(None),
+        tx: RefCell::new(tx),
+    };
+    let (ending, checked) = {
+        let _entered = authorizer.enter(holder.map(|holder| holder.id));
+        let ending = body(&inside);
+        (ending, authorizer.check_end(conn))
+    };
+    let Inside { failed, tx, .. } = inside;
+    if let Some(error) = failed.into_inner() {
+        return Err(Stopped::Refused(error));
     }
-
-    fn inside(
-        &mut self,
-        now: Timestamp,
-        holder: Option<Holder>,
-        body: &mut Body<'_>,
-        done: &mut Done,
-    ) -> std::result::Result<TransactionEnd, Stopped> {
-        self.begin(done)?;
-        let conn = self.conn.as_ref().expect("checked");
-        let stands = self.peers.may_stand(conn, &self.shared, false)?;
-        if let Some(holder) = holder {
-            check_held(conn, holder)?;
-        }
-        let authorizer = &*self.authorizer;
-        let signals = &self.shared.signals;
-        let inside = Inside {
-            conn,
-            authorizer,
-            failed: RefCell::new(None),
-            tx: RefCell::new(WriteTx {
-                conn,
-                now,
-                instance: self.instance,
-                lanes: &self.shared.lanes,
-                wants_events: signals.subscriptions().any(),
-                drawn: &mut self.drawn,
-                waiting: &self.waiting,
-                done,
-            }),
-        };
-        let (ending, checked) = {
-            let _entered = authorizer.enter(holder.map(|holder| holder.id));
-            let ending = body(&inside);
-            (ending, authorizer.check_end(conn))
-        };
-        let Inside { failed, tx, .. } = inside;
-        let mut tx = tx.into_inner();
-        let failed = failed.into_inner();
-        if let Some(error) = failed {
+    match (&ending, checked) {
+        // A transaction that took too long shows in `health`, even if the caller did not want it committed.
+        (_, Err(error)) if error.kind() == ErrorKind::Timeout => {
             return Err(Stopped::Refused(error));
         }
-        match (&ending, checked) {
-            // A transaction that took too long shows in `health`, even if the caller did not want it committed.
-            (_, Err(error)) if error.kind() == ErrorKind::Timeout => {
-                return Err(Stopped::Refused(error));
-            }
-            (Ending::RollBack, _) => return Ok(TransactionEnd::RolledBack),
-            (_, checked) => checked.map_err(Stopped::Refused)?,
-        }
-        if let (Ending::Settle(settlement), Some(holder)) = (ending, holder) {
-            let settled = settle::settle(&mut tx, std::slice::from_ref(&settlement));
-            let settled = settled.map_err(|error| WriteFailure::at("settle", error))?;
-            if settled != [Settled::Applied] {
-                return Err(Stopped::Refused(Error::stale(holder.id)));
-            }
-        }
-        batch::claim_due(&mut tx, stands, signals)?;
-        self.shared
-            .wait(now, || run_sql(conn, COMMIT))
-            .map_err(WriteFailure::Commit)?;
-        Ok(TransactionEnd::Committed)
+        (Ending::RollBack, _) => return Err(Stopped::RolledBack),
+        (_, checked) => checked.map_err(Stopped::Refused)?,
     }
+    if let (Ending::Settle(settlement), Some(holder)) = (ending, holder) {
+        let settled = settle::settle(tx.into_inner(), std::slice::from_ref(&settlement));
+        let settled = settled.map_err(|error| WriteFailure::at("settle", error))?;
+        if settled != [Settled::Applied] {
+            return Err(Stopped::Refused(Error::stale(holder.id)));
+        }
+    }
+    Ok(())
 }
 
-enum TransactionEnd {
-    Committed,
-    /// The caller did not want it committed.
-    RolledBack,
-}
-
-/// Why a transaction that the caller wanted was not committed, or not begun.
+/// Why a transaction was not committed.
 enum Stopped {
     Failed(WriteFailure),
+    /// The attempt does not hold the task any more, or the caller did what is not allowed in it.
     Refused(Error),
+    /// The caller did not want it committed.
+    RolledBack,
 }
 
 impl From<WriteFailure> for Stopped {
@@ -208,15 +158,15 @@ fn check_held(conn: &Connection, holder: Holder) -> std::result::Result<(), Stop
     Err(Stopped::Refused(Error::stale(holder.id)))
 }
 
-struct Inside<'a> {
+struct Inside<'a, 'tx> {
     conn: &'a Connection,
     authorizer: &'a Authorizer,
-    tx: RefCell<WriteTx<'a>>,
+    tx: RefCell<&'a mut WriteTx<'tx>>,
     /// Why the transaction cannot be committed any more.
     failed: RefCell<Option<Error>>,
 }
 
-impl Transaction for Inside<'_> {
+impl Transaction for Inside<'_, '_> {
     fn apply(&self, op: Op) -> Result<Reply> {
         if let Some(error) = &*self.failed.borrow() {
             return Err(error.clone());
