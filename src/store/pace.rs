@@ -41,6 +41,11 @@ pub(crate) struct Pace {
     /// How often a thread that waits for its settlement checks whether the turn is free; between the checks a caller's
     /// transaction may take it along.
     pub(crate) patience: Duration,
+    /// After this many operations, or this much time, a thread that leads the writes hands the turn on.
+    pub(crate) max_lead_ops: usize,
+    pub(crate) max_lead: Duration,
+    /// How often a leader yields the processor to threads that may come to share its next transaction.
+    pub(crate) yields: usize,
     /// How soon to look again if tasks have waited for [`ahead`](Self::ahead) although a worker is free, which then does not
     /// get the processor.
     pub(crate) look_again: Duration,
@@ -70,6 +75,9 @@ impl Pace {
         gather_from: 8,
         gathered: 16,
         patience: Duration::from_micros(500),
+        max_lead_ops: 256,
+        max_lead: Duration::from_millis(5),
+        yields: 2,
         look_again: Duration::from_millis(1),
         after_refusal: Duration::from_millis(100),
         left_to_others: Duration::from_millis(50),

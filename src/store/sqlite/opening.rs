@@ -121,7 +121,7 @@ impl SqliteStore {
         writer.instance = instance;
         Ok(Self {
             shared,
-            turn: Arc::new(Turn::new(writer, settings.busy_wait, Pace::LOCAL.patience)),
+            turn: Arc::new(Turn::new(writer, settings.busy_wait, Pace::LOCAL)),
             readers,
             path,
             identity,

@@ -1,10 +1,9 @@
 //! The turn and the writer under several threads, a full disk and a panic.
 
-mod deferred;
 mod reentry;
 
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use crate::error::{ErrorKind, Result};
@@ -12,10 +11,8 @@ use crate::model::op::{Op, Reply};
 use crate::store::PendingReply;
 use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::sqlite::write::writer::Writer;
-use crate::store::turn::{MAX_LEAD_OPS, MAX_QUEUED, Submitted};
-use crate::time::Deadline;
+use crate::store::turn::Submitted;
 use crate::wake::lock;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake as TaskWake;
@@ -328,81 +325,6 @@ fn p1_many_callers_are_each_answered_once_and_all_is_stored() {
     assert!(!kit.store.turn.is_led(), "the turn is free");
 }
 
-/// Unparks the thread that waits.
-struct Unpark(std::thread::Thread);
-
-impl TaskWake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Polls until it is ready: the smallest of all runtimes.
-fn block_on(mut pending: Submitted<Writer>) -> Result<Vec<Reply>> {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut cx = Context::from_waker(&waker);
-    let deadline = Deadline::after(60 * S);
-    loop {
-        if let Poll::Ready(answer) = pending.poll(&mut cx) {
-            return answer;
-        }
-        assert!(!deadline.is_over(), "it is never ready");
-        std::thread::park_timeout(deadline.remaining());
-    }
-}
-
-#[test]
-fn a_submitted_write_is_answered_whether_it_is_waited_for_or_polled() {
-    let kit = kit();
-    let submit = || {
-        let task = task();
-        let id = task.id;
-        let submitted = kit
-            .store
-            .turn
-            .submit(NOW, vec![Op::Insert(vec![task])])
-            .unwrap();
-        (id, submitted)
-    };
-    let (kit, submit) = (&kit, &submit);
-    std::thread::scope(|scope| {
-        for thread in 0..4 {
-            scope.spawn(move || {
-                let all: Vec<_> = (0..50).map(|_| submit()).collect();
-                for (index, (id, submitted)) in all.into_iter().enumerate() {
-                    let answer = if (index + thread) % 2 == 0 {
-                        Box::new(submitted).wait()
-                    } else {
-                        block_on(submitted)
-                    };
-                    let scheduled = answer.unwrap().remove(0).inserted();
-                    assert_eq!(scheduled[0].id(), id);
-                    assert!(kit.has(id));
-                }
-            });
-        }
-    });
-    assert_eq!(kit.rows(), 200);
-}
-
-#[test]
-fn a_submitted_write_is_made_though_nobody_waits_for_it() {
-    let kit = kit();
-    let task = task();
-    let id = task.id;
-    drop(
-        kit.store
-            .turn
-            .submit(NOW, vec![Op::Insert(vec![task])])
-            .unwrap(),
-    );
-    let deadline = Deadline::after(60 * S);
-    while !kit.has(id) {
-        assert!(!deadline.is_over(), "it is never stored");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn p12_a_panic_inside_a_transaction_costs_its_batch_and_nothing_after_it() {
     let kit = kit();
@@ -423,95 +345,6 @@ fn p12_a_panic_inside_a_transaction_costs_its_batch_and_nothing_after_it() {
         "the transaction of the panic was not committed"
     );
     assert!(kit.insert(vec![first]).unwrap().remove(0).inserted()[0].is_new());
-}
-
-#[test]
-fn p12_a_panic_on_the_helper_s_thread_does_not_silence_it() {
-    let kit = kit();
-    for _ in 0..3 {
-        let submit = |task| {
-            let submitted = kit.store.turn.submit(NOW, vec![Op::Insert(vec![task])]);
-            Box::new(submitted.unwrap()).wait()
-        };
-        assert_eq!(submit(poison()).unwrap_err().kind(), ErrorKind::Unknown);
-        submit(task()).unwrap();
-        kit.insert(vec![task()]).unwrap();
-    }
-    assert_eq!(kit.rows(), 6);
-}
-
-/// A thread that panicked while it led for others was handed the turn again, for its own queued request, and did not come:
-/// the turn was lost.
-#[test]
-fn p12_a_leader_s_panic_before_its_own_request_leaves_the_turn_to_others() {
-    type Call = fn(&Kit);
-    let calls: [Call; 2] = [
-        |kit| drop(kit.insert(vec![task()])),
-        |kit| drop(kit.store.turn.exclusive(Some(NOW), |_writer| ())),
-    ];
-    for call in calls {
-        let kit = kit_with(S);
-        // As many as a transaction takes: what comes next is served after it.
-        let full = || std::iter::once(poison()).chain((1..MAX_LEAD_OPS).map(|_| task()));
-        let ops = || full().map(|task| Op::Insert(vec![task])).collect();
-        let mut poisoned = kit.while_led(|| kit.store.defer(NOW, ops()));
-        assert!(catch_unwind(AssertUnwindSafe(|| call(&kit))).is_err());
-        let answer = poisoned.try_take().unwrap();
-        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unknown);
-        assert_eq!(kit.queued(), 0);
-        kit.insert(vec![task()]).unwrap();
-        assert_eq!(kit.rows(), 1);
-    }
-}
-
-/// It waited for its own transaction, until its time was up.
-#[test]
-fn a_submitted_write_cannot_be_waited_for_inside_a_transaction_of_the_same_thread() {
-    let kit = kit_with(S);
-    let submit = |task: &Insert| {
-        let ops = vec![Op::Insert(vec![task.clone()])];
-        Box::new(kit.store.turn.submit(NOW, ops).unwrap())
-    };
-    let [early, late] = [task(), task()];
-    let done = submit(&early);
-    while !kit.has(early.id) {
-        std::thread::yield_now();
-    }
-    let turn = &kit.store.turn;
-    let waited = turn.exclusive(Some(NOW), |_writer| (done.wait(), submit(&late).wait()));
-    let (done, not_yet) = waited.unwrap();
-    done.unwrap();
-    assert_eq!(not_yet.unwrap_err().kind(), ErrorKind::Reentrant);
-    kit.insert(vec![task()]).unwrap();
-    assert!(kit.has(late.id));
-}
-
-/// Panics when it is told.
-struct Bomb;
-
-impl TaskWake for Bomb {
-    fn wake(self: Arc<Self>) {
-        panic!("as it should");
-    }
-}
-
-#[test]
-fn p12_a_waker_that_panics_hurts_nobody_else() {
-    let kit = kit();
-    let bomb = Waker::from(Arc::new(Bomb));
-    let (polled, other) = (task(), task());
-    let ids = [polled.id, other.id];
-    let turn = &kit.store.turn;
-    let (mut first, second) = turn.with_writer(|_writer| {
-        let submit = |task| turn.submit(NOW, vec![Op::Insert(vec![task])]).unwrap();
-        let mut first = submit(polled);
-        assert!(first.poll(&mut Context::from_waker(&bomb)).is_pending());
-        (first, submit(other))
-    });
-    Box::new(second).wait().unwrap();
-    kit.insert(vec![task()]).unwrap();
-    assert!(ids.into_iter().all(|id| kit.has(id)));
-    assert!(first.poll(&mut Context::from_waker(&bomb)).is_ready());
 }
 
 #[test]
@@ -566,56 +399,6 @@ fn p12_a_read_of_a_store_in_memory_gives_up_when_the_writes_before_it_take_too_l
     assert_eq!(health.failing_since(), None, "no write has failed");
     store.turn.set_leading(false);
     assert_eq!(count().unwrap().count().count, 0);
-}
-
-#[test]
-fn p14_the_queue_of_writes_is_bounded() {
-    let kit = kit_with(Duration::from_millis(20));
-    let turn = &kit.store.turn;
-    let submit = || turn.submit(NOW, vec![Op::Insert(vec![task()])]);
-    let (queued, refused) = turn.with_writer(|_writer| {
-        let queued: Vec<_> = (0..MAX_QUEUED).map(|_| submit().unwrap()).collect();
-        (queued, submit().err().map(|error| error.kind()))
-    });
-    assert_eq!(refused, Some(ErrorKind::Busy));
-    for submitted in queued {
-        block_on(submitted).unwrap();
-    }
-    assert_eq!(kit.rows(), MAX_QUEUED as i64);
-}
-
-/// It held up maintenance for the busy timeout, and a readiness check for longer than its own.
-#[test]
-fn p12_a_probe_does_not_wait_for_room_in_the_queue() {
-    let kit = kit_with(Duration::from_hours(1));
-    let turn = &kit.store.turn;
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let (queued, refused) = turn.with_writer(|_writer| {
-        let submit = || turn.submit(NOW, vec![Op::Insert(vec![task()])]);
-        let queued: Vec<_> = (0..MAX_QUEUED).map(|_| submit().unwrap()).collect();
-        let asks = Arc::clone(turn);
-        let probe = crate::thread::Thread::spawn("probe", move || {
-            let answer = asks.submit(NOW, vec![Op::Probe]);
-            sender.send(answer.err().map(|error| error.kind())).unwrap();
-        });
-        (
-            queued,
-            (receiver.recv_timeout(Duration::from_secs(10)), probe),
-        )
-    });
-    assert_eq!(refused.0, Ok(Some(ErrorKind::Busy)));
-    for submitted in queued {
-        block_on(submitted).unwrap();
-    }
-}
-
-#[test]
-fn a_lone_caller_leads_on_its_own_thread() {
-    let kit = kit();
-    for _ in 0..10 {
-        kit.insert(vec![task()]).unwrap();
-    }
-    assert!(!kit.store.turn.has_helper(), "no thread was needed");
 }
 
 /// A thread that wrote back to back kept the dispatcher's look, and so its claims, waiting for as long as it wrote.

@@ -3,19 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::line::{Line, callers};
 use super::request::{Cell, Request, Sort};
 use crate::time::Stopwatch;
 use crate::wake::lock;
-
-/// After this many operations a leader hands the turn on.
-pub(crate) const MAX_LEAD_OPS: usize = 256;
-/// After this time, too.
-const MAX_LEAD: Duration = Duration::from_millis(5);
-/// How often a leader yields to threads that may come to share its next transaction.
-const YIELDS: usize = 2;
 
 /// One thread's time as the leader. Dropping it, even by a panic, frees the turn or hands it on.
 pub(crate) struct Lead<'a> {
@@ -41,7 +33,7 @@ impl<'a> Lead<'a> {
     /// What is to be served next.
     pub(crate) fn next(&mut self) -> Step {
         let mut queue = lock(&self.line.queue);
-        for _ in 0..YIELDS {
+        for _ in 0..self.line.pace.yields {
             if !(1..queue.last).contains(&callers(&queue.requests)) {
                 break;
             }
@@ -68,15 +60,15 @@ impl<'a> Lead<'a> {
             return Step::Own;
         }
         let is_over = self.served > 0
-            && (self.served >= MAX_LEAD_OPS
-                || self.since.elapsed() >= MAX_LEAD
+            && (self.served >= self.line.pace.max_lead_ops
+                || self.since.elapsed() >= self.line.pace.max_lead
                 || !queue.requests.iter().any(Request::is_durable));
         if queue.requests.is_empty() || is_over || is_exclusive {
             self.over = true;
             self.line.hand_on(&mut queue);
             return Step::Over;
         }
-        let batch = take_batch(&mut queue.requests);
+        let batch = take_batch(&mut queue.requests, self.line.pace.max_lead_ops);
         queue.last = callers(&batch);
         self.line.count(&queue);
         drop(queue);
@@ -122,11 +114,11 @@ impl Drop for Lead<'_> {
 }
 
 /// Takes the requests that share the next transaction. Their contents decide whether it is synced.
-fn take_batch(requests: &mut VecDeque<Request>) -> Vec<Request> {
+fn take_batch(requests: &mut VecDeque<Request>, max_ops: usize) -> Vec<Request> {
     let mut batch = Vec::new();
     let mut ops = 0;
     while let Some(request) = requests.front() {
-        if ops >= MAX_LEAD_OPS || request.cell.sort == Sort::Exclusive {
+        if ops >= max_ops || request.cell.sort == Sort::Exclusive {
             break;
         }
         ops += request.ops.len();

@@ -13,6 +13,7 @@ use super::wakers::Wakers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::Op;
 use crate::process::Owner;
+use crate::store::Pace;
 use crate::thread::Thread;
 use crate::time::{Deadline, Timestamp};
 use crate::wake::{Wake, lock};
@@ -59,6 +60,7 @@ pub(super) struct Line {
     pub(super) wakers: Arc<Wakers>,
     /// How long a call waits to be served.
     pub(super) wait: Duration,
+    pub(super) pace: Pace,
     pub(super) helper: Mutex<Option<HelperThread>>,
     on_refused: OnRefused,
 }
@@ -70,7 +72,12 @@ pub(super) struct HelperThread {
 }
 
 impl Line {
-    pub(super) fn new(waiting: Arc<AtomicUsize>, on_refused: OnRefused, wait: Duration) -> Self {
+    pub(super) fn new(
+        waiting: Arc<AtomicUsize>,
+        on_refused: OnRefused,
+        wait: Duration,
+        pace: Pace,
+    ) -> Self {
         Self {
             owner: Owner::this(),
             queue: Mutex::default(),
@@ -79,6 +86,7 @@ impl Line {
             crowd: AtomicUsize::new(0),
             wakers: Arc::default(),
             wait,
+            pace,
             helper: Mutex::new(None),
             on_refused,
         }

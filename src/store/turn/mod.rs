@@ -21,6 +21,8 @@ mod held;
 mod lead;
 mod line;
 mod request;
+#[cfg(test)]
+mod tests;
 mod wakers;
 
 use std::fmt;
@@ -38,15 +40,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::log;
 use crate::model::op::{Op, Reply};
 use crate::panics::survive;
-use crate::store::PendingReply;
+use crate::store::{Pace, PendingReply};
 use crate::thread::Thread;
 use crate::time::{Deadline, MAX_PARK, Timestamp};
 use crate::wake::{Wake, lock};
 
+#[cfg(test)]
+pub(crate) use self::line::MAX_QUEUED;
 pub(crate) use self::line::OnRefused;
 pub(crate) use self::request::Request;
-#[cfg(test)]
-pub(crate) use self::{lead::MAX_LEAD_OPS, line::MAX_QUEUED};
 
 /// What writes, one batch after another.
 pub(crate) trait Writes: Send + 'static {
@@ -64,18 +66,15 @@ pub(crate) trait Writes: Send + 'static {
 pub(crate) struct Turn<W> {
     line: Line,
     writer: Mutex<W>,
-    patience: Duration,
     /// The thread that holds the writer; 0: none.
     holder: AtomicUsize,
 }
 
 impl<W: Writes> Turn<W> {
-    /// `wait` bounds how long a call waits to be served. `patience`: how long a request that only settles or prunes waits to
-    /// join a caller's transaction.
-    pub(crate) fn new(writer: W, wait: Duration, patience: Duration) -> Self {
+    /// `wait` bounds how long a call waits to be served.
+    pub(crate) fn new(writer: W, wait: Duration, pace: Pace) -> Self {
         Self {
-            line: Line::new(writer.waiting(), writer.on_refused(), wait),
-            patience,
+            line: Line::new(writer.waiting(), writer.on_refused(), wait, pace),
             writer: Mutex::new(writer),
             holder: AtomicUsize::new(0),
         }
@@ -163,7 +162,11 @@ impl<W: Writes> Turn<W> {
     /// Parks until the request of the calling thread is answered, or its turn to lead has come.
     fn wait_for_turn(&self, cell: &Arc<Cell>, deadline: Deadline) -> Result<Waited> {
         let is_patient = cell.sort == Sort::Patient;
-        let look_after = if is_patient { self.patience } else { MAX_PARK };
+        let look_after = if is_patient {
+            self.line.pace.patience
+        } else {
+            MAX_PARK
+        };
         let mut state = lock(&cell.state);
         loop {
             match std::mem::replace(&mut state.stage, Stage::Taken) {
