@@ -174,13 +174,13 @@ impl Probed {
 
 /// The results of a store's writes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Writes {
+pub(crate) struct WriteResults {
     pub(crate) last_error: Option<(Timestamp, Error)>,
     pub(crate) failing_since: Option<Timestamp>,
     pub(crate) recovered_at: Option<Timestamp>,
 }
 
-impl Writes {
+impl WriteResults {
     /// A write that was asked for at `now` has failed. Returns the replaced error, to be dropped without a lock.
     pub(crate) fn failed(&mut self, now: Timestamp, error: &Error) -> Option<Error> {
         if is_failure(error.kind()) {
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn p12_writes_fail_from_the_first_that_failed_to_the_next_that_is_stored() {
-        let mut writes = Writes::default();
+        let mut writes = WriteResults::default();
         writes.failed(at(10), &error(ErrorKind::Full));
         writes.failed(at(20), &error(ErrorKind::Busy));
         assert_eq!(writes.failing_since, Some(at(10)));
@@ -286,12 +286,12 @@ mod tests {
             E::Payload,
             E::Reentrant,
         ] {
-            let mut writes = Writes::default();
+            let mut writes = WriteResults::default();
             writes.failed(at(10), &error(kind));
             assert_eq!(writes.failing_since, None, "{kind:?}");
         }
         for kind in [E::Busy, E::Full, E::Storage, E::Unknown] {
-            let mut writes = Writes::default();
+            let mut writes = WriteResults::default();
             writes.failed(at(10), &error(kind));
             assert_eq!(writes.failing_since, Some(at(10)), "{kind:?}");
         }
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_write_that_was_asked_for_earlier_does_not_recover_before_the_failure() {
-        let mut writes = Writes::default();
+        let mut writes = WriteResults::default();
         writes.failed(at(10), &error(ErrorKind::Full));
         writes.succeeded(at(5));
         assert_eq!(writes.recovered_at, Some(at(10)));

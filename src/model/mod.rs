@@ -4,7 +4,6 @@
 //! tested as a table beside its code.
 
 pub(crate) mod answer;
-pub(crate) mod answers;
 pub(crate) mod attempt;
 pub(crate) mod delivery;
 pub(crate) mod durability;
@@ -25,3 +24,4 @@ pub(crate) mod retention;
 pub(crate) mod retry;
 pub(crate) mod settle;
 pub(crate) mod task;
+pub(crate) mod variants;

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use crate::id::TaskId;
-use crate::model::answers::answers;
 use crate::model::delivery::Delivery;
 use crate::model::edit::Patch;
 use crate::model::filter::Filter;
@@ -15,6 +14,7 @@ use crate::model::new_task::Scheduled;
 use crate::model::retention::Cutoffs;
 use crate::model::settle::{Claim, Fence, Settlement};
 use crate::model::task::TaskState;
+use crate::model::variants::take_variants;
 use crate::time::Timestamp;
 
 /// The most tasks that one transaction of a bulk call or of maintenance touches.
@@ -109,7 +109,7 @@ pub(crate) enum Reply {
     Done(usize),
 }
 
-answers! { Reply,
+take_variants! { Reply,
     inserted: Inserted => Vec<Scheduled>,
     progressed: Progressed => Settled,
     changed: Changed => Changed,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::TaskId;
-use crate::model::answers::answers;
 use crate::model::attempt::Attempt;
 use crate::model::filter::{Filter, Page};
 use crate::model::lane::LaneId;
 use crate::model::task::{Task, TaskState};
+use crate::model::variants::take_variants;
 use crate::time::Timestamp;
 
 /// A read. It never waits for a writer.
@@ -52,7 +52,7 @@ pub(crate) enum Answer {
     EndedLanes(Seen<Timestamp>),
 }
 
-answers! { Answer,
+take_variants! { Answer,
     task: Task => Option<Box<Task>>,
     state: State => Option<TaskState>,
     list: List => Page,

@@ -144,7 +144,7 @@ impl Checkpoints {
         // Not for a log that was found: a process that makes a single call would have all others wait each time.
         if pages >= limits.held_up && !was_found && has_rested(self.rest) {
             let wait = Stopwatch::start();
-            let done = restart(conn, &helper.shared.opener)?;
+            let done = restart(conn, helper.opener())?;
             let times = if done.is_busy { REST_IN_VAIN } else { REST };
             self.rest = Some((Stopwatch::start(), wait.elapsed() * times));
             return Ok(true);
@@ -175,7 +175,7 @@ pub(crate) fn checkpoint(conn: &Connection) -> rusqlite::Result<Checkpoint> {
 fn restart(conn: &mut Connection, opener: &Opener) -> rusqlite::Result<Checkpoint> {
     wait_for_locks(conn, READER_WAIT)?;
     let done = run(conn, "PRAGMA wal_checkpoint(RESTART)");
-    opener.take_turns(conn)?;
+    opener.wait_fairly(conn)?;
     done
 }
 
@@ -199,15 +199,16 @@ enum Progress {
 /// The thread that checkpoints beside the writer.
 #[derive(Debug)]
 struct LogThread {
-    shared: Arc<Shared>,
+    helper: Arc<LogHelper>,
     /// Started when it is first needed.
     thread: Option<Thread>,
     /// How much of the log was left before the last pass; 0: there was none.
     left: i32,
 }
 
+/// What the thread shares with the writer.
 #[derive(Debug)]
-struct Shared {
+struct LogHelper {
     /// Opened when it is first needed; given up after an error.
     conn: Mutex<Option<Connection>>,
     opener: Opener,
@@ -222,7 +223,7 @@ struct Shared {
 impl LogThread {
     fn new(opener: Opener) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            helper: Arc::new(LogHelper {
                 conn: Mutex::new(None),
                 opener,
                 wake: Wake::new(),
@@ -236,6 +237,10 @@ impl LogThread {
         }
     }
 
+    fn opener(&self) -> &Opener {
+        &self.helper.opener
+    }
+
     /// Whether another pass is worth it. If more than half of what was left before the last pass is left again, the helper
     /// does not catch up, and the writer has to move it.
     fn gains(&mut self, left: i32) -> bool {
@@ -244,27 +249,27 @@ impl LogThread {
     }
 
     fn progress(&self) -> Progress {
-        if self.shared.works.load(Ordering::Acquire) {
+        if self.helper.works.load(Ordering::Acquire) {
             return Progress::Working;
         }
         Progress::Idle {
-            moved: self.shared.moved.load(Ordering::Relaxed),
+            moved: self.helper.moved.load(Ordering::Relaxed),
         }
     }
 
     /// Waits until the helper makes no pass, at most for [`PASS_WAIT`].
     fn wait(&self) {
         let deadline = Deadline::after(PASS_WAIT);
-        while self.shared.works.load(Ordering::Acquire) && !deadline.is_over() {
-            self.shared.rests.wait(deadline.remaining());
+        while self.helper.works.load(Ordering::Acquire) && !deadline.is_over() {
+            self.helper.rests.wait(deadline.remaining());
         }
     }
 
     /// Makes the helper start a pass. `false`: its thread could not be started.
     fn start(&mut self) -> bool {
         if self.thread.is_none() {
-            let shared = Arc::clone(&self.shared);
-            match Thread::spawn("punctual-log", move || shared.work()) {
+            let helper = Arc::clone(&self.helper);
+            match Thread::spawn("punctual-log", move || helper.work()) {
                 Ok(thread) => self.thread = Some(thread),
                 Err(error) => {
                     log!(warn, %error, "cannot checkpoint beside the writer");
@@ -272,8 +277,8 @@ impl LogThread {
                 }
             }
         }
-        self.shared.works.store(true, Ordering::Release);
-        self.shared.wake.notify();
+        self.helper.works.store(true, Ordering::Release);
+        self.helper.wake.notify();
         true
     }
 
@@ -285,11 +290,11 @@ impl LogThread {
     /// Notes how much of the log the writer has moved.
     fn has_moved(&mut self, pages: i32) {
         self.left = 0;
-        self.shared.moved.store(pages, Ordering::Relaxed);
+        self.helper.moved.store(pages, Ordering::Relaxed);
     }
 }
 
-impl Shared {
+impl LogHelper {
     fn work(&self) {
         while !self.over.load(Ordering::Acquire) {
             if self.works.load(Ordering::Acquire) {
@@ -325,8 +330,8 @@ impl Shared {
 
 impl Drop for LogThread {
     fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::Release);
-        self.shared.wake.notify();
+        self.helper.over.store(true, Ordering::Release);
+        self.helper.wake.notify();
         if let Some(thread) = self.thread.take() {
             thread.join(Deadline::after(JOIN_WAIT));
         }

@@ -65,7 +65,7 @@ impl Opener {
 
     pub(crate) fn writer(&self) -> Result<Connection> {
         let mut conn = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        self.take_turns(&mut conn)
+        self.wait_fairly(&mut conn)
             .map_err(|error| error::of("cannot configure the connection", error))?;
         let set = |name: &str, value: &str, expected: &str| set(&conn, name, value, expected);
         self.in_context(
@@ -82,7 +82,7 @@ impl Opener {
     }
 
     /// Makes a writer wait for the lock in turn with the writers of other processes.
-    pub(crate) fn take_turns(&self, conn: &mut Connection) -> rusqlite::Result<()> {
+    pub(crate) fn wait_fairly(&self, conn: &mut Connection) -> rusqlite::Result<()> {
         let fairness = Arc::clone(&self.fairness);
         let step = move |waited, count| fairness.wait(waited, count);
         conn.busy_handler(Some(patient(self.busy_wait, step)))

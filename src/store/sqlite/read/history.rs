@@ -30,12 +30,12 @@ columns! {
 
 pub(crate) const HISTORY: &str = sql!(
     "SELECT {columns} FROM punctual_attempt AS line WHERE seq = :seq ORDER BY claim_no",
-    columns = Line::COLUMNS
+    columns = Earlier::COLUMNS
 );
 
 columns! {
     /// An earlier attempt.
-    struct Line {
+    struct Earlier {
         claim_no: i64 = "claim_no" by row::get,
         attempt: u32 = "attempt" by row::count,
         started_at: Option<Timestamp> = "started_at" by row::time_or_none,
@@ -55,12 +55,12 @@ pub(super) fn history(conn: &Connection, id: TaskId) -> rusqlite::Result<Option<
     let Some(task) = task else {
         return Ok(None);
     };
-    let lines: Vec<Line> = conn
+    let lines: Vec<Earlier> = conn
         .prepare_cached(HISTORY)?
-        .query_map([task.seq], Line::read)?
+        .query_map([task.seq], Earlier::read)?
         .collect::<rusqlite::Result<_>>()?;
     let told = lines.iter().any(|line| line.claim_no == task.claim_no);
-    let mut history: Vec<Attempt> = lines.into_iter().map(Line::into_attempt).collect();
+    let mut history: Vec<Attempt> = lines.into_iter().map(Earlier::into_attempt).collect();
     // The attempt that completed the task has no line of its own.
     if task.state == TaskState::Completed
         && !told
@@ -81,7 +81,7 @@ pub(super) fn history(conn: &Connection, id: TaskId) -> rusqlite::Result<Option<
     Ok(Some(history))
 }
 
-impl Line {
+impl Earlier {
     fn into_attempt(self) -> Attempt {
         Attempt {
             number: self.attempt,

@@ -57,12 +57,12 @@ enum Look {
 
 /// When to look next.
 #[derive(Debug, Default)]
-struct Pace {
+struct Pauses {
     /// How long nothing was found.
     waited: Duration,
 }
 
-impl Pace {
+impl Pauses {
     /// The pause before the next look; `None` once nothing more is to be expected.
     fn next(&mut self, look: Look) -> Option<Duration> {
         match look {
@@ -168,10 +168,10 @@ struct Watcher {
 impl Watcher {
     /// Sleeps until the kernel reports a write, then looks until the commit is visible.
     fn follow(&mut self, mut notice: Notice) {
-        let mut pace = Pace::default();
+        let mut pauses = Pauses::default();
         while !self.is_over() {
             let look = self.look();
-            let pause = pace.next(look);
+            let pause = pauses.next(look);
             let is_quiet =
                 look == Look::Nothing && pause.is_none_or(|pause| pause >= WATCHED_PAUSE);
             if !is_quiet {
@@ -179,7 +179,7 @@ impl Watcher {
                 self.pause(pause.unwrap_or(FOLLOWED));
             } else if notice.is_armed() {
                 if notice.wait(pause) {
-                    pace = Pace::default();
+                    pauses = Pauses::default();
                 }
             } else {
                 // The log may be gone for a moment, or the user's watches used up.
@@ -256,11 +256,11 @@ mod tests {
 
     /// When looks are made until none is any more, in microseconds, and what they find.
     fn looks(find: impl Fn(Duration) -> Look) -> Vec<(Duration, Look)> {
-        let (mut pace, mut at, mut all) = (Pace::default(), Duration::ZERO, Vec::new());
+        let (mut pauses, mut at, mut all) = (Pauses::default(), Duration::ZERO, Vec::new());
         loop {
             let look = find(at);
             all.push((at, look));
-            match pace.next(look) {
+            match pauses.next(look) {
                 Some(pause) if all.len() < 10_000 => at += pause,
                 _ => return all,
             }
@@ -297,16 +297,16 @@ mod tests {
     #[test]
     fn one_commit_that_was_found_makes_the_next_be_looked_for() {
         let found = Duration::from_millis(2);
-        let mut pace = Pace::default();
-        assert_eq!(pace.next(Look::Nothing), Some(FIRST_PAUSE));
+        let mut pauses = Pauses::default();
+        assert_eq!(pauses.next(Look::Nothing), Some(FIRST_PAUSE));
         let look = |micros| Look::Found {
             took: Duration::from_micros(micros),
         };
-        assert_eq!(pace.next(look(9)), Some(found));
-        assert_eq!(pace.next(look(9)), Some(found));
-        assert_eq!(pace.next(Look::Nothing), Some(FIRST_PAUSE));
+        assert_eq!(pauses.next(look(9)), Some(found));
+        assert_eq!(pauses.next(look(9)), Some(found));
+        assert_eq!(pauses.next(Look::Nothing), Some(FIRST_PAUSE));
         assert_eq!(
-            pace.next(look(2_000)),
+            pauses.next(look(2_000)),
             Some(8 * found),
             "never all the time"
         );

@@ -59,11 +59,13 @@ pub(crate) struct Authorizer {
     has_altered: AtomicBool,
     /// Tables and indexes of the user's that already had a name `punctual_…` when the connection was opened.
     reserved: Mutex<Vec<String>>,
-    running: Mutex<Option<Running>>,
+    /// The caller's transaction that is under way.
+    under_way: Mutex<Option<UnderWay>>,
 }
 
+/// A caller's transaction.
 #[derive(Debug)]
-struct Running {
+struct UnderWay {
     since: Stopwatch,
     thread: Thread,
     task: Option<TaskId>,
@@ -77,7 +79,7 @@ impl Authorizer {
             is_theirs: AtomicBool::new(false),
             has_altered: AtomicBool::new(false),
             reserved: Mutex::default(),
-            running: Mutex::new(None),
+            under_way: Mutex::new(None),
         }
     }
 
@@ -114,7 +116,7 @@ impl Authorizer {
 
     /// Begins the time of the caller's code. It ends when the returned value is dropped, even by a panic.
     pub(crate) fn enter(&self, task: Option<TaskId>) -> Entered<'_> {
-        *lock(&self.running) = Some(Running {
+        *lock(&self.under_way) = Some(UnderWay {
             since: Stopwatch::start(),
             thread: thread::current(),
             task,
@@ -138,8 +140,8 @@ impl Authorizer {
 
     /// Whether the transaction has taken too long.
     pub(crate) fn is_over(&self) -> bool {
-        let is_slow = |running: &Running| running.since.elapsed() > self.timeout;
-        lock(&self.running).as_ref().is_some_and(is_slow)
+        let is_slow = |under_way: &UnderWay| under_way.since.elapsed() > self.timeout;
+        lock(&self.under_way).as_ref().is_some_and(is_slow)
     }
 
     /// Checks that the transaction can go on.
@@ -195,12 +197,12 @@ impl Authorizer {
 
     /// The transaction that runs now, if it has taken too long.
     pub(crate) fn slow(&self) -> Option<SlowTransaction> {
-        let running = lock(&self.running);
-        let running = running.as_ref()?;
-        let running_for = running.since.elapsed();
+        let under_way = lock(&self.under_way);
+        let under_way = under_way.as_ref()?;
+        let running_for = under_way.since.elapsed();
         (running_for > self.timeout).then(|| SlowTransaction {
-            thread: running.thread.name().unwrap_or_default().to_owned(),
-            task: running.task,
+            thread: under_way.thread.name().unwrap_or_default().to_owned(),
+            task: under_way.task,
             running_for,
         })
     }
@@ -236,7 +238,7 @@ pub(crate) struct Entered<'a>(&'a Authorizer);
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         self.0.is_theirs.store(false, Ordering::Relaxed);
-        *lock(&self.0.running) = None;
+        *lock(&self.0.under_way) = None;
     }
 }
 

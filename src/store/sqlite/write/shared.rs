@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::log::log;
-use crate::model::health::{Health, Writes};
+use crate::model::health::{Health, WriteResults};
 use crate::store::Signals;
 use crate::store::lanes::Lanes;
 use crate::store::sqlite::error;
@@ -25,7 +25,7 @@ pub(crate) struct Shared {
     pub(crate) signals: Signals,
     pub(crate) ledger: Mutex<Option<Arc<Ledger>>>,
     pub(crate) stopped: Mutex<Option<Error>>,
-    pub(crate) writes: Mutex<Writes>,
+    pub(crate) writes: Mutex<WriteResults>,
     /// Whether writes fail, readable without the lock.
     pub(crate) fails: AtomicBool,
     /// The write that waits for the disk or for a lock just now: its request time, and how long it has waited.
@@ -96,7 +96,7 @@ impl Shared {
     }
 
     /// The state of writes, including the one that waits now.
-    fn writes(&self) -> Writes {
+    fn writes(&self) -> WriteResults {
         let mut writes = lock(&self.writes).clone();
         let waits = *lock(&self.waits);
         if let Some((since, wait)) = waits

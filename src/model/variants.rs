@@ -1,7 +1,7 @@
 //! Taking the answer of the kind that was asked for.
 
 /// For an enum of answers: a method for each variant, which takes what is in it.
-macro_rules! answers {
+macro_rules! take_variants {
     ($enum:ident, $($name:ident: $variant:ident => $type:ty),* $(,)?) => {
         impl $enum {
             $(pub(crate) fn $name(self) -> $type {
@@ -13,4 +13,4 @@ macro_rules! answers {
         }
     };
 }
-pub(crate) use answers;
+pub(crate) use take_variants;
