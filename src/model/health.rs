@@ -122,7 +122,7 @@ impl Health {
         self.spare
     }
 
-    /// Kinds that have pending tasks in the file and no handler here. Their tasks wait for a process that has one. A kind whose
+    /// Kinds that have pending tasks in the store and no handler here. Their tasks wait for a process that has one. A kind whose
     /// last task was cancelled may still be named for a while.
     #[must_use]
     pub fn unknown_kinds(&self) -> &[String] {

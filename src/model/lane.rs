@@ -40,7 +40,7 @@ impl Class {
         }
     }
 
-    /// The number in the file.
+    /// The number in the store.
     pub(crate) const fn code(self) -> i64 {
         match self {
             Self::Plain => 0,

@@ -379,7 +379,7 @@ impl fmt::Debug for NewTask {
     }
 }
 
-/// A checked task on its way to the file.
+/// A checked task on its way to the store.
 #[derive(Clone)]
 pub(crate) struct Insert {
     pub(crate) id: TaskId,

@@ -68,10 +68,10 @@ impl TaskState {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
 
-    /// The distance between the numbers in the file; the gaps are for later states.
+    /// The distance between the numbers in the store; the gaps are for later states.
     pub(crate) const STEP: i64 = 10;
 
-    /// The number in the file.
+    /// The number in the store.
     pub(crate) const fn code(self) -> i64 {
         match self {
             Self::Pending => 0,
