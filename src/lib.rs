@@ -149,6 +149,7 @@ mod process;
 mod runtime;
 mod scheduler;
 mod store;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod thread;

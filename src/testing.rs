@@ -17,8 +17,9 @@ use crate::runtime::maintenance::Maintenance;
 use crate::runtime::service::{Next, Service};
 use crate::scheduler::builder::Builder;
 use crate::scheduler::parts::Parts;
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::{Wake, lock};
+use crate::wake::Wake;
 
 /// A clock that stands still until it is moved. Clones show the same time.
 ///

@@ -1,16 +1,11 @@
 //! Two ways to wake threads: [`Wake`] for one thread, [`Bell`] for many. A notification before the wait is never lost.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::sync::lock;
 use crate::time::{Deadline, Timestamp};
-
-/// Takes a lock, also after a holder panicked: the crate's data under locks is consistent at every point where user code
-/// or an allocation can panic.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Wakes one waiting thread. Clones share the same notification.
 #[derive(Debug, Clone)]

@@ -3,8 +3,8 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::sync::lock;
 use crate::time::Deadline;
-use crate::wake::lock;
 
 /// Why a handler is asked to stop.
 ///

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::handler::token::{StopReason, Token};
 use crate::model::settle::{Claim, Fence};
 use crate::process::Owner;
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::{Wake, lock};
+use crate::wake::Wake;
 
 /// A handler counts as stuck this long after its deadline, or after its cancellation.
 pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(10);

@@ -13,8 +13,8 @@ use crate::model::payload::Payload;
 use crate::model::task::TaskState;
 use crate::scheduler::Scheduler;
 use crate::store::faulty::{Fault, Faults, FaultyStore};
+use crate::sync::lock;
 use crate::testing::{Stepper, TestClock};
-use crate::wake::lock;
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Probe(u32);

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::model::settle::Settlement;
 use crate::runtime::attempts::Place;
 use crate::runtime::gather::may_wait;
-use crate::wake::{Wake, lock};
+use crate::sync::lock;
+use crate::wake::Wake;
 
 /// An attempt that has ended.
 #[derive(Debug)]

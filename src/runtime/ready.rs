@@ -12,8 +12,9 @@ use crate::model::settle::Claim;
 use crate::runtime::job::Job;
 use crate::runtime::link::Link;
 use crate::runtime::shutdown::ShutdownState;
+use crate::sync::lock;
 use crate::time::Stopwatch;
-use crate::wake::{Bell, lock};
+use crate::wake::Bell;
 
 /// How long an idle worker waits before it looks again; each task wakes one sooner.
 const IDLE_WAIT: Duration = Duration::from_secs(60);

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::lock;
 
 /// How long a kind counts as undecodable after its last failure: longer than the longest wait until such a task is tried
 /// again.

@@ -15,9 +15,9 @@ use crate::handler::token::StopReason;
 use crate::model::health::Health;
 use crate::runtime::service::spawn;
 use crate::scheduler::parts::Parts;
+use crate::sync::lock;
 use crate::thread::Thread;
 use crate::time::Deadline;
-use crate::wake::lock;
 
 /// How long a dropped scheduler waits for its handlers.
 const DROP_WAIT: Duration = Duration::from_secs(1);

@@ -6,8 +6,8 @@ use crate::model::settle::{Claim, Fence};
 use crate::store::lanes::{Lanes, Learnt};
 use crate::store::signals::{News, Signals};
 use crate::store::standing_claim::Taken;
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::lock;
 
 /// What a transaction has done. If it certainly does not commit, [`undo`](Self::undo) it; if that is not known, drop it.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use crate::model::event::Event;
-use crate::wake::lock;
+use crate::sync::lock;
 
 /// All subscriptions to a store.
 #[derive(Debug, Default)]

@@ -12,8 +12,8 @@ use crate::model::op::{Op, Reply, Rescued};
 use crate::model::query::{Answer, Query};
 use crate::model::settle::Fence;
 use crate::store::{Body, Holder, NextMaintenance, Pace, Signals, Store, Ticket};
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::lock;
 
 /// How a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

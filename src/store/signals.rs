@@ -11,8 +11,9 @@ use crate::model::settle::Fence;
 use crate::store::events::Subscriptions;
 use crate::store::standing_claim::StandingClaim;
 use crate::store::waiters::Waiters;
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::{Wake, lock};
+use crate::wake::Wake;
 
 /// What a commit did that a receiver may need to know.
 #[derive(Debug, Default)]

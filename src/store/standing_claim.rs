@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::model::lane::{ClaimRequest, QueueClaim};
 use crate::model::settle::Claim;
-use crate::wake::{Bell, Wake, lock};
+use crate::sync::lock;
+use crate::wake::{Bell, Wake};
 
 /// A claim left with the store, and what it was granted.
 #[derive(Debug, Default)]

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::id::TaskId;
-use crate::wake::{Wake, lock};
+use crate::sync::lock;
+use crate::wake::Wake;
 
 /// All waiting callers, by task.
 #[derive(Debug, Default)]

@@ -92,7 +92,8 @@ fn lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
 /// The floor of a module, by the first part of its path; `None`: beside the house.
 fn floor(module: &str) -> Option<u32> {
     Some(match module {
-        "error" | "id" | "clock" | "time" | "wake" | "log" | "thread" | "panics" | "process" => 0,
+        "error" | "id" | "clock" | "time" | "sync" | "wake" | "log" | "thread" | "panics"
+        | "process" => 0,
         "model" => 1,
         "store" => 2,
         "client" | "handler" => 3,

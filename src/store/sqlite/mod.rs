@@ -48,8 +48,8 @@ use crate::store::sqlite::write::shared::Shared;
 use crate::store::sqlite::write::writer::Writer;
 use crate::store::turn::{Submitted, Turn};
 use crate::store::{Body, Holder, NextMaintenance, Pace, Signals, Store, Ticket};
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::lock;
 
 /// Tasks in a SQLite file, or in memory.
 #[derive(Debug)]

@@ -22,8 +22,8 @@ use crate::store::sqlite::write::shared::Shared;
 use crate::store::sqlite::write::writer::Writer;
 use crate::store::turn::Turn;
 use crate::store::{Pace, Settings, Signals};
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::lock;
 
 use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::error;

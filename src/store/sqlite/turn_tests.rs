@@ -12,7 +12,7 @@ use crate::store::PendingReply;
 use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::sqlite::write::writer::Writer;
 use crate::store::turn::Submitted;
-use crate::wake::lock;
+use crate::sync::lock;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake as TaskWake;

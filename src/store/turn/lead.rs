@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use super::line::{Line, callers};
 use super::request::{Cell, Request, Sort};
+use crate::sync::lock;
 use crate::time::Stopwatch;
-use crate::wake::lock;
 
 /// One thread's time as the leader. Dropping it, even by a panic, frees the turn or hands it on.
 pub(crate) struct Lead<'a> {

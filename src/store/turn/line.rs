@@ -14,9 +14,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::Op;
 use crate::process::Owner;
 use crate::store::Pace;
+use crate::sync::lock;
 use crate::thread::Thread;
 use crate::time::{Deadline, Timestamp};
-use crate::wake::{Wake, lock};
+use crate::wake::Wake;
 
 /// How many requests may wait, at most.
 pub(crate) const MAX_QUEUED: usize = 4096;

@@ -41,9 +41,10 @@ use crate::log::log;
 use crate::model::op::{Op, Reply};
 use crate::panics::survive;
 use crate::store::{Pace, PendingReply};
+use crate::sync::lock;
 use crate::thread::Thread;
 use crate::time::{Deadline, MAX_PARK, Timestamp};
-use crate::wake::{Wake, lock};
+use crate::wake::Wake;
 
 #[cfg(test)]
 pub(crate) use self::line::MAX_QUEUED;

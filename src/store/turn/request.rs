@@ -9,8 +9,8 @@ use std::thread::Thread;
 use super::wakers::Wakers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::lock;
 
 /// The operations of one call. They share one transaction, perhaps with other requests.
 pub(crate) struct Request {

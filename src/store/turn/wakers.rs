@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::log::log;
 use crate::panics::survive;
+use crate::sync::lock;
 use crate::thread::Thread;
-use crate::wake::{Wake, lock};
+use crate::wake::Wake;
 
 thread_local! {
     /// The address of the wakers that this thread is calling; 0: none.

@@ -19,9 +19,10 @@ use crate::error::Result;
 use crate::log::log;
 use crate::panics::survive;
 use crate::store::sqlite::file::open::{Opener, wait_for_locks};
+use crate::sync::lock;
 use crate::thread::Thread;
 use crate::time::{Deadline, Stopwatch};
-use crate::wake::{Wake, lock};
+use crate::wake::Wake;
 
 /// The log is checkpointed when it is longer than this.
 const LONG: usize = 4 << 20;

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::store::sqlite::file::paths;
+use crate::sync::lock;
 use crate::time::{Stopwatch, pause};
-use crate::wake::lock;
 
 /// How long a process writes back to back before it checks whether another waits.
 const MAX_STREAK: Duration = Duration::from_millis(5);

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::sqlite::file::identity::{self, Identity};
-use crate::wake::lock;
+use crate::sync::lock;
 
 static OPEN: Mutex<Vec<OpenFile>> = Mutex::new(Vec::new());
 

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::store::sqlite::error;
 use crate::store::sqlite::file::open::Opener;
 use crate::store::sqlite::file::schema;
-use crate::wake::lock;
+use crate::sync::lock;
 
 /// How many idle connections are kept.
 const MAX_IDLE: usize = 4;

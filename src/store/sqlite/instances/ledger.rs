@@ -17,7 +17,7 @@ use crate::store::sqlite::file::identity::{self, Identity};
 use crate::store::sqlite::file::paths::{create_folder, lock_folder};
 use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::instances::process::{Boot, Process};
-use crate::wake::lock;
+use crate::sync::lock;
 
 /// Bytes of a cell: the row and the claim number, little-endian.
 const CELL: usize = 16;

@@ -18,8 +18,8 @@ use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::instances::ledger::{self, DeadLedger, Ledger, Other};
 use crate::store::sqlite::instances::process::{self, Process};
 use crate::store::sqlite::sql::{columns, get, sql};
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::lock;
 
 const ADD_INSTANCE: &str = "
     INSERT INTO punctual_instance

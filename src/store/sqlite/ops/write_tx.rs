@@ -12,8 +12,8 @@ use crate::model::lane::{Class, Lane, LaneId};
 use crate::store::done::Done;
 use crate::store::lanes::Lanes;
 use crate::store::sqlite::ops::lanes::{lane_id, read_lane};
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::lock;
 
 /// The transaction that an operation runs in.
 pub(crate) struct WriteTx<'a> {

@@ -19,8 +19,8 @@ use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::ops::trouble::Trouble;
 use crate::store::sqlite::ops::{options, row};
 use crate::store::sqlite::sql::{columns, extra, sql};
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::lock;
 
 /// The most bytes of payloads and results on a page, beside those of its last task.
 const MAX_PAGE_BYTES: usize = 4 << 20;

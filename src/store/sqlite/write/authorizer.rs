@@ -21,8 +21,8 @@ use crate::model::health::SlowTransaction;
 use crate::process::Owner;
 use crate::store::sqlite::error;
 use crate::store::sqlite::file::schema;
+use crate::sync::lock;
 use crate::time::Stopwatch;
-use crate::wake::lock;
 
 /// How many steps of SQLite's virtual machine there are between two looks at the time.
 const LOOK_AFTER: c_int = 1_000;

@@ -22,8 +22,8 @@ use crate::store::sqlite::ops::lanes::has_all_retirements;
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::write::batch::apply_checked;
 use crate::store::sqlite::write::shared::Shared;
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::lock;
 
 /// Changes nothing, but takes SQLite's write lock.
 const TAKE_LOCK: &str = "UPDATE punctual_meta SET value = value WHERE key = ''";

@@ -19,8 +19,8 @@ use crate::store::sqlite::file::paths::log_of;
 use crate::store::sqlite::write::failure::WriteFailure;
 use crate::store::sqlite::write::peers::Peers;
 use crate::store::sqlite::write::shared::Shared;
+use crate::sync::lock;
 use crate::time::{Stopwatch, Timestamp};
-use crate::wake::lock;
 
 /// The connection keeps prepared statements by their text, and keeps them authorized. The suffix makes sure that a caller's
 /// `prepare_cached("COMMIT")` inside a transaction does not find ours.

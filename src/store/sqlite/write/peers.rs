@@ -10,8 +10,8 @@ use crate::store::sqlite::ops::lanes::{read_changes, read_heads};
 use crate::store::sqlite::ops::rescue;
 use crate::store::sqlite::write::failure::WriteFailure;
 use crate::store::sqlite::write::shared::Shared;
+use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::wake::lock;
 
 const DATA_VERSION: &str = "PRAGMA data_version";
 const SCHEMA_VERSION: &str = "PRAGMA schema_version";

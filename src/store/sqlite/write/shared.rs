@@ -12,8 +12,8 @@ use crate::store::lanes::Lanes;
 use crate::store::sqlite::error;
 use crate::store::sqlite::instances::ledger::Ledger;
 use crate::store::sqlite::write::authorizer::Authorizer;
+use crate::sync::lock;
 use crate::time::{Stopwatch, Timestamp};
-use crate::wake::lock;
 
 /// A write that waits this long for the disk or for a lock counts as failing.
 const LONG_WAIT: Duration = Duration::from_secs(1);
