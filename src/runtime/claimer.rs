@@ -77,8 +77,7 @@ impl Claimer {
     /// Leaves the plan's standing claim, if any, with the store.
     pub(crate) fn leave(&self, plan: &mut Plan) {
         if let Some((standing_claim, ended)) = plan.standing_claim.take() {
-            let signals = self.link.client.store.signals();
-            signals.standing_claim().leave(standing_claim, ended);
+            self.link.standing_claim().leave(standing_claim, ended);
         }
     }
 

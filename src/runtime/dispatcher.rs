@@ -115,7 +115,7 @@ impl Dispatcher {
 
     /// Withdraws the standing claim and takes the claims it was granted. Returns whether a transaction is making it now.
     fn take_granted(&mut self, now: Timestamp) -> bool {
-        let standing_claim = self.link.client.store.signals().standing_claim();
+        let standing_claim = self.link.standing_claim();
         let withdrawn = standing_claim.withdraw();
         if withdrawn.in_doubt {
             self.settler.doubt();
@@ -131,8 +131,7 @@ impl Dispatcher {
 
     /// Asks the handlers of cancelled tasks to stop.
     fn pass_on_cancellations(&self, now: Timestamp) {
-        let signals = self.link.client.store.signals();
-        signals.pass_on_cancelled(|cancelled| {
+        self.link.signals().pass_on_cancelled(|cancelled| {
             // A granted task that is not held yet may be among them. During a shutdown it is given back instead.
             if !self.shutdown.is_stopping() {
                 self.ready.admit();

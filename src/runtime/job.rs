@@ -90,21 +90,21 @@ impl Job {
     /// Starts the attempt. `None`: the claim has ended instead, because it was cancelled or its start could not be noted.
     pub(crate) fn start(self) -> Option<Running> {
         let mut held = self.held;
-        let (claim, store) = (&held.cx.claim, &held.link.client.store);
-        if held.cx.token.reason().is_some() || store.signals().is_cancelled(claim.fence) {
+        let (claim, link) = (&held.cx.claim, &held.link);
+        if held.cx.token.reason().is_some() || link.signals().is_cancelled(claim.fence) {
             held.end_unstarted(End::CancelledUnstarted);
             return None;
         }
         // Without this note, after a crash the task would count as not started.
-        if let Err(error) = store.begin(claim.fence) {
+        if let Err(error) = link.client.store.begin(claim.fence) {
             log!(warn, task = %claim.id, %error, "cannot note the start");
             held.end_unstarted(End::Unstarted);
             return None;
         }
-        let timeout = timeout(claim, held.link.registry.claimed(&claim.kind).timeout);
-        held.cx.deadline = timeout.map(|timeout| held.link.client.now() + timeout);
+        let timeout = timeout(claim, link.registry.claimed(&claim.kind).timeout);
+        held.cx.deadline = timeout.map(|timeout| link.client.now() + timeout);
         if let Some(place) = &held.place {
-            held.link.attempts.start(place, held.cx.deadline);
+            link.attempts.start(place, held.cx.deadline);
         }
         held.watch = Some(Stopwatch::start());
         Some(Running(held))
@@ -192,7 +192,7 @@ impl Claimed {
         if was_stuck {
             return Returned::Late;
         }
-        link.client.store.signals().standing_claim().freed(ended);
+        link.standing_claim().freed(ended);
         Returned::InTime
     }
 }

@@ -15,7 +15,8 @@ use crate::panics::survive;
 use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::Finish;
 use crate::runtime::undecodable::Undecodable;
-use crate::store::Pace;
+use crate::store::standing_claim::StandingClaim;
+use crate::store::{Pace, Signals};
 
 /// The parts of a scheduler that belong to one store.
 #[derive(Debug)]
@@ -30,6 +31,16 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Where the store reports its commits.
+    pub(crate) fn signals(&self) -> &Signals {
+        self.client.store.signals()
+    }
+
+    /// The claim that is left with the store.
+    pub(crate) fn standing_claim(&self) -> &Arc<StandingClaim> {
+        self.signals().standing_claim()
+    }
+
     /// What the store must record for an ended attempt. A retry policy may be user code: if it panics, the default policy
     /// decides.
     pub(crate) fn settlement(&self, claim: &Claim, end: End) -> Settlement {

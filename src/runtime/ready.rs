@@ -87,7 +87,7 @@ impl Ready {
     }
 
     fn admit_to(&self, state: &mut State) {
-        let standing_claim = self.link.client.store.signals().standing_claim();
+        let standing_claim = self.link.standing_claim();
         if standing_claim.has_granted() {
             // A free worker takes each at once.
             let cost = |_: &Claim| Duration::ZERO;
@@ -303,7 +303,7 @@ mod tests {
 
     /// A standing claim that is granted two tasks.
     fn granted(link: &Link) {
-        let standing_claim = link.client.store.signals().standing_claim();
+        let standing_claim = link.standing_claim();
         let request = ClaimRequest {
             queues: Vec::new(),
             free: 2,
@@ -320,11 +320,7 @@ mod tests {
     fn p3_a_worker_that_waits_is_woken_by_the_store_itself() {
         let link = link();
         let ready = Ready::new(2, Arc::clone(&link), Arc::default());
-        link.client
-            .store
-            .signals()
-            .standing_claim()
-            .set_workers(ready.bell());
+        link.standing_claim().set_workers(ready.bell());
         let watch = Stopwatch::start();
         let jobs: Vec<Option<Job>> = std::thread::scope(|scope| {
             let workers = [(); 2].map(|()| {
@@ -357,6 +353,6 @@ mod tests {
         shutdown.stopping.store(true, Ordering::SeqCst);
         granted(&link);
         assert!(ready.try_next().is_none());
-        assert!(link.client.store.signals().standing_claim().has_granted());
+        assert!(link.standing_claim().has_granted());
     }
 }

@@ -146,7 +146,7 @@ impl Settler {
     /// When to settle next: now, if enough ends are there. Workers notify the dispatcher once there are enough. `waiting`:
     /// how many tasks wait for a worker.
     pub(crate) fn next(&self, waiting: usize, has_caps: bool, now: Timestamp) -> Option<Timestamp> {
-        let has_waiters = self.link.client.store.signals().waiters().any();
+        let has_waiters = self.link.signals().waiters().any();
         let situation = Situation {
             is_awaited: has_caps || self.shutdown.is_stopping() || has_waiters,
             is_deferred: self.deferred.is_some(),
