@@ -17,7 +17,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::client::write::Write;
-use crate::clock::Clock;
 use crate::error::Result;
 use crate::store::Store;
 use crate::time::Timestamp;
@@ -48,24 +47,22 @@ use crate::time::Timestamp;
 #[derive(Clone)]
 pub struct Client {
     pub(crate) store: Arc<dyn Store>,
-    /// The store's clock.
-    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Client {
     pub(crate) fn on(store: Arc<dyn Store>) -> Self {
-        let clock = Arc::clone(store.clock());
-        Self { store, clock }
+        Self { store }
     }
 
     /// Takes back the tasks that dead processes held.
     pub(crate) fn recover(&self) -> Result<()> {
-        while self.store.recover(self.clock.now())?.more {}
+        while self.store.recover(self.now())?.more {}
         Ok(())
     }
 
+    /// The time by the store's clock.
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.store.clock().now()
     }
 
     fn write<T>(&self, write: Result<Write<T>>) -> Result<T> {

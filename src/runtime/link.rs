@@ -62,7 +62,6 @@ impl Link {
 pub(crate) mod tests {
     use super::*;
     use crate::client::settings::{Location, StoreSettings};
-    use crate::clock::SystemClock;
     use crate::handler::context::TaskContext;
     use crate::handler::{FnHandler, Handlers};
     use crate::model::outcome::Outcome;
@@ -88,12 +87,9 @@ pub(crate) mod tests {
         handlers.add(FnHandler::new(|_: Probe, _: &TaskContext| {
             Ok(Outcome::done())
         }));
-        let clock = Arc::new(SystemClock);
+        let store = StoreSettings::new(Location::Memory, true).open().unwrap();
         Arc::new(Link {
-            client: Client {
-                store: wrap(StoreSettings::new(Location::Memory, true).open().unwrap()),
-                clock,
-            },
+            client: Client::on(wrap(store)),
             pace: Pace::LOCAL,
             registry: Arc::new(handlers.check().unwrap()),
             attempts: Arc::new(Attempts::new(Wake::new(), std::iter::empty())),

@@ -74,7 +74,7 @@ impl Scheduler {
                 })?);
             }
         }
-        let clock = || Arc::clone(&parts.client.clock);
+        let clock = || Arc::clone(parts.client.store.clock());
         let maintenance = parts.maintenance(Some(executor));
         threads.push(spawn(
             "punctual-maint",
