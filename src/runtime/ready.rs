@@ -225,9 +225,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    #[cfg(feature = "testing")]
-    use std::sync::atomic::Ordering;
-
     use super::*;
     use crate::model::lane::ClaimRequest;
     use crate::model::settle::tests::claim;
@@ -350,7 +347,7 @@ mod tests {
     fn what_was_granted_is_left_to_the_dispatcher_once_the_stop_has_begun() {
         let (link, shutdown) = (link(), Arc::<ShutdownState>::default());
         let ready = Ready::new(2, Arc::clone(&link), Arc::clone(&shutdown));
-        shutdown.stopping.store(true, Ordering::SeqCst);
+        shutdown.begin();
         granted(&link);
         assert!(ready.try_next().is_none());
         assert!(link.standing_claim().has_granted());

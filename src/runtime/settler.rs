@@ -4,7 +4,6 @@
 //! one. If the answer to a claim is lost, the transaction that makes the next claim first gives back what is not held here.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::{ErrorKind, Result};
@@ -208,8 +207,7 @@ impl Settler {
             .into_iter()
             .partition(|each| each.settlement.is_some());
         if self.shutdown.is_stopping() {
-            let finished = &self.shutdown.finished;
-            finished.fetch_add(settled.len(), Ordering::Relaxed);
+            settled.iter().for_each(|each| self.shutdown.count(each));
         }
         let places = settled.into_iter().map(|each| each.place);
         self.link.attempts.free(places);
@@ -260,12 +258,7 @@ impl Settler {
                 log!(warn, task = %settlement.id, "the result of a stale attempt was dropped");
             }
             if batch.while_stopping {
-                let counter = match each.ran {
-                    Some(_) => &self.shutdown.finished,
-                    None => &self.shutdown.given_back,
-                };
-                let counts = each.ran.is_some() || each.gives_back();
-                counter.fetch_add(usize::from(counts), Ordering::Relaxed);
+                self.shutdown.count(each);
             }
         }
     }

@@ -5,7 +5,6 @@ pub(crate) mod parts;
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -147,9 +146,9 @@ impl Scheduler {
         self.parts.client.store.check()?;
         let shutdown = &self.parts.shutdown;
         self.parts.stop();
-        if !self.wait_for_end(Deadline::after(timeout)) {
+        if !shutdown.wait(Deadline::after(timeout)) {
             self.parts.link.attempts.raise_all(StopReason::ShuttingDown);
-            self.wait_for_end(Deadline::after(STOP_WAIT));
+            shutdown.wait(Deadline::after(STOP_WAIT));
         }
         let ended = shutdown.is_ended();
         if ended {
@@ -163,20 +162,10 @@ impl Scheduler {
             }
         }
         Ok(Shutdown {
-            finished: shutdown.finished.load(Ordering::SeqCst),
-            given_back: shutdown.given_back.load(Ordering::SeqCst),
+            finished: shutdown.finished(),
+            given_back: shutdown.given_back(),
             still_running: self.parts.link.attempts.count(),
         })
-    }
-
-    fn wait_for_end(&self, deadline: Deadline) -> bool {
-        let shutdown = &self.parts.shutdown;
-        while !shutdown.is_ended() && !deadline.is_over() {
-            shutdown
-                .ended
-                .wait(deadline.remaining().min(Duration::from_millis(50)));
-        }
-        shutdown.is_ended()
     }
 }
 

@@ -1,7 +1,6 @@
 //! The parts of a scheduler, stepped by threads or by a test.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::client::Client;
 use crate::model::health::Health;
@@ -100,7 +99,7 @@ impl Parts {
 
     /// Stops all claims; waiting tasks that were claimed are given back.
     pub(crate) fn stop(&self) {
-        self.shutdown.stopping.store(true, Ordering::SeqCst);
+        self.shutdown.begin();
         self.dispatcher_wake.notify();
         self.maintenance_wake.notify();
     }
