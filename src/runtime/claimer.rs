@@ -213,7 +213,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_micros(2_000_000_000);
 
     fn claimer(link: &Arc<Link>) -> Claimer {
-        let ready = Ready::new(1, Arc::clone(link), Arc::default());
+        let ready = Ready::new(1, vec![Arc::clone(link)], Arc::default());
         Claimer::new(Arc::clone(link), Arc::new(ready), Scope::default())
     }
 

@@ -3,6 +3,8 @@
 //! All claims come here as jobs, and count as held from then on: the claims that the dispatcher asked for, and those that a
 //! standing claim was granted. Granted claims stay with the store until a worker or the dispatcher takes them. They are moved
 //! under this queue's lock, so after [`admit`](Ready::admit) all claims granted before it count as held.
+//!
+//! The queue may serve several stores: each job owns the link to its own.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -31,7 +33,8 @@ pub(crate) struct Waiting {
 /// The claimed tasks that no worker has taken yet, in the order of their claims.
 #[derive(Debug)]
 pub(crate) struct Ready {
-    link: Arc<Link>,
+    /// One for each store: where to look for granted claims.
+    links: Vec<Arc<Link>>,
     shutdown: Arc<ShutdownState>,
     state: Mutex<State>,
     /// Rung for each job, and when threads must end.
@@ -53,9 +56,9 @@ struct State {
 }
 
 impl Ready {
-    pub(crate) fn new(workers: usize, link: Arc<Link>, shutdown: Arc<ShutdownState>) -> Self {
+    pub(crate) fn new(workers: usize, links: Vec<Arc<Link>>, shutdown: Arc<ShutdownState>) -> Self {
         Self {
-            link,
+            links,
             shutdown,
             state: Mutex::new(State {
                 jobs: VecDeque::new(),
@@ -81,17 +84,19 @@ impl Ready {
         self.bell.ring(count);
     }
 
-    /// Takes in the claims that a standing claim was granted. After this call all of them count as held.
+    /// Takes in the claims that the standing claims were granted. After this call all of them count as held.
     pub(crate) fn admit(&self) {
         self.admit_to(&mut lock(&self.state));
     }
 
     fn admit_to(&self, state: &mut State) {
-        let standing_claim = self.link.standing_claim();
-        if standing_claim.has_granted() {
-            // A free worker takes each at once.
-            let cost = |_: &Claim| Duration::ZERO;
-            state.push(Job::hold(&self.link, standing_claim.take_granted(), cost));
+        for link in &self.links {
+            let standing_claim = link.standing_claim();
+            if standing_claim.has_granted() {
+                // A free worker takes each at once.
+                let cost = |_: &Claim| Duration::ZERO;
+                state.push(Job::hold(link, standing_claim.take_granted(), cost));
+            }
         }
     }
 
@@ -236,7 +241,7 @@ mod tests {
     }
 
     fn ready(workers: usize) -> Ready {
-        Ready::new(workers, link(), Arc::default())
+        Ready::new(workers, vec![link()], Arc::default())
     }
 
     #[test]
@@ -316,7 +321,7 @@ mod tests {
     #[test]
     fn p3_a_worker_that_waits_is_woken_by_the_store_itself() {
         let link = link();
-        let ready = Ready::new(2, Arc::clone(&link), Arc::default());
+        let ready = Ready::new(2, vec![Arc::clone(&link)], Arc::default());
         link.standing_claim().set_workers(ready.bell());
         let watch = Stopwatch::start();
         let jobs: Vec<Option<Job>> = std::thread::scope(|scope| {
@@ -335,18 +340,33 @@ mod tests {
     #[test]
     fn p7_what_was_granted_is_held_once_the_dispatcher_looks() {
         let link = link();
-        let ready = Ready::new(2, Arc::clone(&link), Arc::default());
+        let ready = Ready::new(2, vec![Arc::clone(&link)], Arc::default());
         granted(&link);
         assert_eq!(link.attempts.count(), 0, "it lies with the store");
         ready.admit();
         assert_eq!((link.attempts.count(), ready.waiting().count), (2, 2));
     }
 
+    /// P7: a place of one link is no place of another.
+    #[test]
+    fn what_several_stores_granted_comes_to_one_queue_and_ends_at_the_store_of_each() {
+        let links = [link(), link()];
+        let ready = Ready::new(2, links.to_vec(), Arc::default());
+        links.iter().for_each(|link| granted(link));
+        ready.admit();
+        assert_eq!(ready.waiting().count, 4);
+        let mut jobs = ready.withdraw(|_| true);
+        let _first = jobs.remove(0);
+        drop(jobs);
+        let counts = |link: &Arc<Link>| (link.attempts.count(), link.finish.take().len());
+        assert_eq!(links.each_ref().map(counts), [(2, 1), (2, 2)]);
+    }
+
     #[cfg(feature = "testing")]
     #[test]
     fn what_was_granted_is_left_to_the_dispatcher_once_the_stop_has_begun() {
         let (link, shutdown) = (link(), Arc::<ShutdownState>::default());
-        let ready = Ready::new(2, Arc::clone(&link), Arc::clone(&shutdown));
+        let ready = Ready::new(2, vec![Arc::clone(&link)], Arc::clone(&shutdown));
         shutdown.begin();
         granted(&link);
         assert!(ready.try_next().is_none());

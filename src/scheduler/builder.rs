@@ -196,7 +196,8 @@ impl Builder {
             finish: Finish::new(dispatcher_wake.clone()),
             undecodable: Undecodable::default(),
         });
-        let ready = Ready::new(self.workers, Arc::clone(&link), Arc::clone(&shutdown));
+        let links = vec![Arc::clone(&link)];
+        let ready = Ready::new(self.workers, links, Arc::clone(&shutdown));
         store.signals().standing_claim().set_workers(ready.bell());
         Ok(Parts {
             client,
