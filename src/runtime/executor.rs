@@ -4,11 +4,13 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::error::Result;
 use crate::handler::Registry;
 use crate::handler::context::TaskContext;
 use crate::log::log;
+use crate::model::outcome::TaskResult;
 use crate::model::settle::{Asked, End, StoredPayload};
-use crate::panics::discard;
+use crate::panics::{discard, survive};
 use crate::runtime::job::{Job, Returned};
 use crate::runtime::ready::Ready;
 
@@ -47,9 +49,10 @@ impl Executor {
         };
         let cx = running.context();
         let entry = self.registry.claimed(cx.kind());
-        let run = || call(cx, |payload| entry.run(payload, cx));
-        let end = catch_unwind(AssertUnwindSafe(run))
-            .unwrap_or_else(|panic| End::Panicked(panic_text(panic)));
+        let end = match &cx.claim.payload {
+            StoredPayload::Whole(payload) => in_span(cx, || call(|| entry.run(payload, cx))),
+            StoredPayload::Damaged(how) => End::Damaged(how),
+        };
         match running.end(end) {
             Returned::InTime => true,
             Returned::Late => {
@@ -61,30 +64,32 @@ impl Executor {
     }
 }
 
-/// Calls the handler, and turns every result into an [`End`].
-fn call(
-    cx: &TaskContext,
-    run: impl FnOnce(&[u8]) -> crate::error::Result<crate::model::outcome::TaskResult>,
-) -> End {
+/// Runs an attempt inside a span of its own. A subscriber that panics as the span is made, entered or left changes nothing
+/// in how the attempt ends.
+fn in_span(cx: &TaskContext, run: impl Fn() -> End) -> End {
+    let mut end = None;
     let claim = &cx.claim;
-    let payload = match &claim.payload {
-        StoredPayload::Whole(payload) => payload,
-        StoredPayload::Damaged(how) => return End::Damaged(how),
-    };
-    let span =
-        tracing::info_span!("task", id = %claim.id, kind = %claim.kind, attempt = claim.attempt);
-    let _entered = span.enter();
-    log!(debug, "started");
-    let end = match catch_unwind(AssertUnwindSafe(|| run(payload))) {
+    let _ = survive(|| {
+        let span = tracing::info_span!("task", id = %claim.id, kind = %claim.kind, attempt = claim.attempt);
+        let _entered = span.enter();
+        log!(debug, "started");
+        log_end(end.insert(run()), cx);
+    });
+    // `None`: there was no span to run in.
+    end.unwrap_or_else(run)
+}
+
+/// Calls the handler, and turns every result into an [`End`]. It never panics: a second panic, by a subscriber as the first
+/// leaves the span, would abort the process.
+fn call(run: impl FnOnce() -> Result<TaskResult>) -> End {
+    match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(result)) => End::Returned {
             result,
             asked: Asked::Not,
         },
         Ok(Err(error)) => End::Undecodable(error.to_string()),
         Err(panic) => End::Panicked(panic_text(panic)),
-    };
-    log_end(&end, cx);
-    end
+    }
 }
 
 fn log_end(end: &End, cx: &TaskContext) {
