@@ -282,6 +282,11 @@ impl fmt::Debug for Stepper {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod forgetting;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -180,13 +180,14 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, ErrorKind};
 
     #[test]
     fn any_error_becomes_a_failure_with_its_causes() {
         let io = std::io::Error::other("disk on fire");
         assert_eq!(Failure::from(io).text(), "disk on fire");
         assert_eq!(Failure::from("plain").retry, Retry::ByPolicy);
-        let nested = crate::Error::new(crate::ErrorKind::Storage, "cannot read")
+        let nested = Error::new(ErrorKind::Storage, "cannot read")
             .with_source(std::io::Error::other("bad sector"));
         assert_eq!(Failure::from(nested).text(), "cannot read: bad sector");
         assert_eq!(Failure::fatal("x").retry, Retry::Never);

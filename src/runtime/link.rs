@@ -62,11 +62,13 @@ impl Link {
 pub(crate) mod tests {
     use super::*;
     use crate::client::settings::{Location, StoreSettings};
+    use crate::clock::Clock;
     use crate::handler::context::TaskContext;
     use crate::handler::{FnHandler, Handlers};
     use crate::model::outcome::Outcome;
     use crate::model::payload::Payload;
     use crate::store::Store;
+    use crate::time::Timestamp;
     use crate::wake::Wake;
 
     #[derive(serde::Serialize, serde::Deserialize)]
@@ -74,6 +76,23 @@ pub(crate) mod tests {
 
     impl Payload for Probe {
         const KIND: &'static str = "kind";
+    }
+
+    /// The time of every link that a test makes.
+    pub(crate) const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
+
+    /// A clock that stands still at [`NOW`].
+    #[derive(Debug)]
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            NOW
+        }
+
+        fn park(&self, _: &Wake, _: Option<Timestamp>) {
+            unreachable!("a link has no thread");
+        }
     }
 
     /// A link to a store in memory, with a handler of the kind that test claims have.
@@ -87,7 +106,9 @@ pub(crate) mod tests {
         handlers.add(FnHandler::new(|_: Probe, _: &TaskContext| {
             Ok(Outcome::done())
         }));
-        let store = StoreSettings::new(Location::Memory, true).open().unwrap();
+        let mut settings = StoreSettings::new(Location::Memory, true);
+        settings.of_any.clock = Arc::new(Still);
+        let store = settings.open().unwrap();
         Arc::new(Link {
             client: Client::on(wrap(store)),
             pace: Pace::LOCAL,

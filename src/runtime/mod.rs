@@ -9,8 +9,6 @@ pub(crate) mod claimer;
 pub(crate) mod costs;
 pub(crate) mod dispatcher;
 pub(crate) mod executor;
-#[cfg(all(test, feature = "testing"))]
-mod faults;
 pub(crate) mod finish;
 pub(crate) mod gather;
 pub(crate) mod job;

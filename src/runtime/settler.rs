@@ -280,10 +280,8 @@ mod tests {
     use crate::model::settle::tests::claim;
     use crate::model::settle::{Asked, End};
     use crate::runtime::job::Job;
-    use crate::runtime::link::tests::{link, link_on};
+    use crate::runtime::link::tests::{NOW, link, link_on};
     use crate::store::faulty::{Fault, Faults, FaultyStore};
-
-    const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
 
     impl Settler {
         /// As if a transaction without ends had been deferred and answered.

@@ -3,56 +3,93 @@
 use std::time::Duration;
 
 use super::*;
-use crate::clock::Clock;
+use crate::client::Client;
+use crate::id::TaskId;
+use crate::model::answer::Cancel;
 use crate::model::new_task::NewTask;
 use crate::model::op::Op;
-use crate::model::outcome::Outcome;
-use crate::model::payload::Payload;
-use crate::scheduler::Scheduler;
-use crate::scheduler::parts::Parts;
-use crate::store::Pace;
-use crate::testing::TestClock;
+use crate::model::task::TaskState;
+use crate::runtime::executor::Executor;
+use crate::runtime::link::tests::{NOW, link};
+use crate::store::{Ending, Pace, Transaction};
+use crate::wake::Wake;
 
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Probe;
-
-impl Payload for Probe {
-    const KIND: &'static str = "probe";
+/// The parts of a scheduler that a test steps by hand, and a client of its store.
+struct Kit {
+    dispatcher: Dispatcher,
+    executor: Executor,
+    client: Client,
 }
 
-/// A scheduler without threads that runs probes, and its clock.
-fn parts() -> (Parts, TestClock) {
-    let clock = TestClock::new("2026-03-01T09:00:00Z".parse().unwrap());
-    let builder = Scheduler::in_memory().clock(clock.clone());
-    let builder = builder.handler_fn(|_: Probe, _| Ok(Outcome::done()));
-    (builder.build().unwrap(), clock)
+impl Kit {
+    fn new() -> Self {
+        let (link, shutdown) = (link(), Arc::<ShutdownState>::default());
+        let ready = Ready::new(2, vec![Arc::clone(&link)], Arc::clone(&shutdown));
+        let ready = Arc::new(ready);
+        link.signals().set_runner(Wake::new());
+        link.standing_claim().set_workers(ready.bell());
+        Self {
+            client: link.client.clone(),
+            executor: Executor {
+                registry: Arc::clone(&link.registry),
+                ready: Arc::clone(&ready),
+            },
+            dispatcher: Dispatcher::new(
+                link,
+                ready,
+                shutdown,
+                Scope::default(),
+                Retention::default(),
+            ),
+        }
+    }
+
+    fn schedule(&self) -> TaskId {
+        self.client.schedule(task()).unwrap().id()
+    }
+
+    fn state(&self, id: TaskId) -> TaskState {
+        self.client.get(id).unwrap().unwrap().state()
+    }
+
+    fn attempt(&self, id: TaskId) -> u32 {
+        self.client.get(id).unwrap().unwrap().attempt()
+    }
+
+    fn step(&mut self) {
+        self.dispatcher.run_once(NOW);
+        self.executor.run_one();
+    }
+
+    /// Runs and settles a task. Then a claim stands for the next one.
+    fn run_one(&mut self) {
+        let id = self.schedule();
+        (0..3).for_each(|_| self.step());
+        assert_eq!(self.state(id), TaskState::Completed);
+        self.dispatcher.run_once(NOW);
+    }
+}
+
+/// A task that the link has a handler for.
+fn task() -> NewTask {
+    NewTask::with_kind("kind", &())
 }
 
 /// P8: it was stored as claimed, and neither it nor its cancellation had come to the dispatcher when the stop began.
 #[test]
 fn p8_what_came_along_is_not_started_after_its_cancellation_or_the_stop() {
     for stops in [false, true] {
-        let (parts, clock) = parts();
-        let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
-        let now = Clock::now(&clock);
-        parts.client.schedule(NewTask::new(Probe)).unwrap();
-        while executor.run_one() || dispatcher.run_once(now) == Next::At(now) {}
-        dispatcher.run_once(now);
+        let mut kit = Kit::new();
+        kit.run_one();
         if stops {
-            parts.stop();
+            kit.dispatcher.shutdown.begin();
         }
-        let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
-        let state = || parts.client.get(id).unwrap().unwrap().state();
-        assert_eq!(state(), crate::TaskState::Running);
-        let answer = parts.client.cancel(id).unwrap();
-        assert_eq!(answer, crate::Cancel::Requested);
-        for _ in 0..3 {
-            dispatcher.run_once(now);
-            executor.run_one();
-        }
-        assert_eq!(state(), crate::TaskState::Cancelled, "{stops}");
-        let task = parts.client.get(id).unwrap().unwrap();
-        assert_eq!(task.attempt(), 0, "{stops}");
+        let id = kit.schedule();
+        assert_eq!(kit.state(id), TaskState::Running);
+        assert_eq!(kit.client.cancel(id).unwrap(), Cancel::Requested);
+        (0..3).for_each(|_| kit.step());
+        assert_eq!(kit.state(id), TaskState::Cancelled, "{stops}");
+        assert_eq!(kit.attempt(id), 0, "{stops}");
     }
 }
 
@@ -60,128 +97,99 @@ fn p8_what_came_along_is_not_started_after_its_cancellation_or_the_stop() {
 /// cancellations on.
 #[test]
 fn p8_a_cancellation_that_overtakes_its_claim_is_passed_on() {
-    let (parts, _clock) = parts();
-    let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
-    let now = parts.client.now();
-    parts.client.schedule(NewTask::new(Probe)).unwrap();
-    for _ in 0..3 {
-        dispatcher.run_once(now);
-        executor.run_one();
-    }
-    dispatcher.run_once(now);
-    let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
-    let answer = parts.client.cancel(id).unwrap();
-    assert_eq!(answer, crate::Cancel::Requested);
-    dispatcher.pass_on_cancellations(now);
-    assert!(executor.run_one());
-    for _ in 0..3 {
-        dispatcher.run_once(now);
-    }
-    let task = parts.client.get(id).unwrap().unwrap();
-    assert_eq!(task.state(), crate::TaskState::Cancelled);
-    assert_eq!(task.attempt(), 0, "its handler was not called");
+    let mut kit = Kit::new();
+    kit.run_one();
+    let id = kit.schedule();
+    assert_eq!(kit.client.cancel(id).unwrap(), Cancel::Requested);
+    kit.dispatcher.pass_on_cancellations(NOW);
+    assert!(kit.executor.run_one());
+    (0..3).for_each(|_| kit.step());
+    assert_eq!(kit.state(id), TaskState::Cancelled);
+    assert_eq!(kit.attempt(id), 0, "its handler was not called");
 }
 
 /// P4: a job that a bug of ours loses is not claimed for ever.
 #[test]
 fn p4_a_claimed_task_that_is_lost_on_its_way_to_a_worker_runs_all_the_same() {
-    let (parts, _clock) = parts();
-    let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
-    let mut now = parts.client.now();
-    let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
-    dispatcher.run_once(now);
-    drop(dispatcher.ready.try_next().unwrap());
-    let state = || parts.client.get(id).unwrap().unwrap().state();
+    let mut kit = Kit::new();
+    let id = kit.schedule();
+    let mut now = NOW;
+    kit.dispatcher.run_once(now);
+    drop(kit.dispatcher.ready.try_next().unwrap());
     for _ in 0..9 {
-        if let Next::At(at) = dispatcher.run_once(now) {
+        if let Next::At(at) = kit.dispatcher.run_once(now) {
             now = now.max(at);
         }
-        executor.run_one();
+        kit.executor.run_one();
     }
-    assert_eq!(state(), crate::TaskState::Completed);
+    assert_eq!(kit.state(id), TaskState::Completed);
 }
 
 /// P4: a standing claim's commit is not known to have been stored, and what was deferred before that is answered since.
 #[test]
 fn p4_an_answer_from_before_a_doubt_does_not_settle_it() {
-    let (parts, _clock) = parts();
-    let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
-    let now = parts.client.now();
-    let store = &parts.client.store;
-    parts.client.schedule(NewTask::new(Probe)).unwrap();
-    while executor.run_one() || dispatcher.run_once(now) == Next::At(now) {}
-    dispatcher.run_once(now);
-    let taken = store
-        .signals()
-        .standing_claim()
-        .take(store.lanes().version)
-        .unwrap();
-    let id = parts.client.schedule(NewTask::new(Probe)).unwrap().id();
+    let mut kit = Kit::new();
+    kit.run_one();
+    let store = Arc::clone(&kit.client.store);
+    let standing_claim = store.signals().standing_claim();
+    let taken = standing_claim.take(store.lanes().version).unwrap();
+    let id = kit.schedule();
     let claim = Op::Claim(taken.request().clone());
-    store.apply(now, vec![claim]).unwrap();
+    store.apply(NOW, vec![claim]).unwrap();
     drop(taken);
-    let state = || parts.client.get(id).unwrap().unwrap().state();
-    assert_eq!(state(), crate::TaskState::Running);
-    dispatcher.settler.defer_nothing();
-    for _ in 0..3 {
-        dispatcher.run_once(now);
-        executor.run_one();
-    }
-    dispatcher.run_once(now);
-    assert_eq!(state(), crate::TaskState::Completed);
+    assert_eq!(kit.state(id), TaskState::Running);
+    kit.dispatcher.settler.defer_nothing();
+    (0..3).for_each(|_| kit.step());
+    kit.dispatcher.run_once(NOW);
+    assert_eq!(kit.state(id), TaskState::Completed);
 }
 
 #[test]
 fn p3_a_look_for_changes_that_a_write_prevented_is_made_up_for() {
-    let parts = Scheduler::in_memory().build().unwrap();
-    let (mut dispatcher, now) = (parts.dispatcher(), parts.client.now());
-    let mut look_inside = |_: &dyn crate::store::Transaction| {
-        dispatcher.refresh(now);
-        crate::store::Ending::RollBack
+    let Kit {
+        client,
+        mut dispatcher,
+        ..
+    } = Kit::new();
+    let mut look_inside = |_: &dyn Transaction| {
+        dispatcher.refresh(NOW);
+        Ending::RollBack
     };
-    let store = &parts.client.store;
-    store.transaction(now, None, &mut look_inside).unwrap();
+    let store = &client.store;
+    store.transaction(NOW, None, &mut look_inside).unwrap();
     assert_eq!(dispatcher.refreshed_at, None);
-    dispatcher.refresh(now);
-    assert_eq!(dispatcher.refreshed_at, Some(now));
+    dispatcher.refresh(NOW);
+    assert_eq!(dispatcher.refreshed_at, Some(NOW));
 }
 
 /// A worker that is woken and does not get the processor is waited for, not looked at all the time.
 #[test]
 fn p14_it_sleeps_while_a_free_worker_is_on_its_way() {
-    let (parts, _clock) = parts();
-    let (mut dispatcher, executor) = (parts.dispatcher(), parts.executor());
-    parts.client.schedule(NewTask::new(Probe)).unwrap();
-    let now = parts.client.now();
-    dispatcher.run_once(now);
-    while dispatcher.ready.waiting().unmoved < Pace::LOCAL.ahead {
+    let mut kit = Kit::new();
+    kit.schedule();
+    kit.dispatcher.run_once(NOW);
+    while kit.dispatcher.ready.waiting().unmoved < Pace::LOCAL.ahead {
         std::thread::yield_now();
     }
     assert_eq!(
-        dispatcher.run_once(now),
-        Next::At(now + Pace::LOCAL.look_again)
+        kit.dispatcher.run_once(NOW),
+        Next::At(NOW + Pace::LOCAL.look_again)
     );
-    assert!(executor.run_one(), "it was left to the worker");
+    assert!(kit.executor.run_one(), "it was left to the worker");
 }
 
 /// It is asked once, like by its thread: nothing else will wake it before the instant that it names.
 #[test]
 fn p3_after_a_task_that_is_gone_it_wakes_for_the_next_one() {
-    let (parts, clock) = parts();
-    let mut dispatcher = parts.dispatcher();
+    let mut kit = Kit::new();
     let ms = Duration::from_millis(1);
-    let schedule = |delay| {
-        let task = NewTask::new(Probe).after(delay);
-        parts.client.schedule(task).unwrap().id()
-    };
+    let schedule = |delay| kit.client.schedule(task().after(delay)).unwrap().id();
     let (gone, moved) = (schedule(300 * ms), schedule(300 * ms));
     schedule(500 * ms);
-    parts.client.cancel(gone).unwrap();
-    let later = clock.now() + 400 * ms;
-    parts.client.reschedule(moved, later).unwrap();
-    let start = Clock::now(&clock);
-    assert_eq!(dispatcher.run_once(start), Next::At(start + 300 * ms));
-    clock.advance(300 * ms);
-    let now = Clock::now(&clock);
-    assert_eq!(dispatcher.run_once(now), Next::At(start + 400 * ms));
+    kit.client.cancel(gone).unwrap();
+    let later = NOW + 400 * ms;
+    kit.client.reschedule(moved, later.to_utc()).unwrap();
+    let mut wakes = |now| kit.dispatcher.run_once(now);
+    assert_eq!(wakes(NOW), Next::At(NOW + 300 * ms));
+    assert_eq!(wakes(NOW + 300 * ms), Next::At(later));
 }

@@ -74,22 +74,23 @@ impl Service for Rescuer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Scheduler;
+    use crate::client::settings::{Location, StoreSettings};
 
     /// Another process had come, begun a task and died between two looks: it was found up to a second late.
     #[test]
     fn p11_what_is_committed_between_two_looks_is_not_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.db");
-        let parts = Scheduler::builder(&path).build().unwrap();
-        let mut rescuer = Rescuer::new(parts.client.clone());
-        let now = parts.client.now();
-        parts.client.store.refresh().unwrap();
+        let settings = StoreSettings::new(Location::File(path.clone()), true);
+        let client = Client::on(settings.open().unwrap());
+        let mut rescuer = Rescuer::new(client.clone());
+        let now = client.now();
+        client.store.refresh().unwrap();
         assert_eq!(rescuer.run_once(now), Next::Notified, "it is alone");
         let soon = now + LOOK_EVERY / 5;
         assert_eq!(rescuer.run_once(soon), Next::Notified, "it still is");
         Client::open(&path).unwrap().pause("mail").unwrap();
-        parts.client.store.refresh().unwrap();
+        client.store.refresh().unwrap();
         assert_eq!(rescuer.run_once(soon), Next::At(now + LOOK_EVERY));
         assert_eq!(rescuer.run_once(now + LOOK_EVERY), Next::Notified);
     }

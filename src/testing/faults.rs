@@ -1,4 +1,4 @@
-//! Tests of the runtime over a store that fails: it always tries again, and loses nothing.
+//! A stepped scheduler over a store that fails: it always tries again, and loses nothing.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
