@@ -13,7 +13,7 @@ use crate::model::op::{Op, Reply, Settled};
 use crate::model::retention::Retention;
 use crate::model::settle::{Claim, Settlement};
 use crate::runtime::finish::Finished;
-use crate::runtime::gather::{Situation, enough};
+use crate::runtime::gather::{Passing, Situation, joins_for, wait};
 use crate::runtime::link::Link;
 use crate::runtime::shutdown::ShutdownState;
 use crate::store::Ticket;
@@ -49,10 +49,7 @@ struct Deferred {
 #[derive(Debug)]
 struct Batch {
     finished: Vec<Finished>,
-    /// Whether the shutdown had begun: then these ends are counted for it.
-    while_stopping: bool,
-    /// Whether the same transaction gives back claims that are not held here.
-    disowns: bool,
+    passing: Passing,
 }
 
 impl Settler {
@@ -69,8 +66,8 @@ impl Settler {
         }
     }
 
-    /// Takes the answer to deferred settlements if it has come. Waits for it once they were deferred for
-    /// `Pace::gather`, or when the scheduler stops.
+    /// Takes the answer to deferred settlements if it has come. Waits for it once they were deferred for as long as they may
+    /// be.
     pub(crate) fn collect(&mut self) -> Result<()> {
         if let Some(deferred) = self.deferred.take() {
             self.collect_from(deferred)?;
@@ -113,24 +110,23 @@ impl Settler {
     ) -> Result<Vec<Claim>> {
         // Over once a call has nothing to settle.
         self.is_crowded &= !finished.is_empty() || self.deferred.is_some();
-        let is_stopping = self.shutdown.is_stopping();
-        // A claim, a doubt, a queue with a cap and a shutdown do not wait for a caller's transaction.
-        let defers = claim.is_none()
-            && !self.in_doubt
-            && self.deferred.is_none()
-            && !has_caps
-            && !is_stopping;
+        let passing = Passing {
+            claims: claim.is_some(),
+            disowns: self.in_doubt,
+            is_deferred: self.deferred.is_some(),
+            has_caps,
+            is_stopping: self.shutdown.is_stopping(),
+        };
         self.unpruned += finished.len();
         let batch = Batch {
             finished: self.settled_already(finished),
-            while_stopping: is_stopping,
-            disowns: self.in_doubt,
+            passing,
         };
         let ops = self.operations(&batch, claim, now);
         if ops.is_empty() {
             return Ok(Vec::new());
         }
-        if !defers {
+        if joins_for(passing, self.link.pace).is_zero() {
             let answer = self.link.client.store.apply(now, ops);
             return self.answered(batch, answer);
         }
@@ -145,18 +141,19 @@ impl Settler {
     /// When to settle next: now, if enough ends are there. Workers notify the dispatcher once there are enough. `waiting`:
     /// how many tasks wait for a worker.
     pub(crate) fn next(&self, waiting: usize, has_caps: bool, now: Timestamp) -> Option<Timestamp> {
-        let has_waiters = self.link.signals().waiters().any();
         let situation = Situation {
-            is_awaited: has_caps || self.shutdown.is_stopping() || has_waiters,
+            has_waiters: self.link.signals().waiters().any(),
+            has_caps,
+            is_stopping: self.shutdown.is_stopping(),
             is_deferred: self.deferred.is_some(),
             is_crowded: self.is_crowded,
             waiting,
         };
-        let enough = enough(situation, self.link.pace);
-        if self.link.finish.wake_for(enough) || !self.unsettled.is_empty() {
+        let wait = wait(situation, self.link.pace);
+        if self.link.finish.wake_for(wait.enough) || !self.unsettled.is_empty() {
             return Some(now);
         }
-        (enough > 1).then(|| now + self.link.pace.gather)
+        wait.at_most.map(|span| now + span)
     }
 
     /// Notes that a commit may have claimed tasks that are not held here.
@@ -182,7 +179,7 @@ impl Settler {
         now: Timestamp,
     ) -> Vec<Op> {
         let mut ops = Vec::with_capacity(4);
-        if batch.disowns {
+        if batch.passing.disowns {
             let held = self.link.attempts.fences();
             ops.push(Op::Disown { held });
         }
@@ -215,10 +212,14 @@ impl Settler {
     }
 
     fn collect_from(&mut self, mut deferred: Deferred) -> Result<Vec<Claim>> {
-        let has_waited = || deferred.since.elapsed() >= self.link.pace.gather;
+        let passing = Passing {
+            is_stopping: self.shutdown.is_stopping(),
+            ..deferred.batch.passing
+        };
+        let at_most = joins_for(passing, self.link.pace);
         let answer = match deferred.ticket.try_take() {
             Some(answer) => answer,
-            None if has_waited() || self.shutdown.is_stopping() => deferred.ticket.wait(),
+            None if deferred.since.elapsed() >= at_most => deferred.ticket.wait(),
             None => {
                 self.is_crowded = true;
                 self.deferred = Some(deferred);
@@ -238,7 +239,7 @@ impl Settler {
             }
         };
         // Only an answer to a transaction that gave back what is not held ends the doubt.
-        self.in_doubt &= !batch.disowns;
+        self.in_doubt &= !batch.passing.disowns;
         let mut claimed = Vec::new();
         for reply in replies {
             match reply {
@@ -257,7 +258,7 @@ impl Settler {
             if let (Settled::Stale, Some(settlement)) = (answer, &each.settlement) {
                 log!(warn, task = %settlement.id, "the result of a stale attempt was dropped");
             }
-            if batch.while_stopping {
+            if batch.passing.is_stopping {
                 self.shutdown.count(each);
             }
         }
@@ -290,8 +291,7 @@ mod tests {
                 ticket: Ticket::ready(Ok(Vec::new())),
                 batch: Batch {
                     finished: Vec::new(),
-                    while_stopping: false,
-                    disowns: false,
+                    passing: Passing::default(),
                 },
                 since: Stopwatch::start(),
             });

@@ -7,13 +7,13 @@
 //! At most the sum of two spans, on a store that works:
 //!
 //! 1. [`gather`](Pace::gather), before the dispatcher passes it to the store: only completions that no caller waits for, and
-//!    only while tasks wait for a worker or callers write all the time. `runtime/gather.rs` decides that.
+//!    only while tasks wait for a worker or callers write all the time.
 //! 2. [`gather`](Pace::gather) again, in the store, where it may wait to join a caller's transaction. Then the dispatcher
 //!    waits for the answer and makes the transaction itself once the turn is free. It checks that at once, and then every
 //!    [`patience`](Pace::patience).
 //!
 //! The end of a task that a caller waits for skips the first span. An end that the next task of a limited queue waits for
-//! skips both, as does every end while the scheduler stops.
+//! skips both, as does every end while the scheduler stops. `runtime/gather.rs` decides both.
 
 use std::time::Duration;
 
