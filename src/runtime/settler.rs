@@ -302,6 +302,13 @@ mod tests {
         Settler::new(Arc::clone(link), Arc::default(), Retention::default())
     }
 
+    /// A link whose store fails as these faults say.
+    fn faulty() -> (Arc<Faults>, Arc<Link>) {
+        let faults = Arc::new(Faults::default());
+        let link = link_on(|store| Arc::new(FaultyStore::new(store, Arc::clone(&faults))));
+        (faults, link)
+    }
+
     /// A task whose handler has returned. The store does not know it, so it answers that the attempt is stale.
     fn completed(link: &Arc<Link>) {
         for job in Job::hold(link, vec![claim(1, 0, 3)], |_| Duration::ZERO) {
@@ -319,8 +326,7 @@ mod tests {
 
     #[test]
     fn p4_ends_that_the_store_did_not_take_are_kept_with_their_places() {
-        let faults = Arc::new(Faults::default());
-        let link = link_on(|store| Arc::new(FaultyStore::new(store, Arc::clone(&faults))));
+        let (faults, link) = faulty();
         let mut settler = settler(&link);
         completed(&link);
         faults.of_writes([Fault::Before(ErrorKind::Busy)]);
@@ -334,8 +340,7 @@ mod tests {
 
     #[test]
     fn p7_a_doubt_lasts_until_what_is_not_held_was_given_back() {
-        let faults = Arc::new(Faults::default());
-        let link = link_on(|store| Arc::new(FaultyStore::new(store, Arc::clone(&faults))));
+        let (faults, link) = faulty();
         let mut settler = settler(&link);
         completed(&link);
         faults.of_writes([Fault::After, Fault::Before(ErrorKind::Busy)]);
@@ -350,8 +355,7 @@ mod tests {
 
     #[test]
     fn what_a_handler_took_is_learned_once() {
-        let faults = Arc::new(Faults::default());
-        let link = link_on(|store| Arc::new(FaultyStore::new(store, Arc::clone(&faults))));
+        let (faults, link) = faulty();
         let mut settler = settler(&link);
         completed(&link);
         faults.of_writes([Fault::Before(ErrorKind::Busy)]);
