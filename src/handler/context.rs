@@ -1,5 +1,6 @@
 //! The attempt, as its handler sees it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +24,9 @@ use crate::time::Timestamp;
 
 /// The largest progress report, as encoded JSON: 16 KiB.
 const MAX_PROGRESS_BYTES: usize = 16 << 10;
+
+/// The metadata of a task that has none.
+static NO_METADATA: BTreeMap<String, String> = BTreeMap::new();
 
 /// The attempt that a handler runs: its task, its deadline, and whether the handler should stop.
 ///
@@ -103,6 +107,25 @@ impl TaskContext {
         self.deadline.map(Timestamp::to_utc)
     }
 
+    /// The task's metadata.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use punctual::{Outcome, TaskContext, TaskResult};
+    ///
+    /// fn remind(cx: &TaskContext) -> TaskResult {
+    ///     let request = cx.metadata().get("request").map_or("unknown", String::as_str);
+    ///     println!("reminding, for request {request}");
+    ///     Ok(Outcome::done())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        let options = self.claim.options.as_deref();
+        options.map_or(&NO_METADATA, |options| &options.metadata)
+    }
+
     /// The text of the newest error of an earlier attempt, if there is one.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
@@ -135,6 +158,23 @@ impl TaskContext {
     ///
     /// [`ErrorKind::Payload`] if the report cannot be encoded or is too large; [`ErrorKind::State`] if the attempt no longer
     /// holds its task; else an error of the storage, which a handler may ignore.
+    ///
+    /// # Example
+    ///
+    /// An attempt that goes on where the one before has stopped:
+    ///
+    /// ```
+    /// use punctual::{Outcome, TaskContext, TaskResult};
+    ///
+    /// fn import(rows: &[u64], cx: &TaskContext) -> TaskResult {
+    ///     let task = cx.client().get(cx.id())?.ok_or("it is deleted")?;
+    ///     let done: usize = task.progress()?.unwrap_or(0);
+    ///     for (index, _row) in rows.iter().enumerate().skip(done) {
+    ///         cx.progress(&(index + 1))?;
+    ///     }
+    ///     Ok(Outcome::done())
+    /// }
+    /// ```
     pub fn progress<T: Serialize + ?Sized>(&self, report: &T) -> Result<()> {
         let value = encode("progress", report)?;
         if value.len() > MAX_PROGRESS_BYTES {
