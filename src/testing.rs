@@ -196,12 +196,7 @@ impl Stepper {
         let maintenance = self.maintenance.run_once(now);
         let next = self.dispatcher.run_once(now).or(maintenance);
         // Nothing happens between two steps: the standing claim is withdrawn too.
-        self.parts
-            .client
-            .store
-            .signals()
-            .standing_claim()
-            .withdraw();
+        self.parts.link.standing_claim().withdraw();
         next
     }
 

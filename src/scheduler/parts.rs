@@ -20,7 +20,7 @@ use crate::wake::Wake;
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) client: Client,
-    pub(super) link: Arc<Link>,
+    pub(crate) link: Arc<Link>,
     pub(super) scope: Scope,
     pub(super) retention: Retention,
     pub(super) workers: usize,
