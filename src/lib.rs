@@ -104,7 +104,11 @@
 //! - [`Tx`] is a transaction that also holds the user's own SQL; [`Sqlite`] is what only a store in SQLite can do.
 //! - [`TaskHandler`], or a closure, runs a kind of task; [`TaskContext`] is the attempt it runs; [`Outcome`] and [`Failure`]
 //!   are its answers.
-//! - [`Task`] and [`Attempt`] show what is stored; [`Filter`] and [`Page`] find it; an [`Event`] reports a change.
+//! - [`Task`] and [`Attempt`] show what is stored; [`Filter`] and [`Page`] find it; an [`Edit`] changes it; an [`Event`]
+//!   reports a change.
+//! - [`Submit`] makes a client's writes without waiting for them, each with a [`Receipt`] to wait for or to await.
+//! - [`RetryPolicy`], [`Delivery`], [`Durability`] and [`Retention`] are the settings to decide on; [`Health`] and [`Stats`]
+//!   tell how it goes.
 //! - [`Error`] is opaque: decide by its [`ErrorKind`].
 //!
 //! # Features
