@@ -77,19 +77,18 @@ impl Client {
         }
     }
 
-    /// Subscribes to the changes of tasks made by this process, holding up to 1,024 events. Changes by
-    /// [`schedule_in`](crate::Sqlite::schedule_in) and [`cancel_in`](crate::Sqlite::cancel_in) are not included. [`Events`]
-    /// shows the loop that reads a subscription, and when one ends.
+    /// Subscribes to the changes of tasks made by this process, holding up to 1,024 events. When a call returns, its events
+    /// have been sent. Changes by [`schedule_in`](crate::Sqlite::schedule_in) and [`cancel_in`](crate::Sqlite::cancel_in) are
+    /// not included. [`Events`] shows the loop that reads a subscription, and when one ends.
     ///
     /// # Example
     ///
     /// ```
     /// # use punctual::{EventKind, NewTask, Scheduler};
-    /// # use std::time::Duration;
     /// # let scheduler = Scheduler::in_memory().start()?;
     /// let events = scheduler.events();
     /// let task = scheduler.schedule(NewTask::with_kind("remind", &7))?.id();
-    /// let event = events.next_within(Duration::from_secs(10)).event().expect("it is stored");
+    /// let event = events.try_next().event().expect("it is stored");
     /// assert_eq!((event.task(), event.kind()), (task, EventKind::Scheduled));
     /// # Ok::<(), punctual::Error>(())
     /// ```

@@ -23,10 +23,11 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    /// After COMMIT: first updates what is known of the store, then answers the callers, then notifies everything else.
+    /// After COMMIT: first updates what is known of the store and sends the events, then answers the callers, then notifies
+    /// everything else. So a caller that has its answer finds the events of its call, even if the store is closed at once.
     /// `settled` is called with the settled claims, if there are any.
     pub(crate) fn publish(
-        self,
+        mut self,
         lanes: &Mutex<Lanes>,
         signals: &Signals,
         settled: impl FnOnce(&[Fence]),
@@ -40,11 +41,14 @@ impl Done {
             settled(&self.settled);
         }
         signals.cancel(&self.news.cancelled);
+        signals
+            .subscriptions()
+            .publish(std::mem::take(&mut self.news.events));
         answer();
         if let Some(at) = self.expires {
             signals.expires(at);
         }
-        signals.publish(self.news);
+        signals.notify(&self.news);
     }
 
     /// The transaction has certainly not committed: gives the standing claim back.
@@ -67,6 +71,8 @@ mod tests {
     use super::*;
     use crate::model::lane::ClaimRequest;
     use crate::model::settle::tests::claim;
+    use crate::store::events::Received;
+    use crate::store::events::tests::event;
     use crate::wake::Wake;
 
     /// Signals with a standing claim that a transaction has taken, the transaction's claims, and the runner's wake.
@@ -90,8 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_granted_and_cancellations_noted_before_the_callers_are_answered() {
+    fn claims_are_granted_cancellations_noted_and_events_sent_before_the_callers_are_answered() {
         let (signals, mut done, _wake) = taken();
+        let events = signals.subscriptions().subscribe(1);
+        done.news.events.push(event());
         let cancelled = claim(1, 0, 3).fence;
         done.news.cancelled.push(cancelled);
         done.settled.push(cancelled);
@@ -104,6 +112,7 @@ mod tests {
             || {
                 assert!(signals.standing_claim().has_granted());
                 assert!(signals.is_cancelled(cancelled));
+                assert!(matches!(events.try_next(), Received::Event(_)));
                 assert!(lanes.try_lock().is_ok(), "callers may look at the lanes");
             },
         );

@@ -108,8 +108,8 @@ impl Signals {
         }
     }
 
-    /// Notifies the receivers of what a commit did.
-    pub(crate) fn publish(&self, news: News) {
+    /// Notifies the dispatcher and the waiting callers of what a commit did. Its events are sent already.
+    pub(crate) fn notify(&self, news: &News) {
         let wake_now = news.queues || !news.cancelled.is_empty();
         if (wake_now || news.due.is_some())
             && let Some(wake) = &*lock(&self.runner)
@@ -120,7 +120,6 @@ impl Signals {
             }
         }
         self.waiters.notify(&news.ended);
-        self.subscriptions.publish(news.events);
     }
 
     /// The callers that wait for the end of a task.
