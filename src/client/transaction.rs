@@ -11,7 +11,7 @@ use crate::id::TaskId;
 use crate::model::answer::Cancel;
 use crate::model::new_task::{NewTask, Scheduled};
 use crate::store::sqlite::face;
-use crate::store::{Ending, Holder, Transaction};
+use crate::store::{Holder, Transaction, TransactionEnd};
 use crate::time::Timestamp;
 
 /// A transaction on the scheduler's own file: the user's SQL, and tasks that are stored with it. Made by
@@ -106,7 +106,7 @@ impl<'a> Tx<'a> {
 pub(crate) fn run_inside<T, E: From<Error>>(
     client: &Client,
     holder: Option<Holder>,
-    run: impl FnOnce(&Tx<'_>) -> Result<(T, Ending), E>,
+    run: impl FnOnce(&Tx<'_>) -> Result<(T, TransactionEnd), E>,
 ) -> Result<T, E> {
     let now = client.now();
     let mut run = Some(run);
@@ -121,9 +121,9 @@ pub(crate) fn run_inside<T, E: From<Error>>(
         }
         Some(Err(error)) => {
             answer = Some(Err(error));
-            Ending::RollBack
+            TransactionEnd::RollBack
         }
-        None => Ending::RollBack,
+        None => TransactionEnd::RollBack,
     });
     match (ended, answer) {
         // The refusal of its SQL says less.
@@ -183,7 +183,7 @@ impl Client {
         run: impl FnOnce(&Tx<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         run_inside(self, None, |tx| {
-            run(tx).map(|answer| (answer, Ending::Commit))
+            run(tx).map(|answer| (answer, TransactionEnd::Commit))
         })
     }
 }

@@ -19,7 +19,7 @@ use crate::model::op::{Op, Settled};
 use crate::model::outcome::Outcome;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Asked, Claim, End, Settlement, settle};
-use crate::store::{Ending, Holder};
+use crate::store::{Holder, TransactionEnd};
 use crate::time::Timestamp;
 
 /// The largest progress report, as encoded JSON: 16 KiB.
@@ -271,7 +271,7 @@ impl TaskContext {
         let ran = run_inside(&self.client, Some(holder), |tx| {
             let outcome = run(tx).map_err(Refused::ByCaller)?;
             let settlement = Arc::new(self.settlement(outcome));
-            Ok(((), Ending::Settle(settlement)))
+            Ok(((), TransactionEnd::Settle(settlement)))
         });
         match ran {
             Ok(()) => {

@@ -96,7 +96,7 @@ where
 }
 
 /// The handler of a kind, with its type erased.
-pub(crate) struct Entry {
+pub(crate) struct Registered {
     run: Box<Run>,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Option<Duration>,
@@ -105,15 +105,15 @@ pub(crate) struct Entry {
 /// Decodes the payload and calls the handler. The outer result is an error if the handler was not called.
 type Run = dyn Fn(&[u8], &TaskContext) -> Result<TaskResult> + Send + Sync;
 
-impl Entry {
+impl Registered {
     pub(crate) fn run(&self, payload: &[u8], cx: &TaskContext) -> Result<TaskResult> {
         (self.run)(payload, cx)
     }
 }
 
-impl fmt::Debug for Entry {
+impl fmt::Debug for Registered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
+        f.debug_struct("Registered")
             .field("retry", &self.retry)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
@@ -123,20 +123,20 @@ impl fmt::Debug for Entry {
 /// All handlers of a scheduler, by kind.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    entries: BTreeMap<&'static str, Entry>,
+    entries: BTreeMap<&'static str, Registered>,
 }
 
 /// Handlers as the program gave them, checked when the scheduler starts.
 #[derive(Debug, Default)]
 pub(crate) struct Handlers {
-    given: Vec<(&'static str, Entry)>,
+    given: Vec<(&'static str, Registered)>,
     policies: Vec<(String, RetryPolicy)>,
     timeouts: Vec<(String, Duration)>,
 }
 
 impl Handlers {
     pub(crate) fn add<H: TaskHandler>(&mut self, handler: H) {
-        let entry = Entry {
+        let entry = Registered {
             retry: handler.retry_policy(),
             timeout: handler.timeout(),
             run: Box::new(move |bytes, cx| Ok(handler.run(decode("payload", bytes)?, cx))),
@@ -157,7 +157,7 @@ impl Handlers {
     /// `Invalid` for a kind with two handlers, or with a bad name, policy or timeout, or a setting for a kind that has no
     /// handler.
     pub(crate) fn check(self) -> Result<Registry> {
-        let mut entries: BTreeMap<&'static str, Entry> = BTreeMap::new();
+        let mut entries: BTreeMap<&'static str, Registered> = BTreeMap::new();
         for (kind, entry) in self.given {
             check_name("kind", kind)?;
             if entries.insert(kind, entry).is_some() {
@@ -192,12 +192,12 @@ impl Handlers {
 }
 
 impl Registry {
-    pub(crate) fn get(&self, kind: &str) -> Option<&Entry> {
+    pub(crate) fn get(&self, kind: &str) -> Option<&Registered> {
         self.entries.get(kind)
     }
 
     /// The handler of a claimed task.
-    pub(crate) fn claimed(&self, kind: &str) -> &Entry {
+    pub(crate) fn claimed(&self, kind: &str) -> &Registered {
         self.get(kind)
             .expect("only kinds with a handler are claimed")
     }

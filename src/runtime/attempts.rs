@@ -23,15 +23,15 @@ pub(crate) struct Attempts {
     owner: Owner,
 }
 
-/// The place of a claimed task until it is settled. Dropping the place frees it: the task no longer counts as held.
+/// Where a claimed task is held until it is settled. Dropping the slot frees it: the task no longer counts as held.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Slot {
     attempts: Arc<Attempts>,
-    /// The index in [`State::places`]; `None` once the place is free.
+    /// The index in [`State::slots`]; `None` once the slot is free.
     index: Option<usize>,
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         // In a forked child the lock may be held by a thread that exists only in the parent.
         if let Some(index) = self.index.take()
@@ -44,8 +44,8 @@ impl Drop for Place {
 
 #[derive(Debug, Default)]
 struct State {
-    places: Vec<Option<Entry>>,
-    /// The free places, each with a token to use again. A token made by one thread and freed by another costs as much as all
+    slots: Vec<Option<Held>>,
+    /// The free slots, each with a token to use again. A token made by one thread and freed by another costs as much as all
     /// else that is done here.
     free: Vec<(usize, Arc<Token>)>,
     /// How many tasks are held of each queue that has a cap.
@@ -53,7 +53,7 @@ struct State {
     suspects: usize,
     /// How many tasks have a worker, or wait for one.
     open: usize,
-    /// The queues from which tasks were claimed since the last [`Attempts::take_turns`], in the order of the claims.
+    /// The queues from which tasks were claimed since the last [`Attempts::take_claimed_queues`], in the order of the claims.
     took: Vec<Arc<str>>,
     started: usize,
     /// How many handlers have returned so far.
@@ -62,7 +62,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Held {
     fence: Fence,
     queue: Arc<str>,
     suspect: bool,
@@ -99,28 +99,28 @@ impl Attempts {
         }
     }
 
-    /// Holds claimed tasks, and calls `each` with the place and the token of each.
+    /// Holds claimed tasks, and calls `each` with the slot and the token of each.
     pub(crate) fn add(
         self: &Arc<Self>,
         claims: Vec<Claim>,
-        mut each: impl FnMut(Claim, Place, Arc<Token>),
+        mut each: impl FnMut(Claim, Slot, Arc<Token>),
     ) {
         let mut state = lock(&self.state);
         for claim in claims {
             let (index, token) = state.add(&claim);
-            let place = Place {
+            let slot = Slot {
                 attempts: Arc::clone(self),
                 index: Some(index),
             };
-            each(claim, place, token);
+            each(claim, slot, token);
         }
     }
 
-    /// Notes that the handler of this place is about to be called.
-    pub(crate) fn start(&self, place: &Place, deadline: Option<Timestamp>) {
+    /// Notes that the handler of this slot is about to be called.
+    pub(crate) fn start(&self, slot: &Slot, deadline: Option<Timestamp>) {
         let mut state = lock(&self.state);
         state.started += 1;
-        if let Some(attempt) = state.attempt(place) {
+        if let Some(attempt) = state.attempt(slot) {
             attempt.started = true;
             attempt.deadline = deadline;
             attempt.stuck_at = deadline.map(|at| at + STUCK_AFTER);
@@ -131,19 +131,19 @@ impl Attempts {
         }
     }
 
-    /// Notes that the handler of this place will not be called.
-    pub(crate) fn skip(&self, place: &Place) {
-        lock(&self.state).close(place.index);
+    /// Notes that the handler of this slot will not be called.
+    pub(crate) fn skip(&self, slot: &Slot) {
+        lock(&self.state).close(slot.index);
     }
 
-    /// Notes that the handler of this place has returned. Returns how many have returned by now, and whether this one had
+    /// Notes that the handler of this slot has returned. Returns how many have returned by now, and whether this one had
     /// been stuck.
-    pub(crate) fn end(&self, place: &Place) -> (u64, bool) {
+    pub(crate) fn end(&self, slot: &Slot) -> (u64, bool) {
         let mut state = lock(&self.state);
         state.started -= 1;
         state.ended += 1;
-        state.close(place.index);
-        let stuck = state.attempt(place).is_some_and(|attempt| {
+        state.close(slot.index);
+        let stuck = state.attempt(slot).is_some_and(|attempt| {
             // A later cancellation must not count a handler that has returned as stuck.
             attempt.started = false;
             attempt.deadline = None;
@@ -154,11 +154,11 @@ impl Attempts {
         (state.ended, stuck)
     }
 
-    /// Frees the places of settled tasks, under one lock.
-    pub(crate) fn free(&self, places: impl IntoIterator<Item = Place>) {
+    /// Frees the slots of settled tasks, under one lock.
+    pub(crate) fn free(&self, slots: impl IntoIterator<Item = Slot>) {
         let mut state = lock(&self.state);
-        for mut place in places {
-            if let Some(index) = place.index.take() {
+        for mut slot in slots {
+            if let Some(index) = slot.index.take() {
                 state.remove(index);
             }
         }
@@ -167,7 +167,7 @@ impl Attempts {
     /// Asks the handler of one attempt to stop.
     pub(crate) fn raise(&self, fence: Fence, reason: StopReason, now: Timestamp) {
         let mut state = lock(&self.state);
-        for attempt in state.places.iter_mut().flatten() {
+        for attempt in state.slots.iter_mut().flatten() {
             if attempt.fence == fence {
                 attempt.token.raise(reason);
                 // A stuck handler has been counted already.
@@ -181,7 +181,7 @@ impl Attempts {
     }
 
     pub(crate) fn raise_all(&self, reason: StopReason) {
-        for attempt in lock(&self.state).places.iter().flatten() {
+        for attempt in lock(&self.state).slots.iter().flatten() {
             attempt.token.raise(reason);
         }
     }
@@ -193,7 +193,7 @@ impl Attempts {
             next: None,
             newly_stuck: 0,
         };
-        for attempt in state.places.iter_mut().flatten() {
+        for attempt in state.slots.iter_mut().flatten() {
             if attempt.deadline.is_some_and(|at| at <= now) {
                 attempt.token.raise(StopReason::DeadlinePassed);
                 attempt.deadline = None;
@@ -211,9 +211,9 @@ impl Attempts {
     }
 
     /// Counts the tasks that are claimed and not settled.
-    pub(crate) fn held(&self) -> Counts {
+    pub(crate) fn held(&self) -> HeldCounts {
         let state = lock(&self.state);
-        Counts {
+        HeldCounts {
             open: state.open,
             capped: state.capped.clone(),
             has_suspect: state.suspects > 0,
@@ -225,18 +225,18 @@ impl Attempts {
     /// How many tasks are claimed and not settled.
     pub(crate) fn count(&self) -> usize {
         let state = lock(&self.state);
-        state.places.len() - state.free.len()
+        state.slots.len() - state.free.len()
     }
 
     /// The fences of the claims that are not settled.
     pub(crate) fn fences(&self) -> Vec<Fence> {
         let state = lock(&self.state);
-        let held = state.places.iter().flatten();
+        let held = state.slots.iter().flatten();
         held.map(|attempt| attempt.fence).collect()
     }
 
     /// The queues from which tasks were claimed since the last call, in the order of the claims.
-    pub(crate) fn take_turns(&self) -> Vec<Arc<str>> {
+    pub(crate) fn take_claimed_queues(&self) -> Vec<Arc<str>> {
         std::mem::take(&mut lock(&self.state).took)
     }
 
@@ -253,7 +253,7 @@ impl Attempts {
 
 /// Counts of the held tasks.
 #[derive(Debug)]
-pub(crate) struct Counts {
+pub(crate) struct HeldCounts {
     /// How many tasks are held per queue with a cap.
     pub(crate) capped: HashMap<Arc<str>, usize>,
     /// Whether a held task has crashed a process before.
@@ -269,15 +269,15 @@ pub(crate) struct Counts {
 impl State {
     fn add(&mut self, claim: &Claim) -> (usize, Arc<Token>) {
         let (index, mut token) = self.free.pop().unwrap_or_else(|| {
-            self.places.push(None);
-            (self.places.len() - 1, Arc::default())
+            self.slots.push(None);
+            (self.slots.len() - 1, Arc::default())
         });
         match Arc::get_mut(&mut token) {
             Some(unused) => unused.reset(),
             // The handler's thread still has this token.
             None => token = Arc::default(),
         }
-        let attempt = Entry {
+        let attempt = Held {
             fence: claim.fence,
             queue: Arc::clone(&claim.queue),
             suspect: claim.crashes > 0,
@@ -294,23 +294,23 @@ impl State {
         if self.took.last() != Some(&attempt.queue) {
             self.took.push(Arc::clone(&attempt.queue));
         }
-        self.places[index] = Some(attempt);
+        self.slots[index] = Some(attempt);
         (index, token)
     }
 
-    fn attempt(&mut self, place: &Place) -> Option<&mut Entry> {
-        self.places.get_mut(place.index?)?.as_mut()
+    fn attempt(&mut self, slot: &Slot) -> Option<&mut Held> {
+        self.slots.get_mut(slot.index?)?.as_mut()
     }
 
     fn close(&mut self, index: Option<usize>) {
-        if let Some(attempt) = index.and_then(|index| self.places[index].as_mut()) {
+        if let Some(attempt) = index.and_then(|index| self.slots[index].as_mut()) {
             self.open -= usize::from(std::mem::take(&mut attempt.open));
         }
     }
 
     fn remove(&mut self, index: usize) {
         self.close(Some(index));
-        if let Some(attempt) = self.places[index].take() {
+        if let Some(attempt) = self.slots[index].take() {
             self.suspects -= usize::from(attempt.suspect);
             self.count(&attempt.queue, |count| count - 1);
             self.free.push((index, attempt.token));
@@ -333,23 +333,23 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
-    fn add(attempts: &Arc<Attempts>, claim: Claim) -> (Place, Arc<Token>) {
+    fn add(attempts: &Arc<Attempts>, claim: Claim) -> (Slot, Arc<Token>) {
         let mut added = None;
-        attempts.add(vec![claim], |_, place, token| added = Some((place, token)));
+        attempts.add(vec![claim], |_, slot, token| added = Some((slot, token)));
         added.unwrap()
     }
 
-    fn attempts() -> (Arc<Attempts>, Place, Arc<Token>) {
+    fn attempts() -> (Arc<Attempts>, Slot, Arc<Token>) {
         let attempts = Arc::new(Attempts::new(Wake::new(), std::iter::empty()));
-        let (place, token) = add(&attempts, claim(1, 0, 3));
-        (attempts, place, token)
+        let (slot, token) = add(&attempts, claim(1, 0, 3));
+        (attempts, slot, token)
     }
 
     #[test]
     fn a_deadline_raises_the_token_and_a_while_later_the_handler_is_stuck() {
-        let (attempts, place, token) = attempts();
+        let (attempts, slot, token) = attempts();
         let due = Timestamp::MIN + S;
-        attempts.start(&place, Some(due));
+        attempts.start(&slot, Some(due));
         assert_eq!(attempts.look(Timestamp::MIN).next, Some(due));
         assert_eq!(token.reason(), None);
         assert_eq!(attempts.look(due).next, Some(due + STUCK_AFTER));
@@ -362,7 +362,7 @@ mod tests {
             "counted once"
         );
         assert_eq!((attempts.started(), attempts.stuck()), (1, 1));
-        assert_eq!(attempts.end(&place), (1, true), "it had been replaced");
+        assert_eq!(attempts.end(&slot), (1, true), "it had been replaced");
         assert_eq!((attempts.started(), attempts.stuck()), (0, 0));
     }
 
@@ -371,8 +371,8 @@ mod tests {
         let (attempts, _, _) = attempts();
         let claim = claim(1, 0, 3);
         let fence = claim.fence;
-        let (place, token) = add(&attempts, claim);
-        attempts.start(&place, None);
+        let (slot, token) = add(&attempts, claim);
+        attempts.start(&slot, None);
         attempts.raise(fence, StopReason::Cancelled, Timestamp::MIN);
         assert_eq!(token.reason(), Some(StopReason::Cancelled));
         assert_eq!(attempts.look(Timestamp::MIN + STUCK_AFTER).newly_stuck, 1);
@@ -380,16 +380,16 @@ mod tests {
 
     #[test]
     fn a_claim_takes_a_worker_until_its_handler_has_returned_or_is_skipped() {
-        let (attempts, place, _token) = attempts();
+        let (attempts, slot, _token) = attempts();
         let (skipped, _) = add(&attempts, claim(1, 0, 3));
         let (given_back, _) = add(&attempts, claim(1, 0, 3));
         assert_eq!(attempts.held().open, 3);
-        attempts.start(&place, None);
+        attempts.start(&slot, None);
         assert_eq!(attempts.held().open, 3, "it has one, or waits for one");
-        attempts.end(&place);
+        attempts.end(&slot);
         attempts.skip(&skipped);
         assert_eq!(attempts.held().open, 1, "although none is settled");
-        attempts.free([place, skipped, given_back]);
+        attempts.free([slot, skipped, given_back]);
         assert_eq!(attempts.held().open, 0);
     }
 
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn every_claim_is_a_turn_of_its_queue() {
         let (attempts, _, _) = attempts();
-        attempts.take_turns();
+        attempts.take_claimed_queues();
         for queue in ["a", "b", "b", "a"] {
             let claim = Claim {
                 queue: Arc::from(queue),
@@ -405,20 +405,20 @@ mod tests {
             };
             let _ = add(&attempts, claim);
         }
-        let took = attempts.take_turns();
+        let took = attempts.take_claimed_queues();
         assert_eq!(
             took.iter().map(|q| &**q).collect::<Vec<_>>(),
             ["a", "b", "a"]
         );
-        assert!(attempts.take_turns().is_empty());
+        assert!(attempts.take_claimed_queues().is_empty());
     }
 
     /// Each time would take a spare thread.
     #[test]
     fn a_handler_that_is_stuck_is_counted_once_however_often_it_is_cancelled() {
-        let (attempts, place, _token) = attempts();
+        let (attempts, slot, _token) = attempts();
         let fence = claim(1, 0, 3).fence;
-        attempts.start(&place, None);
+        attempts.start(&slot, None);
         let mut counted = 0;
         for round in 0..3 {
             let now = Timestamp::MIN + round * 2 * STUCK_AFTER;
@@ -426,18 +426,18 @@ mod tests {
             counted += attempts.look(now + STUCK_AFTER).newly_stuck;
         }
         assert_eq!((counted, attempts.stuck()), (1, 1));
-        assert_eq!(attempts.end(&place), (1, true));
+        assert_eq!(attempts.end(&slot), (1, true));
         assert_eq!(attempts.stuck(), 0);
     }
 
     #[test]
     fn what_has_ended_is_not_looked_at() {
-        let (attempts, place, _token) = attempts();
-        attempts.start(&place, Some(Timestamp::MIN + S));
-        assert_eq!(attempts.end(&place), (1, false));
+        let (attempts, slot, _token) = attempts();
+        attempts.start(&slot, Some(Timestamp::MIN + S));
+        assert_eq!(attempts.end(&slot), (1, false));
         attempts.raise(claim(1, 0, 3).fence, StopReason::Cancelled, Timestamp::MIN);
         assert_eq!(attempts.look(Timestamp::MAX).newly_stuck, 0);
-        drop(place);
+        drop(slot);
         assert_eq!(attempts.count(), 0);
     }
 
@@ -468,14 +468,14 @@ mod tests {
     /// P8: the request to stop is not handed on to the next task.
     #[test]
     fn a_token_that_is_used_again_is_not_raised() {
-        let (attempts, place, token) = attempts();
+        let (attempts, slot, token) = attempts();
         attempts.raise_all(StopReason::Cancelled);
-        drop(place);
-        let (place, kept) = add(&attempts, claim(1, 0, 3));
+        drop(slot);
+        let (slot, kept) = add(&attempts, claim(1, 0, 3));
         assert_eq!(kept.reason(), None, "the old one was still in use");
         assert_eq!(token.reason(), Some(StopReason::Cancelled));
         attempts.raise_all(StopReason::ShuttingDown);
-        drop((place, kept));
+        drop((slot, kept));
         let (_place, again) = add(&attempts, claim(1, 0, 3));
         assert_eq!(again.reason(), None);
     }

@@ -66,7 +66,9 @@ impl Claimer {
 
     /// Plans the next claim. All granted claims must have been admitted before.
     pub(crate) fn plan(&mut self, lanes: &KnownLanes, now: Timestamp) -> Plan {
-        self.planner.turns.took(&self.link.attempts.take_turns());
+        self.planner
+            .order
+            .took(&self.link.attempts.take_claimed_queues());
         let load = self.load(now);
         let is_limited = |lane: &Lane| lane.limit.is_some();
         self.has_caps = !self.planner.scope.caps.is_empty() || lanes.list.iter().any(is_limited);

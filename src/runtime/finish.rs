@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::model::settle::Settlement;
-use crate::runtime::attempts::Place;
+use crate::runtime::attempts::Slot;
 use crate::runtime::gather::may_wait;
 use crate::sync::lock;
 use crate::wake::Wake;
@@ -12,7 +12,7 @@ use crate::wake::Wake;
 /// An attempt that has ended.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    pub(crate) place: Place,
+    pub(crate) slot: Slot,
     pub(crate) kind: Arc<str>,
     /// `None` if it is settled already, in a transaction of its own.
     pub(crate) settlement: Option<Arc<Settlement>>,

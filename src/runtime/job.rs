@@ -13,7 +13,7 @@ use crate::handler::token::StopReason;
 use crate::log::log;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Asked, Claim, End, settle, timeout};
-use crate::runtime::attempts::Place;
+use crate::runtime::attempts::Slot;
 use crate::runtime::finish::Finished;
 use crate::runtime::link::Link;
 use crate::time::{Stopwatch, Timestamp};
@@ -50,7 +50,7 @@ pub(crate) enum Returned {
 struct Claimed {
     cx: TaskContext,
     /// `None` once it has ended.
-    place: Option<Place>,
+    slot: Option<Slot>,
     /// `None` before the start.
     watch: Option<Stopwatch>,
     link: Arc<Link>,
@@ -64,7 +64,7 @@ impl Job {
         cost: impl Fn(&Claim) -> Duration,
     ) -> Vec<Self> {
         let mut jobs = Vec::with_capacity(claims.len());
-        link.attempts.add(claims, |claim, place, token| {
+        link.attempts.add(claims, |claim, slot, token| {
             let cost = cost(&claim);
             let held = Box::new(Claimed {
                 cx: TaskContext {
@@ -74,7 +74,7 @@ impl Job {
                     client: link.client.clone(),
                     settled: AtomicBool::new(false),
                 },
-                place: Some(place),
+                slot: Some(slot),
                 watch: None,
                 link: Arc::clone(link),
             });
@@ -103,8 +103,8 @@ impl Job {
         }
         let timeout = timeout(claim, link.registry.claimed(&claim.kind).timeout);
         held.cx.deadline = timeout.map(|timeout| link.client.now() + timeout);
-        if let Some(place) = &held.place {
-            link.attempts.start(place, held.cx.deadline);
+        if let Some(slot) = &held.slot {
+            link.attempts.start(slot, held.cx.deadline);
         }
         held.watch = Some(Stopwatch::start());
         Some(Running(held))
@@ -152,7 +152,7 @@ impl Claimed {
 
     /// Leaves the attempt to the parent process, without taking a lock: a thread that is not in this child may hold it.
     fn forget(&mut self) {
-        std::mem::forget(self.place.take());
+        std::mem::forget(self.slot.take());
     }
 
     fn end_unstarted(&mut self, end: End) {
@@ -162,11 +162,11 @@ impl Claimed {
     }
 
     fn unstarted(&mut self, end: End, now: Timestamp) -> Option<Finished> {
-        let place = self.place.take()?;
-        self.link.attempts.skip(&place);
+        let slot = self.slot.take()?;
+        self.link.attempts.skip(&slot);
         let claim = &self.cx.claim;
         Some(Finished {
-            place,
+            slot,
             kind: Arc::clone(&claim.kind),
             // The retry policy does not matter: the task was not started.
             settlement: Some(settle(claim, end, &RetryPolicy::default(), 0.5, now).into()),
@@ -175,16 +175,16 @@ impl Claimed {
     }
 
     fn end_started(&mut self, end: End, took: Duration) -> Returned {
-        let Some(place) = self.place.take() else {
+        let Some(slot) = self.slot.take() else {
             return Returned::InTime;
         };
         let (cx, link) = (&self.cx, &*self.link);
         if matches!(end, End::Undecodable(_)) {
             link.undecodable.note(&cx.claim.kind, link.client.now());
         }
-        let (ended, was_stuck) = link.attempts.end(&place);
+        let (ended, was_stuck) = link.attempts.end(&slot);
         link.finish.push(Finished {
-            place,
+            slot,
             kind: Arc::clone(&cx.claim.kind),
             settlement: (!cx.is_settled()).then(|| link.settlement(&cx.claim, end).into()),
             ran: Some(took),
@@ -199,7 +199,7 @@ impl Claimed {
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        if self.place.is_none() {
+        if self.slot.is_none() {
             return;
         }
         if self.cx.client.store.check().is_err() {

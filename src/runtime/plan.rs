@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::model::lane::{ClaimRequest, Class, KnownLanes, Lane, LaneClaim, QueueClaim};
 use crate::runtime::costs::Costs;
-use crate::runtime::turns::Turns;
+use crate::runtime::queue_order::QueueOrder;
 use crate::store::Pace;
 use crate::time::Timestamp;
 
@@ -66,13 +66,13 @@ pub(crate) struct Plan {
     pub(crate) standing_claim: Option<(ClaimRequest, u64)>,
 }
 
-/// Plans claims, from the measured costs of kinds and the turns of queues.
+/// Plans claims, from the measured costs of kinds and the order of queues.
 #[derive(Debug)]
 pub(crate) struct Planner {
     pace: Pace,
     pub(crate) scope: Scope,
     pub(crate) costs: Costs,
-    pub(crate) turns: Turns,
+    pub(crate) order: QueueOrder,
 }
 
 impl Planner {
@@ -81,7 +81,7 @@ impl Planner {
             pace,
             scope,
             costs: Costs::default(),
-            turns: Turns::default(),
+            order: QueueOrder::default(),
         }
     }
 
@@ -94,7 +94,7 @@ impl Planner {
         now: Timestamp,
     ) -> Plan {
         let (pace, lanes) = (self.pace, &*known.list);
-        self.turns.forget(lanes);
+        self.order.forget(lanes);
         let mut plan = Plan::default();
         let target = pace.ahead * u32::try_from(load.workers).unwrap_or(u32::MAX);
         let budget = target.saturating_sub(load.ahead);
@@ -161,7 +161,7 @@ impl Planner {
             .min(pace.max_waiting.saturating_sub(load.waiting));
         if !queues.is_empty() && worth_it && limit > 0 {
             plan.claim = Some(ClaimRequest {
-                queues: self.turns.in_turn(queues),
+                queues: self.order.in_turn(queues),
                 free: load.free,
                 budget,
                 limit,
@@ -169,7 +169,7 @@ impl Planner {
             });
         } else if !standing_claim.list.is_empty() {
             let request = ClaimRequest {
-                queues: self.turns.in_turn(standing_claim.list),
+                queues: self.order.in_turn(standing_claim.list),
                 free: load.free,
                 budget: Duration::ZERO,
                 limit: load.free,
@@ -447,7 +447,7 @@ mod tests {
         let mut first = |claimed: &str| {
             let plan = planner.plan(&known(&lanes), |_| true, &load(1), NOW);
             let first = plan.claim.unwrap().queues[0].lanes[0].lane.0;
-            planner.turns.took(&[Arc::from(claimed)]);
+            planner.order.took(&[Arc::from(claimed)]);
             first
         };
         assert_eq!(
@@ -468,11 +468,11 @@ mod tests {
     fn queues_without_a_lane_have_no_turn() {
         let mut planner = Planner::new(PACE, Scope::default());
         let gone: Vec<Arc<str>> = (0..99).map(|n| format!("gone {n}").into()).collect();
-        planner.turns.took(&gone);
-        planner.turns.took(&["a".into()]);
+        planner.order.took(&gone);
+        planner.order.took(&["a".into()]);
         let lanes = [lane(1, "b", 1), lane(2, "a", 1)];
         let plan = planner.plan(&known(&lanes), |_| true, &load(1), NOW);
-        assert_eq!(planner.turns.queues(), ["a", "b"]);
+        assert_eq!(planner.order.queues(), ["a", "b"]);
         assert_eq!(plan.claim.unwrap().lanes_version, 7);
     }
 }

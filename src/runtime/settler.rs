@@ -195,7 +195,7 @@ impl Settler {
         ops
     }
 
-    /// Frees the places of attempts that were settled in a transaction of their own, and returns the other ends.
+    /// Frees the slots of attempts that were settled in a transaction of their own, and returns the other ends.
     fn settled_already(&self, finished: Vec<Finished>) -> Vec<Finished> {
         if finished.iter().all(|each| each.settlement.is_some()) {
             return finished;
@@ -206,8 +206,8 @@ impl Settler {
         if self.shutdown.is_stopping() {
             settled.iter().for_each(|each| self.shutdown.count(each));
         }
-        let places = settled.into_iter().map(|each| each.place);
-        self.link.attempts.free(places);
+        let slots = settled.into_iter().map(|each| each.slot);
+        self.link.attempts.free(slots);
         unsettled
     }
 
@@ -248,8 +248,8 @@ impl Settler {
                 _ => {}
             }
         }
-        let places = batch.finished.into_iter().map(|each| each.place);
-        self.link.attempts.free(places);
+        let slots = batch.finished.into_iter().map(|each| each.slot);
+        self.link.attempts.free(slots);
         Ok(claimed)
     }
 

@@ -50,7 +50,7 @@ use crate::model::durability::Durability;
 pub(crate) use pace::Pace;
 pub(crate) use signals::Signals;
 pub(crate) use ticket::{PendingReply, Ticket};
-pub(crate) use transaction::{Body, Ending, Holder, Transaction};
+pub(crate) use transaction::{Body, Holder, Transaction, TransactionEnd};
 
 /// How a store is opened.
 #[derive(Debug, Clone)]

@@ -24,7 +24,7 @@ pub(crate) trait Transaction {
 
 /// How a transaction ends.
 #[derive(Debug)]
-pub(crate) enum Ending {
+pub(crate) enum TransactionEnd {
     Commit,
     /// Settles the attempt that the transaction was made for, and commits.
     Settle(Arc<Settlement>),
@@ -32,7 +32,7 @@ pub(crate) enum Ending {
 }
 
 /// The code that runs inside, once.
-pub(crate) type Body<'a> = dyn FnMut(&dyn Transaction) -> Ending + 'a;
+pub(crate) type Body<'a> = dyn FnMut(&dyn Transaction) -> TransactionEnd + 'a;
 
 /// The attempt that a transaction is made for. The transaction runs only while that attempt holds its task.
 #[derive(Debug, Clone, Copy)]

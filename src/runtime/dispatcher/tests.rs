@@ -11,7 +11,7 @@ use crate::model::op::Op;
 use crate::model::task::TaskState;
 use crate::runtime::executor::Executor;
 use crate::runtime::link::tests::{NOW, link};
-use crate::store::{Ending, Pace, Transaction};
+use crate::store::{Pace, Transaction, TransactionEnd};
 use crate::wake::Wake;
 
 /// The parts of a scheduler that a test steps by hand, and a client of its store.
@@ -153,7 +153,7 @@ fn p3_a_look_for_changes_that_a_write_prevented_is_made_up_for() {
     } = Kit::new();
     let mut look_inside = |_: &dyn Transaction| {
         dispatcher.refresh(NOW);
-        Ending::RollBack
+        TransactionEnd::RollBack
     };
     let store = &client.store;
     store.transaction(NOW, None, &mut look_inside).unwrap();

@@ -5,7 +5,7 @@ use crate::error::ErrorKind;
 use crate::model::op::Op;
 use crate::model::query::Query;
 use crate::model::task::TaskState;
-use crate::store::Ending;
+use crate::store::TransactionEnd;
 
 on_shared!(
     p12_every_write_answers_busy_while_another_instance_writes,
@@ -33,10 +33,10 @@ fn p12_every_write_answers_busy_while_another_instance_writes(kit: &mut Kit) {
         errors.push(other.apply(NOW, settle).map(drop));
         errors.push(other.submit(NOW, insert()).wait().map(drop));
         errors.push(other.defer(NOW, insert()).wait().map(drop));
-        let mut inside = |_: &dyn crate::store::Transaction| Ending::Commit;
+        let mut inside = |_: &dyn crate::store::Transaction| TransactionEnd::Commit;
         errors.push(other.transaction(NOW, None, &mut inside));
         errors.push(other.recover(NOW).map(drop));
-        Ending::RollBack
+        TransactionEnd::RollBack
     });
     ran.unwrap();
     for error in errors {
@@ -58,7 +58,7 @@ fn p12_no_read_waits_for_another_instance_that_writes(kit: &mut Kit) {
         other.next_maintenance().unwrap();
         assert!(other.health().is_ok());
         assert_eq!(other.recover(NOW).unwrap().crashed, 0, "nobody has died");
-        Ending::RollBack
+        TransactionEnd::RollBack
     });
     ran.unwrap();
 }

@@ -11,7 +11,7 @@ use crate::model::new_task::Insert;
 use crate::model::op::{Action, Op};
 use crate::model::query::{Query, Stats};
 use crate::model::task::{Task, TaskState};
-use crate::store::Ending;
+use crate::store::TransactionEnd;
 
 on_every_backend!(
     what_is_not_there_is_none,
@@ -345,7 +345,7 @@ fn a_read_does_not_wait_for_a_writer(kit: &mut Kit) {
     let ran = other.transaction(kit.now, None, &mut |_| {
         assert_eq!(kit.state(id), TaskState::Pending);
         assert_eq!(ids(&kit.list(&Filter::all())), [id]);
-        Ending::RollBack
+        TransactionEnd::RollBack
     });
     ran.unwrap();
 }

@@ -11,7 +11,7 @@ use crate::model::new_task::Insert;
 use crate::model::op::{Action, Op, Reply, Settled};
 use crate::model::settle::{Claim, End};
 use crate::model::task::TaskState;
-use crate::store::{Ending, Holder, Transaction};
+use crate::store::{Holder, Transaction, TransactionEnd};
 
 on_every_backend!(
     p6_what_is_done_inside_commits_together_or_not_at_all,
@@ -61,9 +61,9 @@ fn p6_what_is_done_inside_commits_together_or_not_at_all(kit: &mut Kit) {
             write(work);
             id = Some(insert(work, task()));
             if wanted {
-                Ending::Commit
+                TransactionEnd::Commit
             } else {
-                Ending::RollBack
+                TransactionEnd::RollBack
             }
         });
         ran.unwrap();
@@ -95,7 +95,7 @@ fn p6_a_completion_commits_with_its_effects(kit: &mut Kit) {
         .transaction(kit.now, holder(&claim), &mut |work| {
             write(work);
             next = Some(insert(work, due(NOW + S)));
-            Ending::Settle(Arc::new(kit.ended(&claim, done())))
+            TransactionEnd::Settle(Arc::new(kit.ended(&claim, done())))
         });
     ran.unwrap();
     assert_eq!(kit.state(id), TaskState::Completed);
@@ -135,7 +135,7 @@ fn p9_what_is_made_due_inside_is_claimed_in_order(kit: &mut Kit) {
         for at in [NOW, NOW - 2 * S] {
             ids.push(insert(work, due(at)));
         }
-        Ending::Commit
+        TransactionEnd::Commit
     });
     ran.unwrap();
     for id in [ids[1], first, ids[0]] {
@@ -152,7 +152,7 @@ fn what_is_undone_is_not_remembered(kit: &mut Kit) {
             ..task()
         };
         insert(work, other);
-        Ending::RollBack
+        TransactionEnd::RollBack
     });
     ran.unwrap();
     assert_eq!(kit.next_at("default", "probe"), Some(NOW + 9 * S));
@@ -177,7 +177,7 @@ fn an_operation_inside_sees_those_before_it(kit: &mut Kit) {
             let reply = work.apply(Op::Change { id, action }).unwrap();
             answers.push(reply.changed());
         }
-        Ending::Commit
+        TransactionEnd::Commit
     });
     ran.unwrap();
     use crate::model::op::Changed;
@@ -196,9 +196,9 @@ fn what_is_cancelled_inside_is_told_after_the_commit(kit: &mut Kit) {
             work.apply(Op::Change { id, action }).unwrap();
             assert!(!kit.store().signals().is_cancelled(claim.fence));
             if wanted {
-                Ending::Commit
+                TransactionEnd::Commit
             } else {
-                Ending::RollBack
+                TransactionEnd::RollBack
             }
         });
         ran.unwrap();
@@ -215,7 +215,7 @@ fn a_transaction_is_seen_by_others_when_it_has_committed(kit: &mut Kit) {
         id = Some(insert(work, task()));
         other.refresh().unwrap();
         assert!(other.lanes().list.is_empty(), "not yet");
-        Ending::Commit
+        TransactionEnd::Commit
     });
     ran.unwrap();
     other.refresh().unwrap();

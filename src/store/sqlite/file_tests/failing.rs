@@ -7,7 +7,7 @@ use crate::id::TaskId;
 use crate::model::new_task::Insert;
 use crate::model::op::{Op, Settled};
 use crate::model::task::TaskState;
-use crate::store::Ending;
+use crate::store::TransactionEnd;
 use crate::store::sqlite::kit::File;
 use crate::store::suite::transaction::insert;
 use crate::store::suite::{Kit, NOW, done, json, settled, task};
@@ -103,7 +103,7 @@ fn p6_an_operation_that_failed_cannot_be_committed(kit: &mut Kit) {
         id = Some(tagged.id);
         work.apply(Op::Insert(vec![tagged])).unwrap_err();
         work.apply(Op::Insert(vec![task()])).unwrap_err();
-        Ending::Commit
+        TransactionEnd::Commit
     });
     assert!(ran.unwrap_err().to_string().contains("no"));
     assert!(kit.find(id.unwrap()).is_none());

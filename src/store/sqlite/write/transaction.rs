@@ -19,7 +19,7 @@ use crate::store::sqlite::write::authorizer::{Authorizer, stop_watching};
 use crate::store::sqlite::write::batch;
 use crate::store::sqlite::write::failure::WriteFailure;
 use crate::store::sqlite::write::writer::Writer;
-use crate::store::{Body, Ending, Holder, Transaction};
+use crate::store::{Body, Holder, Transaction, TransactionEnd};
 use crate::time::Timestamp;
 
 impl Writer {
@@ -117,10 +117,10 @@ fn inside(
         (_, Err(error)) if error.kind() == ErrorKind::Timeout => {
             return Err(Stopped::Refused(error));
         }
-        (Ending::RollBack, _) => return Err(Stopped::RolledBack),
+        (TransactionEnd::RollBack, _) => return Err(Stopped::RolledBack),
         (_, checked) => checked.map_err(Stopped::Refused)?,
     }
-    if let (Ending::Settle(settlement), Some(holder)) = (ending, holder) {
+    if let (TransactionEnd::Settle(settlement), Some(holder)) = (ending, holder) {
         let settled = settle::settle(tx.into_inner(), std::slice::from_ref(&settlement));
         let settled = settled.map_err(|error| WriteFailure::at("settle", error))?;
         if settled != [Settled::Applied] {

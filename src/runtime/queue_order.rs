@@ -7,9 +7,9 @@ use crate::model::lane::{Lane, QueueClaim};
 
 /// The queues, the next one first. New queues are added at the end; queues without a lane are removed.
 #[derive(Debug, Default)]
-pub(crate) struct Turns(VecDeque<Arc<str>>);
+pub(crate) struct QueueOrder(VecDeque<Arc<str>>);
 
-impl Turns {
+impl QueueOrder {
     /// Moves queues from which tasks were claimed to the end, in the order of the last claim of each.
     pub(crate) fn took(&mut self, claimed: &[Arc<str>]) {
         let mut seen = HashSet::new();
