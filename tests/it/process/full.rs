@@ -10,8 +10,8 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::kit::{Line, PATIENCE, Part, Place, Process, part};
 use crate::kit::eventually;
-use crate::process_kit::{Line, PATIENCE, Part, Place, Process};
 
 #[derive(Serialize, Deserialize)]
 struct Padded(String);
@@ -108,7 +108,7 @@ fn a_process_that_cannot_write_for_a_while_goes_on_when_it_can() {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
     command.arg(std::env::current_exe().expect("the path of this binary"));
-    let process = Process::start_as(command, "process_full::child", &place.file(), &[]);
+    let process = Process::start_as(command, part!(child), &place.file(), &[]);
     process.read_until(|line| *line == Line::Opened);
     let mut caller = Caller {
         process,
@@ -183,7 +183,7 @@ fn opened_unwritable(place: &Place) -> Vec<Line> {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]);
     command.arg(std::env::current_exe().expect("the path of this binary"));
-    let process = Process::start_as(command, "process_full::unwritable", &place.file(), &[]);
+    let process = Process::start_as(command, part!(unwritable), &place.file(), &[]);
     let (status, lines) = process.end();
     assert!(status.success(), "{status}: {lines:?}");
     lines
@@ -259,7 +259,7 @@ fn crowded() {
 #[test]
 fn p12_a_process_without_file_descriptors_is_not_told_that_the_file_is_read_only() {
     let place = Place::new();
-    let process = Process::start("process_full::crowded", &place.file(), &[]);
+    let process = Process::start(part!(crowded), &place.file(), &[]);
     for expected in ["[Storage]", "Ok(())", "it reads"] {
         assert_eq!(process.line(), Line::Note(expected.to_owned()));
     }

@@ -7,7 +7,7 @@ use punctual::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::process_kit::{Line, PATIENCE, Part, Place, Process, eventually, wall_clock};
+use super::kit::{Line, PATIENCE, Part, Place, Process, eventually, part, wall_clock};
 
 /// More than one process can run, and less than all.
 const LIMIT: usize = 2;
@@ -62,7 +62,7 @@ fn child() {
 }
 
 fn start(place: &Place) -> Process {
-    let process = Process::start("process_limit::child", &place.file(), &[]);
+    let process = Process::start(part!(child), &place.file(), &[]);
     assert_eq!(process.line(), Line::Opened);
     process
 }
@@ -258,7 +258,7 @@ fn each_process_runs_what_it_has_handlers_and_queues_for() {
     client.pause("special").expect("to pause");
     let roles = ["left", "right", "special"];
     let processes = roles.map(|role| {
-        let process = Process::start("process_limit::specialist", &place.file(), &[&role]);
+        let process = Process::start(part!(specialist), &place.file(), &[&role]);
         assert_eq!(process.line(), Line::Opened);
         process
     });
@@ -280,7 +280,7 @@ fn each_process_runs_what_it_has_handlers_and_queues_for() {
     client.resume("special").expect("to resume");
     let special = NewTask::new(Left).queue("special");
     let special = client.schedule(special).expect("to schedule").id();
-    let process = Process::start("process_limit::specialist", &place.file(), &[&"special"]);
+    let process = Process::start(part!(specialist), &place.file(), &[&"special"]);
     let ended = client.wait(special, PATIENCE).expect("to read");
     assert_eq!(ended.expect("an end").state(), TaskState::Completed);
     let lines = process.kill();

@@ -11,8 +11,8 @@ use punctual::{
     Client, Delivery, NewTask, Outcome, Scheduler, Task, TaskContext, TaskId, TaskState,
 };
 
+use super::kit::{Line, PATIENCE, Part, Place, Process, part};
 use crate::kit::{Probe, probe};
-use crate::process_kit::{Line, PATIENCE, Part, Place, Process};
 
 /// Runs two tasks that end when they are ordered to.
 #[test]
@@ -67,7 +67,7 @@ impl Original {
         let once = schedule(probe(2).delivery(Delivery::AtMostOnce));
         // Closed before the file is copied: to close a file drops the locks that this process has on it.
         drop(client);
-        let process = Process::start("process_copy::child", &place.file(), &[]);
+        let process = Process::start(part!(child), &place.file(), &[]);
         for _ in 0..2 {
             process.read_until(|line| matches!(line, Line::Started { .. }));
         }

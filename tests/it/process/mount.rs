@@ -8,8 +8,8 @@ use std::process::Command;
 
 use punctual::{Client, Filter, Outcome, Scheduler, TaskContext, TaskId};
 
+use super::kit::{Line, Part, Process, part};
 use crate::kit::{Probe, probe};
-use crate::process_kit::{Line, Part, Process};
 
 /// Opens the file in both ways, and notes how that went and how many tasks it then sees.
 #[test]
@@ -80,7 +80,7 @@ fn answers(from: &Path, at: &Path, file: &Path) -> Vec<String> {
     let binary = std::env::current_exe().expect("the path of this binary");
     let mut command = mounted(from, at);
     command.arg(binary);
-    let child = Process::start_as(command, "process_mount::child", file, &[]);
+    let child = Process::start_as(command, part!(child), file, &[]);
     let (status, lines) = child.end();
     assert!(status.success(), "{status}: {lines:?}");
     lines

@@ -13,7 +13,7 @@ use punctual::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::process_kit::{Line, PATIENCE, Part, Place, Process, Since, eventually, seed, spin};
+use super::kit::{Line, PATIENCE, Part, Place, Process, Since, eventually, part, seed, spin};
 
 const KILLS: usize = 50;
 /// How many of them come inside a commit, and inside a call that opens the file.
@@ -444,7 +444,7 @@ fn kill_one(
     random: &mut fastrand::Rng,
 ) -> (Vec<Line>, bool) {
     let arguments: [&dyn fmt::Display; 3] = [&number, &random.u64(..), &mode];
-    let mut process = Process::start("process_crash::child", &place.file(), &arguments);
+    let mut process = Process::start(part!(child), &place.file(), &arguments);
     let mut lines = Vec::new();
     if mode == Mode::Open {
         lines.extend(process.read_until(|line| *line == Line::Opening));
@@ -634,7 +634,7 @@ fn whatever_is_killed_every_acknowledged_task_is_accounted_for() {
     }
     let storm = since.elapsed();
     let arguments: [&dyn fmt::Display; 3] = [&processes, &0, &Mode::Last];
-    let last = Process::start("process_crash::child", &place.file(), &arguments);
+    let last = Process::start(part!(child), &place.file(), &arguments);
     let lines = last.read_until(|line| matches!(line, Line::Note(_)));
     history.learn(processes, &lines);
     let (status, _) = last.end();
@@ -820,7 +820,7 @@ fn a_file_whose_creator_was_killed_can_be_used() {
     let mut hits = 0;
     for _ in 0..20 {
         let place = Place::new();
-        let process = Process::start("process_crash::creating_child", &place.file(), &[]);
+        let process = Process::start(part!(creating_child), &place.file(), &[]);
         let mut lines = process.read_until(|line| *line == Line::Opening);
         spin(Duration::from_micros(random.u64(0..12_000)));
         lines.extend(process.kill());

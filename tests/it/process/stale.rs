@@ -13,7 +13,7 @@ use punctual::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::process_kit::{Line, PATIENCE, Part, Place, Process};
+use super::kit::{Line, PATIENCE, Part, Place, Process, part};
 
 /// A task whose attempts return when, and as, they are ordered to.
 #[derive(Serialize, Deserialize)]
@@ -102,7 +102,7 @@ fn a_stale_attempt_changes_nothing() {
         let place = Place::new();
         let client = Client::open(place.file()).expect("to open the file");
         let id = client.schedule(Ordered).expect("to schedule").id();
-        let mut process = Process::start("process_stale::child", &place.file(), &[]);
+        let mut process = Process::start(part!(child), &place.file(), &[]);
         process.read_until(is_start_of(1));
         forget_the_boot(&place);
         // Whoever opens the file takes back what the dead held.

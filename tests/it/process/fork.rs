@@ -6,7 +6,7 @@ use fork::{Fork, fork, waitpid};
 use punctual::{Client, ErrorKind, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskState};
 use serde::{Deserialize, Serialize};
 
-use crate::process_kit::{Line, PATIENCE, Part, Place, Process};
+use super::kit::{Line, PATIENCE, Part, Place, Process, part};
 
 #[derive(Serialize, Deserialize)]
 struct Quick;
@@ -128,7 +128,7 @@ fn child() {
 #[test]
 fn p7_a_forked_child_is_told_and_harms_nobody() {
     let place = Place::new();
-    let process = Process::start("process_fork::child", &place.file(), &[]);
+    let process = Process::start(part!(child), &place.file(), &[]);
     let calls = [
         "schedule",
         "submit",
@@ -190,7 +190,7 @@ fn p11_a_forked_child_does_not_keep_a_dead_process_s_tasks() {
     let place = Place::new();
     let client = Client::open(place.file()).expect("to open the file");
     let id = client.schedule(Endless).expect("to schedule").id();
-    let mut process = Process::start("process_fork::parent", &place.file(), &[]);
+    let mut process = Process::start(part!(parent), &place.file(), &[]);
     process.read_until(|line| matches!(line, Line::Started { .. }));
     process.order("fork");
     process.order("once");
@@ -265,7 +265,7 @@ fn inside() {
 fn p7_a_child_that_was_forked_inside_a_transaction_leaves_it_to_its_parent() {
     for store in ["file", "memory"] {
         let place = Place::new();
-        let process = Process::start("process_fork::inside", &place.file(), &[&store]);
+        let process = Process::start(part!(inside), &place.file(), &[&store]);
         let expected = [
             "inside Err(Forked)",
             "its SQL is refused: true",
@@ -322,7 +322,7 @@ fn handler() {
 #[test]
 fn p7_a_child_that_a_handler_has_forked_runs_nothing() {
     let place = Place::new();
-    let process = Process::start("process_fork::handler", &place.file(), &[]);
+    let process = Process::start(part!(handler), &place.file(), &[]);
     let done = Line::Note("done".to_owned());
     let lines = process.read_until(|line| *line == done);
     let starts = lines
@@ -364,7 +364,7 @@ fn goes_on() {
 #[test]
 fn p7_a_child_that_goes_on_with_its_parent_s_transaction_ends() {
     let place = Place::new();
-    let process = Process::start("process_fork::goes_on", &place.file(), &[]);
+    let process = Process::start(part!(goes_on), &place.file(), &[]);
     assert_eq!(process.line(), Line::Note("true".to_owned()));
     let (status, _) = process.end();
     assert!(status.success(), "{status}");

@@ -7,7 +7,7 @@ use punctual::chrono::DateTime;
 use punctual::{Client, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskId};
 use serde::{Deserialize, Serialize};
 
-use crate::process_kit::{Line, Part, Place, Process, seed, wall_clock};
+use super::kit::{Line, Part, Place, Process, part, seed, wall_clock};
 
 const TASKS: usize = 300;
 const KILLS: usize = 6;
@@ -75,11 +75,11 @@ fn the_order_of_starts_survives_the_death_of_the_process() {
         seen.len()
     };
     for kill in 1..=KILLS {
-        let process = Process::start("process_order::child", &place.file(), &[]);
+        let process = Process::start(part!(child), &place.file(), &[]);
         while learn(&[process.line()]) < kill * TASKS / (KILLS + 2) {}
         learn(&process.kill());
     }
-    let process = Process::start("process_order::child", &place.file(), &[]);
+    let process = Process::start(part!(child), &place.file(), &[]);
     while learn(&[process.line()]) < TASKS {}
     drop(process);
     // A process can die between a start and the line that tells it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use punctual::rusqlite::Connection;
 use punctual::{Client, Filter, NewTask};
 
-use crate::process_kit::{Line, Part, Place, Process, Since, slow_syncs};
+use super::kit::{Line, Part, Place, Process, Since, part, slow_syncs};
 
 /// Long enough for a process to be starved, were there nothing against it, in milliseconds.
 const SPAN: u64 = 2_500;
@@ -40,7 +40,7 @@ fn p12_no_process_is_starved_by_others_that_write_all_the_time() {
     const MOST: usize = 250;
     for processes in [2, 4] {
         let place = Place::new();
-        let start = || Process::start("process_fair::child", &place.file(), &[&10_000]);
+        let start = || Process::start(part!(child), &place.file(), &[&10_000]);
         each_has_its_share(&place, (0..processes).map(|_| start()).collect());
         let longest = longest_wait(&place, "payload");
         eprintln!("fair: of {processes}: {longest} commits of others between two of one");
@@ -54,14 +54,7 @@ fn p12_no_process_is_starved_by_others_that_write_all_the_time() {
 fn p12_no_process_waits_for_long_where_syncs_take_long() {
     const MOST: usize = 12;
     let place = Place::new();
-    let start = || {
-        Process::start_as(
-            slow_syncs(&place),
-            "process_fair::child",
-            &place.file(),
-            &[&SPAN],
-        )
-    };
+    let start = || Process::start_as(slow_syncs(&place), part!(child), &place.file(), &[&SPAN]);
     each_has_its_share(&place, (0..3).map(|_| start()).collect());
     let longest = longest_wait(&place, "payload");
     eprintln!("fair: {longest} commits of others between two of one");
@@ -120,7 +113,7 @@ fn p12_a_connection_of_the_user_s_own_comes_to_its_turn() {
     const MOST: usize = 400;
     let place = Place::new();
     let client = Client::open(place.file()).expect("to open the file");
-    let start = || Process::start("process_fair::child", &place.file(), &[&SPAN]);
+    let start = || Process::start(part!(child), &place.file(), &[&SPAN]);
     let mut children: Vec<_> = (0..3).map(|_| start()).collect();
     for child in &children {
         assert_eq!(child.line(), Line::Opened);

@@ -9,7 +9,7 @@ use punctual::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::process_kit::{Line, PATIENCE, Part, Place, Process, eventually};
+use super::kit::{Line, PATIENCE, Part, Place, Process, eventually, part};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -118,7 +118,7 @@ fn place() -> (Place, Client) {
 }
 
 fn start(place: &Place, how: &str) -> Process {
-    Process::start("process_transaction::child", &place.file(), &[&how])
+    Process::start(part!(child), &place.file(), &[&how])
 }
 
 fn until(process: &Process, text: &str) {

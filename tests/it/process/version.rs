@@ -8,7 +8,7 @@ use punctual::rusqlite::Connection;
 use punctual::{Client, ErrorKind, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskState};
 use serde::{Deserialize, Serialize};
 
-use crate::process_kit::{Line, PATIENCE, Part, Place, Process, Since, eventually};
+use super::kit::{Line, PATIENCE, Part, Place, Process, Since, eventually, part};
 
 #[derive(Serialize, Deserialize)]
 struct Quick;
@@ -66,7 +66,7 @@ fn child() {
 }
 
 fn start(place: &Place) -> Process {
-    let process = Process::start("process_version::child", &place.file(), &[]);
+    let process = Process::start(part!(child), &place.file(), &[]);
     assert_eq!(process.line(), Line::Opened);
     process
 }

@@ -15,7 +15,7 @@ use punctual::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::process_kit::{Line, PATIENCE, Part, Place, Process, eventually, slow_syncs};
+use super::kit::{Line, PATIENCE, Part, Place, Process, eventually, part, slow_syncs};
 
 #[derive(Serialize, Deserialize)]
 struct Quick;
@@ -128,12 +128,10 @@ fn asleep(place: &Place) {
     });
 }
 
-const SCHEDULING: &str = "process_wake::scheduling_child";
-
 #[test]
 fn p3_another_process_s_commit_starts_its_task_here() {
     let place = Place::new();
-    let child = Process::start(SCHEDULING, &place.file(), &[]);
+    let child = Process::start(part!(scheduling_child), &place.file(), &[]);
     every_commit_is_noticed(&place, child);
 }
 
@@ -141,7 +139,12 @@ fn p3_another_process_s_commit_starts_its_task_here() {
 #[test]
 fn p3_no_commit_is_missed_whose_sync_takes_long() {
     let place = Place::new();
-    let child = Process::start_as(slow_syncs(&place), SCHEDULING, &place.file(), &[]);
+    let child = Process::start_as(
+        slow_syncs(&place),
+        part!(scheduling_child),
+        &place.file(),
+        &[],
+    );
     every_commit_is_noticed(&place, child);
 }
 
@@ -167,7 +170,7 @@ fn p3_what_the_user_s_own_connection_commits_is_noticed() {
 #[test]
 fn p8_a_cancellation_reaches_the_process_that_runs_the_task() {
     let place = Place::new();
-    let mut child = Process::start("process_wake::running_child", &place.file(), &[]);
+    let mut child = Process::start(part!(running_child), &place.file(), &[]);
     assert_eq!(child.line(), Line::Opened);
     let client = Client::open(place.file()).expect("to open the file");
     for _ in 0..3 {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use punctual::{Client, NewTask, Outcome, Payload, Retention, Scheduler, TaskContext, TaskId};
 use serde::{Deserialize, Serialize};
 
+use super::kit::{Line, Part, Place, Process, part, seed};
 use crate::kit::{Log, S, clock};
-use crate::process_kit::{Line, Part, Place, Process, seed};
 
 const TASKS: usize = 1_500;
 /// More than are kept, so that some are forgotten while others are used.
@@ -53,7 +53,7 @@ fn p1_a_task_in_a_queue_that_another_process_forgets_just_now_runs() {
         .retention(Retention::forever().completed(S))
         .stepped(&clock())
         .expect("to open the file");
-    let process = Process::start("process_forget::child", &place.file(), &[&seed]);
+    let process = Process::start(part!(child), &place.file(), &[&seed]);
     let mut stored: HashSet<TaskId> = HashSet::new();
     while let Line::Note(text) = process.line() {
         let Ok(id) = text.parse() else { break };

@@ -11,7 +11,7 @@ use punctual::{
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::process_kit::{Line, Part, Place, Process, eventually};
+use super::kit::{Line, Part, Place, Process, eventually, part};
 
 const WORKERS: usize = 4;
 const NEIGHBOURS: u32 = 60;
@@ -85,7 +85,7 @@ fn a_task_that_always_kills_the_process_ends_and_its_neighbours_complete() {
             start < MAX_STARTS,
             "after {MAX_STARTS} starts of the process it still dies"
         );
-        let process = Process::start("process_poison::child", &place.file(), &[]);
+        let process = Process::start(part!(child), &place.file(), &[]);
         let (status, lines) = process.end();
         for line in &lines {
             if let Line::Started { id, .. } = line {

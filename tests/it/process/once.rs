@@ -9,7 +9,7 @@ use punctual::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::process_kit::{Line, Part, Place, Process, eventually, seed, spin};
+use super::kit::{Line, Part, Place, Process, eventually, part, seed, spin};
 
 const KILLS: usize = 30;
 /// How many processes have the file open at once.
@@ -94,7 +94,7 @@ fn id(number: u128) -> TaskId {
 }
 
 fn start(place: &Place, takes_orders: bool) -> Process {
-    Process::start("process_once::child", &place.file(), &[&takes_orders])
+    Process::start(part!(child), &place.file(), &[&takes_orders])
 }
 
 #[test]

@@ -141,6 +141,16 @@ fn word<T: FromStr>(text: &str) -> T {
         .unwrap_or_else(|_| panic!("a child says {text:?}"))
 }
 
+/// The name of a child's part, an ignored test of the same module, for [`Process::start`].
+macro_rules! part {
+    ($test:ident) => {{
+        // A name of no test would be a child that ends at once without a word: it does not compile.
+        let _: fn() = $test;
+        concat!(module_path!(), "::", stringify!($test))
+    }};
+}
+pub(crate) use part;
+
 /// A child process, killed at the latest when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -150,7 +160,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a child that plays `part`, the path of an ignored test, on `file`.
+    /// Starts a child that plays a [`part!`] on `file`.
     pub(crate) fn start(part: &str, file: &Path, arguments: &[&dyn fmt::Display]) -> Self {
         let binary = std::env::current_exe().expect("the path of this binary");
         Self::start_as(Command::new(binary), part, file, arguments)
@@ -163,9 +173,11 @@ impl Process {
         file: &Path,
         arguments: &[&dyn fmt::Display],
     ) -> Self {
+        // The harness names its tests without the name of the binary.
+        let (_, test) = part.split_once("::").expect("the path of a test");
         let mut child = command
             .args([
-                part,
+                test,
                 "--exact",
                 "--ignored",
                 "--nocapture",

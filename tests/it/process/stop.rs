@@ -10,7 +10,7 @@ use punctual::{
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::process_kit::{Line, PATIENCE, Part, Place, Process, Since, eventually};
+use super::kit::{Line, PATIENCE, Part, Place, Process, Since, eventually, part};
 
 /// Ends at once.
 #[derive(Serialize, Deserialize)]
@@ -81,7 +81,7 @@ fn child() {
 }
 
 fn start(place: &Place) -> Process {
-    let process = Process::start("process_stop::child", &place.file(), &[]);
+    let process = Process::start(part!(child), &place.file(), &[]);
     process.read_until(|line| *line == Line::Opened);
     process
 }
