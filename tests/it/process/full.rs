@@ -186,6 +186,7 @@ fn opened_unwritable(place: &Place) -> Vec<Line> {
     let process = Process::start_as(command, part!(unwritable), &place.file(), &[]);
     let (status, lines) = process.end();
     assert!(status.success(), "{status}: {lines:?}");
+    assert_eq!(lines.len(), 2, "of a client and of a scheduler");
     lines
 }
 
