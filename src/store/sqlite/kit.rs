@@ -44,10 +44,10 @@ impl Backend for OnFile {
         Arc::new(SqliteStore::open(&self.path, settings(runs), &own, now).unwrap())
     }
 
-    fn open_impatient(&self, now: Timestamp) -> Arc<dyn Store> {
+    fn open_impatient(&self, runs: bool, now: Timestamp) -> Arc<dyn Store> {
         let settings = Settings {
             busy_wait: Duration::from_millis(20),
-            ..settings(false)
+            ..settings(runs)
         };
         let own = SqliteSettings::default();
         Arc::new(SqliteStore::open(&self.path, settings, &own, now).unwrap())
@@ -67,7 +67,7 @@ impl Backend for InMemory {
         Arc::new(SqliteStore::memory(settings(runs), now).unwrap())
     }
 
-    fn open_impatient(&self, _now: Timestamp) -> Arc<dyn Store> {
+    fn open_impatient(&self, _runs: bool, _now: Timestamp) -> Arc<dyn Store> {
         unreachable!("it has no other instances")
     }
 

@@ -1,16 +1,29 @@
 //! No call waits without a bound, whatever another instance does.
 
-use super::{Kit, NOW, claimed, done, on_shared, task};
+use std::sync::Arc;
+
+use super::{Kit, NOW, claimed, done, on_shared, request, task};
 use crate::error::ErrorKind;
 use crate::model::op::Op;
 use crate::model::query::Query;
+use crate::model::settle::Claim;
 use crate::model::task::TaskState;
-use crate::store::TransactionEnd;
+use crate::store::events::Received;
+use crate::store::{Store, TransactionEnd};
 
 on_shared!(
     p12_every_write_answers_busy_while_another_instance_writes,
     p12_no_read_waits_for_another_instance_that_writes,
+    p12_what_a_scheduler_does_beside_its_transactions_waits_for_no_writer,
+    p12_an_instance_that_ends_while_another_writes_is_taken_back,
 );
+
+fn claim_one(store: &dyn Store) -> Claim {
+    let claim = Op::Claim(request(store, 1));
+    let mut claims = claimed(store.apply(NOW, vec![claim]).unwrap().remove(0));
+    assert_eq!(claims.len(), 1, "one task is due");
+    claims.remove(0)
+}
 
 /// Were one of them to wait, this would never end: the other instance goes on when they have answered.
 fn p12_every_write_answers_busy_while_another_instance_writes(kit: &mut Kit) {
@@ -18,13 +31,9 @@ fn p12_every_write_answers_busy_while_another_instance_writes(kit: &mut Kit) {
     let claim = kit.claim_one();
     kit.insert(task());
     let dead = kit.another(true);
-    let its_claim = Op::Claim(kit.request(1));
-    assert_eq!(
-        claimed(dead.apply(NOW, vec![its_claim]).unwrap().remove(0)).len(),
-        1
-    );
+    claim_one(&*dead);
     drop(dead);
-    let other = kit.impatient();
+    let other = kit.impatient(false);
     let mut errors = Vec::new();
     let ran = kit.store().transaction(kit.now, None, &mut |_| {
         let insert = || vec![Op::Insert(vec![task()])];
@@ -49,7 +58,7 @@ fn p12_every_write_answers_busy_while_another_instance_writes(kit: &mut Kit) {
 
 fn p12_no_read_waits_for_another_instance_that_writes(kit: &mut Kit) {
     let id = kit.insert(task());
-    let other = kit.impatient();
+    let other = kit.impatient(false);
     let ran = kit.store().transaction(kit.now, None, &mut |_| {
         let state = other.read(Query::State(id)).unwrap().state();
         assert_eq!(state, Some(TaskState::Pending));
@@ -61,4 +70,47 @@ fn p12_no_read_waits_for_another_instance_that_writes(kit: &mut Kit) {
         TransactionEnd::RollBack
     });
     ran.unwrap();
+}
+
+/// A handler starts while another one is inside its transaction, and while another process writes.
+fn p12_what_a_scheduler_does_beside_its_transactions_waits_for_no_writer(kit: &mut Kit) {
+    kit.insert_all(vec![task(), task()]);
+    let other = kit.another(true);
+    let its_claim = claim_one(&*other);
+    let instances = [
+        (Arc::clone(kit.store()), kit.claim_one().fence),
+        (other, its_claim.fence),
+    ];
+    let ran = kit.store().transaction(kit.now, None, &mut |_| {
+        let beside = || {
+            for (store, fence) in &instances {
+                let events = store.signals().subscriptions().subscribe(1);
+                store.begin(*fence).unwrap();
+                store.watch().unwrap();
+                store.close(NOW);
+                assert!(matches!(events.try_next(), Received::Ended));
+            }
+        };
+        std::thread::scope(|scope| scope.spawn(beside).join()).unwrap();
+        TransactionEnd::RollBack
+    });
+    ran.unwrap();
+    drop(instances);
+    kit.kill();
+    assert_eq!(kit.recover().crashed, 2, "both starts were noted");
+}
+
+/// It cannot note its end then, so it is taken for dead.
+fn p12_an_instance_that_ends_while_another_writes_is_taken_back(kit: &mut Kit) {
+    let id = kit.insert(task());
+    let other = kit.impatient(true);
+    claim_one(&*other);
+    let mut other = Some(other);
+    let ran = kit.store().transaction(kit.now, None, &mut |_| {
+        drop(other.take());
+        TransactionEnd::RollBack
+    });
+    ran.unwrap();
+    assert_eq!(kit.recover().given_back, 1);
+    assert_eq!(kit.claim_one().id, id);
 }

@@ -69,8 +69,8 @@ pub(super) trait Backend: Any {
     /// A further instance; `runs`: it may claim.
     fn open(&self, runs: bool, now: Timestamp) -> Arc<dyn Store>;
 
-    /// One that writes nothing of its own at its opening, and whose calls wait for 20 ms at most.
-    fn open_impatient(&self, now: Timestamp) -> Arc<dyn Store>;
+    /// The same, whose calls wait for 20 ms at most.
+    fn open_impatient(&self, runs: bool, now: Timestamp) -> Arc<dyn Store>;
 
     /// The machine has lost its power, and with it all that tells which claims were started. No instance is open.
     fn lose_power(&self);
@@ -108,9 +108,9 @@ impl Kit {
         self.backend.open(runs, self.now)
     }
 
-    /// A further client, whose calls wait for 20 ms at most.
-    pub(super) fn impatient(&self) -> Arc<dyn Store> {
-        self.backend.open_impatient(self.now)
+    /// The same, whose calls wait for 20 ms at most.
+    pub(super) fn impatient(&self, runs: bool) -> Arc<dyn Store> {
+        self.backend.open_impatient(runs, self.now)
     }
 
     /// The instance dies: its lock is free, and its claims are still stored. Another instance is opened.
