@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::prune::{everything, prune};
 use super::{
     Kit, NOW, S, claimed, done, due, error, on_every_backend, on_shared, returned, settled, task,
 };
@@ -12,7 +13,6 @@ use crate::model::new_task::Insert;
 use crate::model::op::{Action, Changed, Op, Settled};
 use crate::model::outcome::Failure;
 use crate::model::query::{Query, Stats};
-use crate::model::retention::Cutoffs;
 use crate::model::settle::End;
 use crate::model::task::TaskState;
 use crate::store::Store;
@@ -36,6 +36,7 @@ on_shared!(
     a_task_rescued_after_a_retirement_by_its_rescuer_runs,
     what_was_retired_is_not_known_after_a_restart,
     the_number_of_a_lane_is_never_used_again,
+    p14_thousands_of_lanes_are_forgotten_by_every_process,
 );
 
 pub(in crate::store) fn of(queue: &'static str) -> Insert {
@@ -109,13 +110,7 @@ pub(in crate::store) fn retired_lane(kit: &Kit, queue: &'static str) -> LaneId {
 }
 
 pub(in crate::store) fn prune_everything(kit: &Kit) {
-    let all = Some(kit.now + 9_999 * S);
-    let cutoffs = Cutoffs {
-        completed: all,
-        failed: all,
-        cancelled: all,
-    };
-    kit.apply(Op::Prune { cutoffs, limit: 99 });
+    prune(kit, everything(), 99);
 }
 
 fn a_lane_is_retired_once_nothing_is_pending_or_running_in_it(kit: &mut Kit) {
@@ -411,4 +406,54 @@ fn the_number_of_a_lane_is_never_used_again(kit: &mut Kit) {
         assert_eq!(forget(kit, &[lane]), 1);
         kit.kill();
     }
+}
+
+/// A process that does not write itself learns of the lanes, of their retirement and of their deletion from the file alone.
+fn p14_thousands_of_lanes_are_forgotten_by_every_process(kit: &mut Kit) {
+    const QUEUES: usize = 2_000;
+    let queue = |number| Insert {
+        queue: format!("queue {number}").into(),
+        ..task()
+    };
+    let [retired, forgotten] = [kit.another(true), kit.another(true)];
+    let known = |store: &dyn Store| {
+        store.refresh().unwrap();
+        store.lanes().list.len()
+    };
+    kit.insert(of("kept"));
+    kit.insert_all((0..QUEUES).map(queue).collect());
+    assert_eq!(known(&*retired), QUEUES + 1);
+    assert_eq!(known(&*forgotten), QUEUES + 1);
+    let claims = kit.claim(QUEUES + 1);
+    assert_eq!(claims.len(), QUEUES + 1);
+    let ended = claims.iter().map(|claim| kit.ended(claim, done()).into());
+    kit.apply(Op::Settle(ended.collect()));
+    let kept = lane_of(kit, "kept");
+    let lanes = kit.store().lanes().list;
+    let mut lanes: Vec<LaneId> = lanes.iter().map(|lane| lane.id).collect();
+    lanes.retain(|lane| *lane != kept);
+    assert_eq!(retire(kit, &lanes), QUEUES);
+    assert_eq!(known(&*retired), 1, "they are retired");
+    assert_eq!(prune(kit, everything(), QUEUES + 9), QUEUES + 1);
+    assert_eq!(forget(kit, &lanes), QUEUES);
+    assert_eq!(known(&*forgotten), 1, "there is no row of them left");
+    assert_eq!(known(&*retired), 1);
+    assert_eq!(known(&**kit.store()), 1);
+    assert_eq!(
+        known(&*kit.another(true)),
+        1,
+        "of one that opens the file now"
+    );
+    // What comes to such a queue again runs, whoever stores it and whoever runs it.
+    let stores = [&forgotten, &retired, &retired, &forgotten];
+    let again = [3, 3, QUEUES - 1, QUEUES].map(queue);
+    let mut ids = again.each_ref().map(|task| task.id);
+    for (task, store) in again.into_iter().zip(stores) {
+        store.apply(NOW, vec![Op::Insert(vec![task])]).unwrap();
+    }
+    assert_eq!(known(&**kit.store()), 4);
+    let mut claimed: Vec<_> = kit.claim(9).iter().map(|claim| claim.id).collect();
+    ids.sort_unstable();
+    claimed.sort_unstable();
+    assert_eq!(claimed, ids);
 }
