@@ -2,13 +2,18 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use rusqlite::ffi;
+
 use super::on_a_file;
+use crate::error::ErrorKind;
 use crate::id::TaskId;
 use crate::model::new_task::Insert;
 use crate::model::op::{Op, Settled};
 use crate::model::task::TaskState;
 use crate::store::TransactionEnd;
+use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::kit::File;
+use crate::store::suite::forget::{complete_all, lane_of, of};
 use crate::store::suite::transaction::insert;
 use crate::store::suite::{Kit, NOW, done, json, settled, task};
 
@@ -18,6 +23,8 @@ on_a_file!(
     a_lane_of_a_failed_insert_is_made_again,
     p6_an_operation_that_failed_cannot_be_committed,
     p12_after_a_panic_inside_others_can_write_at_once,
+    p4_a_task_whose_commit_was_stored_and_not_known_runs,
+    p4_a_task_in_a_lane_whose_retirement_was_not_known_is_not_lost,
 );
 
 /// Makes the file refuse tasks of priority 9.
@@ -146,4 +153,51 @@ fn p11_a_rescue_does_not_depend_on_the_claim_that_comes_along(kit: &mut Kit) {
     kit.store().signals().standing_claim().leave(request, 0);
     assert_eq!(kit.recover().given_back, 1);
     assert_eq!(kit.state(id), TaskState::Pending);
+}
+
+/// Errors of a commit after which nobody knows what was stored: with the first the connection goes on, with the second it is
+/// opened again.
+const UNKNOWN: [i32; 2] = [ffi::SQLITE_ERROR, ffi::SQLITE_IOERR_FSYNC];
+
+/// Applies an operation whose commit is stored and reports this error all the same.
+fn apply_unknown(kit: &Kit, op: Op, code: i32) {
+    let store = SqliteStore::of(&**kit.store()).unwrap();
+    store.turn.with_writer(|writer| {
+        // SQLite calls it once the commit is in the log, and hands its error to the COMMIT.
+        let mut error = Some(ffi::Error::new(code));
+        let fails_once = move |_: &mut _, _| match error.take() {
+            Some(error) => Err(rusqlite::Error::SqliteFailure(error, None)),
+            None => Ok(()),
+        };
+        writer.connection().wal_hook(Some(fails_once)).unwrap();
+    });
+    let answer = kit.store().apply(kit.now, vec![op]);
+    assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unknown, "{code}");
+}
+
+/// Its lane is not known here, and no other process writes, so nothing else would tell of it.
+fn p4_a_task_whose_commit_was_stored_and_not_known_runs(kit: &mut Kit) {
+    for (code, queue) in UNKNOWN.into_iter().zip(["one", "two"]) {
+        let task = of(queue);
+        let id = task.id;
+        apply_unknown(kit, Op::Insert(vec![task]), code);
+        kit.store().refresh().unwrap();
+        assert_eq!(kit.claim_one().id, id, "{code}");
+    }
+}
+
+fn p4_a_task_in_a_lane_whose_retirement_was_not_known_is_not_lost(kit: &mut Kit) {
+    for code in UNKNOWN {
+        kit.insert(of("mail"));
+        complete_all(kit);
+        let lanes = vec![lane_of(kit, "mail")];
+        apply_unknown(kit, Op::RetireLanes { lanes }, code);
+        let id = kit.insert(of("mail"));
+        // The next process knows the lanes in use alone.
+        kit.kill();
+        assert_eq!(kit.claim_one().id, id, "{code}");
+        kit.kill();
+        kit.recover();
+        complete_all(kit);
+    }
 }

@@ -266,10 +266,10 @@ impl Writer {
         self.connection.has_synced()
     }
 
-    /// For a test of what an operation does when the disk is full.
+    /// For tests of what becomes of an operation when the disk fails.
     #[cfg(test)]
-    pub(crate) fn connection(&mut self) -> &Connection {
-        self.connection.get()
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        self.connection.get_mut()
     }
 }
 
