@@ -6,7 +6,7 @@ use punctual::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::kit::{Log, MS, S, clock, file, state, task};
+use crate::kit::{Log, MICRO, MS, S, clock, file, state, task};
 
 /// What the old version reads.
 #[derive(Serialize, Deserialize)]
@@ -168,4 +168,34 @@ fn a_task_that_was_never_given_to_a_handler_can_still_miss_its_start_deadline() 
     scheduler.advance(6 * S);
     assert_eq!(state(&scheduler, id), TaskState::Failed);
     assert_eq!(task(&scheduler, id).error(), Some("expired"));
+}
+
+/// The next try is a second after the first, and the deadline in between.
+#[test]
+fn a_start_deadline_between_two_tries_to_decode_ends_the_task_in_time() {
+    let ((_dir, path), clock) = (file(), clock());
+    let (mut old, _) = old_version(&path, &clock);
+    let within = 400 * MS;
+    let id = old.schedule(new().start_within(within)).unwrap().id();
+    let deadline = clock.now() + within;
+    assert_eq!(old.advance(within), 1);
+    assert_eq!(state(&old, id), TaskState::Pending, "not yet");
+    assert_eq!(old.advance(2 * S), 0);
+    let task = task(&old, id);
+    assert_eq!(task.finished_at(), Some(deadline + MICRO));
+    assert_eq!(task.error(), Some("expired"));
+}
+
+/// The processes slept through the deadline, and one could run the task now.
+#[test]
+fn what_could_not_be_decoded_before_its_start_deadline_does_not_run_after_it() {
+    let ((_dir, path), clock) = (file(), clock());
+    let (mut old, _) = old_version(&path, &clock);
+    let id = old.schedule(new().start_within(400 * MS)).unwrap().id();
+    assert_eq!(old.drain(), 1);
+    let (mut new, new_ran) = new_version(&path, &clock);
+    clock.advance(2 * S);
+    assert_eq!(new.drain(), 0);
+    assert_eq!(state(&old, id), TaskState::Failed);
+    assert_eq!(new_ran.len(), 0);
 }
