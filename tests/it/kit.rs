@@ -1,11 +1,13 @@
 //! What the tests share: payloads, a clock, a log of calls, a gate that handlers wait at.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use punctual::testing::TestClock;
-use punctual::{Client, NewTask, Payload, Task, TaskId, TaskState};
+use punctual::{Client, NewTask, Outcome, Payload, Scheduler, Task, TaskId, TaskState};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 pub const S: Duration = Duration::from_secs(1);
 pub const MS: Duration = Duration::from_millis(1);
@@ -182,8 +184,33 @@ pub fn state(client: &Client, id: TaskId) -> TaskState {
 }
 
 /// A folder for a database, and the path of that.
-pub fn file() -> (tempfile::TempDir, std::path::PathBuf) {
+pub fn file() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tasks.db");
     (dir, path)
+}
+
+/// What would be left of a database if its process were killed now.
+pub fn left_by_a_kill(path: &Path) -> (TempDir, PathBuf) {
+    let (dir, left) = file();
+    for suffix in ["", "-wal"] {
+        let of = |path: &Path| format!("{}{suffix}", path.display());
+        std::fs::copy(of(path), of(&left)).unwrap();
+    }
+    (dir, left)
+}
+
+/// Runs the one task that is due, and returns what would be left if the process were killed inside its handler.
+pub fn killed_inside(path: &Path, clock: &TestClock) -> (TempDir, PathBuf) {
+    let left = Log::new();
+    let (log, own) = (left.clone(), path.to_owned());
+    let mut scheduler = Scheduler::builder(path)
+        .handler_fn(move |_: Probe, _cx| {
+            log.push(left_by_a_kill(&own));
+            Ok(Outcome::done())
+        })
+        .stepped(clock)
+        .unwrap();
+    assert_eq!(scheduler.drain(), 1);
+    left.take().remove(0)
 }

@@ -6,54 +6,8 @@ use punctual::{
 };
 
 use crate::kit::{
-    DAY, Gate, LONG, Log, MICRO, OpenOnDrop, Other, Probe, S, clock, end_of, eventually, file,
-    probe, state, task,
+    DAY, LONG, Log, MICRO, Other, Probe, S, clock, eventually, file, probe, state, task,
 };
-
-/// Dropping a receipt does not call the write back, nor does dropping the last client right after it.
-#[test]
-fn what_was_submitted_is_stored_though_nobody_waits_for_it() {
-    let (_dir, path) = file();
-    for n in 0..20 {
-        let client = Client::open(&path).unwrap();
-        drop(client.submit().schedule(probe(n)));
-    }
-    let client = Client::open(&path).unwrap();
-    eventually("all are stored", || {
-        client.count(&Filter::all()).unwrap() == 20
-    });
-}
-
-/// P1, P4: what one process schedules, another finds and runs.
-#[test]
-fn a_task_outlives_the_client_that_scheduled_it() {
-    let (_dir, path) = file();
-    let id = Client::open(&path)
-        .unwrap()
-        .schedule(probe(7))
-        .unwrap()
-        .id();
-    let scheduler = Scheduler::builder(&path)
-        .workers(1)
-        .handler_fn(|Probe(n), cx| {
-            cx.progress(&"half")?;
-            Outcome::with(&(n * 6))
-        })
-        .start()
-        .unwrap();
-    let task = end_of(&scheduler, id);
-    assert_eq!(task.state(), TaskState::Completed);
-    assert_eq!(task.result::<u32>().unwrap(), Some(42));
-    assert_eq!(task.progress::<String>().unwrap().as_deref(), Some("half"));
-    assert_eq!(task.payload::<Probe>().unwrap().0, 7);
-    assert!(task.started_at().unwrap() <= task.finished_at().unwrap());
-    let history = scheduler.history(id).unwrap();
-    assert_eq!(
-        (history.len(), history[0].end()),
-        (1, AttemptEnd::Completed)
-    );
-    assert!(history[0].instance().is_some() && history[0].duration().is_some());
-}
 
 #[test]
 fn scheduling_again_by_the_same_id_makes_no_second_task() {
@@ -313,54 +267,6 @@ fn a_start_deadline_is_kept_even_in_a_paused_queue() {
     }
     assert_eq!(state(&scheduler, started), TaskState::Completed);
     assert_eq!(calls.take(), [4]);
-}
-
-/// P11: a copy made while tasks run is whole, and what ran is run again there.
-#[test]
-fn a_backup_can_be_opened_and_its_running_tasks_are_rescued() {
-    let (dir, path) = file();
-    let gate = Gate::default();
-    let _open = OpenOnDrop(gate.clone());
-    let at_gate = gate.clone();
-    let scheduler = Scheduler::builder(&path)
-        .workers(1)
-        .handler_fn(move |_: Probe, _cx| {
-            at_gate.pass();
-            Ok(Outcome::done())
-        })
-        .start()
-        .unwrap();
-    let running = scheduler.schedule(probe(1)).unwrap().id();
-    let pending = scheduler
-        .schedule(NewTask::new(Other(2)).tag("t"))
-        .unwrap()
-        .id();
-    gate.await_waiting(1);
-    let copy = dir.path().join("copy.db");
-    scheduler.sqlite().unwrap().backup(&copy).unwrap();
-    let after = scheduler.schedule(NewTask::new(Other(3))).unwrap().id();
-    let restored = Scheduler::builder(&copy)
-        .workers(1)
-        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
-        .start()
-        .unwrap();
-    let rescued = end_of(&restored, running);
-    assert_eq!(
-        (rescued.state(), rescued.crashes()),
-        (TaskState::Completed, 1)
-    );
-    assert_eq!(task(&restored, pending).tags(), ["t"]);
-    assert!(
-        restored.get(after).unwrap().is_none(),
-        "it is the truth of one instant"
-    );
-    assert_eq!(
-        state(&scheduler, running),
-        TaskState::Running,
-        "the original goes on"
-    );
-    gate.open();
-    assert_eq!(end_of(&scheduler, running).crashes(), 0);
 }
 
 /// A backup ends although others write without a pause.

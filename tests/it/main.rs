@@ -1,4 +1,5 @@
-//! One binary for all tests of behaviour: a module a promise, or a kind of fault.
+//! One binary for all tests of behaviour: a module a promise, or a kind of fault. P13, the cost of a call, is tested where the
+//! statements are, in `src/store/sqlite/query_plans.rs`.
 
 mod attempts;
 mod bad_input;
@@ -8,11 +9,16 @@ mod face;
 mod health;
 mod kit;
 mod lifecycle;
+mod p01_durable;
 mod p02_not_early;
 mod p03_not_late;
+mod p04_at_least_once;
+mod p05_at_most_once;
 mod p06_transactions;
+mod p07_no_overlap;
 mod p08_cancel;
 mod p09_order;
+mod p11_crash_recovery;
 mod p12_never_quiet;
 mod p14_bounded;
 mod payloads;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use punctual::rusqlite::{self, Connection};
 use punctual::{
-    Cancel, Client, Delivery, Error, ErrorKind, Failure, Filter, NewTask, Outcome, Scheduler,
-    TaskContext, TaskState, Tx,
+    Cancel, Client, Error, ErrorKind, Failure, Filter, NewTask, Outcome, Scheduler, TaskContext,
+    TaskState, Tx,
 };
 
 use crate::kit::{
-    Gate, LONG, Log, MS, OpenOnDrop, Other, Probe, S, end_of, eventually, file, probe, state,
+    Gate, LONG, MS, OpenOnDrop, Other, Probe, S, end_of, eventually, file, probe, state,
 };
 
 fn with_table(client: &Client) {
@@ -651,42 +651,6 @@ fn p8_a_cancelled_task_that_completes_with_its_effects_is_completed() {
     gate.open();
     assert_eq!(end_of(&scheduler, id).state(), TaskState::Completed);
     assert_eq!(rows(&scheduler), 1);
-}
-
-#[test]
-fn p5_what_is_delivered_at_most_once_and_fails_is_not_started_again() {
-    let (_dir, path) = file();
-    let log: Log<u32> = Log::new();
-    let calls = log.clone();
-    let scheduler = Scheduler::builder(&path)
-        .retry_policy("probe", punctual::RetryPolicy::fixed(Duration::ZERO))
-        .handler_fn(move |Probe(n), _| {
-            calls.push(n);
-            match n {
-                0 => Ok(Outcome::done()),
-                1 => Err("no".into()),
-                2 => Ok(Outcome::snooze(Duration::ZERO)),
-                _ => panic!("boom"),
-            }
-        })
-        .start()
-        .unwrap();
-    let once = |n| probe(n).delivery(Delivery::AtMostOnce);
-    let error = scheduler.schedule(once(1).max_attempts(2)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    for n in 0..4 {
-        let id = scheduler.schedule(once(n)).unwrap().id();
-        let task = end_of(&scheduler, id);
-        let expected = match n {
-            0 => TaskState::Completed,
-            _ => TaskState::Failed,
-        };
-        assert_eq!(
-            (task.state(), task.attempt(), task.max_attempts()),
-            (expected, 1, 1)
-        );
-    }
-    assert_eq!(log.take(), [0, 1, 2, 3]);
 }
 
 /// A connection of the user's own, in the process of the scheduler.

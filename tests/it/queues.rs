@@ -1,12 +1,10 @@
 //! Queues: fairness, caps, pauses, and several instances on one file.
 
-use std::collections::HashMap;
-
-use punctual::{Client, EventKind, Filter, NewTask, Outcome, Scheduler, TaskState};
+use punctual::{EventKind, Filter, Outcome, Scheduler, TaskState};
 
 use crate::kit::{
-    DAY, Gate, LONG, Log, MS, OpenOnDrop, Other, Probe, S, Watch, clock, end_of, eventually, file,
-    probe, state,
+    DAY, Gate, Log, MS, OpenOnDrop, Other, Probe, S, Watch, clock, end_of, eventually, file, probe,
+    state,
 };
 
 /// A queue with a long backlog does not starve another: they take turns by starts.
@@ -226,46 +224,6 @@ fn tasks_that_wait_for_busy_workers_cost_nothing() {
     for id in ids {
         assert_eq!(end_of(&scheduler, id.id()).attempt(), 1);
     }
-}
-
-/// P7: several instances on one file share the work and never run a task twice.
-#[test]
-fn instances_on_one_file_share_the_work() {
-    let (_dir, path) = file();
-    let runs: Log<(usize, u32)> = Log::new();
-    let start = |instance: usize| {
-        let log = runs.clone();
-        Scheduler::builder(&path)
-            .workers(2)
-            .handler_fn(move |Probe(n), _cx| {
-                log.push((instance, n));
-                std::thread::park_timeout(MS);
-                Ok(Outcome::done())
-            })
-            .start()
-            .unwrap()
-    };
-    let schedulers: Vec<Scheduler> = (0..3).map(start).collect();
-    let client = Client::open(&path).unwrap();
-    let ids: Vec<_> = client
-        .schedule_many((0..600).map(|n| NewTask::new(Probe(n))))
-        .unwrap();
-    for scheduled in ids {
-        assert_eq!(
-            end_of(&client, scheduled.id()).state(),
-            TaskState::Completed
-        );
-    }
-    eventually("every run is noted", || runs.len() >= 600);
-    for scheduler in &schedulers {
-        assert_eq!(scheduler.shutdown(LONG).unwrap().still_running(), 0);
-    }
-    let mut counts: HashMap<u32, usize> = HashMap::new();
-    for (_, n) in runs.take() {
-        *counts.entry(n).or_default() += 1;
-    }
-    assert_eq!(counts.len(), 600);
-    assert!(counts.values().all(|count| *count == 1), "each once");
 }
 
 /// Names in scripts that write vowels as marks were refused, and so was an é that was typed on some systems.

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use punctual::{
-    AttemptEnd, Client, Delivery, ErrorKind, Failure, Outcome, Scheduler, StopReason, TaskState,
-};
+use punctual::{AttemptEnd, Client, ErrorKind, Outcome, Scheduler, StopReason, TaskState};
 
 use crate::kit::{
     DAY, Gate, LONG, MS, OpenOnDrop, Probe, S, Watch, clock, end_of, eventually, file, probe,
@@ -107,72 +105,6 @@ fn what_runs_at_the_deadline_is_asked_to_stop() {
     assert_eq!(task.error(), Some("stopped half-way"));
     let history = scheduler.history(id).unwrap();
     assert_eq!(history[0].end(), AttemptEnd::Interrupted);
-}
-
-/// A task with one attempt was lost at every deploy, although `kill -9` would have spared it.
-#[test]
-fn p4_a_graceful_stop_costs_no_attempt() {
-    let (_dir, path) = file();
-    let start = || {
-        Scheduler::builder(&path)
-            .workers(5)
-            .handler_fn(|Probe(n), cx| {
-                assert!(cx.cancelled_within(LONG));
-                match n {
-                    0 => Err("stopped".into()),
-                    1 => Err(Failure::retry_after(3600 * S, "busy")),
-                    2 => Err(Failure::fatal("hopeless")),
-                    3 => panic!("on its way out"),
-                    _ => Ok(Outcome::done()),
-                }
-            })
-            .start()
-            .unwrap()
-    };
-    let tasks = (0..5).map(|n| probe(n).max_attempts(1));
-    let client = Client::open(&path).unwrap();
-    let ids: Vec<_> = client
-        .schedule_many(tasks)
-        .unwrap()
-        .iter()
-        .map(|scheduled| scheduled.id())
-        .collect();
-    for round in 0..3 {
-        let scheduler = start();
-        let running = if round == 0 { 5 } else { 1 };
-        eventually("they run", || scheduler.health().busy() == running);
-        if round > 0 {
-            scheduler.shutdown(20 * MS).unwrap();
-        }
-        drop(scheduler);
-        // A panic may take longer than the drop waits: it is shown on the way.
-        end_of(&client, ids[3]);
-        let gone = |n: usize| {
-            let task = task(&client, ids[n]);
-            (task.state(), task.attempt())
-        };
-        assert_eq!(gone(0), (TaskState::Pending, 0), "round {round}");
-        assert_eq!(gone(1), (TaskState::Pending, 0), "when it asked for");
-        assert_eq!(gone(2), (TaskState::Failed, 1), "as it asked for");
-        assert_eq!(gone(3), (TaskState::Failed, 1), "a panic is no answer");
-        assert_eq!(gone(4), (TaskState::Completed, 1));
-    }
-}
-
-#[test]
-fn p5_a_task_delivered_at_most_once_that_was_interrupted_has_failed() {
-    let scheduler = Scheduler::in_memory()
-        .handler_fn(|_: Probe, cx| {
-            assert!(cx.cancelled_within(LONG));
-            Err("stopped".into())
-        })
-        .start()
-        .unwrap();
-    let once = probe(0).delivery(Delivery::AtMostOnce);
-    let id = scheduler.schedule(once).unwrap().id();
-    eventually("it runs", || scheduler.health().busy() == 1);
-    scheduler.shutdown(20 * MS).unwrap();
-    assert_eq!(state(&scheduler, id), TaskState::Failed);
 }
 
 #[test]
