@@ -104,8 +104,23 @@ fn a_task_that_waits_for_a_worker_is_never_started() {
     assert_eq!(scheduler.cancel(id).unwrap(), Cancel::Requested);
     scheduler.drain();
     assert_eq!(calls.take(), [1]);
-    assert_eq!(state(&scheduler, id), TaskState::Cancelled);
+    let task = task(&scheduler, id);
+    assert_eq!((task.state(), task.attempt()), (TaskState::Cancelled, 0));
     assert!(scheduler.history(id).unwrap().is_empty());
+}
+
+/// P8: however soon the worker comes after the answer.
+#[test]
+fn a_task_that_waits_for_a_worker_is_not_started_right_after_its_cancel() {
+    let (mut scheduler, calls) = stepped(2, || Ok(Outcome::done()));
+    scheduler.schedule(probe(1)).unwrap();
+    let id = scheduler.schedule(probe(2)).unwrap().id();
+    // Both are claimed, and one of them is run; the next step begins with the other.
+    assert!(scheduler.step());
+    assert_eq!(scheduler.cancel(id).unwrap(), Cancel::Requested);
+    assert!(scheduler.step());
+    assert_eq!(calls.take(), [1]);
+    assert_eq!(state(&scheduler, id), TaskState::Cancelled);
 }
 
 /// P8: a requested cancel wins over everything but completion.
