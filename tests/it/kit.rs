@@ -5,7 +5,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use punctual::testing::TestClock;
-use punctual::{Client, NewTask, Outcome, Payload, Scheduler, Task, TaskId, TaskState};
+use punctual::{
+    Client, NewTask, Outcome, Payload, Scheduler, Task, TaskContext, TaskId, TaskResult, TaskState,
+};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -117,6 +119,15 @@ impl Gate {
         assert!(came, "{waiting} of {count} came");
     }
 
+    /// A handler that waits here, and then completes its task.
+    pub fn handler(&self) -> impl Fn(Probe, &TaskContext) -> TaskResult + Send + Sync + use<> {
+        let gate = self.clone();
+        move |_, _| {
+            gate.pass();
+            Ok(Outcome::done())
+        }
+    }
+
     pub fn open(&self) {
         self.state().open = true;
         self.0.1.notify_all();
@@ -135,6 +146,12 @@ impl Drop for OpenOnDrop {
     fn drop(&mut self) {
         self.0.open();
     }
+}
+
+/// A gate that is open at the latest when the test is over.
+pub fn gate() -> (Gate, OpenOnDrop) {
+    let gate = Gate::default();
+    (gate.clone(), OpenOnDrop(gate))
 }
 
 /// Waits until `is_so`, and says what was waited for if that never comes.

@@ -11,9 +11,7 @@ use punctual::{
     TaskResult, TaskState,
 };
 
-use crate::kit::{
-    DAY, Gate, LONG, Log, OpenOnDrop, Probe, S, clock, end_of, probe, seed, state, task,
-};
+use crate::kit::{DAY, LONG, Log, Probe, S, clock, end_of, gate, probe, seed, state, task};
 
 fn stepped(
     workers: usize,
@@ -158,8 +156,7 @@ fn a_running_task_ends_cancelled_unless_it_completes() {
 /// P8: the handler that holds it is told, and may stop of its own accord.
 #[test]
 fn a_running_handler_is_told_and_stops() {
-    let gate = Gate::default();
-    let _open = OpenOnDrop(gate.clone());
+    let (gate, _open) = gate();
     let at_gate = gate.clone();
     let scheduler = Scheduler::in_memory()
         .workers(1)

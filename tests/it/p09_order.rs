@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use punctual::testing::Stepper;
-use punctual::{Edit, NewTask, Outcome, Scheduler};
+use punctual::{Builder, Edit, NewTask, Outcome, Scheduler};
 
 use crate::kit::{DAY, LONG, Log, Other, Probe, S, clock, eventually, probe, seed};
 
-fn stepped() -> (Stepper, Log<u32>) {
+/// One worker, with handlers of two kinds; and the order of the starts.
+fn builder() -> (Builder, Log<u32>) {
     let starts = Log::new();
     let (log, others) = (starts.clone(), starts.clone());
-    let scheduler = Scheduler::in_memory()
+    let builder = Scheduler::in_memory()
         .workers(1)
         .handler_fn(move |Probe(n), _cx| {
             log.push(n);
@@ -20,10 +21,13 @@ fn stepped() -> (Stepper, Log<u32>) {
         .handler_fn(move |Other(n), _cx| {
             others.push(n);
             Ok(Outcome::done())
-        })
-        .stepped(&clock())
-        .unwrap();
-    (scheduler, starts)
+        });
+    (builder, starts)
+}
+
+fn stepped() -> (Stepper, Log<u32>) {
+    let (builder, starts) = builder();
+    (builder.stepped(&clock()).unwrap(), starts)
 }
 
 /// Tasks of two kinds with random priorities and due times, and the order in which they should start.
@@ -60,20 +64,8 @@ fn one_worker_starts_tasks_in_exactly_their_order() {
 #[test]
 fn one_worker_thread_starts_tasks_in_exactly_their_order() {
     let seed = seed();
-    let starts = Log::new();
-    let (log, others) = (starts.clone(), starts.clone());
-    let scheduler = Scheduler::in_memory()
-        .workers(1)
-        .handler_fn(move |Probe(n), _cx| {
-            log.push(n);
-            Ok(Outcome::done())
-        })
-        .handler_fn(move |Other(n), _cx| {
-            others.push(n);
-            Ok(Outcome::done())
-        })
-        .start()
-        .unwrap();
+    let (builder, starts) = builder();
+    let scheduler = builder.start().unwrap();
     // Both kinds are known to be quick, so they are claimed by the hundred.
     for n in 0..20 {
         scheduler.schedule(Probe(n)).unwrap();

@@ -6,23 +6,16 @@
 
 use punctual::{Client, NewTask, Outcome, Scheduler, TaskState};
 
-use crate::kit::{
-    Gate, OpenOnDrop, Other, Probe, S, clock, end_of, file, killed_inside, probe, state, task,
-};
+use crate::kit::{Other, Probe, S, clock, end_of, file, gate, killed_inside, probe, state, task};
 
 /// A copy made while tasks run is whole, and what ran is run again there.
 #[test]
 fn a_backup_can_be_opened_and_its_running_tasks_are_rescued() {
     let (dir, path) = file();
-    let gate = Gate::default();
-    let _open = OpenOnDrop(gate.clone());
-    let at_gate = gate.clone();
+    let (gate, _open) = gate();
     let scheduler = Scheduler::builder(&path)
         .workers(1)
-        .handler_fn(move |_: Probe, _cx| {
-            at_gate.pass();
-            Ok(Outcome::done())
-        })
+        .handler_fn(gate.handler())
         .start()
         .unwrap();
     let running = scheduler.schedule(probe(1)).unwrap().id();

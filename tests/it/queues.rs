@@ -3,8 +3,8 @@
 use punctual::{EventKind, Filter, Outcome, Scheduler, TaskState};
 
 use crate::kit::{
-    DAY, Gate, Log, MS, OpenOnDrop, Other, Probe, S, Watch, clock, end_of, eventually, file, probe,
-    state,
+    DAY, Gate, Log, MS, OpenOnDrop, Other, Probe, S, Watch, clock, end_of, eventually, file, gate,
+    probe, state,
 };
 
 /// A queue with a long backlog does not starve another: they take turns by starts.
@@ -133,13 +133,9 @@ fn a_global_limit_holds_until_another_is_given_even_over_a_restart() {
     let (_dir, path) = file();
     let gate = Gate::default();
     let open = |limit: Option<usize>| {
-        let at_gate = gate.clone();
         let builder = Scheduler::builder(&path)
             .workers(6)
-            .handler_fn(move |_: Probe, _cx| {
-                at_gate.pass();
-                Ok(Outcome::done())
-            });
+            .handler_fn(gate.handler());
         match limit {
             Some(limit) => builder.global_limit("mail", limit),
             None => builder,
@@ -194,15 +190,10 @@ fn a_pause_gives_back_what_waits_for_a_worker() {
 /// over would cost a processor, and write without end.
 #[test]
 fn tasks_that_wait_for_busy_workers_cost_nothing() {
-    let gate = Gate::default();
-    let _open = OpenOnDrop(gate.clone());
-    let at_gate = gate.clone();
+    let (gate, _open) = gate();
     let scheduler = Scheduler::in_memory()
         .workers(1)
-        .handler_fn(move |_: Probe, _cx| {
-            at_gate.pass();
-            Ok(Outcome::done())
-        })
+        .handler_fn(gate.handler())
         .handler_fn(|_: Other, _cx| Ok(Outcome::done()))
         .start()
         .unwrap();

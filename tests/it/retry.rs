@@ -8,9 +8,7 @@ use punctual::{
     TaskHandler, TaskResult, TaskState,
 };
 
-use crate::kit::{
-    DAY, Gate, LONG, Log, OpenOnDrop, Probe, S, clock, end_of, eventually, probe, state, task,
-};
+use crate::kit::{DAY, LONG, Log, Probe, S, clock, end_of, eventually, gate, probe, state, task};
 
 /// A scheduler whose handler is this closure, told its time and attempt.
 fn stepped(
@@ -23,6 +21,24 @@ fn stepped(
         .retry_policy("probe", RetryPolicy::fixed(10 * S))
         .stepped(clock)
         .unwrap()
+}
+
+/// A scheduler whose handler completes its task at this call, and ends so before; and the attempts that it was called for.
+fn completing_at(
+    call: usize,
+    clock: &TestClock,
+    before: impl Fn() -> TaskResult + Send + Sync + 'static,
+) -> (Stepper, Log<u32>) {
+    let calls = Log::new();
+    let log = calls.clone();
+    let scheduler = stepped(clock, move |_, cx| {
+        log.push(cx.attempt());
+        if log.len() < call {
+            return before();
+        }
+        Outcome::with("at last")
+    });
+    (scheduler, calls)
 }
 
 #[test]
@@ -74,16 +90,7 @@ fn a_fatal_failure_is_not_tried_again() {
 
 #[test]
 fn a_snooze_costs_no_attempt() {
-    let clock = clock();
-    let calls = Log::new();
-    let log = calls.clone();
-    let mut scheduler = stepped(&clock, move |_, cx| {
-        log.push(cx.attempt());
-        match log.len() {
-            30 => Ok(Outcome::done()),
-            _ => Ok(Outcome::snooze(S)),
-        }
-    });
+    let (mut scheduler, calls) = completing_at(30, &clock(), || Ok(Outcome::snooze(S)));
     let id = scheduler.schedule(probe(1).max_attempts(1)).unwrap().id();
     scheduler.advance(DAY / 2);
     assert_eq!(calls.take(), [1; 30]);
@@ -148,16 +155,7 @@ fn the_nearest_policy_wins() {
 
 #[test]
 fn a_task_that_has_ended_can_be_tried_again_with_all_its_attempts() {
-    let clock = clock();
-    let calls = Log::new();
-    let log = calls.clone();
-    let mut scheduler = stepped(&clock, move |_, cx| {
-        log.push(cx.attempt());
-        match log.len() {
-            4 => Ok(Outcome::with("at last")?),
-            _ => Err("no".into()),
-        }
-    });
+    let (mut scheduler, calls) = completing_at(4, &clock(), || Err("no".into()));
     let id = scheduler.schedule(probe(1).max_attempts(2)).unwrap().id();
     scheduler.advance(DAY / 2);
     assert_eq!(state(&scheduler, id), TaskState::Failed);
@@ -201,8 +199,7 @@ fn what_returns_after_its_deadline_is_told_apart() {
 /// At the deadline the handler is asked to stop, and the attempt is tried again.
 #[test]
 fn a_timeout_raises_the_token_and_is_recorded() {
-    let (clock, gate) = (clock(), Gate::default());
-    let _open = OpenOnDrop(gate.clone());
+    let (clock, (gate, _open)) = (clock(), gate());
     let at_gate = gate.clone();
     let scheduler = Scheduler::in_memory()
         .workers(1)

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use punctual::{AttemptEnd, Client, ErrorKind, Outcome, Scheduler, StopReason, TaskState};
 
 use crate::kit::{
-    DAY, Gate, LONG, MS, OpenOnDrop, Probe, S, Watch, clock, end_of, eventually, file, probe,
-    state, task,
+    DAY, LONG, MS, Probe, S, Watch, clock, end_of, eventually, file, gate, probe, state, task,
 };
 
 #[test]
@@ -40,8 +39,7 @@ fn an_idle_scheduler_ends_at_once() {
 #[test]
 fn it_waits_for_what_runs_and_gives_back_what_waits() {
     let (_dir, path) = file();
-    let gate = Gate::default();
-    let _open = OpenOnDrop(gate.clone());
+    let (gate, _open) = gate();
     let at_gate = gate.clone();
     let scheduler = Scheduler::builder(&path)
         .workers(1)
@@ -110,8 +108,7 @@ fn what_runs_at_the_deadline_is_asked_to_stop() {
 #[test]
 fn what_does_not_stop_is_reported_and_its_late_result_is_kept() {
     let (_dir, path) = file();
-    let gate = Gate::default();
-    let _open = OpenOnDrop(gate.clone());
+    let (gate, _open) = gate();
     let at_gate = gate.clone();
     let scheduler = Scheduler::builder(&path)
         .workers(2)
@@ -150,15 +147,10 @@ fn what_does_not_stop_is_reported_and_its_late_result_is_kept() {
 
 #[test]
 fn a_drop_waits_a_second_at_most() {
-    let gate = Gate::default();
-    let _open = OpenOnDrop(gate.clone());
-    let at_gate = gate.clone();
+    let (gate, _open) = gate();
     let scheduler = Scheduler::in_memory()
         .workers(1)
-        .handler_fn(move |_: Probe, _cx| {
-            at_gate.pass();
-            Ok(Outcome::done())
-        })
+        .handler_fn(gate.handler())
         .start()
         .unwrap();
     scheduler.schedule(probe(1)).unwrap();
