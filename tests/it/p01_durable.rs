@@ -1,6 +1,6 @@
 //! P1: when `schedule` returns `Ok`, the task survives `kill -9` and, at the default durability, loss of power.
 //!
-//! Killed processes: `process/crash.rs`. A full disk: `process/full.rs`. What is synced: the tests of the store.
+//! Killed processes: `process/crash`. A full disk: `process/full.rs`. What is synced: the tests of the store.
 
 use std::path::Path;
 

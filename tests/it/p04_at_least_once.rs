@@ -1,7 +1,7 @@
 //! P4: every acknowledged task runs, or is stored, until it has ended and its retention is over. A crash costs an attempt of a
 //! started task only, and up to `max_crashes` none of its `max_attempts`; a graceful stop costs none.
 //!
-//! Killed processes: `process/crash.rs` and `process/poison.rs`. Two versions of a program: `deploy.rs`. Faults of the store: the
+//! Killed processes: `process/crash` and `process/poison.rs`. Two versions of a program: `deploy.rs`. Faults of the store: the
 //! tests of the runtime.
 
 use punctual::{Client, Failure, Outcome, Scheduler, TaskState};

@@ -1,7 +1,7 @@
 //! P11: a dead process's tasks are runnable again within a second if another process has the file open, at once on the next
 //! open otherwise; a live process's are never taken.
 //!
-//! Processes that are killed, stopped or lose their locks: `process/crash.rs`, `process/stop.rs`, `process/version.rs`. Copies
+//! Processes that are killed, stopped or lose their locks: `process/crash`, `process/stop.rs`, `process/version.rs`. Copies
 //! by other tools: `process/copy.rs`. Who counts as dead: the tests of the store.
 
 use punctual::{Client, NewTask, Outcome, Scheduler, TaskState};
