@@ -2,6 +2,7 @@
 //! statements are, in `src/store/sqlite/query_plans.rs`.
 
 mod bad_input;
+mod context;
 mod deploy;
 mod events;
 mod face;
