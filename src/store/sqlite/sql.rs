@@ -1,5 +1,6 @@
 //! SQL whose numbers have names: `{running}` in a statement stands for the number of that state, `{tags}` for the bit that
-//! says that a task has tags. The names are replaced at compile time; an unknown name does not compile.
+//! says that a task has tags, `{in_use}` for the mark of a lane that is not retired. The names are replaced at compile time;
+//! an unknown name does not compile.
 
 use rusqlite::Row;
 use rusqlite::types::FromSql;
@@ -16,8 +17,11 @@ pub(crate) mod extra {
     pub(crate) const TROUBLE: i64 = 32;
 }
 
+/// `punctual_lane.retired` of a lane in use. Of a retired lane it is the number of its retirement, which is greater.
+const IN_USE: i64 = 0;
+
 /// The numbers that statements name.
-const NUMBERS: [(&str, i64); 12] = [
+const NUMBERS: [(&str, i64); 13] = [
     ("pending", TaskState::Pending.code()),
     ("running", TaskState::Running.code()),
     ("completed", TaskState::Completed.code()),
@@ -30,6 +34,7 @@ const NUMBERS: [(&str, i64); 12] = [
     ("attempts", extra::ATTEMPTS),
     ("progress", extra::PROGRESS),
     ("trouble", extra::TROUBLE),
+    ("in_use", IN_USE),
 ];
 
 /// A statement with its names replaced: `sql!("… state = {running}")`. Further names stand for texts, such as a list of
@@ -205,7 +210,7 @@ mod tests {
     #[test]
     fn the_numbers_are_those_in_files() {
         let numbers: Vec<i64> = NUMBERS.iter().map(|(_, number)| *number).collect();
-        assert_eq!(numbers, [0, 10, 20, 30, 40, 10, 1, 2, 4, 8, 16, 32]);
+        assert_eq!(numbers, [0, 10, 20, 30, 40, 10, 1, 2, 4, 8, 16, 32, 0]);
     }
 
     #[test]

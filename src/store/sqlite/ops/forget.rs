@@ -28,7 +28,7 @@ macro_rules! is_idle {
 pub(crate) use is_idle;
 
 pub(crate) const RETIRE: &str = sql!(concat!(
-    "UPDATE punctual_lane AS each SET retired = :number WHERE id = :id AND retired = 0 AND ",
+    "UPDATE punctual_lane AS each SET retired = :number WHERE id = :id AND retired = {in_use} AND ",
     is_idle!()
 ));
 
@@ -47,8 +47,9 @@ pub(crate) fn retire(tx: &mut WriteTx<'_>, lanes: &[LaneId]) -> rusqlite::Result
     Ok(count)
 }
 
-pub(crate) const FORGET: &str =
-    "DELETE FROM punctual_lane WHERE id = :id AND retired > 0 RETURNING queue, retired";
+pub(crate) const FORGET: &str = sql!(
+    "DELETE FROM punctual_lane WHERE id = :id AND retired > {in_use} RETURNING queue, retired"
+);
 
 pub(crate) const FORGET_QUEUE: &str = "
     DELETE FROM punctual_queue WHERE id = :id AND paused_at IS NULL AND max_running IS NULL

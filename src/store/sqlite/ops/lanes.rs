@@ -10,11 +10,13 @@ use crate::store::sqlite::sql::sql;
 use crate::time::Timestamp;
 
 /// The lanes in use after the last known one: numbers only grow, so these are all that are new.
-pub(crate) const NEW_LANES: &str = "
+pub(crate) const NEW_LANES: &str = sql!(
+    "
     SELECT lane.id, queue.name, lane.kind, lane.class
     FROM punctual_lane AS lane INDEXED BY punctual_lane_retired
     JOIN punctual_queue AS queue ON queue.id = lane.queue
-    WHERE lane.retired = 0 AND lane.id > :last ORDER BY lane.id";
+    WHERE lane.retired = {in_use} AND lane.id > :last ORDER BY lane.id"
+);
 
 pub(crate) const NEWLY_RETIRED: &str = "
     SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired > :retired";
@@ -208,9 +210,11 @@ pub(crate) fn read_heads(conn: &Connection) -> rusqlite::Result<Vec<(LaneId, i64
 const FIND_QUEUE: &str =
     "SELECT id, paused_at IS NOT NULL, max_running FROM punctual_queue WHERE name = :name";
 const ADD_QUEUE: &str = "INSERT INTO punctual_queue (name) VALUES (:name)";
-pub(crate) const FIND_LANE: &str = "
+pub(crate) const FIND_LANE: &str = sql!(
+    "
     SELECT id FROM punctual_lane
-    WHERE queue = :queue AND kind = :kind AND class = :class AND retired = 0";
+    WHERE queue = :queue AND kind = :kind AND class = :class AND retired = {in_use}"
+);
 const ADD_LANE: &str =
     "INSERT INTO punctual_lane (id, queue, kind, class) VALUES (:id, :queue, :kind, :class)";
 

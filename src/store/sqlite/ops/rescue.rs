@@ -18,7 +18,7 @@ use crate::store::sqlite::sql::sql;
 pub(crate) const ORPHANS: &str = sql!(
     "SELECT {columns} FROM punctual_task INDEXED BY punctual_task_running
     WHERE state = {running}
-        AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = 0)
+        AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = {in_use})
         AND instance = :instance LIMIT :limit",
     columns = HeldRow::COLUMNS
 );
@@ -26,7 +26,7 @@ pub(crate) const ORPHANS: &str = sql!(
 pub(crate) const COUNT_HELD: &str = sql!("
     SELECT count(*) FROM (
         SELECT 1 FROM punctual_task INDEXED BY punctual_task_running
-        WHERE state = {running} AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = 0)
+        WHERE state = {running} AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = {in_use})
             AND instance = :instance LIMIT 2)");
 
 /// How many claims an instance holds, up to two.

@@ -17,7 +17,7 @@ pub(crate) const IDLE_LANES: &str = sql!(concat!(
     "SELECT id, ",
     is_idle!(),
     " FROM punctual_lane AS each INDEXED BY punctual_lane_retired
-    WHERE retired = 0 AND id > :after ORDER BY id LIMIT :limit"
+    WHERE retired = {in_use} AND id > :after ORDER BY id LIMIT :limit"
 ));
 
 /// The idle ones of the next [`STRIDE`] lanes in use after `after`.
@@ -38,7 +38,7 @@ pub(crate) fn idle_lanes(conn: &Connection, after: LaneId) -> rusqlite::Result<S
 }
 
 pub(crate) const RETIRED_LANES: &str =
-    "SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired > 0";
+    sql!("SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired > {in_use}");
 
 pub(crate) fn retired_lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneId>> {
     conn.prepare_cached(RETIRED_LANES)?

@@ -18,15 +18,15 @@ CREATE INDEX punctual_queue_set ON punctual_queue (id) WHERE paused_at IS NOT NU
 
 -- A queue's tasks of one kind and class: 0 plain, 1 suspect (they have crashed a process), 2 delivered at most once. A
 -- lane for each, so that a claim that may not take them does not visit them. The number of a lane is never used again.
--- retired is 0 for a lane in use. A lane that was idle for a while gets the number of its retirement instead: no task is
--- added to it any more, and it is deleted once its ended tasks are. The next task of its queue, kind and class gets a new
--- lane.
+-- retired is {in_use} for a lane in use. A lane that was idle for a while gets the number of its retirement instead: no
+-- task is added to it any more, and it is deleted once its ended tasks are. The next task of its queue, kind and class gets
+-- a new lane.
 CREATE TABLE punctual_lane (
     id INTEGER PRIMARY KEY,
     queue INTEGER NOT NULL REFERENCES punctual_queue (id),
     kind TEXT NOT NULL,
     class INTEGER NOT NULL,
-    retired INTEGER NOT NULL DEFAULT 0,
+    retired INTEGER NOT NULL DEFAULT {in_use},
     UNIQUE (queue, kind, class, retired)
 ) STRICT;
 
