@@ -22,11 +22,9 @@ use crate::store::sqlite::ops::claim::{CANDIDATES, COUNT_RUNNING, TAKE, TAKE_HAN
 use crate::store::sqlite::ops::expire::EXPIRIES;
 use crate::store::sqlite::ops::forget::{FORGET, FORGET_QUEUE, RETIRE};
 use crate::store::sqlite::ops::lanes::{
-    FIND_LANE, HEAD, LANE, NEW_LANES, NEWLY_RETIRED, NEXT_HEAD, read_heads,
+    FIND_LANE, HEAD, LANE, LANES, NEW_LANES, NEWLY_RETIRED, NEXT_HEAD, read_heads,
 };
-use crate::store::sqlite::ops::matching::{
-    LANES, LAST_EXAMINED, LAST_EXAMINED_BACKWARDS, Matching,
-};
+use crate::store::sqlite::ops::matching::{LAST_EXAMINED, LAST_EXAMINED_BACKWARDS, Matching};
 use crate::store::sqlite::ops::prune::EXPIRED_RETENTION;
 use crate::store::sqlite::ops::rescue::ORPHANS;
 use crate::store::sqlite::ops::settle;
@@ -68,7 +66,7 @@ fn plan(conn: &Connection, sql: &str) -> Vec<String> {
     let mut rows = statement.raw_query();
     let mut lines = Vec::new();
     while let Some(row) = rows.next().unwrap() {
-        lines.push(row.get::<_, String>(3).unwrap());
+        lines.push(row.get::<_, String>("detail").unwrap());
     }
     lines
 }

@@ -152,7 +152,8 @@ pub(crate) fn get<T: FromSql>(row: &Row<'_>, index: usize) -> rusqlite::Result<T
     row.get(index)
 }
 
-/// A row as a type: its columns, in the order in which they are read. `by` names the function that reads a column.
+/// A row as a type: its columns, in the order in which they are read. `by` names the function that reads a column. A column
+/// may be any expression, with names as in a statement.
 macro_rules! columns {
     (
         $(#[$meta:meta])*
@@ -172,7 +173,7 @@ macro_rules! columns {
         impl $name {
             /// What to select for [`read`](Self::read).
             pub(crate) const COLUMNS: &'static str =
-                concat!($first_column $(, ", ", $column)*);
+                $crate::store::sqlite::sql::sql!(concat!($first_column $(, ", ", $column)*));
 
             pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
                 let mut index = 0;
@@ -220,7 +221,7 @@ mod tests {
             #[derive(Debug, PartialEq)]
             struct Three {
                 /// The first.
-                one: i64 = "1" by get,
+                one: i64 = "{running}" by get,
                 two: Option<i64> = "NULL" by get,
                 three: String = "'c'" by get,
             }
@@ -230,7 +231,7 @@ mod tests {
         let read = conn.query_row(select, [], Three::read).unwrap();
         let three = "c".to_owned();
         let expected = Three {
-            one: 1,
+            one: TaskState::Running.code(),
             two: None,
             three,
         };

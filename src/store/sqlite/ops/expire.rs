@@ -9,34 +9,56 @@ use crate::model::task::TaskState;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, PendingTask};
 use crate::store::sqlite::ops::write_tx::{AttemptRow, WriteTx, forget_expiry};
-use crate::store::sqlite::sql::sql;
+use crate::store::sqlite::sql::{columns, sql};
 
-/// The first start deadlines: whether each has passed, and whether its task has still to be started.
-pub(crate) const EXPIRIES: &str = sql!("
-    SELECT seq, expires_at, expires_at < :now, EXISTS (
-        SELECT 1 FROM punctual_task
-        WHERE seq = expiry.seq AND expires_at = expiry.expires_at AND state = {pending} AND attempt = 0)
-    FROM punctual_expiry AS expiry ORDER BY expires_at, seq LIMIT :limit");
+/// The first start deadlines.
+pub(crate) const EXPIRIES: &str = sql!(
+    "SELECT {columns} FROM punctual_expiry AS expiry ORDER BY expires_at, seq LIMIT :limit",
+    columns = Deadline::COLUMNS
+);
 
-const EXPIRED: &str = sql!("
-    SELECT id, lane, claim_no FROM punctual_task WHERE seq = :seq AND state = {pending} AND attempt = 0");
+columns! {
+    /// A start deadline.
+    struct Deadline {
+        seq: i64 = "seq" by row::get,
+        expires_at: i64 = "expires_at" by row::get,
+        has_passed: bool = "expires_at < :now" by row::get,
+        /// Whether its task has still to be started.
+        counts: bool = "EXISTS (
+            SELECT 1 FROM punctual_task
+            WHERE seq = expiry.seq AND expires_at = expiry.expires_at AND state = {pending} AND attempt = 0)"
+            by row::get,
+    }
+}
+
+const EXPIRED: &str = sql!(
+    "SELECT {columns} FROM punctual_task WHERE seq = :seq AND state = {pending} AND attempt = 0",
+    columns = Expired::COLUMNS
+);
+
+columns! {
+    /// A task that was never started.
+    struct Expired {
+        id: TaskId = "id" by row::id,
+        lane: LaneId = "lane" by row::lane,
+        claim_no: i64 = "claim_no" by row::get,
+    }
+}
 
 pub(crate) fn expire(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize> {
-    let first: Vec<(i64, i64, bool, bool)> = tx
+    let first: Vec<Deadline> = tx
         .conn
         .prepare_cached(EXPIRIES)?
-        .query_map(params![tx.now.micros(), limit as i64], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })?
+        .query_map(params![tx.now.micros(), limit as i64], Deadline::read)?
         .collect::<rusqlite::Result<_>>()?;
     let mut expired = 0;
-    for (seq, expires_at, has_passed, counts) in first {
+    for deadline in first {
         // A void deadline is removed before its time; otherwise maintenance would wake for each.
-        if !counts || has_passed {
-            forget_expiry(tx.conn, seq, expires_at)?;
+        if !deadline.counts || deadline.has_passed {
+            forget_expiry(tx.conn, deadline.seq, deadline.expires_at)?;
         }
-        if counts && has_passed {
-            expire_one(tx, seq)?;
+        if deadline.counts && deadline.has_passed {
+            expire_one(tx, deadline.seq)?;
             expired += 1;
         }
     }
@@ -45,14 +67,12 @@ pub(crate) fn expire(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usi
 
 /// Ends a task as failed, `expired`: its start deadline passed.
 pub(crate) fn expire_one(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()> {
-    let found: Option<(TaskId, i64, i64)> = tx
+    let found = tx
         .conn
         .prepare_cached(EXPIRED)?
-        .query_row([seq], |row| {
-            Ok((row::id(row, 0)?, row.get(1)?, row.get(2)?))
-        })
+        .query_row([seq], Expired::read)
         .optional()?;
-    let Some((id, lane, claim_no)) = found else {
+    let Some(Expired { id, lane, claim_no }) = found else {
         return Ok(());
     };
     let line = AttemptRow {
@@ -64,7 +84,6 @@ pub(crate) fn expire_one(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()>
         ending: AttemptEnd::Expired,
         error: Some("expired"),
     };
-    let lane = LaneId(lane);
     let task = PendingTask { seq, id, lane };
     transition::end_pending(tx, task, TaskState::Failed, Some(line))
 }

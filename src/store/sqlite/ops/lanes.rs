@@ -1,31 +1,66 @@
 //! The lanes and queues of the file: their rows, their counters, and the heads of what is pending.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::lane::{Class, Heads, Lane, LaneId};
 use crate::model::limits::MAX_PRIORITY;
 use crate::store::lanes::{Changes, Gone, Known, Lanes, Learnt, QueueSettings};
 use crate::store::sqlite::ops::row;
-use crate::store::sqlite::sql::sql;
+use crate::store::sqlite::sql::{columns, sql};
 use crate::time::Timestamp;
+
+columns! {
+    /// A lane, for a query over `punctual_lane AS lane` and `punctual_queue AS queue`.
+    struct LaneRow {
+        id: LaneId = "lane.id" by row::lane,
+        queue: Arc<str> = "queue.name" by row::get,
+        kind: Arc<str> = "lane.kind" by row::get,
+        class: Class = "lane.class" by row::class,
+    }
+}
+
+impl LaneRow {
+    /// The lane, as yet without the settings of its queue and without heads.
+    fn into_lane(self) -> Lane {
+        Lane {
+            id: self.id,
+            queue: self.queue,
+            kind: self.kind,
+            class: self.class,
+            paused: false,
+            limit: None,
+            heads: Heads::default(),
+        }
+    }
+}
+
+/// The lanes of the file, retired or not.
+pub(crate) const LANES: &str = sql!(
+    "SELECT {columns} FROM punctual_lane AS lane JOIN punctual_queue AS queue ON queue.id = lane.queue",
+    columns = LaneRow::COLUMNS
+);
 
 /// The lanes in use after the last known one: numbers only grow, so these are all that are new.
 pub(crate) const NEW_LANES: &str = sql!(
-    "
-    SELECT lane.id, queue.name, lane.kind, lane.class
+    "SELECT {columns}
     FROM punctual_lane AS lane INDEXED BY punctual_lane_retired
     JOIN punctual_queue AS queue ON queue.id = lane.queue
-    WHERE lane.retired = {in_use} AND lane.id > :last ORDER BY lane.id"
+    WHERE lane.retired = {in_use} AND lane.id > :last ORDER BY lane.id",
+    columns = LaneRow::COLUMNS
 );
 
 pub(crate) const NEWLY_RETIRED: &str = "
     SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired > :retired";
 
 /// Any lane, retired or not.
-pub(crate) const LANE: &str = "
-    SELECT queue.name, lane.kind, lane.class, queue.paused_at IS NOT NULL, queue.max_running
+pub(crate) const LANE: &str = sql!(
+    "SELECT {columns}
     FROM punctual_lane AS lane JOIN punctual_queue AS queue ON queue.id = lane.queue
-    WHERE lane.id = :id";
+    WHERE lane.id = :id",
+    columns = LaneRow::COLUMNS
+);
 
 /// A counter in the file: its numbers are never used again.
 #[derive(Debug, Clone, Copy)]
@@ -79,17 +114,48 @@ const RAISE: &str = "
     INSERT INTO punctual_meta (key, value) VALUES (:key, :value)
     ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)";
 
-pub(crate) const QUEUE_SETTINGS: &str = "
-    SELECT name, paused_at IS NOT NULL, max_running FROM punctual_queue INDEXED BY punctual_queue_set
-    WHERE paused_at IS NOT NULL OR max_running IS NOT NULL";
+columns! {
+    /// A queue.
+    struct QueueRow {
+        id: i64 = "id" by row::get,
+        name: String = "name" by row::get,
+        paused: bool = "paused_at IS NOT NULL" by row::get,
+        limit: Option<u32> = "max_running" by row::limit,
+    }
+}
+
+impl QueueRow {
+    fn settings(&self) -> QueueSettings {
+        QueueSettings {
+            paused: self.paused,
+            limit: self.limit,
+        }
+    }
+}
+
+/// The few queues that have settings.
+const QUEUE_SETTINGS: &str = sql!(
+    "SELECT {columns} FROM punctual_queue INDEXED BY punctual_queue_set
+    WHERE paused_at IS NOT NULL OR max_running IS NOT NULL",
+    columns = QueueRow::COLUMNS
+);
+
+columns! {
+    /// The place of a task in the order of what is pending.
+    struct HeadRow {
+        lane: i64 = "lane" by row::get,
+        priority: i64 = "priority" by row::get,
+        at: Timestamp = "scheduled_at" by row::time,
+    }
+}
 
 /// The first pending task from a lane and priority on. Repeated step by step it finds all heads, with a seek for each. With
 /// `>` SQLite would pass over all tasks of that priority.
 pub(crate) const NEXT_HEAD: &str = sql!(
-    "
-    SELECT lane, priority, scheduled_at FROM punctual_task INDEXED BY punctual_task_due
+    "SELECT {columns} FROM punctual_task INDEXED BY punctual_task_due
     WHERE state = {pending} AND (lane, priority) >= (:lane, :priority)
-    ORDER BY lane, priority, scheduled_at LIMIT 1"
+    ORDER BY lane, priority, scheduled_at LIMIT 1",
+    columns = HeadRow::COLUMNS
 );
 
 pub(crate) const HEAD: &str = sql!(
@@ -136,8 +202,9 @@ pub(crate) fn read_changes(conn: &Connection, known: Known) -> rusqlite::Result<
     let settings = conn
         .prepare_cached(QUEUE_SETTINGS)?
         .query_map([], |row| {
-            let (paused, limit) = (row.get(1)?, row::limit(row, 2)?);
-            Ok((row.get(0)?, QueueSettings { paused, limit }))
+            let queue = QueueRow::read(row)?;
+            let settings = queue.settings();
+            Ok((queue.name, settings))
         })?
         .collect::<rusqlite::Result<_>>()?;
     Ok(Changes {
@@ -151,34 +218,14 @@ pub(crate) fn read_changes(conn: &Connection, known: Known) -> rusqlite::Result<
 /// The lanes in use after `last`.
 fn new_lanes(conn: &Connection, last: i64) -> rusqlite::Result<Vec<Lane>> {
     conn.prepare_cached(NEW_LANES)?
-        .query_map([last], |row| {
-            Ok(Lane {
-                id: LaneId(row.get(0)?),
-                queue: row.get(1)?,
-                kind: row.get(2)?,
-                class: row::class(row, 3)?,
-                paused: false,
-                limit: None,
-                heads: Heads::default(),
-            })
-        })?
+        .query_map([last], |row| LaneRow::read(row).map(LaneRow::into_lane))?
         .collect()
 }
 
-/// Reads the lane of that number, retired or not.
+/// Reads the lane of that number, retired or not, without settings and heads.
 pub(crate) fn read_lane(conn: &Connection, id: LaneId) -> rusqlite::Result<Option<Lane>> {
     conn.prepare_cached(LANE)?
-        .query_row([id.0], |row| {
-            Ok(Lane {
-                id,
-                queue: row.get(0)?,
-                kind: row.get(1)?,
-                class: row::class(row, 2)?,
-                paused: row.get(3)?,
-                limit: row::limit(row, 4)?,
-                heads: Heads::default(),
-            })
-        })
+        .query_row([id.0], |row| LaneRow::read(row).map(LaneRow::into_lane))
         .optional()
 }
 
@@ -189,15 +236,13 @@ pub(crate) fn read_heads(conn: &Connection) -> rusqlite::Result<Vec<(LaneId, i64
     let mut statement = conn.prepare_cached(NEXT_HEAD)?;
     let mut from = (i64::MIN, i64::MIN);
     loop {
-        let next: Option<(i64, i64, i64)> = statement
-            .query_row(params![from.0, from.1], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
+        let next = statement
+            .query_row(params![from.0, from.1], HeadRow::read)
             .optional()?;
-        let Some((lane, priority, at)) = next else {
+        let Some(HeadRow { lane, priority, at }) = next else {
             return Ok(heads);
         };
-        heads.push((LaneId(lane), priority, Timestamp::from_micros(at)));
+        heads.push((LaneId(lane), priority, at));
         // A damaged priority may be any number.
         from = match (priority.checked_add(1), lane.checked_add(1)) {
             (Some(after), _) => (lane, after),
@@ -207,8 +252,10 @@ pub(crate) fn read_heads(conn: &Connection) -> rusqlite::Result<Vec<(LaneId, i64
     }
 }
 
-const FIND_QUEUE: &str =
-    "SELECT id, paused_at IS NOT NULL, max_running FROM punctual_queue WHERE name = :name";
+const FIND_QUEUE: &str = sql!(
+    "SELECT {columns} FROM punctual_queue WHERE name = :name",
+    columns = QueueRow::COLUMNS
+);
 const ADD_QUEUE: &str = "INSERT INTO punctual_queue (name) VALUES (:name)";
 pub(crate) const FIND_LANE: &str = sql!(
     "
@@ -222,13 +269,10 @@ const ADD_LANE: &str =
 pub(crate) fn queue_id(conn: &Connection, name: &str) -> rusqlite::Result<(i64, QueueSettings)> {
     let found = conn
         .prepare_cached(FIND_QUEUE)?
-        .query_row([name], |row| {
-            let (paused, limit) = (row.get(1)?, row::limit(row, 2)?);
-            Ok((row.get(0)?, QueueSettings { paused, limit }))
-        })
+        .query_row([name], QueueRow::read)
         .optional()?;
-    if let Some(found) = found {
-        return Ok(found);
+    if let Some(queue) = found {
+        return Ok((queue.id, queue.settings()));
     }
     conn.prepare_cached(ADD_QUEUE)?.execute([name])?;
     Ok((conn.last_insert_rowid(), QueueSettings::default()))

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Rows, Statement, ToSql, named_para
 use crate::id::TaskId;
 use crate::model::filter::{Filter, Span};
 use crate::model::task::TaskState;
+use crate::store::sqlite::ops::lanes::{LANES, LaneRow};
 
 /// How many rows a page, a window of a count or a chunk of a bulk call examines at most.
 pub(crate) const MAX_EXAMINED: i64 = 10_000;
@@ -83,11 +84,6 @@ pub(crate) struct Terms {
     finished: Option<Span>,
 }
 
-/// The lanes of the file, not those in memory: another process may have added some.
-pub(crate) const LANES: &str = "
-    SELECT lane.id, queue.name, lane.kind
-    FROM punctual_lane AS lane JOIN punctual_queue AS queue ON queue.id = lane.queue";
-
 /// The lanes whose kind and queue the filter names, as JSON; `None` if it names neither.
 fn lanes(conn: &Connection, filter: &Filter) -> rusqlite::Result<Option<String>> {
     if filter.kinds.is_empty() && filter.queues.is_empty() {
@@ -96,12 +92,12 @@ fn lanes(conn: &Connection, filter: &Filter) -> rusqlite::Result<Option<String>>
     let named =
         |names: &[String], name: &str| names.is_empty() || names.iter().any(|each| each == name);
     let mut ids: Vec<i64> = Vec::new();
+    // Those of the file, not those in memory: another process may have added some.
     let mut statement = conn.prepare_cached(LANES)?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let (queue, kind): (String, String) = (row.get(1)?, row.get(2)?);
-        if named(&filter.queues, &queue) && named(&filter.kinds, &kind) {
-            ids.push(row.get(0)?);
+    for lane in statement.query_map([], LaneRow::read)? {
+        let lane = lane?;
+        if named(&filter.queues, &lane.queue) && named(&filter.kinds, &lane.kind) {
+            ids.push(lane.id.0);
         }
     }
     Ok(Some(

@@ -288,7 +288,19 @@ const IS_COMPLETED: &str = sql!("
 const KEEP_RESULT: &str =
     "INSERT OR REPLACE INTO punctual_result (seq, result) VALUES (:seq, :result)";
 
-const COMPLETED: &str = "SELECT lane, attempt, started_at FROM punctual_task WHERE seq = :seq";
+const COMPLETED: &str = sql!(
+    "SELECT {columns} FROM punctual_task WHERE seq = :seq",
+    columns = CompletedRow::COLUMNS
+);
+
+columns! {
+    /// What the history and the event of a completion tell.
+    struct CompletedRow {
+        lane: LaneId = "lane" by row::lane,
+        attempt: i64 = "attempt" by row::get,
+        started_at: Option<i64> = "started_at" by row::get,
+    }
+}
 
 /// Completes the tasks of attempts that leave nothing but their end. It makes no events: call it only without subscribers.
 pub(crate) fn complete_handful(
@@ -367,23 +379,23 @@ pub(crate) fn complete(
     if settlement.record.is_none() && !tx.wants_events {
         return Ok(Settled::Applied);
     }
-    let (lane, attempt, started_at) = tx
+    let completed = tx
         .conn
         .prepare_cached(COMPLETED)?
-        .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        .query_row([seq], CompletedRow::read)?;
     if let Some(Record { end, error }) = &settlement.record {
         let line = AttemptRow {
             seq,
             claim_no,
-            attempt,
+            attempt: completed.attempt,
             instance: Some(instance),
-            started_at,
+            started_at: completed.started_at,
             ending: *end,
             error: error.as_deref(),
         };
         tx.add_attempt(line, at)?;
     }
-    tx.event(LaneId(lane), settlement.id, EventKind::Completed);
+    tx.event(completed.lane, settlement.id, EventKind::Completed);
     Ok(Settled::Applied)
 }
 

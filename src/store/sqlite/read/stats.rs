@@ -9,8 +9,7 @@ use crate::model::lane::LaneId;
 use crate::model::limits::MAX_PRIORITY;
 use crate::model::query::{LaneStats, Stats};
 use crate::model::task::TaskState;
-use crate::store::sqlite::ops::lanes;
-use crate::store::sqlite::ops::matching::LANES;
+use crate::store::sqlite::ops::lanes::{self, LANES, LaneRow};
 use crate::store::sqlite::sql::sql;
 use crate::time::Timestamp;
 
@@ -87,7 +86,8 @@ impl Counts {
         let names = conn
             .prepare_cached(LANES)?
             .query_map([], |row| {
-                Ok((LaneId(row.get(0)?), (row.get(1)?, row.get(2)?)))
+                let lane = LaneRow::read(row)?;
+                Ok((lane.id, (lane.queue, lane.kind)))
             })?
             .collect::<rusqlite::Result<_>>()?;
         Ok(Self {
