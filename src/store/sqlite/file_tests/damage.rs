@@ -10,12 +10,14 @@ use crate::model::query::Query;
 use crate::model::settle::{End, StoredPayload};
 use crate::model::task::TaskState;
 use crate::store::sqlite::kit::{File, on_file};
+use crate::store::sqlite::sql::sql;
 use crate::store::suite::claim::ids;
 use crate::store::suite::read::{count, pages};
 use crate::store::suite::{Kit, S, error, json, task};
 
 on_a_file!(
     a_damaged_payload_comes_as_such_and_hurts_nobody_else,
+    a_claim_and_a_reader_find_the_same_payload,
     damaged_options_come_as_such,
     p12_a_damaged_row_stops_no_claim_but_its_own,
     a_damaged_task_does_not_hide_the_others,
@@ -69,6 +71,18 @@ fn a_damaged_payload_comes_as_such_and_hurts_nobody_else(kit: &mut Kit) {
         "and it can be settled"
     );
     assert_eq!(kit.state(inline), TaskState::Failed);
+}
+
+/// The payload is in the row, though a flipped bit says that it is elsewhere.
+fn a_claim_and_a_reader_find_the_same_payload(kit: &mut Kit) {
+    let id = kit.insert(task());
+    damage(
+        kit,
+        id,
+        sql!("UPDATE punctual_task SET extras = extras | {payload} WHERE id = ?"),
+    );
+    let read = kit.task(id).payload;
+    assert_eq!(kit.claim_one().payload, StoredPayload::Whole(read));
 }
 
 fn damaged_options_come_as_such(kit: &mut Kit) {

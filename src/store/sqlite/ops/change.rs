@@ -11,9 +11,10 @@ use crate::model::lane::{Class, LaneId};
 use crate::model::op::{Action, CHUNK, Changed, ChangedMany};
 use crate::model::settle::Fence;
 use crate::model::task::TaskState;
-use crate::store::sqlite::ops::insert::{MAX_INLINE_BYTES, checksum};
+use crate::store::sqlite::ops::extras;
 use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
-use crate::store::sqlite::ops::prune::{delete, delete_extras};
+use crate::store::sqlite::ops::payload::{self, MAX_INLINE_BYTES, checksum};
+use crate::store::sqlite::ops::prune::delete;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, PendingTask, Revived};
 use crate::store::sqlite::ops::trouble;
@@ -228,9 +229,6 @@ const EDIT_PAYLOAD: &str = sql!(
     WHERE seq = :seq AND state = {pending}"
 );
 
-const KEEP_PAYLOAD: &str =
-    "INSERT OR REPLACE INTO punctual_payload (seq, payload) VALUES (:seq, :payload)";
-
 fn edit_one(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
     if !is_of_kind(tx, task, edit)? {
         return Ok(Changed::WrongKind);
@@ -239,16 +237,14 @@ fn edit_one(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Resul
         let inline = payload.len() <= MAX_INLINE_BYTES;
         tx.conn.prepare_cached(EDIT_PAYLOAD)?.execute(params![
             inline.then_some(payload),
-            checksum(task.id.as_bytes(), kind, payload),
+            checksum(task.id, kind, payload),
             if inline { 0 } else { extra::PAYLOAD },
             task.seq
         ])?;
         if !inline {
-            tx.conn
-                .prepare_cached(KEEP_PAYLOAD)?
-                .execute(params![task.seq, payload])?;
+            payload::keep(tx.conn, task.seq, payload)?;
         } else if task.extras & extra::PAYLOAD != 0 {
-            delete_extras(tx.conn, task.seq, extra::PAYLOAD)?;
+            extras::delete(tx.conn, task.seq, extra::PAYLOAD)?;
         }
     }
     if edit.payload.is_some() && task.extras & extra::TROUBLE != 0 {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params, params_from_iter};
+use rusqlite::{params, params_from_iter};
 
 use crate::id::TaskId;
 use crate::model::event::EventKind;
@@ -12,11 +12,10 @@ use crate::model::limits::MAX_PRIORITY;
 use crate::model::op::CHUNK;
 use crate::model::settle::{Claim, Fence, StoredPayload};
 use crate::store::sqlite::ops::expire::expire_one;
-use crate::store::sqlite::ops::insert::checksum;
 use crate::store::sqlite::ops::trouble::Trouble;
 use crate::store::sqlite::ops::write_tx::WriteTx;
-use crate::store::sqlite::ops::{options, row};
-use crate::store::sqlite::sql::{columns, extra, sql};
+use crate::store::sqlite::ops::{extras, options, payload, row};
+use crate::store::sqlite::sql::{columns, sql};
 use crate::time::Timestamp;
 
 /// The next pending tasks of a lane and priority, and whether their start deadline has passed. The time has no upper bound:
@@ -52,12 +51,6 @@ const HANDFUL: usize = 16;
 pub(crate) const COUNT_RUNNING: &str = sql!("
     SELECT count(*) FROM (
         SELECT 1 FROM punctual_task INDEXED BY punctual_task_running WHERE state = {running} AND lane = :lane LIMIT :limit)");
-
-const PAYLOAD: &str = "SELECT payload FROM punctual_payload WHERE seq = :seq";
-
-const LAST_ERROR: &str = "
-    SELECT error FROM punctual_attempt WHERE seq = :seq AND error IS NOT NULL
-    ORDER BY claim_no DESC LIMIT 1";
 
 /// A claim that has this many tasks stops if another request waits; the next claim goes on.
 const ENOUGH: usize = 16;
@@ -367,34 +360,17 @@ impl Candidate {
     /// The claim of this task, still under the number of its last claim.
     fn claim(self, tx: &mut WriteTx<'_>, lane: &Lane, priority: u8) -> rusqlite::Result<Claim> {
         let seq = self.seq;
-        let payload = if self.extras & extra::PAYLOAD == 0 {
-            self.payload
-        } else {
-            tx.conn
-                .prepare_cached(PAYLOAD)?
-                .query_row([seq], |row| row.get(0))
-                .optional()?
-        };
-        let mut payload = match payload {
-            Some(bytes) if checksum(self.id.as_bytes(), &lane.kind, &bytes) == self.checksum => {
-                StoredPayload::Whole(bytes)
-            }
-            Some(_) => StoredPayload::Damaged("its payload does not match its checksum"),
-            None => StoredPayload::Damaged("its payload is missing"),
+        let stored = payload::read(tx.conn, seq, self.extras, self.payload)?;
+        let mut payload = match payload::verify(stored, self.checksum, self.id, &lane.kind) {
+            Ok(bytes) => StoredPayload::Whole(bytes),
+            Err(damage) => StoredPayload::Damaged(damage),
         };
         let options = options::decode(self.options.as_deref()).unwrap_or_else(|damage| {
             payload = StoredPayload::Damaged(damage);
             None
         });
         let options = options.map(Box::new);
-        let mut last_error = None;
-        if self.extras & extra::ATTEMPTS != 0 {
-            last_error = tx
-                .conn
-                .prepare_cached(LAST_ERROR)?
-                .query_row([seq], |row| row.get(0))
-                .optional()?;
-        }
+        let last_error = extras::last_error(tx.conn, seq, self.extras)?;
         let trouble = Trouble::of(tx.conn, seq, self.extras)?;
         tx.event(lane.id, self.id, EventKind::Claimed);
         Ok(Claim {

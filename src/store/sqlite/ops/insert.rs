@@ -9,13 +9,11 @@ use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
 use crate::model::settle::{Claim, Fence, StoredPayload};
 use crate::model::task::TaskState;
+use crate::store::sqlite::ops::payload::{self, MAX_INLINE_BYTES, checksum};
 use crate::store::sqlite::ops::transition;
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::ops::{options, row};
 use crate::store::sqlite::sql::{extra, sql};
-
-/// The largest payload that is kept in the task's row. A larger one would be rewritten with every change of state.
-pub(crate) const MAX_INLINE_BYTES: usize = 1024;
 
 const INSERT: &str = "
     INSERT INTO punctual_task (id, lane, priority, state, attempt, max_attempts, claim_no, instance,
@@ -53,20 +51,7 @@ const HANDFUL: usize = 8;
 
 const STORED: &str = "SELECT seq, checksum FROM punctual_task WHERE id = :id";
 
-const INSERT_PAYLOAD: &str = "INSERT INTO punctual_payload (seq, payload) VALUES (:seq, :payload)";
-
 const INSERT_TAG: &str = "INSERT INTO punctual_tag (seq, tag) VALUES (:seq, :tag)";
-
-/// The checksum over what must not change unseen: the task's id, kind and payload.
-pub(crate) fn checksum(id: &[u8], kind: &str, payload: &[u8]) -> i64 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(id);
-    // A boundary that is in no kind: else "job1" with 2 would be "job" with 12.
-    hasher.update(kind.as_bytes());
-    hasher.update(&[0]);
-    hasher.update(payload);
-    i64::from(hasher.finalize())
-}
 
 pub(crate) fn insert(tx: &mut WriteTx<'_>, tasks: &[&Insert]) -> rusqlite::Result<Vec<Scheduled>> {
     let mut answers = Vec::with_capacity(tasks.len());
@@ -97,14 +82,15 @@ pub(crate) fn insert(tx: &mut WriteTx<'_>, tasks: &[&Insert]) -> rusqlite::Resul
 
 /// The row of the task that is stored with the id of `task`, and whether it is the same task.
 fn stored_before(tx: &WriteTx<'_>, task: &Insert) -> rusqlite::Result<(Option<i64>, Scheduled)> {
-    let id = task.id.as_bytes();
     let stored: Option<(i64, i64)> = tx
         .conn
         .prepare_cached(STORED)?
-        .query_row([&id[..]], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row([&task.id.as_bytes()[..]], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
         .optional()?;
     Ok(match stored {
-        Some((seq, sum)) if sum == checksum(id, &task.kind, &task.payload) => {
+        Some((seq, sum)) if sum == checksum(task.id, &task.kind, &task.payload) => {
             (Some(seq), Scheduled::Existing(task.id))
         }
         Some((seq, _)) => (Some(seq), Scheduled::Different(task.id)),
@@ -211,9 +197,7 @@ fn write(
     }
     let seq = tx.conn.last_insert_rowid();
     if !inline {
-        tx.conn
-            .prepare_cached(INSERT_PAYLOAD)?
-            .execute(params![seq, task.payload])?;
+        payload::keep(tx.conn, seq, &task.payload)?;
     }
     for tag in &task.tags {
         tx.conn
@@ -240,15 +224,15 @@ fn bind_plain(
     lane: LaneId,
     task: &Insert,
 ) -> rusqlite::Result<()> {
-    let id = task.id.as_bytes();
     let first = 8 * index + 1;
-    statement.raw_bind_parameter(first, id)?;
+    statement.raw_bind_parameter(first, task.id.as_bytes())?;
     statement.raw_bind_parameter(first + 1, lane.0)?;
     statement.raw_bind_parameter(first + 2, task.priority)?;
     statement.raw_bind_parameter(first + 3, task.max_attempts)?;
     statement.raw_bind_parameter(first + 4, task.scheduled_at.micros())?;
     statement.raw_bind_parameter(first + 5, task.created_at.micros())?;
-    statement.raw_bind_parameter(first + 6, checksum(id, &task.kind, &task.payload))?;
+    let sum = checksum(task.id, &task.kind, &task.payload);
+    statement.raw_bind_parameter(first + 6, sum)?;
     statement.raw_bind_parameter(first + 7, &task.payload)
 }
 
@@ -293,11 +277,10 @@ fn insert_row(
     claim_no: Option<i64>,
     extras: i64,
 ) -> rusqlite::Result<usize> {
-    let id = task.id.as_bytes();
     let state = claim_no.map_or(TaskState::Pending, |_| TaskState::Running);
     let inline = extras & extra::PAYLOAD == 0;
     tx.conn.prepare_cached(INSERT)?.execute(params![
-        id,
+        task.id.as_bytes(),
         lane.0,
         task.priority,
         state.code(),
@@ -311,7 +294,7 @@ fn insert_row(
         task.expires_at.map(|at| at.micros()),
         row::room(claim_no.map_or(0, |number| row::claim_bytes(tx.instance, number))),
         extras,
-        checksum(id, &task.kind, &task.payload),
+        checksum(task.id, &task.kind, &task.payload),
         task.partition,
         task.options.as_deref().map(options::encode),
         inline.then_some(&task.payload),

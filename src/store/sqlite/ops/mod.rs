@@ -4,11 +4,13 @@
 pub(crate) mod change;
 pub(crate) mod claim;
 pub(crate) mod expire;
+pub(crate) mod extras;
 pub(crate) mod forget;
 pub(crate) mod insert;
 pub(crate) mod lanes;
 pub(crate) mod matching;
 pub(crate) mod options;
+pub(crate) mod payload;
 pub(crate) mod prune;
 pub(crate) mod queue;
 pub(crate) mod rescue;

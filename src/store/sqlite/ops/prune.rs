@@ -4,9 +4,8 @@ use rusqlite::{Connection, params};
 
 use crate::model::retention::Cutoffs;
 use crate::model::task::TaskState;
-use crate::store::sqlite::ops::trouble;
+use crate::store::sqlite::ops::extras;
 use crate::store::sqlite::ops::write_tx::{WriteTx, forget_expiry};
-use crate::store::sqlite::sql::extra;
 
 /// The oldest ended tasks of a final state, oldest first.
 pub(crate) const EXPIRED_RETENTION: &str = "
@@ -16,27 +15,6 @@ pub(crate) const EXPIRED_RETENTION: &str = "
 
 const DELETE: &str =
     "DELETE FROM punctual_task WHERE seq = :seq RETURNING extras, CAST(expires_at AS INTEGER)";
-
-const DELETE_EXTRAS: [(i64, &str); 6] = [
-    (
-        extra::PAYLOAD,
-        "DELETE FROM punctual_payload WHERE seq = :seq",
-    ),
-    (extra::TAGS, "DELETE FROM punctual_tag WHERE seq = :seq"),
-    (
-        extra::RESULT,
-        "DELETE FROM punctual_result WHERE seq = :seq",
-    ),
-    (
-        extra::ATTEMPTS,
-        "DELETE FROM punctual_attempt WHERE seq = :seq",
-    ),
-    (
-        extra::PROGRESS,
-        "DELETE FROM punctual_progress WHERE seq = :seq",
-    ),
-    (extra::TROUBLE, trouble::DELETE),
-];
 
 pub(crate) fn prune(tx: &WriteTx<'_>, cutoffs: &Cutoffs, limit: usize) -> rusqlite::Result<usize> {
     let mut pruned = 0;
@@ -72,15 +50,5 @@ pub(crate) fn delete(conn: &Connection, seq: i64) -> rusqlite::Result<()> {
     if let Some(at) = expires_at {
         forget_expiry(conn, seq, at)?;
     }
-    delete_extras(conn, seq, extras)
-}
-
-/// Deletes what a task has in those other tables whose bits are set.
-pub(crate) fn delete_extras(conn: &Connection, seq: i64, extras: i64) -> rusqlite::Result<()> {
-    for (bit, sql) in DELETE_EXTRAS {
-        if extras & bit != 0 {
-            conn.prepare_cached(sql)?.execute([seq])?;
-        }
-    }
-    Ok(())
+    extras::delete(conn, seq, extras)
 }

@@ -15,7 +15,7 @@ use crate::model::lane::LaneId;
 use crate::model::op::Settled;
 use crate::model::settle::{Fence, Record, Settlement};
 use crate::model::task::TaskState;
-use crate::store::sqlite::ops::prune::delete_extras;
+use crate::store::sqlite::ops::extras;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::trouble::Trouble;
 use crate::store::sqlite::ops::write_tx::forget_expiry;
@@ -242,7 +242,7 @@ pub(crate) fn revive(tx: &mut WriteTx<'_>, revived: Revived) -> rusqlite::Result
         forget_expiry(tx.conn, seq, at)?;
     }
     let gone = extra::RESULT | extra::PROGRESS | extra::TROUBLE;
-    delete_extras(tx.conn, seq, revived.extras & gone)?;
+    extras::delete(tx.conn, seq, revived.extras & gone)?;
     waits(tx, lane, revived.priority, now);
     Ok(())
 }

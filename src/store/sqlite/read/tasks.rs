@@ -13,11 +13,10 @@ use crate::model::lane::{Lane, LaneId};
 use crate::model::query::Counted;
 use crate::model::task::{Task, TaskState};
 use crate::store::lanes::Lanes;
-use crate::store::sqlite::ops::insert::checksum;
 use crate::store::sqlite::ops::lanes::read_lane;
 use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::ops::trouble::Trouble;
-use crate::store::sqlite::ops::{options, row};
+use crate::store::sqlite::ops::{extras, options, payload, row};
 use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::sync::lock;
 use crate::time::Timestamp;
@@ -157,49 +156,24 @@ columns! {
     }
 }
 
-const PAYLOAD: &str = "SELECT payload FROM punctual_payload WHERE seq = :seq";
 const RESULT: &str = "SELECT result FROM punctual_result WHERE seq = :seq";
 const PROGRESS: &str = "SELECT value FROM punctual_progress WHERE seq = :seq";
 const TAGS: &str = "SELECT tag FROM punctual_tag WHERE seq = :seq ORDER BY tag";
-const ERROR: &str = "
-    SELECT error FROM punctual_attempt WHERE seq = :seq AND error IS NOT NULL
-    ORDER BY claim_no DESC LIMIT 1";
 
 impl Stored {
     /// Reads what belongs to the task.
     fn complete(self, conn: &Connection, lanes: &Mutex<Lanes>) -> rusqlite::Result<Task> {
         let (seq, extras) = (self.seq, self.extras);
-        let blob = |bit: i64, sql: &str| -> rusqlite::Result<Option<Vec<u8>>> {
-            if extras & bit == 0 {
-                return Ok(None);
-            }
-            conn.prepare_cached(sql)?
-                .query_row([seq], |row| row.get(0))
-                .optional()
-        };
         let lane = lane(conn, lanes, self.lane)?.ok_or_else(|| damaged("its lane is missing"))?;
-        let payload = match self.payload {
-            Some(payload) => payload,
-            None => {
-                blob(extra::PAYLOAD, PAYLOAD)?.ok_or_else(|| damaged("its payload is missing"))?
-            }
-        };
-        if checksum(self.id.as_bytes(), &lane.kind, &payload) != self.checksum {
-            return Err(damaged("its payload does not match its checksum"));
-        }
+        let stored = payload::read(conn, seq, extras, self.payload)?;
+        let payload =
+            payload::verify(stored, self.checksum, self.id, &lane.kind).map_err(damaged)?;
         let mut tags = Vec::new();
         if extras & extra::TAGS != 0 {
             tags = conn
                 .prepare_cached(TAGS)?
                 .query_map([seq], |row| row.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
-        }
-        let mut error = None;
-        if extras & extra::ATTEMPTS != 0 {
-            error = conn
-                .prepare_cached(ERROR)?
-                .query_row([seq], |row| row.get(0))
-                .optional()?;
         }
         let options = options::decode(self.options.as_deref()).map_err(damaged)?;
         Ok(Task {
@@ -222,9 +196,9 @@ impl Stored {
             options: options.unwrap_or_default(),
             tags,
             payload,
-            result: blob(extra::RESULT, RESULT)?,
-            progress: blob(extra::PROGRESS, PROGRESS)?,
-            error,
+            result: extras::read(conn, seq, extras, extra::RESULT, RESULT)?,
+            progress: extras::read(conn, seq, extras, extra::PROGRESS, PROGRESS)?,
+            error: extras::last_error(conn, seq, extras)?,
         })
     }
 }
