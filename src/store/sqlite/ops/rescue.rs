@@ -16,7 +16,7 @@ use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::sql::sql;
 
 pub(crate) const ORPHANS: &str = sql!(
-    "SELECT {columns} FROM punctual_task INDEXED BY punctual_task_running
+    "SELECT {columns}, options FROM punctual_task INDEXED BY punctual_task_running
     WHERE state = {running}
         AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = {in_use})
         AND instance = :instance LIMIT :limit",
@@ -105,9 +105,10 @@ fn orphans(tx: &WriteTx<'_>, instance: i64, limit: usize) -> rusqlite::Result<Ve
     tx.conn
         .prepare_cached(ORPHANS)?
         .query_map(params![instance, limit as i64], |row| {
-            let row = HeldRow::read(row)?;
+            let options: Option<Vec<u8>> = row.get("options")?;
             // Damaged options are found at the next claim.
-            let options = options::decode(row.options.as_deref()).ok().flatten();
+            let options = options::decode(options.as_deref()).ok().flatten();
+            let row = HeldRow::read(row)?;
             Ok(Left {
                 cancel_requested: row.cancel_requested,
                 max_crashes: options.and_then(|options| options.max_crashes),

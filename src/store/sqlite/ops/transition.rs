@@ -53,7 +53,6 @@ columns! {
         expires_at: Option<i64> = "expires_at" by row::get,
         cancel_requested: bool = "cancel_requested_at IS NOT NULL" by row::get,
         extras: i64 = "extras" by row::get,
-        options: Option<Vec<u8>> = "options" by row::get,
     }
 }
 
