@@ -52,17 +52,9 @@ impl SqliteStore {
         let conn = opener.writer()?;
         let context = format!("cannot open {}", opener.path.display());
         schema::migrate(&conn).map_err(|error| error.in_context(&context))?;
-        let readers = Readers::new(opener.clone());
-        Self::new(
-            home,
-            conn,
-            Some(opener.clone()),
-            Some(readers),
-            settings,
-            now,
-        )
-        .map_err(|error| error.in_context(&context))
-        .inspect(Self::clear_up)
+        Self::new(home, conn, Some(opener.clone()), settings, now)
+            .map_err(|error| error.in_context(&context))
+            .inspect(Self::clear_up)
     }
 
     /// Opens a store in memory. Its tasks are gone with its last user.
@@ -71,14 +63,14 @@ impl SqliteStore {
         let home = Home::new()?;
         let conn = open::memory()?;
         schema::migrate(&conn)?;
-        Self::new(home, conn, None, None, settings, now)
+        Self::new(home, conn, None, settings, now)
     }
 
+    /// `opener`: that of the file; `None`: the store is in memory.
     fn new(
         home: Home,
         conn: Connection,
         opener: Option<Opener>,
-        readers: Option<Readers>,
         settings: Settings,
         now: Timestamp,
     ) -> Result<Self> {
@@ -98,6 +90,7 @@ impl SqliteStore {
             heard: AtomicU64::new(0),
             authorizer: Arc::new(Authorizer::new(settings.transaction_timeout)),
         });
+        let readers = opener.clone().map(Readers::new);
         let path = opener.as_ref().map(|opener| opener.path.clone());
         let identity = path.as_deref().map(identity::at).transpose()?;
         if let Some(path) = &path
@@ -166,7 +159,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let now = Timestamp::from_micros(0);
         let home = Home::new().unwrap();
-        let error = SqliteStore::new(home, conn, Some(opener), None, settings, now).unwrap_err();
+        let error = SqliteStore::new(home, conn, Some(opener), settings, now).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Replaced, "{error}");
         assert!(
             !crate::store::sqlite::file::paths::lock_folder(&path).exists(),
