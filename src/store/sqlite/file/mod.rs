@@ -1,6 +1,7 @@
 //! The file: where it may be, how it is opened, its schema, its log, and how processes take turns at it.
 
 pub(crate) mod checkpoint;
+pub(crate) mod counter;
 pub(crate) mod fairness;
 pub(crate) mod identity;
 pub(crate) mod in_use;

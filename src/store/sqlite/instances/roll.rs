@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::log;
 use crate::store::sqlite::error;
+use crate::store::sqlite::file::counter::Counter;
 use crate::store::sqlite::file::identity::Identity;
 use crate::store::sqlite::file::paths;
 use crate::store::sqlite::instances::evidence::Evidence;
@@ -26,12 +27,6 @@ const ADD_INSTANCE: &str = "
         (id, name, boot_id, pid_namespace, pid, pid_started_at, lock_inode, file_device, file_inode, started_at)
     VALUES
         (:id, :name, :boot_id, :pid_namespace, :pid, :pid_started_at, :lock_inode, :file_device, :file_inode, :started_at)";
-
-/// Numbers are never used again: a stale fence must not fit a later instance.
-const NEXT_INSTANCE: &str = "
-    INSERT INTO punctual_meta (key, value) VALUES ('instances', 1)
-    ON CONFLICT (key) DO UPDATE SET value = value + 1
-    RETURNING value";
 
 const END_INSTANCE: &str = sql!(
     "
@@ -78,7 +73,7 @@ pub(crate) fn enrol(
     let inode = ledger.as_ref().map_or(0, Ledger::inode);
     let enrolled = || -> rusqlite::Result<i64> {
         conn.execute_batch("BEGIN IMMEDIATE")?;
-        let id: i64 = conn.query_row(NEXT_INSTANCE, [], |row| row.get(0))?;
+        let id = Counter::Instances.draw(conn)?;
         conn.execute(
             ADD_INSTANCE,
             params![

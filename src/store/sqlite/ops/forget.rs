@@ -9,7 +9,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::model::lane::LaneId;
-use crate::store::sqlite::ops::lanes::Counter;
+use crate::store::sqlite::file::counter::Counter;
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::sql::sql;
 

@@ -1,4 +1,4 @@
-//! The lanes and queues of the file: their rows, their counters, and the heads of what is pending.
+//! The lanes and queues of the file: their rows, and the heads of what is pending.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::model::lane::{Class, Heads, Lane, LaneId};
 use crate::model::limits::MAX_PRIORITY;
 use crate::store::lanes::{Changes, Gone, Known, Lanes, Learnt, QueueSettings};
+use crate::store::sqlite::file::counter::Counter;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::sql::{columns, sql};
 use crate::time::Timestamp;
@@ -61,58 +62,6 @@ pub(crate) const LANE: &str = sql!(
     WHERE lane.id = :id",
     columns = LaneRow::COLUMNS
 );
-
-/// A counter in the file: its numbers are never used again.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Counter {
-    /// The number of the last lane.
-    Lanes,
-    /// The number of the last retirement.
-    Retirements,
-    /// The greatest number of a retirement of which some or all lanes are deleted.
-    Forgotten,
-}
-
-impl Counter {
-    fn key(self) -> &'static str {
-        match self {
-            Self::Lanes => "lanes",
-            Self::Retirements => "retirements",
-            Self::Forgotten => "forgotten",
-        }
-    }
-
-    pub(crate) fn read(self, conn: &Connection) -> rusqlite::Result<i64> {
-        let value: Option<i64> = conn
-            .prepare_cached(READ_COUNTER)?
-            .query_row([self.key()], |row| row.get(0))
-            .optional()?;
-        Ok(value.unwrap_or(0))
-    }
-
-    /// The next number.
-    pub(crate) fn draw(self, conn: &Connection) -> rusqlite::Result<i64> {
-        conn.prepare_cached(DRAW)?
-            .query_row([self.key()], |row| row.get(0))
-    }
-
-    pub(crate) fn raise_to(self, conn: &Connection, value: i64) -> rusqlite::Result<()> {
-        conn.prepare_cached(RAISE)?
-            .execute(params![self.key(), value])
-            .map(|_| ())
-    }
-}
-
-const READ_COUNTER: &str = "SELECT value FROM punctual_meta WHERE key = :key";
-
-const DRAW: &str = "
-    INSERT INTO punctual_meta (key, value) VALUES (:key, 1)
-    ON CONFLICT (key) DO UPDATE SET value = value + 1
-    RETURNING value";
-
-const RAISE: &str = "
-    INSERT INTO punctual_meta (key, value) VALUES (:key, :value)
-    ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)";
 
 columns! {
     /// A queue.

@@ -11,6 +11,7 @@ pub(crate) mod lanes;
 pub(crate) mod matching;
 pub(crate) mod options;
 pub(crate) mod payload;
+pub(crate) mod probe;
 pub(crate) mod prune;
 pub(crate) mod queue;
 pub(crate) mod rescue;

@@ -12,6 +12,7 @@ use crate::store::sqlite::ops::claim;
 use crate::store::sqlite::ops::expire;
 use crate::store::sqlite::ops::forget;
 use crate::store::sqlite::ops::insert;
+use crate::store::sqlite::ops::probe;
 use crate::store::sqlite::ops::prune;
 use crate::store::sqlite::ops::queue;
 use crate::store::sqlite::ops::rescue;
@@ -20,11 +21,6 @@ use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::write::failure::WriteFailure;
 use crate::store::standing_claim::Taken;
 use crate::store::turn::Request;
-
-/// The value changes each time: SQLite does not write one that stays the same.
-const PROBE: &str = "
-    INSERT INTO punctual_meta (key, value) VALUES ('probes', 1)
-    ON CONFLICT (key) DO UPDATE SET value = value + 1";
 
 fn what(op: &Op) -> &'static str {
     match op {
@@ -260,7 +256,7 @@ fn apply(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<Reply> {
             Reply::Done(1)
         }
         Op::Probe => {
-            tx.conn.prepare_cached(PROBE)?.execute([])?;
+            probe::probe(tx)?;
             Reply::Done(1)
         }
         Op::Prune { cutoffs, limit } => Reply::Done(prune::prune(tx, cutoffs, *limit)?),
