@@ -28,10 +28,11 @@ const ADD_INSTANCE: &str = "
     VALUES
         (:id, :name, :boot_id, :pid_namespace, :pid, :pid_started_at, :lock_inode, :file_device, :file_inode, :started_at)";
 
-const END_INSTANCE: &str = sql!(
-    "
-    UPDATE punctual_instance SET ended_at = :now WHERE id = :id
-    AND NOT EXISTS (SELECT 1 FROM punctual_task WHERE state = {running} AND instance = :id)"
+const END_INSTANCE: &str = "UPDATE punctual_instance SET ended_at = :now WHERE id = :id";
+
+const LEAVE: &str = sql!(
+    "{end} AND NOT EXISTS (SELECT 1 FROM punctual_task WHERE state = {running} AND instance = :id)",
+    end = END_INSTANCE
 );
 
 /// Ended instances are kept for the histories of their tasks.
@@ -131,7 +132,15 @@ fn proof_of_life(path: Option<&Path>) -> Result<(String, Option<Ledger>)> {
 
 /// Ends the row of an instance, unless it still holds a task; `true`: it has ended and needs no rescue.
 pub(crate) fn leave(conn: &Connection, instance: i64, now: i64) -> rusqlite::Result<bool> {
-    Ok(conn.execute(END_INSTANCE, params![now, instance])? == 1)
+    Ok(conn.execute(LEAVE, params![now, instance])? == 1)
+}
+
+/// Ends the row of a dead instance, all of whose tasks are taken back. It does not look for more: one that no rescue finds,
+/// in a damaged file, must not have the instance rescued for ever.
+pub(crate) fn end(conn: &Connection, instance: i64, now: Timestamp) -> rusqlite::Result<()> {
+    conn.prepare_cached(END_INSTANCE)?
+        .execute([now.micros(), instance])
+        .map(|_| ())
 }
 
 /// Whether the roll has an instance of that name that has not ended.

@@ -10,6 +10,7 @@ use crate::model::op::Rescued;
 use crate::model::settle::{Fence, Orphan, Rescue, rescue as decide};
 use crate::model::task::TaskState;
 use crate::store::sqlite::instances::evidence::Evidence;
+use crate::store::sqlite::instances::roll;
 use crate::store::sqlite::ops::options;
 use crate::store::sqlite::ops::transition::{self, Held, HeldRow};
 use crate::store::sqlite::ops::write_tx::WriteTx;
@@ -37,8 +38,6 @@ pub(crate) fn count_held(conn: &Connection, instance: i64) -> rusqlite::Result<u
 
 /// For an instance that has read its cancellations, or has ended.
 pub(crate) const FORGET_CANCELS: &str = "DELETE FROM punctual_cancel WHERE instance = :instance";
-
-const END_INSTANCE: &str = "UPDATE punctual_instance SET ended_at = :now WHERE id = :id";
 
 /// A slice that has taken back this many tasks stops if a request waits.
 const ENOUGH: usize = 192;
@@ -91,9 +90,7 @@ pub(crate) fn rescue(
         take_back(tx, each.held, started, decide(orphan))?;
     }
     if !rescued.more {
-        tx.conn
-            .prepare_cached(END_INSTANCE)?
-            .execute(params![tx.now.micros(), instance])?;
+        roll::end(tx.conn, instance, tx.now)?;
         tx.conn
             .prepare_cached(FORGET_CANCELS)?
             .execute([instance])?;
