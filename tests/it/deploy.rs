@@ -2,7 +2,8 @@
 
 use punctual::testing::Stepper;
 use punctual::{
-    Delivery, Edit, EventKind, NewTask, Outcome, Payload, Scheduler, TaskId, TaskState,
+    Attempt, AttemptEnd, Delivery, Edit, EventKind, NewTask, Outcome, Payload, Scheduler, TaskId,
+    TaskState,
 };
 use serde::{Deserialize, Serialize};
 
@@ -184,6 +185,8 @@ fn a_start_deadline_between_two_tries_to_decode_ends_the_task_in_time() {
     let task = task(&old, id);
     assert_eq!(task.finished_at(), Some(deadline + MICRO));
     assert_eq!(task.error(), Some("expired"));
+    let ends: Vec<AttemptEnd> = old.history(id).unwrap().iter().map(Attempt::end).collect();
+    assert_eq!(ends, [AttemptEnd::Undecodable, AttemptEnd::Expired]);
 }
 
 /// The processes slept through the deadline, and one could run the task now.

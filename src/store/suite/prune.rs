@@ -16,6 +16,7 @@ on_every_backend!(
     what_has_not_ended_is_never_pruned,
     a_prune_is_bounded_and_takes_the_oldest_first,
     a_prune_at_the_cutoff_s_very_instant,
+    a_start_deadline_that_passed_keeps_what_was_tried_before,
     start_deadlines_that_passed_end_their_tasks,
     an_expiry_is_bounded_and_takes_the_earliest_first,
     a_start_deadline_means_nothing_once_it_was_met,
@@ -125,6 +126,23 @@ pub(in crate::store) fn start_by(seconds: u32) -> Insert {
 
 fn expire(kit: &Kit, limit: usize) -> usize {
     kit.apply(Op::Expire { limit }).done()
+}
+
+/// The line of the try was replaced, and with it the reason why the task was never started.
+fn a_start_deadline_that_passed_keeps_what_was_tried_before(kit: &mut Kit) {
+    let id = kit.insert(start_by(60));
+    let claim = kit.claim_one();
+    kit.settle(&claim, End::Undecodable("another version".into()));
+    kit.now = NOW + 60 * S + MICRO;
+    assert_eq!(expire(kit, 9), 1);
+    let ends = [AttemptEnd::Undecodable, AttemptEnd::Expired];
+    assert_eq!(kit.ends(id), ends);
+    // A later attempt replaces neither.
+    kit.change(id, Action::Retry(Patch::default()));
+    let claim = kit.claim_one();
+    kit.settle(&claim, error());
+    assert_eq!(kit.ends(id)[..2], ends);
+    assert_eq!(kit.ends(id).len(), 3);
 }
 
 fn start_deadlines_that_passed_end_their_tasks(kit: &mut Kit) {

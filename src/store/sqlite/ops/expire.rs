@@ -77,7 +77,7 @@ pub(crate) fn expire_one(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()>
     };
     let line = AttemptRow {
         seq,
-        claim_no,
+        claim_no: tx.draw(claim_no),
         attempt: 0,
         instance: None,
         started_at: None,

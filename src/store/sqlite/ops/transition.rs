@@ -188,12 +188,13 @@ pub(crate) struct PendingTask {
 pub(crate) const END_PENDING: &str = sql!(
     "
     UPDATE punctual_task
-    SET state = :state, finished_at = :now, extras = extras | :extras,
+    SET state = :state, finished_at = :now, extras = extras | :extras, claim_no = coalesce(:claim_no, claim_no),
         cancel_requested_at = iif(:state = {cancelled}, :now, cancel_requested_at)
     WHERE seq = :seq AND state = {pending}"
 );
 
-/// Ends a pending task without an attempt, in a final state other than completed.
+/// Ends a pending task without an attempt, in a final state other than completed. The number of its line, if there is one,
+/// must be new: lines are kept by their numbers.
 pub(crate) fn end_pending(
     tx: &mut WriteTx<'_>,
     task: PendingTask,
@@ -201,11 +202,13 @@ pub(crate) fn end_pending(
     line: Option<AttemptRow<'_>>,
 ) -> rusqlite::Result<()> {
     let at = tx.now;
+    let claim_no = line.as_ref().map(|line| line.claim_no);
     let extras = add_line(tx, line, at)?;
     tx.conn.prepare_cached(END_PENDING)?.execute(params![
         state.code(),
         at.micros(),
         extras,
+        claim_no,
         task.seq
     ])?;
     ended(tx, task.lane, task.id, state);
