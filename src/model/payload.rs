@@ -36,8 +36,9 @@ use crate::model::delivery::Delivery;
 ///
 /// A process that cannot decode a payload does not call the handler, so this is no attempt, also for a task that is delivered
 /// at most once. The task is due again after 1 s, and after further failures after 10 s, 1 min, 10 min and 1 h. For these tries
-/// the process leaves tasks of the kind to other processes, if there are any, until they are 50 ms late. After the last try
-/// the task fails with the decoding error, which names the place in the payload and no value.
+/// the process leaves tasks of the kind to other processes, if there are any, until they are 50 ms late. A start deadline
+/// holds meanwhile. After the last try the task fails with the decoding error, which names the place in the payload and no
+/// value.
 /// [`Health::undecodable_kinds`](crate::Health::undecodable_kinds) names the kind from the first try on. Waiting tasks can be
 /// repaired by [`Client::edit`](crate::Client::edit).
 ///

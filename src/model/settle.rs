@@ -180,6 +180,11 @@ impl Settlement {
         self.change == Change::GivenBack
     }
 
+    /// Whether the task waits again although its handler was not called.
+    pub(crate) fn waits_uncalled(&self) -> bool {
+        matches!(self.change, Change::GivenBack | Change::Undecoded { .. })
+    }
+
     /// Whether the task completed, so that nothing follows from it but its end.
     pub(crate) fn is_completion(&self) -> bool {
         matches!(self.change, Change::Completed(_))

@@ -27,6 +27,13 @@ impl Finished {
             .as_ref()
             .is_some_and(|each| each.gives_back())
     }
+
+    /// Whether the task waits again although its handler was not called.
+    pub(crate) fn waits_uncalled(&self) -> bool {
+        self.settlement
+            .as_ref()
+            .is_some_and(|each| each.waits_uncalled())
+    }
 }
 
 /// Attempts that have ended and are not settled yet.

@@ -179,7 +179,8 @@ impl Claimed {
             return Returned::InTime;
         };
         let (cx, link) = (&self.cx, &*self.link);
-        if matches!(end, End::Undecodable(_)) {
+        let was_called = !matches!(end, End::Undecodable(_));
+        if !was_called {
             link.undecodable.note(&cx.claim.kind, link.client.now());
         }
         let (ended, was_stuck) = link.attempts.end(&slot);
@@ -187,7 +188,7 @@ impl Claimed {
             slot,
             kind: Arc::clone(&cx.claim.kind),
             settlement: (!cx.is_settled()).then(|| link.settlement(&cx.claim, end).into()),
-            ran: Some(took),
+            ran: was_called.then_some(took),
         });
         if was_stuck {
             return Returned::Late;

@@ -367,6 +367,21 @@ mod tests {
         assert_eq!(learned, 1);
     }
 
+    /// A kind whose payloads could not be decoded passed for a quick one, and its slow tasks were claimed ahead.
+    #[test]
+    fn nothing_is_learned_from_a_task_whose_handler_was_not_called() {
+        let link = link();
+        let mut settler = settler(&link);
+        for job in Job::hold(&link, vec![claim(1, 0, 3)], |_| Duration::ZERO) {
+            let end = End::Undecodable("another version".into());
+            job.start().unwrap().end(end);
+        }
+        let finished = settler.take(|_, _| panic!("it has no duration"));
+        assert_eq!(finished.len(), 1);
+        assert!(finished[0].waits_uncalled(), "so a shutdown counts it");
+        assert!(!finished[0].gives_back(), "its start was noted");
+    }
+
     #[test]
     fn completions_are_gathered_while_many_tasks_wait_and_no_caller_does() {
         let link = link();

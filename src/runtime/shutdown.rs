@@ -38,7 +38,7 @@ impl ShutdownState {
     pub(crate) fn count(&self, end: &Finished) {
         if end.ran.is_some() {
             self.finished.fetch_add(1, Ordering::Relaxed);
-        } else if end.gives_back() {
+        } else if end.waits_uncalled() {
             self.given_back.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -238,7 +238,7 @@ impl Shutdown {
         self.finished
     }
 
-    /// Tasks that had been claimed but not started: they wait as before.
+    /// Tasks that had been claimed, but whose handler was not called: they wait again.
     #[must_use]
     pub fn given_back(self) -> usize {
         self.given_back
