@@ -123,8 +123,11 @@ fn apply(tx: &mut WriteTx<'_>, task: &Found, action: &Action) -> rusqlite::Resul
         }
         Action::Reschedule(at) => reschedule(tx, task, *at),
         Action::RunNow => reschedule(tx, task, tx.now),
+        Action::Retry(edit) | Action::Edit(edit) if !is_of_kind(tx, task, edit)? => {
+            Ok(Changed::WrongKind)
+        }
         Action::Retry(edit) => retry(tx, task, edit),
-        Action::Edit(edit) => edit_one(tx, task, edit),
+        Action::Edit(edit) => edit_pending(tx, task, edit),
     }
 }
 
@@ -172,9 +175,6 @@ fn reschedule(tx: &mut WriteTx<'_>, task: &Found, at: Timestamp) -> rusqlite::Re
 }
 
 fn retry(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
-    if !is_of_kind(tx, task, edit)? {
-        return Ok(Changed::WrongKind);
-    }
     let lane = match tx.any_lane(task.lane)? {
         // A suspect gets another chance as a plain task.
         Some(lane) if lane.class == Class::Suspect => {
@@ -201,7 +201,7 @@ fn retry(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<C
             scheduled_at: tx.now.micros(),
             ..*task
         };
-        return edit_one(tx, &retried, edit);
+        return edit_pending(tx, &retried, edit);
     }
     Ok(Changed::Applied)
 }
@@ -229,10 +229,7 @@ const EDIT_PAYLOAD: &str = sql!(
     WHERE seq = :seq AND state = {pending}"
 );
 
-fn edit_one(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
-    if !is_of_kind(tx, task, edit)? {
-        return Ok(Changed::WrongKind);
-    }
+fn edit_pending(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
     if let Some((kind, payload)) = &edit.payload {
         let inline = payload.len() <= MAX_INLINE_BYTES;
         tx.conn.prepare_cached(EDIT_PAYLOAD)?.execute(params![
