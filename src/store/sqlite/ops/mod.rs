@@ -1,6 +1,7 @@
 //! The operations of a transaction, one a file, and what they share: the transaction itself, the lanes, the rows, and the
 //! one exit of a task.
 
+pub(crate) mod apply;
 pub(crate) mod change;
 pub(crate) mod claim;
 pub(crate) mod expire;

@@ -2,43 +2,17 @@
 //! standing claim that comes along.
 
 use crate::model::lane::ClaimRequest;
-use crate::model::new_task::Insert;
-use crate::model::new_task::Scheduled;
+use crate::model::new_task::{Insert, Scheduled};
 use crate::model::op::{Op, Reply};
 use crate::model::settle::Claim;
 use crate::store::Signals;
-use crate::store::sqlite::ops::change;
+use crate::store::sqlite::ops::apply;
 use crate::store::sqlite::ops::claim;
-use crate::store::sqlite::ops::expire;
-use crate::store::sqlite::ops::forget;
 use crate::store::sqlite::ops::insert;
-use crate::store::sqlite::ops::probe;
-use crate::store::sqlite::ops::prune;
-use crate::store::sqlite::ops::queue;
-use crate::store::sqlite::ops::rescue;
-use crate::store::sqlite::ops::settle;
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::write::failure::WriteFailure;
 use crate::store::standing_claim::Taken;
 use crate::store::turn::Request;
-
-fn what(op: &Op) -> &'static str {
-    match op {
-        Op::Insert(_) => "schedule",
-        Op::Claim(_) => "claim",
-        Op::Settle(_) => "settle",
-        Op::Progress { .. } => "keep progress",
-        Op::Change { .. } | Op::ChangeMatching { .. } => "change a task",
-        Op::PauseQueue { .. } => "pause a queue",
-        Op::LimitQueue { .. } => "limit a queue",
-        Op::Probe => "write",
-        Op::Prune { .. } => "prune",
-        Op::Expire { .. } => "expire",
-        Op::RetireLanes { .. } => "retire queues",
-        Op::ForgetLanes { .. } => "forget queues",
-        Op::Disown { .. } => "give back",
-    }
-}
 
 /// Runs the operations of the requests. A lone insert comes after the scheduler's own operations. Claims come last, so that
 /// they see what the others did.
@@ -230,39 +204,5 @@ pub(crate) fn apply_checked(
     tx: &mut WriteTx<'_>,
     op: &Op,
 ) -> std::result::Result<Reply, WriteFailure> {
-    checked(tx, what(op), |tx| apply(tx, op))
-}
-
-fn apply(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<Reply> {
-    Ok(match op {
-        Op::Insert(tasks) => {
-            Reply::Inserted(insert::insert(tx, &tasks.iter().collect::<Vec<_>>())?)
-        }
-        Op::Claim(request) => Reply::Claimed(claim::claim(tx, request)?),
-        Op::Settle(settlements) => Reply::Settled(settle::settle(tx, settlements)?),
-        Op::Progress { fence, value } => Reply::Progressed(settle::progress(tx, *fence, value)?),
-        Op::Change { id, action } => Reply::Changed(change::change(tx, *id, action)?),
-        Op::ChangeMatching {
-            filter,
-            action,
-            after,
-        } => Reply::ChangedMany(change::change_matching(tx, filter, action, *after)?),
-        Op::PauseQueue { queue, paused } => {
-            queue::pause(tx, queue, *paused)?;
-            Reply::Done(1)
-        }
-        Op::LimitQueue { queue, limit } => {
-            queue::limit(tx, queue, *limit)?;
-            Reply::Done(1)
-        }
-        Op::Probe => {
-            probe::probe(tx)?;
-            Reply::Done(1)
-        }
-        Op::Prune { cutoffs, limit } => Reply::Done(prune::prune(tx, cutoffs, *limit)?),
-        Op::Expire { limit } => Reply::Done(expire::expire(tx, *limit)?),
-        Op::RetireLanes { lanes } => Reply::Done(forget::retire(tx, lanes)?),
-        Op::ForgetLanes { lanes } => Reply::Done(forget::forget(tx, lanes)?),
-        Op::Disown { held } => Reply::Done(rescue::disown(tx, held)?),
-    })
+    checked(tx, apply::what(op), |tx| apply::apply(tx, op))
 }
