@@ -32,6 +32,7 @@ impl<'a> Lead<'a> {
 
     /// What is to be served next.
     pub(crate) fn next(&mut self) -> Step {
+        self.delegate_wakers();
         let mut queue = lock(&self.line.queue);
         for _ in 0..self.line.pace.yields {
             if !(1..queue.last).contains(&callers(&queue.requests)) {
@@ -55,8 +56,6 @@ impl<'a> Lead<'a> {
             request.forget();
             self.served += 1;
             self.line.count(&queue);
-            drop(queue);
-            self.delegate_wakers();
             return Step::Own;
         }
         let is_over = self.served > 0
@@ -76,7 +75,6 @@ impl<'a> Lead<'a> {
             self.line.space.notify_all();
         }
         self.served += batch.iter().map(|request| request.ops.len()).sum::<usize>();
-        self.delegate_wakers();
         Step::Batch(batch)
     }
 
