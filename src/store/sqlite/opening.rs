@@ -114,7 +114,7 @@ impl SqliteStore {
         writer.instance = instance;
         Ok(Self {
             shared,
-            turn: Arc::new(Turn::new(writer, settings.busy_wait, Pace::LOCAL)),
+            turn: Turn::new(writer, settings.busy_wait, Pace::LOCAL),
             readers,
             path,
             identity,

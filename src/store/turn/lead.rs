@@ -14,6 +14,8 @@ pub(crate) struct Lead<'a> {
     line: &'a Line,
     /// The request that the thread itself waits for.
     own: Option<&'a Arc<Cell>>,
+    /// The thread is a helper, which calls wakers by itself once it has led.
+    is_helper: bool,
     since: Stopwatch,
     served: usize,
     over: bool,
@@ -24,16 +26,30 @@ impl<'a> Lead<'a> {
         Self {
             line,
             own,
+            is_helper: false,
             since: Stopwatch::start(),
             served: 0,
             over: false,
         }
     }
 
+    /// The time of a helper.
+    pub(crate) fn of_helper(line: &'a Line) -> Self {
+        let mut lead = Self::new(line, None);
+        lead.is_helper = true;
+        lead
+    }
+
     /// What is to be served next.
     pub(crate) fn next(&mut self) -> Step {
-        self.delegate_wakers();
         let mut queue = lock(&self.line.queue);
+        if self.line.helpers.have_wakers() && (!self.is_helper || !queue.requests.is_empty()) {
+            // Before the next transaction is made up: their tasks may come to share it. If no helper can be started, they wait
+            // until this thread has led.
+            drop(queue);
+            self.line.helpers.wake();
+            queue = lock(&self.line.queue);
+        }
         for _ in 0..self.line.pace.yields {
             if !(1..queue.last).contains(&callers(&queue.requests)) {
                 break;
@@ -76,14 +92,6 @@ impl<'a> Lead<'a> {
         }
         self.served += batch.iter().map(|request| request.ops.len()).sum::<usize>();
         Step::Batch(batch)
-    }
-
-    /// Wakes the receipts that are answered: they do not wait for the transactions to come.
-    fn delegate_wakers(&self) {
-        if self.line.wakers.any() {
-            // If their thread cannot be started, they wait until this one has led.
-            self.line.wakers.delegate();
-        }
     }
 }
 

@@ -8,16 +8,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::helpers::Helpers;
 use super::request::{Cell, Request, Sort, Stage};
-use super::wakers::Wakers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::Op;
 use crate::process::Owner;
 use crate::store::Pace;
 use crate::sync::lock;
-use crate::thread::Thread;
 use crate::time::{Deadline, Timestamp};
-use crate::wake::Wake;
 
 /// How many requests may wait, at most.
 pub(crate) const MAX_QUEUED: usize = 4096;
@@ -57,19 +55,11 @@ pub(super) struct Line {
     pub(super) space: Condvar,
     /// How many callers wait for room in the queue.
     pub(super) crowd: AtomicUsize,
-    /// The wakers of answered requests.
-    pub(super) wakers: Arc<Wakers>,
+    pub(super) helpers: Arc<Helpers>,
     /// How long a call waits to be served.
     pub(super) wait: Duration,
     pub(super) pace: Pace,
-    pub(super) helper: Mutex<Option<HelperThread>>,
     on_refused: OnRefused,
-}
-
-/// The thread that leads for callers that do not wait.
-pub(super) struct HelperThread {
-    pub(super) wake: Wake,
-    pub(super) _thread: Thread,
 }
 
 impl Line {
@@ -78,6 +68,7 @@ impl Line {
         on_refused: OnRefused,
         wait: Duration,
         pace: Pace,
+        helpers: Arc<Helpers>,
     ) -> Self {
         Self {
             owner: Owner::this(),
@@ -85,10 +76,9 @@ impl Line {
             waiting,
             space: Condvar::new(),
             crowd: AtomicUsize::new(0),
-            wakers: Arc::default(),
+            helpers,
             wait,
             pace,
-            helper: Mutex::new(None),
             on_refused,
         }
     }
@@ -118,12 +108,12 @@ impl Line {
             _ => self.wait,
         };
         let mut queue = self.room(now, wait)?;
-        let wakers = Arc::clone(&self.wakers);
+        let helpers = Arc::clone(&self.helpers);
         let request = Request::new(
             now.unwrap_or(Timestamp::MIN),
             ops,
             Arc::clone(&cell),
-            wakers,
+            helpers,
         );
         queue.requests.push_back(request);
         self.count(&queue);
@@ -196,11 +186,9 @@ impl Line {
         if let Some(next) = durable.find(waits) {
             return tell(next, Stage::Lead);
         }
-        if callers(&queue.requests) > 0
-            && let Some(helper) = &*lock(&self.helper)
-        {
+        if callers(&queue.requests) > 0 && self.helpers.have_started() {
             // All callers have submitted, and none of them can lead.
-            return helper.wake.notify();
+            return self.helpers.lead();
         }
         // A new caller may lead before the invited thread wakes; it then serves the invited request, too. Patient requests
         // look by themselves.

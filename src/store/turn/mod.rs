@@ -11,30 +11,31 @@
 //! 3. A reply is given after its COMMIT.
 //! 4. While a thread holds the writer, the only code of the program that it runs is the closure of its own transaction,
 //!    `tracing` subscribers and SQL functions. Their calls to the same store are refused at once, as `Reentrant`. Wakers are
-//!    called by a thread of their own.
+//!    called by helpers that do not lead.
 //!
 //! The turn is the only lock that is held over a commit. Others are held over a read at most: that of the lanes while one is
 //! looked up, that of the other instances while their list is read.
 
 mod exclusive;
 mod held;
+mod helpers;
 mod lead;
 mod line;
 mod request;
 #[cfg(test)]
 mod tests;
-mod wakers;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
 use self::held::{HeldWriter, this_thread};
+use self::helpers::{Helpers, Leads};
 use self::lead::{Lead, Step};
-use self::line::{HelperThread, Line};
+use self::line::Line;
 use self::request::{Cell, Sort, Stage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::log;
@@ -42,9 +43,7 @@ use crate::model::op::{Op, Reply};
 use crate::panics::survive;
 use crate::store::{Pace, PendingReply};
 use crate::sync::lock;
-use crate::thread::Thread;
 use crate::time::{Deadline, MAX_PARK, Timestamp};
-use crate::wake::Wake;
 
 #[cfg(test)]
 pub(crate) use self::line::MAX_QUEUED;
@@ -73,12 +72,18 @@ pub(crate) struct Turn<W> {
 
 impl<W: Writes> Turn<W> {
     /// `wait` bounds how long a call waits to be served.
-    pub(crate) fn new(writer: W, wait: Duration, pace: Pace) -> Self {
-        Self {
-            line: Line::new(writer.waiting(), writer.on_refused(), wait, pace),
+    pub(crate) fn new(writer: W, wait: Duration, pace: Pace) -> Arc<Self> {
+        Arc::new_cyclic(|turn| Self {
+            line: Line::new(
+                writer.waiting(),
+                writer.on_refused(),
+                wait,
+                pace,
+                Helpers::new(leads_for(turn)),
+            ),
             writer: Mutex::new(writer),
             holder: AtomicUsize::new(0),
-        }
+        })
     }
 
     /// Applies operations and waits for their commit.
@@ -95,12 +100,12 @@ impl<W: Writes> Turn<W> {
 
     /// Queues operations for the helper thread, or a thread that leads before it.
     pub(crate) fn submit(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted<W>> {
-        let helper = self.helper()?;
+        self.line.helpers.start()?;
         let sort = Sort::of(&ops);
         let (cell, leads) = self.line.enqueue(Some(now), ops, sort, None)?;
         if leads {
             // `leading` is set on the helper's behalf.
-            helper.notify();
+            self.line.helpers.lead();
         }
         Ok(Submitted {
             turn: Arc::clone(self),
@@ -220,7 +225,10 @@ impl<W: Writes> Turn<W> {
     fn lead(&self, own: Option<&Arc<Cell>>) {
         // Dropped in the reverse order: the writer is free and the turn is handed on before a waker is called.
         let _wakers = WakeOnDrop(&self.line);
-        let mut lead = Lead::new(&self.line, own);
+        self.serve(Lead::new(&self.line, own));
+    }
+
+    fn serve(&self, mut lead: Lead<'_>) {
         let mut writer = self.writer();
         while let Step::Batch(batch) = lead.next() {
             writer.run(batch);
@@ -245,28 +253,22 @@ impl<W: Writes> Turn<W> {
             )),
         }
     }
+}
 
-    fn helper(self: &Arc<Self>) -> Result<Wake> {
-        let mut helper = lock(&self.line.helper);
-        if let Some(helper) = &*helper {
-            return Ok(helper.wake.clone());
-        }
-        let wake = Wake::new();
-        let (woken, turn) = (wake.clone(), Arc::downgrade(self));
-        let thread = Thread::spawn("punctual-writer", move || {
-            loop {
-                let notified = woken.wait(Duration::from_secs(1));
-                let Some(turn) = turn.upgrade() else { return };
-                if notified && survive(|| turn.lead(None)).is_none() {
-                    log!(error, "a write panicked; the others go on");
-                }
+/// Makes what a helper of this turn does.
+fn leads_for<W: Writes>(turn: &Weak<Turn<W>>) -> impl Fn() -> Leads + Send + Sync + use<W> {
+    let turn = Weak::clone(turn);
+    move || {
+        let turn = Weak::clone(&turn);
+        Box::new(move |leads| {
+            let Some(turn) = turn.upgrade() else {
+                return false;
+            };
+            if leads && survive(|| turn.serve(Lead::of_helper(&turn.line))).is_none() {
+                log!(error, "a write panicked; the others go on");
             }
-        })?;
-        *helper = Some(HelperThread {
-            wake: wake.clone(),
-            _thread: thread,
-        });
-        Ok(wake)
+            true
+        })
     }
 }
 
@@ -287,18 +289,19 @@ impl<W> Turn<W> {
     }
 
     pub(crate) fn has_helper(&self) -> bool {
-        lock(&self.line.helper).is_some()
+        self.line.helpers.have_started()
     }
 }
 
-/// Its drop, even by a panic, calls the wakers or leaves them to their thread; not in a forked child, whose parent does so.
+/// Its drop, even by a panic, leaves the wakers to a helper, or calls them if none can be started; not in a forked child, whose
+/// parent does so.
 struct WakeOnDrop<'a>(&'a Line);
 
 impl Drop for WakeOnDrop<'_> {
     fn drop(&mut self) {
-        let wakers = &self.0.wakers;
-        if wakers.any() && self.0.owner.is_here() && !wakers.delegate() {
-            wakers.call();
+        let helpers = &self.0.helpers;
+        if helpers.have_wakers() && self.0.owner.is_here() && !helpers.wake() {
+            helpers.call();
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::thread::Thread;
 
-use super::wakers::Wakers;
+use super::helpers::Helpers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::{Op, Reply};
 use crate::sync::lock;
@@ -17,17 +17,22 @@ pub(crate) struct Request {
     pub(crate) now: Timestamp,
     pub(crate) ops: Vec<Op>,
     pub(super) cell: Arc<Cell>,
-    wakers: Arc<Wakers>,
+    helpers: Arc<Helpers>,
     is_answered: bool,
 }
 
 impl Request {
-    pub(super) fn new(now: Timestamp, ops: Vec<Op>, cell: Arc<Cell>, wakers: Arc<Wakers>) -> Self {
+    pub(super) fn new(
+        now: Timestamp,
+        ops: Vec<Op>,
+        cell: Arc<Cell>,
+        helpers: Arc<Helpers>,
+    ) -> Self {
         Self {
             now,
             ops,
             cell,
-            wakers,
+            helpers,
             is_answered: false,
         }
     }
@@ -53,7 +58,7 @@ impl Request {
             thread.unpark();
         }
         if let Some(waker) = waker {
-            self.wakers.push(waker);
+            self.helpers.push(waker);
         }
     }
 

@@ -4,7 +4,7 @@ mod deferred;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::task::{Wake as TaskWake, Waker};
 use std::thread::{Scope, ScopedJoinHandle, ThreadId};
 
@@ -12,6 +12,7 @@ use super::*;
 use crate::id::TaskId;
 use crate::model::new_task::{Insert, Scheduled};
 use crate::store::suite::{NOW, S, task};
+use crate::thread::Thread;
 
 /// Of a task with this priority the writer panics.
 const POISON: u8 = 9;
@@ -82,7 +83,7 @@ fn kit_with(wait: Duration, pace: Pace) -> Kit {
     let recorder = Recorder::default();
     let (log, refused) = (Arc::clone(&recorder.log), Arc::clone(&recorder.refused));
     Kit {
-        turn: Arc::new(Turn::new(recorder, wait, pace)),
+        turn: Turn::new(recorder, wait, pace),
         log,
         refused,
     }
@@ -419,6 +420,53 @@ fn p12_a_waker_that_panics_hurts_nobody_else() {
     kit.apply(&task()).unwrap();
     assert!(kit.has(polled.id) && kit.has(other.id));
     assert!(first.poll(&mut Context::from_waker(&bomb)).is_ready());
+}
+
+/// Sends when it is woken, and then waits for the end of the test.
+struct Blocks {
+    woken: Sender<()>,
+    end: crossbeam_channel::Receiver<()>,
+}
+
+impl TaskWake for Blocks {
+    fn wake(self: Arc<Self>) {
+        let _ = self.woken.send(());
+        let _ = self.end.recv();
+    }
+}
+
+/// More of them than there are helpers.
+#[test]
+fn p12_wakers_that_block_stop_no_write_that_is_submitted() {
+    const WAKERS: usize = 9;
+    let kit = kit();
+    let (woken, when_woken) = channel();
+    let (end, ended) = crossbeam_channel::bounded::<()>(0);
+    let mut polled = Vec::new();
+    for _ in 0..WAKERS {
+        let waker = Waker::from(Arc::new(Blocks {
+            woken: woken.clone(),
+            end: ended.clone(),
+        }));
+        let task = task();
+        let submitted = kit.turn.with_writer(|_writer| {
+            let mut submitted = kit.submit(&task);
+            let poll = submitted.poll(&mut Context::from_waker(&waker));
+            assert!(poll.is_pending());
+            submitted
+        });
+        // A thread that waited for it could lead.
+        kit.wait_until("it is written", |kit| kit.has(task.id));
+        polled.push(submitted);
+    }
+    when_woken.recv_timeout(60 * S).unwrap();
+    let task = task();
+    drop(kit.submit(&task));
+    kit.wait_until("it is written", |kit| kit.has(task.id));
+    drop(end);
+    for _ in 1..WAKERS {
+        when_woken.recv_timeout(60 * S).expect("all are called");
+    }
 }
 
 #[test]
