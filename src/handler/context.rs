@@ -266,7 +266,7 @@ impl TaskContext {
         let holder = Holder {
             id: self.claim.id,
             fence: self.claim.fence,
-            delivery: self.claim.delivery,
+            delivery: self.claim.class.delivery(),
         };
         let ran = run_inside(&self.client, Some(holder), |tx| {
             let outcome = run(tx).map_err(Refused::ByCaller)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::delivery::Delivery;
+use crate::model::lane::Class;
 use crate::model::limits::DEFAULT_MAX_CRASHES;
 use crate::model::limits::clean_text;
 use crate::model::outcome::{Failure, Retry, TaskResult, Verdict};
@@ -49,7 +50,7 @@ pub(crate) struct Claim {
     /// How often in a row the payload could not be decoded so far.
     pub(crate) undecoded: u32,
     pub(crate) max_attempts: u32,
-    pub(crate) delivery: Delivery,
+    pub(crate) class: Class,
     /// `None`: the defaults, as for most tasks.
     pub(crate) options: Option<Box<Options>>,
     /// The text of the newest error, if there was an attempt before this one.
@@ -231,7 +232,7 @@ pub(crate) fn settle(
                         error: Some("completed after its deadline".to_owned()),
                     }),
                 ),
-                Verdict::Snooze(_) if claim.delivery == Delivery::AtMostOnce => (
+                Verdict::Snooze(_) if claim.class == Class::Once => (
                     Change::Failed,
                     Record::new(
                         AttemptEnd::Failed,
@@ -278,7 +279,7 @@ pub(crate) fn settle(
     Settlement {
         fence: claim.fence,
         id: claim.id,
-        delivery: claim.delivery,
+        delivery: claim.class.delivery(),
         change,
         is_unstarted,
         record,
@@ -294,7 +295,7 @@ fn after_failure(
     now: Timestamp,
 ) -> Change {
     let tries = claim.tries();
-    if tries >= claim.max_attempts || claim.delivery == Delivery::AtMostOnce {
+    if tries >= claim.max_attempts || claim.class == Class::Once {
         return Change::Failed;
     }
     let delay = match failure.retry {
@@ -324,7 +325,7 @@ fn undecoded(claim: &Claim, now: Timestamp) -> Change {
 /// The handler stopped because it was asked to: this costs no attempt, as a crash costs none.
 fn after_interruption(claim: &Claim, failure: &Failure, now: Timestamp) -> Change {
     let delay = match failure.retry {
-        _ if claim.delivery == Delivery::AtMostOnce => return Change::Failed,
+        _ if claim.class == Class::Once => return Change::Failed,
         // The handler says that another attempt would not help.
         Retry::Never => return Change::Failed,
         Retry::After(delay) => delay,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::handler::token::{StopReason, Token};
+use crate::model::lane::Class;
 use crate::model::settle::{Claim, Fence};
 use crate::process::Owner;
 use crate::sync::lock;
@@ -256,7 +257,7 @@ impl Attempts {
 pub(crate) struct HeldCounts {
     /// How many tasks are held per queue with a cap.
     pub(crate) capped: HashMap<Arc<str>, usize>,
-    /// Whether a held task has crashed a process before.
+    /// Whether a held task is suspected to crash processes.
     pub(crate) has_suspect: bool,
     /// How many tasks have a worker, or wait for one.
     pub(crate) open: usize,
@@ -280,7 +281,7 @@ impl State {
         let attempt = Held {
             fence: claim.fence,
             queue: Arc::clone(&claim.queue),
-            suspect: claim.crashes > 0,
+            suspect: claim.class == Class::Suspect,
             token: Arc::clone(&token),
             open: true,
             started: false,
@@ -442,11 +443,14 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_used_again_and_what_is_held_is_counted() {
+    fn a_slot_is_used_again_and_what_is_held_is_counted() {
         let capped: Arc<str> = "capped".into();
         let attempts = Arc::new(Attempts::new(Wake::new(), [&capped].into_iter()));
-        let mut suspect = claim(1, 1, 3);
-        suspect.queue = Arc::clone(&capped);
+        let suspect = Claim {
+            class: Class::Suspect,
+            queue: Arc::clone(&capped),
+            ..claim(2, 1, 3)
+        };
         let (first, _) = add(&attempts, suspect);
         let (second, _) = add(&attempts, claim(1, 0, 3));
         let held = attempts.held();
@@ -463,6 +467,14 @@ mod tests {
         assert_eq!((attempts.count(), attempts.held().open), (1, 1));
         drop(third);
         assert_eq!((attempts.count(), attempts.held().open), (0, 0));
+    }
+
+    /// It held back all suspects for as long as it ran.
+    #[test]
+    fn a_task_that_was_in_a_process_which_lost_its_power_is_no_suspect() {
+        let attempts = Arc::new(Attempts::new(Wake::new(), std::iter::empty()));
+        let _held = add(&attempts, claim(2, 1, 3));
+        assert!(!attempts.held().has_suspect);
     }
 
     /// P8: the request to stop is not handed on to the next task.

@@ -35,7 +35,7 @@ impl Scope {
 pub(crate) struct Load {
     /// Tasks that are claimed and not settled, per queue with a cap.
     pub(crate) held: HashMap<Arc<str>, usize>,
-    /// Whether a held task has crashed a process before.
+    /// Whether a held task is suspected to crash processes.
     pub(crate) suspect: bool,
     /// Workers that have no task and for which no claimed task waits.
     pub(crate) free: usize,

@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::model::lane::{ClaimRequest, QueueClaim};
+use crate::model::lane::{ClaimRequest, Class, QueueClaim};
 use crate::model::settle::Claim;
 use crate::sync::lock;
 use crate::wake::{Bell, Wake};
@@ -166,11 +166,12 @@ pub(crate) struct Taken {
 
 impl Taken {
     /// What still stands after these claims. `None` if more than the free workers must be counted: a queue's limit, or a
-    /// task that has crashed.
+    /// suspect.
     fn rest(&mut self, claims: &[Claim]) -> Option<ClaimRequest> {
         let counted = |queue: &QueueClaim| queue.limit != usize::MAX;
         let free = self.request.free.checked_sub(claims.len())?;
-        if self.request.queues.iter().any(counted) || claims.iter().any(|claim| claim.crashes > 0) {
+        let is_suspect = |claim: &Claim| claim.class == Class::Suspect;
+        if self.request.queues.iter().any(counted) || claims.iter().any(is_suspect) {
             return None;
         }
         Some(ClaimRequest {
@@ -306,8 +307,14 @@ mod tests {
         assert_eq!(taken.request().free, 1, "who became free meanwhile");
         drop(taken);
         assert!(wake.wait(Duration::ZERO));
-        leave(2).end(vec![claim(1, 1, 3)]);
+        let suspect = Claim {
+            class: Class::Suspect,
+            ..claim(2, 1, 3)
+        };
+        leave(2).end(vec![suspect]);
         assert!(standing_claim.take(0).is_none(), "a suspect runs alone");
+        leave(2).end(vec![claim(2, 1, 3)]);
+        assert!(standing_claim.take(0).is_some(), "it was not to blame");
         standing_claim.take_granted();
         leave(9).end((0..3).map(|_| claim(1, 0, 3)).collect());
         assert_eq!(standing_claim.take_granted().len(), 3);

@@ -22,7 +22,7 @@ pub(crate) fn claim(attempt: u32, crashes: u32, max_attempts: u32) -> Claim {
         crashes,
         undecoded: 0,
         max_attempts,
-        delivery: Delivery::AtLeastOnce,
+        class: Class::Plain,
         options: None,
         last_error: None,
         payload: StoredPayload::Whole(b"null".to_vec()),
@@ -245,7 +245,7 @@ fn the_task_s_own_policy_wins_over_the_handler_s() {
 #[test]
 fn p5_whatever_ends_an_attempt_of_a_task_delivered_at_most_once_is_final() {
     let once = |attempt| Claim {
-        delivery: Delivery::AtMostOnce,
+        class: Class::Once,
         ..claim(attempt, 0, 20)
     };
     let ends = [

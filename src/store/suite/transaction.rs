@@ -36,7 +36,7 @@ fn holder(claim: &Claim) -> Option<Holder> {
     Some(Holder {
         id: claim.id,
         fence: claim.fence,
-        delivery: claim.delivery,
+        delivery: claim.class.delivery(),
     })
 }
 

@@ -388,7 +388,7 @@ impl Candidate {
             crashes: trouble.crashes,
             undecoded: trouble.undecoded,
             max_attempts: self.max_attempts,
-            delivery: lane.class.delivery(),
+            class: lane.class,
             options,
             last_error,
             payload,

@@ -135,7 +135,7 @@ pub(crate) fn insert_claimed(
         crashes: 0,
         undecoded: 0,
         max_attempts: task.max_attempts,
-        delivery: task.delivery,
+        class: lane.class,
         options: task.options.clone(),
         last_error: None,
         payload: StoredPayload::Whole(task.payload.clone()),
