@@ -64,19 +64,21 @@ impl Executor {
     }
 }
 
-/// Runs an attempt inside a span of its own. A subscriber that panics as the span is made, entered or left changes nothing
-/// in how the attempt ends.
-fn in_span(cx: &TaskContext, run: impl Fn() -> End) -> End {
-    let mut end = None;
+/// Runs an attempt inside a span of its own. A subscriber that panics as the span is made, entered, left or closed changes
+/// nothing in how the attempt ends.
+fn in_span(cx: &TaskContext, run: impl FnOnce() -> End) -> End {
     let claim = &cx.claim;
-    let _ = survive(|| {
-        let span = tracing::info_span!("task", id = %claim.id, kind = %claim.kind, attempt = claim.attempt);
-        let _entered = span.enter();
-        log!(debug, "started");
-        log_end(end.insert(run()), cx);
-    });
-    // `None`: there was no span to run in.
-    end.unwrap_or_else(run)
+    let span = survive(
+        || tracing::info_span!("task", id = %claim.id, kind = %claim.kind, attempt = claim.attempt),
+    );
+    let entered = span.as_ref().and_then(|span| survive(|| span.enter()));
+    log!(debug, "started");
+    let end = run();
+    log_end(&end, cx);
+    // One after the other: a panic as the span is closed while another unwinds would abort the process.
+    let _ = survive(|| drop(entered));
+    let _ = survive(|| drop(span));
+    end
 }
 
 /// Calls the handler, and turns every result into an [`End`]. It never panics: a second panic, by a subscriber as the first

@@ -1,7 +1,7 @@
 //! P12: no error, panic or slow handler ends a loop silently; what stops the store is named by every call and by `health()`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use punctual::testing::Stepper;
 use punctual::{
@@ -129,12 +129,17 @@ fn a_retry_policy_that_panics_does_not_end_the_worker() {
     assert_eq!(scheduler.shutdown(LONG).unwrap().still_running(), 0);
 }
 
-/// Panics at what a worker says, or as the span of an attempt is made, entered or left.
-struct Touchy(&'static str);
+/// Panics at what a worker says, or as the span of an attempt is made, entered, left or closed. From the first panic on it
+/// panics at everything: a lock of its own is poisoned.
+struct Touchy {
+    at: &'static str,
+    lock: Mutex<()>,
+}
 
 impl Touchy {
     fn called(&self, at: &str) {
-        assert_ne!(self.0, at, "as it should");
+        let _locked = self.lock.lock().unwrap();
+        assert_ne!(self.at, at, "as it should");
     }
 }
 
@@ -163,12 +168,17 @@ impl tracing::Subscriber for Touchy {
     fn exit(&self, _: &tracing::span::Id) {
         self.called("exit");
     }
+
+    fn try_close(&self, _: tracing::span::Id) -> bool {
+        self.called("close");
+        true
+    }
 }
 
 /// P12: whoever listens to what is logged cannot end a worker, or keep a task from ending as it did.
 #[test]
 fn a_listener_that_panics_does_not_end_the_worker() {
-    for at in ["event", "new span", "enter", "exit"] {
+    for at in ["event", "new span", "enter", "exit", "close"] {
         let mut scheduler = Scheduler::in_memory()
             .workers(1)
             .handler_fn(|Probe(n), _cx| match n {
@@ -182,7 +192,10 @@ fn a_listener_that_panics_does_not_end_the_worker() {
             let task = probe(n).max_attempts(1);
             scheduler.schedule(task).unwrap().id()
         });
-        tracing::subscriber::with_default(Touchy(at), || assert_eq!(scheduler.drain(), 3));
+        let lock = Mutex::default();
+        tracing::subscriber::with_default(Touchy { at, lock }, || {
+            assert_eq!(scheduler.drain(), 3);
+        });
         assert_eq!(state(&scheduler, good), TaskState::Completed, "{at}");
         assert_eq!(task(&scheduler, bad).error(), Some("no"), "{at}");
         let error = Some("panicked: never");
