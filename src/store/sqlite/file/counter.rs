@@ -12,8 +12,6 @@ pub(crate) enum Counter {
     Retirements,
     /// The greatest number of a retirement of which some or all lanes are deleted.
     Forgotten,
-    /// How often a write was tried that stores nothing else.
-    Probes,
 }
 
 const READ: &str = "SELECT value FROM punctual_meta WHERE key = :key";
@@ -34,7 +32,6 @@ impl Counter {
             Self::Lanes => "lanes",
             Self::Retirements => "retirements",
             Self::Forgotten => "forgotten",
-            Self::Probes => "probes",
         }
     }
 
