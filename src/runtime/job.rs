@@ -179,8 +179,8 @@ impl Claimed {
             return Returned::InTime;
         };
         let (cx, link) = (&self.cx, &*self.link);
-        let was_called = !matches!(end, End::Undecodable(_));
-        if !was_called {
+        let was_called = !matches!(end, End::Undecodable(_) | End::Damaged(_));
+        if matches!(end, End::Undecodable(_)) {
             link.undecodable.note(&cx.claim.kind, link.client.now());
         }
         let (ended, was_stuck) = link.attempts.end(&slot);

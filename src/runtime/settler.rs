@@ -372,12 +372,17 @@ mod tests {
     fn nothing_is_learned_from_a_task_whose_handler_was_not_called() {
         let link = link();
         let mut settler = settler(&link);
-        for job in Job::hold(&link, vec![claim(1, 0, 3)], |_| Duration::ZERO) {
-            let end = End::Undecodable("another version".into());
-            job.start().unwrap().end(end);
+        let ends = [
+            End::Undecodable("another version".into()),
+            End::Damaged("crc"),
+        ];
+        for end in ends {
+            for job in Job::hold(&link, vec![claim(1, 0, 3)], |_| Duration::ZERO) {
+                job.start().unwrap().end(end.clone());
+            }
         }
         let finished = settler.take(|_, _| panic!("it has no duration"));
-        assert_eq!(finished.len(), 1);
+        assert_eq!(finished.len(), 2);
         assert!(finished[0].waits_uncalled(), "so a shutdown counts it");
         assert!(!finished[0].gives_back(), "its start was noted");
     }

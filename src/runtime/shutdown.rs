@@ -33,8 +33,8 @@ impl ShutdownState {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Counts the end of a claimed task after the shutdown began. A task that was cancelled before its start is neither
-    /// finished nor given back.
+    /// Counts the end of a claimed task after the shutdown began. A task that ended without a call of its handler (it was
+    /// cancelled, is damaged, or could not be decoded for the last time) is neither finished nor given back.
     pub(crate) fn count(&self, end: &Finished) {
         if end.ran.is_some() {
             self.finished.fetch_add(1, Ordering::Relaxed);
