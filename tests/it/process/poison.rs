@@ -129,7 +129,9 @@ fn a_task_that_always_kills_the_process_ends_and_its_neighbours_complete() {
             "{task:?} was beside it {} times",
             task.crashes()
         );
-        assert_eq!(starts[&id], task.attempt(), "{task:?}");
+        // The process may end after a start is noted and before its handler says so.
+        let untold = task.attempt() - starts[&id];
+        assert!(untold <= task.crashes(), "{task:?}");
     }
     eprintln!("poison: {aborted} aborts, with {beside} neighbours cut short");
     assert!(beside > 0, "nothing ran beside it");
