@@ -35,10 +35,10 @@ use crate::model::delivery::Delivery;
 /// 3. Or give the new form a new `KIND` with a handler of its own. A process without that handler leaves such tasks alone.
 ///
 /// A process that cannot decode a payload does not call the handler, so this is no attempt, also for a task that is delivered
-/// at most once. The task is due again after 1 s, and after further failures after 10 s, 1 min, 10 min and 1 h. For these tries
-/// the process leaves tasks of the kind to other processes, if there are any, until they are 50 ms late. A start deadline
-/// holds meanwhile. After the last try the task fails with the decoding error, which names the place in the payload and no
-/// value.
+/// at most once. The task is due again after 1 s, and after further failures after 10 s, 1 min, 10 min and 1 h. Until the
+/// process has decoded another payload of the kind, it leaves tasks of the kind to other processes, if there are any, until
+/// they are 50 ms late. A start deadline holds meanwhile. After the last try the task fails with the decoding error, which
+/// names the place in the payload and no value.
 /// [`Health::undecodable_kinds`](crate::Health::undecodable_kinds) names the kind from the first try on. Waiting tasks can be
 /// repaired by [`Client::edit`](crate::Client::edit).
 ///

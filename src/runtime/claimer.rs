@@ -69,7 +69,7 @@ impl Claimer {
         self.planner
             .order
             .took(&self.link.attempts.take_claimed_queues());
-        let load = self.load(now);
+        let load = self.load();
         let is_limited = |lane: &Lane| lane.limit.is_some();
         self.has_caps = !self.planner.scope.caps.is_empty() || lanes.list.iter().any(is_limited);
         let has_handler = |kind: &str| self.link.registry.get(kind).is_some();
@@ -172,15 +172,15 @@ impl Claimer {
     }
 
     /// The kinds that are left to other processes first, if there are other processes.
-    fn left_to_others(&self, now: Timestamp) -> Vec<Arc<str>> {
-        let kinds = self.link.undecodable.kinds(now);
+    fn left_to_others(&self) -> Vec<Arc<str>> {
+        let kinds = self.link.undecodable.left();
         if kinds.is_empty() || !self.link.client.store.has_others() {
             return Vec::new();
         }
         kinds
     }
 
-    fn load(&self, now: Timestamp) -> Load {
+    fn load(&self) -> Load {
         let waiting = self.ready.waiting();
         let workers = self.ready.wanted();
         let held = self.link.attempts.held();
@@ -195,7 +195,7 @@ impl Claimer {
             stalled: held.started >= workers && waiting.unmoved >= self.link.pace.ahead,
             waiting: waiting.count,
             ahead: waiting.cost,
-            left_to_others: self.left_to_others(now),
+            left_to_others: self.left_to_others(),
         }
     }
 }

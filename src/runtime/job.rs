@@ -182,6 +182,8 @@ impl Claimed {
         let was_called = !matches!(end, End::Undecodable(_) | End::Damaged(_));
         if matches!(end, End::Undecodable(_)) {
             link.undecodable.note(&cx.claim.kind, link.client.now());
+        } else if was_called {
+            link.undecodable.note_decoded(&cx.claim.kind);
         }
         let (ended, was_stuck) = link.attempts.end(&slot);
         link.finish.push(Finished {
