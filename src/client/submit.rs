@@ -26,7 +26,8 @@ impl Client {
 
 /// The writes of a [`Client`] without waiting: each returns a [`Receipt`].
 ///
-/// When the method returns, the write is queued for a thread of the store. Dropping the receipt does not cancel the write. Made
+/// When the method returns, the write is queued for a thread of the store, unless it is refused at once: then the receipt has
+/// the error. Dropping the receipt does not cancel the write. Made
 /// by [`Client::submit`].
 ///
 /// # Example
@@ -56,7 +57,7 @@ impl Submit<'_> {
         self,
         tasks: impl IntoIterator<Item = T>,
     ) -> Receipt<Vec<Scheduled>> {
-        self.send(write::schedule_many(self.0.now(), tasks))
+        self.send(write::schedule_many(self.0.now(), 0, tasks))
     }
 
     /// As [`Client::cancel`].
@@ -133,8 +134,8 @@ impl Submit<'_> {
 
 /// The answer to a submitted write, once the write is on disk. Wait for it, or await it in any async runtime.
 ///
-/// The waker of an awaited receipt may call the store. The waker runs on a thread of the store that does nothing else: if it
-/// blocks, it delays the answers to other receipts, but no write.
+/// The waker of an awaited receipt may call the store. It runs on a thread of the store: if it blocks, it may delay the answers
+/// to other receipts, but no write.
 ///
 /// # Example
 ///
@@ -160,7 +161,9 @@ impl<T> Receipt<T> {
     /// # Errors
     ///
     /// As the method of [`Client`] with the same name. [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant) inside a
-    /// transaction on the same store, if the write is not done yet: the write is made after the transaction.
+    /// transaction on the same store, if the write is not done yet: it is made after the transaction, if it was not submitted
+    /// inside by the same thread; such a write is refused. [`ErrorKind::State`](crate::ErrorKind::State) if the answer was
+    /// given to a poll before.
     pub fn wait(self) -> Result<T> {
         answer(self.ticket.wait(), self.task, self.answer)
     }

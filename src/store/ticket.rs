@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::op::Reply;
 use crate::time::Deadline;
 use crate::wake::Wake;
@@ -44,7 +44,7 @@ impl Ticket {
 
     pub(crate) fn wait(self) -> Result<Vec<Reply>> {
         match self {
-            Self::Ready(answer) => answer.expect("an answer is taken once"),
+            Self::Ready(answer) => answer.unwrap_or_else(taken),
             Self::Pending(pending) => pending.wait(),
         }
     }
@@ -80,13 +80,21 @@ impl Ticket {
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Reply>>> {
-        match self {
-            Self::Ready(answer) => {
-                Poll::Ready(answer.take().expect("a future is not polled after its end"))
-            }
+        let answer = match self {
+            Self::Ready(answer) => return Poll::Ready(answer.take().unwrap_or_else(taken)),
             Self::Pending(pending) => pending.poll(cx),
+        };
+        if answer.is_ready() {
+            *self = Self::Ready(None);
         }
+        answer
     }
+}
+
+/// For who asks again: no other answer comes.
+fn taken() -> Result<Vec<Reply>> {
+    let why = "the answer to this write was given before";
+    Err(Error::new(ErrorKind::State, why))
 }
 
 impl fmt::Debug for Ticket {

@@ -11,6 +11,7 @@ use std::thread::{Scope, ScopedJoinHandle, ThreadId};
 use super::*;
 use crate::id::TaskId;
 use crate::model::new_task::{Insert, Scheduled};
+use crate::store::Ticket;
 use crate::store::suite::{NOW, S, task};
 use crate::thread::Thread;
 
@@ -292,6 +293,20 @@ fn a_submitted_write_is_answered_whether_it_is_waited_for_or_polled() {
         }
     });
     assert_eq!(kit.ids().len(), 200);
+}
+
+/// A wait for an answer that a poll had taken never ended.
+#[test]
+fn an_answer_is_given_once_and_whoever_asks_again_is_told() {
+    let kit = kit();
+    let mut ticket = Ticket::Pending(Box::new(kit.submit(&task())));
+    kit.apply(&task()).unwrap();
+    kit.wait_until("it is answered", |_| {
+        ticket.try_take().is_some_and(|answer| answer.is_ok())
+    });
+    let again = ticket.try_take().unwrap().unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::State);
+    assert_eq!(ticket.wait().unwrap_err().kind(), ErrorKind::State);
 }
 
 #[test]
