@@ -51,7 +51,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`schedule`](Self::schedule); if one task is not allowed, none is stored, and [`Error::task_id`] names it.
+    /// As [`schedule`](Self::schedule); if one task is not allowed, none is stored. [`Error::task_id`] and the text name it: the
+    /// text has its number in the call, from 0.
     ///
     /// # Example
     ///
@@ -66,7 +67,7 @@ impl Client {
         &self,
         tasks: impl IntoIterator<Item = T>,
     ) -> Result<Vec<Scheduled>> {
-        self.write(write::schedule_many(self.now(), tasks))
+        self.write(write::schedule_many(self.now(), 0, tasks))
     }
 
     /// Stores tasks from an iterator of any length, in commits of 1,000, holding at most 1,000 tasks in memory.
@@ -95,12 +96,13 @@ impl Client {
         while tasks.peek().is_some() {
             let mut chunk: Vec<NewTask> = tasks.by_ref().take(STREAM_CHUNK).collect();
             let first = chunk.first_mut().map(NewTask::draw_id);
-            let scheduled =
-                self.schedule_many(chunk)
-                    .map_err(|error| match (error.task_id(), first) {
-                        (None, Some(first)) => error.with_task(first),
-                        _ => error,
-                    })?;
+            let number = streamed.new + streamed.existing + streamed.different;
+            let scheduled = self
+                .write(write::schedule_many(self.now(), number, chunk))
+                .map_err(|error| match (error.task_id(), first) {
+                    (None, Some(first)) => error.with_task(first),
+                    _ => error,
+                })?;
             for each in scheduled {
                 *match each {
                     Scheduled::New(_) => &mut streamed.new,

@@ -165,7 +165,7 @@ impl Sqlite<'_> {
         tasks: impl IntoIterator<Item = T>,
     ) -> Result<Vec<Scheduled>> {
         let now = self.client.now();
-        self.run_in(conn, now, write::schedule_many(now, tasks))
+        self.run_in(conn, now, write::schedule_many(now, 0, tasks))
     }
 
     /// Cancels a task in the user's own transaction. A running handler is asked to stop after the commit.

@@ -66,7 +66,7 @@ impl<'a> Tx<'a> {
         &self,
         tasks: impl IntoIterator<Item = T>,
     ) -> Result<Vec<Scheduled>> {
-        self.run(write::schedule_many(self.now, tasks))
+        self.run(write::schedule_many(self.now, 0, tasks))
     }
 
     /// Cancels a task with the transaction.

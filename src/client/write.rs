@@ -51,18 +51,21 @@ pub(super) fn schedule(now: Timestamp, task: NewTask) -> Result<Write<Scheduled>
     })
 }
 
+/// `first`: the number of the first task in the caller's call. An error tells that of the task that it is about.
 pub(super) fn schedule_many<T: Into<NewTask>>(
     now: Timestamp,
+    first: u64,
     tasks: impl IntoIterator<Item = T>,
 ) -> Result<Write<Vec<Scheduled>>> {
     let mut inserts = Vec::new();
-    for task in tasks {
+    for (number, task) in (first..).zip(tasks) {
         if inserts.len() == MAX_BATCH {
             return Err(Error::invalid(format!(
                 "over {MAX_BATCH} tasks in one call: use schedule_stream"
             )));
         }
-        inserts.push(task.into().prepare(now)?);
+        let prepared = task.into().prepare(now);
+        inserts.push(prepared.map_err(|error| error.in_context(&format!("task {number}")))?);
     }
     Ok(Write {
         op: Op::Insert(inserts),

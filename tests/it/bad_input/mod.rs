@@ -173,6 +173,7 @@ fn a_stream_stores_what_came_before_a_bad_task() {
     };
     let error = scheduler.schedule_stream(tasks(2_100)).unwrap_err();
     assert_eq!(error.task_id(), Some(TaskId::from(punctual_uuid(2_100))));
+    assert!(error.to_string().contains("task 2100: "), "{error}");
     assert_eq!(scheduler.count(&Filter::all()).unwrap(), 2_000);
     let streamed = scheduler.schedule_stream(tasks(u32::MAX)).unwrap();
     assert_eq!(
