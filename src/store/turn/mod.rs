@@ -88,10 +88,9 @@ impl<W: Writes> Turn<W> {
 
     /// Applies operations and waits for their commit.
     pub(crate) fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>> {
-        let sort = Sort::of(&ops);
-        let (cell, leads) = self
-            .line
-            .enqueue(Some(now), ops, sort, Some(thread::current()))?;
+        let (cell, leads) =
+            self.line
+                .enqueue(Some(now), ops, Sort::Shared, Some(thread::current()))?;
         if leads {
             self.lead(Some(&cell));
         }
@@ -101,8 +100,7 @@ impl<W: Writes> Turn<W> {
     /// Queues operations for the helper thread, or a thread that leads before it.
     pub(crate) fn submit(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted<W>> {
         self.line.helpers.start()?;
-        let sort = Sort::of(&ops);
-        let (cell, leads) = self.line.enqueue(Some(now), ops, sort, None)?;
+        let (cell, leads) = self.line.enqueue(Some(now), ops, Sort::Shared, None)?;
         if leads {
             // `leading` is set on the helper's behalf.
             self.line.helpers.lead();
@@ -113,10 +111,9 @@ impl<W: Writes> Turn<W> {
         })
     }
 
-    /// Leads for operations if the turn is free; otherwise they wait for the next leader.
+    /// Leads for operations if the turn is free; otherwise they wait for the next leader, and for a caller's transaction.
     pub(crate) fn defer(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted<W>> {
-        let sort = Sort::of(&ops);
-        let (cell, leads) = self.line.enqueue(Some(now), ops, sort, None)?;
+        let (cell, leads) = self.line.enqueue(Some(now), ops, Sort::Patient, None)?;
         if leads {
             self.lead(None);
         }
@@ -286,6 +283,13 @@ impl<W> Turn<W> {
 
     pub(crate) fn queued_count(&self) -> usize {
         lock(&self.line.queue).requests.len()
+    }
+
+    /// Whether a thread is parked for the answer to a queued request.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let queue = lock(&self.line.queue);
+        let mut requests = queue.requests.iter();
+        requests.any(|request| lock(&request.cell.state).thread.is_some())
     }
 
     pub(crate) fn has_helper(&self) -> bool {

@@ -115,22 +115,11 @@ impl Cell {
 pub(super) enum Sort {
     /// By any leader.
     Shared,
-    /// Likewise, but after a while its thread checks by itself whether the turn is free.
+    /// Likewise, but it waits for a caller's transaction: no leader wakes its thread, which checks by itself from time to time
+    /// whether the turn is free.
     Patient,
     /// By its own thread alone.
     Exclusive,
-}
-
-impl Sort {
-    pub(super) fn of(ops: &[Op]) -> Self {
-        // Nothing starts with these, so they may wait a little.
-        let is_patient = |op: &Op| matches!(op, Op::Settle(_) | Op::Prune { .. });
-        if ops.iter().all(is_patient) {
-            Self::Patient
-        } else {
-            Self::Shared
-        }
-    }
 }
 
 #[derive(Debug)]

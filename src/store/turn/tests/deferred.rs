@@ -80,15 +80,16 @@ fn p12_what_the_scheduler_writes_is_made_though_no_caller_comes() {
     assert!(!kit.turn.is_led());
 }
 
-/// A leader does not wake a thread that only settles: callers may come whose transaction it can share.
+/// A leader does not wake a thread that waits for a caller's transaction.
 #[test]
-fn p12_a_thread_that_only_settles_looks_by_itself_whether_the_turn_is_free() {
+fn p12_who_waits_for_a_deferred_write_looks_whether_the_turn_is_free() {
     let kit = kit_with(S, Pace::LOCAL);
+    let deferred = kit.while_led(|| kit.defer(&task()));
     kit.turn.set_leading(true);
     thread::scope(|scope| {
-        let settles = || kit.turn.apply(NOW, vec![Op::Settle(Vec::new())]);
-        let settles = kit.queue(scope, settles);
+        let waits = scope.spawn(|| Box::new(deferred).wait());
+        kit.wait_until("it waits", |kit| kit.turn.is_waited_for());
         kit.turn.set_leading(false);
-        settles.join().unwrap().unwrap();
+        waits.join().unwrap().unwrap();
     });
 }
