@@ -47,8 +47,8 @@ pub enum ErrorKind {
     NotFound,
     /// The task is not in a state that allows the call.
     State,
-    /// Another connection held the write lock, or the queue of writes was full, until the call's deadline.
-    /// Nothing was stored.
+    /// The busy timeout was over: another connection held the write lock, the writes before this one took too long, or too many
+    /// waited. Nothing was stored.
     Busy,
     /// The disk, or the file's page limit, is full. Nothing was stored.
     Full,

@@ -67,7 +67,7 @@
 //! - **P4 at least once.** Every acknowledged task runs, or is stored, until it has ended and its [`Retention`] is over. A
 //!   crash costs a started task none of its attempts, up to its [`max_crashes`](NewTask::max_crashes).
 //! - **P5 at most once.** A task with [`Delivery::AtMostOnce`] is never started twice, also across a loss of power: its claim
-//!   is synced before it starts, and an interrupted attempt is final.
+//!   is synced before it starts, and whatever ends its attempt is final.
 //! - **P6 exactly-once effects.** What a handler writes in the same file by [`TaskContext::complete`] commits with the
 //!   completion, or not at all.
 //! - **P7 no overlap.** Two attempts of one task never run at the same time. A stale attempt can change nothing.

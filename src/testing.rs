@@ -118,6 +118,9 @@ impl Clock for TestClock {
 /// Steps the production loops, in turn, on the calling thread; handlers run there too. Made by [`Builder::stepped`]. Derefs to
 /// a [`Client`].
 ///
+/// While a handler runs, no loop is stepped: a handler that moves the clock beyond its time limit is not asked to stop, though
+/// its attempt ends as timed out. [`cancelled_within`](crate::TaskContext::cancelled_within) waits in real time.
+///
 /// # Example
 ///
 /// ```

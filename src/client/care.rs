@@ -49,7 +49,7 @@ impl Client {
     ///
     /// If the write fails, or is not done in time, [`Health::is_ok`] is false. A write that has not begun by then is not made;
     /// one that hangs delays later writes only. From inside a transaction on the same store nothing can be written, so the
-    /// answer is not ok either.
+    /// answer is not ok either. A later [`health`](Self::health) reports what failed, not that a probe was not answered in time.
     ///
     /// Each call costs a commit, so call it at most a few times a second. For an answer without a write see
     /// [`health`](Self::health).

@@ -51,7 +51,8 @@ macro_rules! store_setters {
             self
         }
 
-        /// How long a call waits for another process's lock, and for earlier writes. Default: 5 seconds.
+        /// How long a call waits for earlier writes of this process, and then once more for another process's lock. If so many
+        /// writes wait that the queue is full, it waits as long for room before. Default: 5 seconds.
         pub fn busy_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.store.of_any.busy_wait = timeout;
             self

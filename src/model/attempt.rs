@@ -42,8 +42,8 @@ pub enum AttemptEnd {
     /// attempt.
     Undecodable,
     /// The handler returned an error after it was asked to stop because the scheduler was shutting down or had lost the task
-    /// ([`StopReason`](crate::StopReason)). This costs the task no attempt, but a task that is delivered at most once has
-    /// failed.
+    /// ([`StopReason`](crate::StopReason)). This costs the task no attempt; but a task that is delivered at most once has
+    /// failed, as has one whose error was [fatal](crate::Failure::fatal). A panic is no such error: it costs an attempt.
     Interrupted,
 }
 

@@ -1,4 +1,4 @@
-//! Changes to a pending task.
+//! Changes to a task that waits, or is to wait again.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::model::json::{encode, verified};
 use crate::model::limits::{MAX_ATTEMPTS, MAX_PRIORITY};
 use crate::model::payload::Payload;
 
-/// What to change in a pending task; everything else stays as it is.
+/// What to change in a task that is pending, or is retried; everything else stays as it is.
 ///
 /// # Example
 ///

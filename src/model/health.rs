@@ -136,8 +136,8 @@ impl Health {
         &self.undecodable_kinds
     }
 
-    /// Whether commits of other processes are found by polling the file, within 50 ms, because the system does not report them.
-    /// On Linux this happens only if the user has no more inotify watches or instances.
+    /// Whether commits of other processes are found by polling, within 50 ms, because the system does not report them. For a
+    /// file on Linux this happens only if the user has no more inotify watches or instances.
     #[must_use]
     pub fn is_polling(&self) -> bool {
         self.is_polling

@@ -214,7 +214,8 @@ impl NewTask {
         self
     }
 
-    /// The start deadline: if the task has not started by this instant, it ends as failed with the reason `expired`.
+    /// The start deadline: if the task has not started by this instant, it ends as failed with the reason `expired`. So does
+    /// one that is due only later.
     pub fn start_by(mut self, time: DateTime<Utc>) -> Self {
         self.start_by = Some(Due::At(time));
         self

@@ -79,8 +79,8 @@ impl Op {
         }
     }
 
-    /// Whether the write must be on disk before anything follows from it, whatever the durability of the store: after a power
-    /// cut, a task that is delivered at most once must seem neither unclaimed nor, once reported as ended, unfinished.
+    /// Whether the write must be on disk before anything follows from it, whatever the durability of the store. For a task that
+    /// is delivered at most once: after a power cut its claim must be there, and so must an end that was reported.
     pub(crate) fn must_sync(&self) -> bool {
         match self {
             Self::Claim(request) => request

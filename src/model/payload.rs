@@ -15,8 +15,8 @@ use crate::model::delivery::Delivery;
 /// A payload that no handler could decode is refused when it is scheduled, as [`ErrorKind::Payload`](crate::ErrorKind::Payload)
 /// with the place inside the payload:
 ///
-/// - always, values that JSON cannot express: NaN and infinities, also inside an `Option`; maps whose keys are neither strings
-///   nor numbers; arrays and objects nested deeper than 127;
+/// - always, values that JSON cannot express: NaN and infinities, also inside an `Option`; maps with
+///   keys of several values, such as a tuple or a struct; arrays and objects nested deeper than 127;
 /// - if [`VERIFY`](Self::VERIFY) is set, everything that the type encodes but does not decode: a field with
 ///   `skip_serializing` and no default, a number over 64 bits in a flattened struct or an untagged enum.
 ///

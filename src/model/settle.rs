@@ -1,4 +1,4 @@
-//! How an attempt ends: the only place where a task's next state is decided.
+//! Decides what becomes of a task when its attempt ends, or when its instance has died.
 
 use std::sync::Arc;
 use std::time::Duration;

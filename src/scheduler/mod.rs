@@ -232,7 +232,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Attempts that have ended since the shutdown began.
+    /// Attempts whose handler was called, and whose end was stored since the shutdown began.
     #[must_use]
     pub fn finished(self) -> usize {
         self.finished
@@ -244,7 +244,7 @@ impl Shutdown {
         self.given_back
     }
 
-    /// Handlers that had not returned. Their tasks stay with this process until they do.
+    /// Tasks that this process still holds: their handlers have not returned, or their ends could not be stored yet.
     #[must_use]
     pub fn still_running(self) -> usize {
         self.still_running

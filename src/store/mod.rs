@@ -7,7 +7,8 @@
 //!   transaction; those of several calls may share one.
 //! - `now` is an argument of every call that needs the time, read from the store's clock. An engine on another machine uses
 //!   that machine's time.
-//! - Every call is bounded: it begins its work within [`Settings::busy_wait`], or answers `Busy`.
+//! - Every call is bounded: it waits for its turn, and for another process's lock, at most for [`Settings::busy_wait`] each,
+//!   or answers `Busy`.
 //! - A write by a runner is fenced: if the claim was taken over it changes nothing and answers `Stale`.
 //! - After a commit, the store reports to [`Signals`] what the commit made due, cancelled or ended.
 //! - Claims come last in a transaction, so they see what it has written. The transaction that makes a task due also makes

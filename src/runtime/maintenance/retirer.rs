@@ -22,18 +22,18 @@ pub(crate) struct Retirer {
     client: Client,
     next: Timestamp,
     idle: Idle,
-    look: Look,
+    search: Search,
 }
 
-/// The progress of a look. Each step is short, so that other services have their turn.
+/// The progress of a search for idle lanes. Each step is short, so that other services have their turn.
 #[derive(Debug)]
-enum Look {
-    /// No look is under way.
+enum Search {
+    /// No search is under way.
     Ended,
     /// The idle lanes found so far, and the last lane that was looked at.
-    Under(Vec<LaneId>, LaneId),
+    Scanning(Vec<LaneId>, LaneId),
     /// The lanes that are still to be retired.
-    Retires(Vec<LaneId>),
+    Retiring(Vec<LaneId>),
 }
 
 impl Retirer {
@@ -42,35 +42,35 @@ impl Retirer {
             client,
             next: Timestamp::MIN,
             idle: Idle::default(),
-            look: Look::Ended,
+            search: Search::Ended,
         }
     }
 
-    /// Makes one step of a look. Returns the progress after it.
-    fn step(&mut self, now: Timestamp) -> Result<Look> {
+    /// Makes one step of the search. Returns the progress after it.
+    fn step(&mut self, now: Timestamp) -> Result<Search> {
         let store = &self.client.store;
-        Ok(match std::mem::replace(&mut self.look, Look::Ended) {
-            Look::Ended if store.lanes().list.len() <= KEPT => {
+        Ok(match std::mem::replace(&mut self.search, Search::Ended) {
+            Search::Ended if store.lanes().list.len() <= KEPT => {
                 self.idle.skip();
-                Look::Ended
+                Search::Ended
             }
-            Look::Ended => Look::Under(Vec::new(), LaneId(0)),
-            Look::Under(mut idle, after) => {
+            Search::Ended => Search::Scanning(Vec::new(), LaneId(0)),
+            Search::Scanning(mut idle, after) => {
                 let seen = store.read(Query::IdleLanes { after })?.idle_lanes();
                 idle.extend(seen.lanes);
                 match seen.next {
-                    Some(after) => Look::Under(idle, after),
-                    None => Look::Retires(self.idle.look(idle)),
+                    Some(after) => Search::Scanning(idle, after),
+                    None => Search::Retiring(self.idle.look(idle)),
                 }
             }
-            Look::Retires(mut lanes) => {
+            Search::Retiring(mut lanes) => {
                 let rest = lanes.split_off(lanes.len().min(CHUNK));
                 if !lanes.is_empty() {
                     store.apply(now, vec![Op::RetireLanes { lanes }])?;
                 }
                 match rest.is_empty() {
-                    true => Look::Ended,
-                    false => Look::Retires(rest),
+                    true => Search::Ended,
+                    false => Search::Retiring(rest),
                 }
             }
         })
@@ -79,21 +79,21 @@ impl Retirer {
 
 impl Service for Retirer {
     fn run_once(&mut self, now: Timestamp) -> Next {
-        if matches!(self.look, Look::Ended) {
+        if matches!(self.search, Search::Ended) {
             // The upper bound: setting the clock back must not delay the next look.
             if now < self.next && self.next <= now + LOOK_EVERY {
                 return Next::Notified;
             }
             self.next = now + LOOK_EVERY;
         }
-        self.look = self.step(now).unwrap_or_else(|error| {
+        self.search = self.step(now).unwrap_or_else(|error| {
             log!(warn, %error, "cannot retire idle queues; trying again");
-            Look::Ended
+            Search::Ended
         });
-        match self.look {
+        match self.search {
             // The next look is not urgent: the service is called at least once a second.
-            Look::Ended => Next::Notified,
-            Look::Under(..) | Look::Retires(_) => Next::At(now),
+            Search::Ended => Next::Notified,
+            Search::Scanning(..) | Search::Retiring(_) => Next::At(now),
         }
     }
 }

@@ -143,7 +143,7 @@ impl SqliteStore {
 mod tests {
     use super::*;
 
-    /// As another process does that could not open the file that it had just created.
+    /// Another process has created the file, could not open it, and removed it.
     #[cfg(unix)]
     #[test]
     fn p1_a_file_that_is_removed_while_it_is_opened_is_not_taken_for_the_one_that_replaces_it() {

@@ -35,7 +35,7 @@ impl<W: Writes> Turn<W> {
                 Waited::Leads => {}
                 Waited::Answered(answer) => {
                     answer?;
-                    unreachable!("nobody else serves it");
+                    unreachable!("only its own thread serves an exclusive request");
                 }
             }
             if let Some(answer) = self.lead_to(&cell, &mut run) {

@@ -13,8 +13,9 @@
 //!    `tracing` subscribers and SQL functions. Their calls to the same store are refused at once, as `Reentrant`. Wakers are
 //!    called by helpers that do not lead.
 //!
-//! The turn is the only lock that is held over a commit. Others are held over a read at most: that of the lanes while one is
-//! looked up, that of the other instances while their list is read.
+//! The turn is the only lock that is held over a commit. Other locks are held over shorter work: that of the lanes over the
+//! statements that look one up or add it, that of the other instances while their locks are tried, some while a thread is
+//! started.
 
 mod exclusive;
 mod held;

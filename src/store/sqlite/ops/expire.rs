@@ -14,12 +14,12 @@ use crate::store::sqlite::sql::{columns, sql};
 /// The first start deadlines.
 pub(crate) const EXPIRIES: &str = sql!(
     "SELECT {columns} FROM punctual_expiry AS expiry ORDER BY expires_at, seq LIMIT :limit",
-    columns = Deadline::COLUMNS
+    columns = StartDeadline::COLUMNS
 );
 
 columns! {
     /// A start deadline.
-    struct Deadline {
+    struct StartDeadline {
         seq: i64 = "seq" by row::get,
         expires_at: i64 = "expires_at" by row::get,
         has_passed: bool = "expires_at < :now" by row::get,
@@ -46,10 +46,10 @@ columns! {
 }
 
 pub(crate) fn expire(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize> {
-    let first: Vec<Deadline> = tx
+    let first: Vec<StartDeadline> = tx
         .conn
         .prepare_cached(EXPIRIES)?
-        .query_map(params![tx.now.micros(), limit as i64], Deadline::read)?
+        .query_map(params![tx.now.micros(), limit as i64], StartDeadline::read)?
         .collect::<rusqlite::Result<_>>()?;
     let mut expired = 0;
     for deadline in first {

@@ -36,7 +36,7 @@ pub(crate) fn count_held(conn: &Connection, instance: i64) -> rusqlite::Result<u
         .query_row([instance], |row| row.get(0))
 }
 
-/// For an instance that has read its cancellations, or has ended.
+/// Deletes the cancellations that are left for an instance: it has read them, or has ended.
 pub(crate) const FORGET_CANCELS: &str = "DELETE FROM punctual_cancel WHERE instance = :instance";
 
 /// A slice that has taken back this many tasks stops if a request waits.

@@ -61,7 +61,7 @@ impl Writer {
                 self.connection.leave_nothing_running();
                 return Ok(());
             }
-            Ok(Err(Stopped::RolledBack)) => {
+            Ok(Err(NotCommitted::RolledBack)) => {
                 self.connection.leave();
                 return Ok(());
             }
@@ -69,11 +69,11 @@ impl Writer {
                 self.connection.leave();
                 resume_unwind(panic);
             }
-            Ok(Err(Stopped::Refused(error))) => {
+            Ok(Err(NotCommitted::Refused(error))) => {
                 self.connection.leave();
                 error
             }
-            Ok(Err(Stopped::Failed(failure))) => self.clean_up(failure, done),
+            Ok(Err(NotCommitted::Failed(failure))) => self.clean_up(failure, done),
         };
         let is_theirs = matches!(
             error.kind(),
@@ -92,7 +92,7 @@ fn inside(
     authorizer: &Authorizer,
     holder: Option<Holder>,
     body: &mut Body<'_>,
-) -> std::result::Result<(), Stopped> {
+) -> std::result::Result<(), NotCommitted> {
     let conn = tx.conn;
     if let Some(holder) = holder {
         check_held(conn, holder)?;
@@ -110,28 +110,28 @@ fn inside(
     };
     let Inside { failed, tx, .. } = inside;
     if let Some(error) = failed.into_inner() {
-        return Err(Stopped::Refused(error));
+        return Err(NotCommitted::Refused(error));
     }
     match (&ending, checked) {
         // A transaction that took too long shows in `health`, even if the caller did not want it committed.
         (_, Err(error)) if error.kind() == ErrorKind::Timeout => {
-            return Err(Stopped::Refused(error));
+            return Err(NotCommitted::Refused(error));
         }
-        (TransactionEnd::RollBack, _) => return Err(Stopped::RolledBack),
-        (_, checked) => checked.map_err(Stopped::Refused)?,
+        (TransactionEnd::RollBack, _) => return Err(NotCommitted::RolledBack),
+        (_, checked) => checked.map_err(NotCommitted::Refused)?,
     }
     if let (TransactionEnd::Settle(settlement), Some(holder)) = (ending, holder) {
         let settled = settle::settle(tx.into_inner(), std::slice::from_ref(&settlement));
         let settled = settled.map_err(|error| WriteFailure::at("settle", error))?;
         if settled != [Settled::Applied] {
-            return Err(Stopped::Refused(Error::stale(holder.id)));
+            return Err(NotCommitted::Refused(Error::stale(holder.id)));
         }
     }
     Ok(())
 }
 
 /// Why a transaction was not committed.
-enum Stopped {
+enum NotCommitted {
     Failed(WriteFailure),
     /// The attempt does not hold the task any more, or the caller did what is not allowed in it.
     Refused(Error),
@@ -139,14 +139,14 @@ enum Stopped {
     RolledBack,
 }
 
-impl From<WriteFailure> for Stopped {
+impl From<WriteFailure> for NotCommitted {
     fn from(failure: WriteFailure) -> Self {
         Self::Failed(failure)
     }
 }
 
 /// The fence: the code of a stale attempt is not run.
-fn check_held(conn: &Connection, holder: Holder) -> std::result::Result<(), Stopped> {
+fn check_held(conn: &Connection, holder: Holder) -> std::result::Result<(), NotCommitted> {
     let fence = holder.fence;
     let held = conn
         .prepare_cached(settle::HELD)
@@ -155,7 +155,7 @@ fn check_held(conn: &Connection, holder: Holder) -> std::result::Result<(), Stop
     if held {
         return Ok(());
     }
-    Err(Stopped::Refused(Error::stale(holder.id)))
+    Err(NotCommitted::Refused(Error::stale(holder.id)))
 }
 
 struct Inside<'a, 'tx> {
