@@ -41,7 +41,7 @@ use crate::store::sqlite::file::identity::Identity;
 use crate::store::sqlite::file::readers::Readers;
 use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::instances::roll::{self, Roll};
-use crate::store::sqlite::ops::rescue;
+use crate::store::sqlite::ops::{cancels, rescue};
 use crate::store::sqlite::read::maintenance;
 use crate::store::sqlite::watch::Watch;
 use crate::store::sqlite::write::shared::Shared;
@@ -282,7 +282,7 @@ impl Drop for SqliteStore {
             writer.look(|conn| {
                 let now = self.seen_at.load(Ordering::Relaxed);
                 let ended = roll::leave(conn, self.instance, now)?;
-                conn.execute(rescue::FORGET_CANCELS, [self.instance])?;
+                cancels::forget(conn, self.instance)?;
                 Ok(ended)
             })
         });

@@ -17,7 +17,6 @@ use crate::store::sqlite::instances::roll::{self, Roll};
 use crate::store::sqlite::ops::lanes;
 use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::sqlite::write::authorizer::Authorizer;
-use crate::store::sqlite::write::borrowed;
 use crate::store::sqlite::write::shared::Shared;
 use crate::store::sqlite::write::writer::Writer;
 use crate::store::turn::Turn;
@@ -94,7 +93,7 @@ impl SqliteStore {
         let path = opener.as_ref().map(|opener| opener.path.clone());
         let identity = path.as_deref().map(identity::at).transpose()?;
         if let Some(path) = &path
-            && borrowed::has_moved(&conn)?
+            && identity::has_moved(&conn)?
         {
             return Err(Error::new(
                 ErrorKind::Replaced,

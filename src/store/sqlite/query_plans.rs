@@ -17,6 +17,7 @@ use crate::model::settle::{Asked, Claim, End, settle};
 use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::file::open;
 use crate::store::sqlite::file::schema;
+use crate::store::sqlite::ops::cancels;
 use crate::store::sqlite::ops::change;
 use crate::store::sqlite::ops::claim::{CANDIDATES, COUNT_RUNNING, TAKE, TAKE_HANDFUL};
 use crate::store::sqlite::ops::expire::EXPIRIES;
@@ -35,7 +36,6 @@ use crate::store::sqlite::read::maintenance::{NEXT_EXPIRY, OLDEST_ENDED};
 use crate::store::sqlite::read::stats;
 use crate::store::sqlite::read::{self, history, tasks};
 use crate::store::sqlite::settings::SqliteSettings;
-use crate::store::sqlite::write::peers;
 use crate::store::suite;
 use crate::store::{Settings, Store};
 use crate::time::Timestamp;
@@ -211,7 +211,7 @@ fn p13_every_statement_finds_its_rows_by_an_index() {
             EXPIRED_RETENTION,
             "USING COVERING INDEX punctual_task_ended (state=? AND finished_at",
         ),
-        ("cancels", peers::CANCELS, "USING PRIMARY KEY (instance=?)"),
+        ("cancels", cancels::READ, "USING PRIMARY KEY (instance=?)"),
         (
             "forget an expiry",
             FORGET_EXPIRY,

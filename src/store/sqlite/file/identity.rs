@@ -3,7 +3,13 @@
 use std::fs::Metadata;
 use std::path::Path;
 
+use rusqlite::Connection;
+#[cfg(unix)]
+use rusqlite::{FileControl, MAIN_DB};
+
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(unix)]
+use crate::store::sqlite::error;
 
 /// Device and inode; 0 where the system has none. Two files that exist at the same time never have the same; one file may
 /// get another device number when its file system is mounted anew.
@@ -88,4 +94,18 @@ pub(crate) fn check(path: &Path, expected: Identity) -> Result<()> {
         ErrorKind::Replaced,
         format!("{} was replaced by another file", path.display()),
     ))
+}
+
+/// Whether the path of a connection names another file by now.
+#[cfg(unix)]
+pub(crate) fn has_moved(conn: &Connection) -> Result<bool> {
+    let mut moved = 0;
+    conn.file_control(Some(MAIN_DB), FileControl::HasMoved(&mut moved))
+        .map_err(|error| error::of("cannot ask the connection", error))?;
+    Ok(moved != 0)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn has_moved(_conn: &Connection) -> Result<bool> {
+    Ok(false)
 }

@@ -11,6 +11,7 @@ use crate::model::lane::{Class, LaneId};
 use crate::model::op::{Action, CHUNK, Changed, ChangedMany};
 use crate::model::settle::Fence;
 use crate::model::task::TaskState;
+use crate::store::sqlite::ops::cancels;
 use crate::store::sqlite::ops::extras;
 use crate::store::sqlite::ops::matching::{Examine, Matching, Terms, over_tasks};
 use crate::store::sqlite::ops::payload::{self, MAX_INLINE_BYTES, checksum};
@@ -142,10 +143,6 @@ const REQUEST_CANCEL: &str = sql!(
     WHERE seq = :seq AND state = {running}"
 );
 
-/// For the process that runs the task, which reads it when it notices the commit.
-const TELL_CANCEL: &str = "
-    INSERT OR IGNORE INTO punctual_cancel (instance, seq, claim_no) VALUES (:instance, :seq, :claim_no)";
-
 fn request_cancel(tx: &mut WriteTx<'_>, task: &Found) -> rusqlite::Result<Changed> {
     tx.conn
         .prepare_cached(REQUEST_CANCEL)?
@@ -154,16 +151,15 @@ fn request_cancel(tx: &mut WriteTx<'_>, task: &Found) -> rusqlite::Result<Change
     let Some(instance) = task.instance else {
         return Ok(Changed::Requested);
     };
+    let attempt = Fence {
+        seq: task.seq,
+        instance,
+        claim_no: task.claim_no,
+    };
     if instance == tx.instance {
-        tx.done.news.cancelled.push(Fence {
-            seq: task.seq,
-            instance,
-            claim_no: task.claim_no,
-        });
+        tx.done.news.cancelled.push(attempt);
     } else {
-        tx.conn
-            .prepare_cached(TELL_CANCEL)?
-            .execute([instance, task.seq, task.claim_no])?;
+        cancels::ask(tx.conn, attempt)?;
     }
     Ok(Changed::Requested)
 }

@@ -12,6 +12,7 @@ use crate::model::limits::MAX_PRIORITY;
 use crate::model::op::CHUNK;
 use crate::model::settle::{Claim, Fence, StoredPayload};
 use crate::store::sqlite::ops::expire::expire_one;
+use crate::store::sqlite::ops::room;
 use crate::store::sqlite::ops::trouble::Trouble;
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::ops::{extras, options, payload, row};
@@ -406,7 +407,7 @@ fn take(tx: &mut WriteTx<'_>, claims: &mut [Claim]) -> rusqlite::Result<()> {
         claim.fence.claim_no = claim_no;
     }
     let (instance, now) = (tx.instance, tx.now.micros());
-    let bytes = row::claim_bytes(instance, claim_no) as i64;
+    let bytes = room::claim_bytes(instance, claim_no) as i64;
     let mut handfuls = claims.chunks_exact(HANDFUL);
     if handfuls.len() > 0 {
         let mut statement = tx.conn.prepare_cached(TAKE_HANDFUL)?;

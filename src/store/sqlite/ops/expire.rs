@@ -6,9 +6,10 @@ use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::lane::LaneId;
 use crate::model::task::TaskState;
+use crate::store::sqlite::ops::history::AttemptRow;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, PendingTask};
-use crate::store::sqlite::ops::write_tx::{AttemptRow, WriteTx, forget_expiry};
+use crate::store::sqlite::ops::write_tx::{WriteTx, forget_expiry};
 use crate::store::sqlite::sql::{columns, sql};
 
 /// The first start deadlines.

@@ -12,7 +12,7 @@ use crate::model::task::TaskState;
 use crate::store::sqlite::ops::payload::{self, MAX_INLINE_BYTES, checksum};
 use crate::store::sqlite::ops::transition;
 use crate::store::sqlite::ops::write_tx::WriteTx;
-use crate::store::sqlite::ops::{options, row};
+use crate::store::sqlite::ops::{options, room};
 use crate::store::sqlite::sql::{extra, sql};
 
 const INSERT: &str = "
@@ -38,13 +38,13 @@ macro_rules! insert_plain {
 }
 
 /// One plain task: a tenth less work than [`INSERT`], most of it in binding.
-const INSERT_PLAIN: &str = sql!(insert_plain!("INSERT", [""]), room = row::ROOM_SQL);
+const INSERT_PLAIN: &str = sql!(insert_plain!("INSERT", [""]), room = room::ROOM_SQL);
 
 /// [`HANDFUL`] plain tasks: a fifth less work than one by one. OR FAIL: an error rolls the transaction back, so the
 /// statement needs no journal of its own.
 const INSERT_HANDFUL: &str = sql!(
     insert_plain!("INSERT OR FAIL", ["" ", " ", " ", " ", " ", " ", " ", "]),
-    room = row::ROOM_SQL
+    room = room::ROOM_SQL
 );
 
 const HANDFUL: usize = 8;
@@ -292,7 +292,7 @@ fn insert_row(
         task.created_at.micros(),
         claim_no.map(|_| tx.now.micros()),
         task.expires_at.map(|at| at.micros()),
-        row::room(claim_no.map_or(0, |number| row::claim_bytes(tx.instance, number))),
+        room::room(claim_no.map_or(0, |number| room::claim_bytes(tx.instance, number))),
         extras,
         checksum(task.id, &task.kind, &task.payload),
         task.partition,

@@ -2,11 +2,13 @@
 //! one exit of a task.
 
 pub(crate) mod apply;
+pub(crate) mod cancels;
 pub(crate) mod change;
 pub(crate) mod claim;
 pub(crate) mod expire;
 pub(crate) mod extras;
 pub(crate) mod forget;
+pub(crate) mod history;
 pub(crate) mod insert;
 pub(crate) mod lanes;
 pub(crate) mod matching;
@@ -16,6 +18,7 @@ pub(crate) mod probe;
 pub(crate) mod prune;
 pub(crate) mod queue;
 pub(crate) mod rescue;
+pub(crate) mod room;
 pub(crate) mod row;
 pub(crate) mod settle;
 pub(crate) mod transition;

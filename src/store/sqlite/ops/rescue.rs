@@ -11,6 +11,7 @@ use crate::model::settle::{Fence, Orphan, Rescue, rescue as decide};
 use crate::model::task::TaskState;
 use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::instances::roll;
+use crate::store::sqlite::ops::cancels;
 use crate::store::sqlite::ops::options;
 use crate::store::sqlite::ops::transition::{self, Held, HeldRow};
 use crate::store::sqlite::ops::write_tx::WriteTx;
@@ -35,9 +36,6 @@ pub(crate) fn count_held(conn: &Connection, instance: i64) -> rusqlite::Result<u
     conn.prepare_cached(COUNT_HELD)?
         .query_row([instance], |row| row.get(0))
 }
-
-/// Deletes the cancellations that are left for an instance: it has read them, or has ended.
-pub(crate) const FORGET_CANCELS: &str = "DELETE FROM punctual_cancel WHERE instance = :instance";
 
 /// A slice that has taken back this many tasks stops if a request waits.
 const ENOUGH: usize = 192;
@@ -91,9 +89,7 @@ pub(crate) fn rescue(
     }
     if !rescued.more {
         roll::end(tx.conn, instance, tx.now)?;
-        tx.conn
-            .prepare_cached(FORGET_CANCELS)?
-            .execute([instance])?;
+        cancels::forget(tx.conn, instance)?;
     }
     Ok(rescued)
 }

@@ -12,9 +12,10 @@ use crate::model::lane::LaneId;
 use crate::model::op::Settled;
 use crate::model::settle::{Change, Fence, Settlement};
 use crate::model::task::TaskState;
+use crate::store::sqlite::ops::history::AttemptRow;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, COMPLETE, Held, HeldRow};
-use crate::store::sqlite::ops::write_tx::{AttemptRow, WriteTx};
+use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::sql::sql;
 
 pub(crate) const HELD: &str = sql!(

@@ -16,10 +16,12 @@ use crate::model::op::Settled;
 use crate::model::settle::{Fence, Record, Settlement};
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::extras;
+use crate::store::sqlite::ops::history::{self, AttemptRow};
+use crate::store::sqlite::ops::room;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::trouble::Trouble;
+use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::ops::write_tx::forget_expiry;
-use crate::store::sqlite::ops::write_tx::{AttemptRow, WriteTx};
 use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::time::Timestamp;
 
@@ -310,7 +312,7 @@ pub(crate) fn complete_handful(
     handful: &[Arc<Settlement>; HANDFUL],
     answers: &mut Vec<Settled>,
 ) -> rusqlite::Result<()> {
-    let bytes = row::completion_bytes(false) as i64;
+    let bytes = room::completion_bytes(false) as i64;
     let ends = handful.iter().flat_map(|each| {
         let Fence { seq, claim_no, .. } = each.fence;
         [seq, claim_no, each.finished_at.micros()]
@@ -364,7 +366,7 @@ pub(crate) fn complete(
     let changed = completes.execute(params![
         at.micros(),
         extras,
-        row::completion_bytes(extras != 0) as i64,
+        room::completion_bytes(extras != 0) as i64,
         seq,
         instance,
         claim_no
@@ -395,7 +397,7 @@ pub(crate) fn complete(
             ending: *end,
             error: error.as_deref(),
         };
-        tx.add_attempt(line, at)?;
+        history::add(tx.conn, line, at)?;
     }
     tx.event(completed.lane, settlement.id, EventKind::Completed);
     Ok(Settled::Applied)
@@ -429,6 +431,6 @@ fn add_line(
     at: Timestamp,
 ) -> rusqlite::Result<i64> {
     let Some(line) = line else { return Ok(0) };
-    tx.add_attempt(line, at)?;
+    history::add(tx.conn, line, at)?;
     Ok(extra::ATTEMPTS)
 }

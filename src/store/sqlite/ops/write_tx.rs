@@ -3,10 +3,9 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 use crate::id::TaskId;
-use crate::model::attempt::AttemptEnd;
 use crate::model::event::{Event, EventKind};
 use crate::model::lane::{Class, Lane, LaneId};
 use crate::store::done::Done;
@@ -30,29 +29,8 @@ pub(crate) struct WriteTx<'a> {
     pub(crate) done: &'a mut Done,
 }
 
-const ADD_ATTEMPT: &str = "
-    INSERT OR REPLACE INTO punctual_attempt
-        (seq, claim_no, attempt, instance, started_at, ended_at, ending, error)
-    VALUES (:seq, :claim_no, :attempt, :instance, :started_at, :ended_at, :ending, :error)";
-
 const EXPIRES: &str =
     "INSERT OR IGNORE INTO punctual_expiry (expires_at, seq) VALUES (:expires_at, :seq)";
-
-const TRIM_ATTEMPTS: &str = "
-    DELETE FROM punctual_attempt WHERE seq = :seq AND claim_no <= (
-        SELECT claim_no FROM punctual_attempt WHERE seq = :seq ORDER BY claim_no DESC LIMIT 1 OFFSET :kept)";
-
-/// A line of a task's history.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AttemptRow<'a> {
-    pub(crate) seq: i64,
-    pub(crate) claim_no: i64,
-    pub(crate) attempt: i64,
-    pub(crate) instance: Option<i64>,
-    pub(crate) started_at: Option<i64>,
-    pub(crate) ending: AttemptEnd,
-    pub(crate) error: Option<&'a str>,
-}
 
 impl WriteTx<'_> {
     /// Whether a request waits for this transaction to end.
@@ -139,27 +117,6 @@ impl WriteTx<'_> {
                 at,
             });
         }
-    }
-
-    /// Adds a line to a task's history and drops those over the bound. The caller sets the task's `ATTEMPTS` bit.
-    pub(crate) fn add_attempt(&self, row: AttemptRow<'_>, at: Timestamp) -> rusqlite::Result<()> {
-        self.conn.prepare_cached(ADD_ATTEMPT)?.execute(params![
-            row.seq,
-            row.claim_no,
-            row.attempt,
-            row.instance,
-            row.started_at,
-            at.micros(),
-            row.ending.code(),
-            row.error,
-        ])?;
-        let kept = crate::model::limits::MAX_HISTORY as i64;
-        if row.claim_no > kept {
-            self.conn
-                .prepare_cached(TRIM_ATTEMPTS)?
-                .execute(params![row.seq, kept])?;
-        }
-        Ok(())
     }
 }
 

@@ -7,8 +7,6 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
-#[cfg(unix)]
-use rusqlite::FileControl;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -114,7 +112,7 @@ fn check(shared: &Shared, file: Option<(&Path, Identity)>, conn: &Connection) ->
         }));
     }
     identity::check(path, identity)?;
-    if has_moved(conn)? {
+    if identity::has_moved(conn)? {
         return Err(Error::new(
             ErrorKind::Replaced,
             format!("the connection is to a file that was {theirs} once: open it anew"),
@@ -135,18 +133,4 @@ fn check(shared: &Shared, file: Option<(&Path, Identity)>, conn: &Connection) ->
         ));
     }
     Ok(())
-}
-
-/// Whether the path of a connection names another file by now.
-#[cfg(unix)]
-pub(crate) fn has_moved(conn: &Connection) -> Result<bool> {
-    let mut moved = 0;
-    conn.file_control(Some(MAIN_DB), FileControl::HasMoved(&mut moved))
-        .map_err(|error| error::of("cannot ask the connection", error))?;
-    Ok(moved != 0)
-}
-
-#[cfg(not(unix))]
-pub(crate) fn has_moved(_conn: &Connection) -> Result<bool> {
-    Ok(false)
 }

@@ -4,10 +4,9 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
 
-use crate::model::settle::Fence;
 use crate::store::sqlite::file::schema;
+use crate::store::sqlite::ops::cancels;
 use crate::store::sqlite::ops::lanes::{read_changes, read_heads};
-use crate::store::sqlite::ops::rescue;
 use crate::store::sqlite::write::failure::WriteFailure;
 use crate::store::sqlite::write::shared::Shared;
 use crate::sync::lock;
@@ -67,7 +66,7 @@ impl Peers {
         let known = lock(&shared.lanes).known();
         let news = read_changes(conn, known).map_err(failed)?;
         lock(&shared.lanes).catch_up(news);
-        let cancelled = cancels(conn, instance).map_err(failed)?;
+        let cancelled = cancels::read(conn, instance).map_err(failed)?;
         if !cancelled.is_empty() {
             shared.signals.cancel(&cancelled);
             shared.heard.fetch_add(1, Ordering::SeqCst);
@@ -131,8 +130,7 @@ impl Peers {
     ) -> Result<(), WriteFailure> {
         self.deleting = shared.heard.load(Ordering::SeqCst);
         if self.deleting != self.deleted {
-            conn.prepare_cached(rescue::FORGET_CANCELS)
-                .and_then(|mut forget| forget.execute([instance]))
+            cancels::forget(conn, instance)
                 .map_err(|error| WriteFailure::at("forget cancellations", error))?;
         }
         Ok(())
@@ -164,19 +162,3 @@ impl Peers {
 fn number(conn: &Connection, pragma: &str) -> rusqlite::Result<i64> {
     conn.prepare_cached(pragma)?.query_row([], |row| row.get(0))
 }
-
-/// The attempts of this instance that other processes want cancelled.
-fn cancels(conn: &Connection, instance: i64) -> rusqlite::Result<Vec<Fence>> {
-    conn.prepare_cached(CANCELS)?
-        .query_map([instance], |row| {
-            Ok(Fence {
-                seq: row.get(0)?,
-                instance,
-                claim_no: row.get(1)?,
-            })
-        })?
-        .collect()
-}
-
-pub(crate) const CANCELS: &str =
-    "SELECT seq, claim_no FROM punctual_cancel WHERE instance = :instance";
