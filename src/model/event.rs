@@ -43,13 +43,14 @@ pub enum EventKind {
     GivenBack,
     /// The process that held the task died; the task waits again.
     Rescued,
-    /// A caller changed when the task is due.
+    /// A caller changed when the task is due, also by [`run_now`](crate::Client::run_now).
     Rescheduled,
-    /// A caller changed the task's payload, priority or number of attempts.
+    /// A caller changed the task's payload, priority or number of attempts. [`retry_with`](crate::Client::retry_with) sends
+    /// this after `Retried`.
     Edited,
     /// A caller made the task pending again after it had ended.
     Retried,
-    /// A caller deleted the task.
+    /// A caller deleted the task. Pruning by retention sends no event.
     Deleted,
     /// The handler reported progress.
     Progressed,

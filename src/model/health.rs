@@ -86,6 +86,7 @@ impl Health {
 
     /// The last error of a write, or of a transaction that took too long, and the time of its call. It is kept when writes work
     /// again; [`failing_since`](Self::failing_since) says whether they still fail.
+    /// A write that still waits for the disk or for a lock has no error yet, though it may count as failing.
     #[must_use]
     pub fn last_error(&self) -> Option<(DateTime<Utc>, &Error)> {
         self.last_error.as_ref().map(|(at, error)| (*at, error))
