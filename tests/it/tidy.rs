@@ -478,3 +478,33 @@ fn sql_names_states_bits_and_columns() {
         }
     });
 }
+
+/// An ignored test is the part of a child process, and no other. Its parent, in the same file, runs it by name.
+#[test]
+fn every_ignored_test_is_played_by_its_parent() {
+    fn walk(folder: &Path, played: &mut usize) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, played);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            // Put together, so that this line is not found.
+            let mark = ["#[ign", "ore"].concat();
+            for rest in text.split(mark.as_str()).skip(1) {
+                let name = rest.split("fn ").nth(1).unwrap();
+                let name = name.split('(').next().unwrap();
+                let is_played = text.contains(&format!("part!({name})"));
+                assert!(is_played, "{}: nothing runs {name}", path.display());
+                *played += 1;
+            }
+        }
+    }
+    let mut played = 0;
+    walk(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"),
+        &mut played,
+    );
+    assert!(played > 20, "they are found");
+}
