@@ -46,6 +46,9 @@ pub(crate) struct Pace {
     pub(crate) max_lead: Duration,
     /// How often a leader yields the processor to threads that may come to share its next transaction.
     pub(crate) yields: usize,
+    /// For how long a leader waits, beyond that, for tasks whose receipts were just answered: as a share of the time that the
+    /// last transaction took. At most [`max_lead`](Self::max_lead).
+    pub(crate) regroup: f64,
     /// How soon to look again if tasks have waited for [`ahead`](Self::ahead) although a worker is free, which then does not
     /// get the processor.
     pub(crate) look_again: Duration,
@@ -78,6 +81,7 @@ impl Pace {
         max_lead_ops: 256,
         max_lead: Duration::from_millis(5),
         yields: 2,
+        regroup: 0.5,
         look_again: Duration::from_millis(1),
         after_refusal: Duration::from_millis(100),
         left_to_others: Duration::from_millis(50),

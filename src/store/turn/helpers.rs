@@ -1,12 +1,17 @@
 //! The threads that lead for callers that do not wait, and that call the wakers of answered receipts.
 //!
 //! A waker is the program's code: it may block, panic, or write to the same store. So none is called on a caller's thread, or
-//! while a thread leads. A helper that has led calls the wakers of what it has answered once the turn is given up, so they
-//! wait for no other thread. One helper is always kept free of wakers: one that blocks delays other wakers, but no write.
+//! while a thread leads. One helper at a time is on duty. It leads, gives up the turn, calls the wakers of what it has
+//! answered, and leads for the writes that their tasks have submitted meanwhile: these share a transaction, and no thread is
+//! woken for them.
+//!
+//! Another helper watches. If a waker takes longer than [`MAX_CALLING`], the watcher takes over the duty, so a waker that
+//! blocks delays other wakers and submitted writes by that time, and a call not at all. One helper calls no wakers if all the
+//! others are blocked in one.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -15,53 +20,79 @@ use crate::log::log;
 use crate::panics::survive;
 use crate::sync::lock;
 use crate::thread::Thread;
+use crate::time::Stopwatch;
 
 /// How many helpers there are at most. Usually two: a third is started while a waker blocks.
-const MAX_HELPERS: usize = 4;
-/// How often an idle helper checks whether the turn still exists.
-const IDLE_CHECK: Duration = Duration::from_secs(1);
+pub(super) const MAX_HELPERS: usize = 4;
+/// For how long a helper may call wakers before another one takes over.
+const MAX_CALLING: Duration = Duration::from_millis(2);
 
 thread_local! {
     /// The address of the helpers whose wakers this thread is calling; 0: none.
     static CALLING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// What a helper does: leads once, or only checks whether the turn exists. `false`: it is gone.
-pub(super) type Leads = Box<dyn Fn(bool) -> bool + Send>;
+/// How a helper leads: until the queue is empty or wakers are to be called, if the turn is free.
+pub(super) type Leads = Box<dyn Fn() + Send>;
 
 /// The helpers, and what they have to do.
 pub(super) struct Helpers {
     state: Mutex<State>,
+    /// Where the helper waits that is to take the next work: the one that had the duty last, as long as it does not block.
     work: Condvar,
+    /// Where the others wait.
+    relief: Condvar,
     /// Whether there are wakers to call, readable without the lock.
     any: AtomicBool,
-    /// Makes what a new helper does.
+    /// Makes what a new helper leads with.
     make: Box<dyn Fn() -> Leads + Send + Sync>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The turn is taken on behalf of a helper, which is to lead.
+    /// Submitted writes may wait for a leader.
     told: bool,
     wakers: Vec<Waker>,
     started: usize,
-    /// How many helpers wait for work.
-    idle: usize,
-    /// How many helpers call wakers.
-    calling: usize,
+    /// A helper waits at [`Helpers::work`].
+    is_one_ready: bool,
+    /// How many helpers were relieved of the duty while they called wakers, and still do.
+    blocked: usize,
+    duty: Option<Duty>,
+    /// How many times wakers were called.
+    calls: u64,
+    /// An idle helper looks again within [`MAX_CALLING`].
+    is_watched: bool,
+    /// The turn is gone: a helper ends once it has nothing to do.
+    has_ended: bool,
+}
+
+/// The helper that does all the work, and since when it calls wakers.
+#[derive(Clone, Copy)]
+struct Duty {
+    helper: usize,
+    calling: Option<Stopwatch>,
 }
 
 impl State {
-    /// Whether one helper is left to lead if another one calls wakers.
-    fn is_one_left(&self) -> bool {
-        self.calling + 1 < self.started
+    fn is_calling(&self) -> bool {
+        self.duty.is_some_and(|duty| duty.calling.is_some())
+    }
+
+    /// Takes the duty from a helper that has called wakers for too long.
+    fn relieve(&mut self) {
+        let calling = self.duty.and_then(|duty| duty.calling);
+        if calling.is_some_and(|since| since.elapsed() >= MAX_CALLING) {
+            self.duty = None;
+            self.blocked += 1;
+        }
     }
 }
 
 enum Work {
     Lead,
     Wakers(Vec<Waker>),
-    Nothing,
+    End,
 }
 
 impl Helpers {
@@ -69,6 +100,7 @@ impl Helpers {
         Arc::new(Self {
             state: Mutex::default(),
             work: Condvar::new(),
+            relief: Condvar::new(),
             any: AtomicBool::new(false),
             make: Box::new(make),
         })
@@ -78,32 +110,33 @@ impl Helpers {
         lock(&self.state).started > 0
     }
 
-    /// Starts a helper, if there is none.
+    /// Starts a helper, if there is none that can lead.
     pub(super) fn start(self: &Arc<Self>) -> Result<()> {
         let mut state = lock(&self.state);
-        if state.started == 0 {
+        let calling = state.blocked + usize::from(state.is_calling());
+        if state.started == calling && calling < MAX_HELPERS {
             self.start_one(&mut state)?;
         }
         Ok(())
     }
 
     fn start_one(self: &Arc<Self>, state: &mut State) -> Result<()> {
-        let (helpers, leads) = (Arc::clone(self), (self.make)());
-        Thread::spawn("punctual-writer", move || helpers.run(&*leads))?;
+        let lead = (self.make)();
+        let helper = Helper {
+            helpers: Arc::clone(self),
+            number: state.started,
+            calls: 0,
+        };
+        Thread::spawn("punctual-writer", move || helper.run(&*lead))?;
         state.started += 1;
         Ok(())
     }
 
-    /// Makes a helper lead. The turn must be taken on its behalf, and a helper be started.
+    /// Makes a helper lead for the submitted writes, unless another thread does so before it. A helper must be started.
     pub(super) fn lead(&self) {
         let mut state = lock(&self.state);
         state.told = true;
-        let is_idle = state.idle > 0;
-        drop(state);
-        // If none is idle, the one that does not call wakers looks again before it waits.
-        if is_idle {
-            self.work.notify_one();
-        }
+        self.notify(state);
     }
 
     pub(super) fn push(&self, waker: Waker) {
@@ -120,18 +153,27 @@ impl Helpers {
     /// Makes a helper call the wakers. `false`: none can be started, and the caller must call them.
     pub(super) fn wake(self: &Arc<Self>) -> bool {
         let mut state = lock(&self.state);
-        while !state.is_one_left() && state.started < MAX_HELPERS {
-            if self.start_one(&mut state).is_err() {
-                break;
-            }
+        if state.started == 0 && self.start_one(&mut state).is_err() {
+            return false;
         }
-        let can = state.started > 1;
-        let is_idle = state.idle > 0;
+        self.notify(state);
+        true
+    }
+
+    /// Ends the helpers, each once it has nothing to do.
+    pub(super) fn end(&self) {
+        lock(&self.state).has_ended = true;
+        self.work.notify_all();
+        self.relief.notify_all();
+    }
+
+    /// Wakes a helper for new work. The one on duty looks for it by itself.
+    fn notify(&self, state: MutexGuard<'_, State>) {
+        let must_wake = state.duty.is_none() && state.is_one_ready;
         drop(state);
-        if can && is_idle {
+        if must_wake {
             self.work.notify_one();
         }
-        can
     }
 
     /// Calls all wakers, and those that are added meanwhile, on this thread.
@@ -157,60 +199,130 @@ impl Helpers {
         std::mem::take(&mut state.wakers)
     }
 
-    /// What a helper does until the turn is gone.
-    fn run(self: Arc<Self>, leads: &(dyn Fn(bool) -> bool + Send)) {
-        loop {
-            match self.next() {
-                Work::Wakers(wakers) => self.call_and_return(wakers),
-                work => {
-                    if !leads(matches!(work, Work::Lead)) {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits for work.
-    fn next(self: &Arc<Self>) -> Work {
-        let mut state = lock(&self.state);
-        let mut has_waited = false;
-        loop {
-            if std::mem::take(&mut state.told) {
-                if state.idle > 0 && !state.wakers.is_empty() {
-                    self.work.notify_one();
-                }
-                return Work::Lead;
-            }
-            if !state.wakers.is_empty() && self.may_call(&mut state) {
-                state.calling += 1;
-                return Work::Wakers(self.take(&mut state));
-            }
-            if has_waited {
-                return Work::Nothing;
-            }
-            state.idle += 1;
-            let waited = self.work.wait_timeout(state, IDLE_CHECK);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            state.idle -= 1;
-            has_waited = true;
-        }
-    }
-
-    /// Whether the calling helper may call wakers: another one is left to lead. Starts one if need be; if the system has no
-    /// thread left, the wakers are called all the same.
+    /// Whether a helper may call wakers: another one is left to watch, and to lead. Starts one if need be; if the system has
+    /// no thread left, the wakers are called all the same.
     fn may_call(self: &Arc<Self>, state: &mut State) -> bool {
-        state.is_one_left()
+        state.blocked + 1 < state.started
             || state.started < MAX_HELPERS && {
                 let _ = self.start_one(state);
                 true
             }
     }
+}
 
-    fn call_and_return(&self, wakers: Vec<Waker>) {
-        call_each(wakers);
-        lock(&self.state).calling -= 1;
+/// The thread of one helper.
+struct Helper {
+    helpers: Arc<Helpers>,
+    number: usize,
+    /// [`State::calls`] when it last looked.
+    calls: u64,
+}
+
+impl Helper {
+    /// What it does until the turn is gone.
+    fn run(mut self, lead: &(dyn Fn() + Send)) {
+        loop {
+            match self.next() {
+                Work::Lead => lead(),
+                Work::Wakers(wakers) => {
+                    call_each(wakers);
+                    self.come_back();
+                }
+                Work::End => return,
+            }
+        }
     }
+
+    /// Waits for work, and takes the duty with it.
+    fn next(&mut self) -> Work {
+        let helpers = Arc::clone(&self.helpers);
+        let mut state = lock(&helpers.state);
+        loop {
+            state.relieve();
+            if state.duty.is_none_or(|duty| duty.helper == self.number) {
+                if let Some(work) = self.take_work(&mut state) {
+                    return work;
+                }
+                state.duty = None;
+            }
+            if state.has_ended {
+                return Work::End;
+            }
+            state = self.wait(&helpers, state);
+        }
+    }
+
+    fn take_work(&self, state: &mut State) -> Option<Work> {
+        let mut duty = Duty {
+            helper: self.number,
+            calling: None,
+        };
+        // First the wakers: what their tasks submit can share the next transaction.
+        let work = if !state.wakers.is_empty() && self.helpers.may_call(state) {
+            duty.calling = Some(Stopwatch::start());
+            state.calls += 1;
+            if !state.is_watched {
+                let place = match state.is_one_ready {
+                    true => &self.helpers.work,
+                    false => &self.helpers.relief,
+                };
+                place.notify_one();
+            }
+            Work::Wakers(self.helpers.take(state))
+        } else if std::mem::take(&mut state.told) {
+            Work::Lead
+        } else {
+            return None;
+        };
+        state.duty = Some(duty);
+        Some(work)
+    }
+
+    /// Waits for a notice; for a limited time if wakers are called, or were called lately, and no other helper watches.
+    fn wait<'a>(
+        &mut self,
+        helpers: &'a Helpers,
+        mut state: MutexGuard<'a, State>,
+    ) -> MutexGuard<'a, State> {
+        let calls = std::mem::replace(&mut self.calls, state.calls);
+        if state.duty.is_none() && !state.is_one_ready {
+            state.is_one_ready = true;
+            state = wait_at(&helpers.work, state, None);
+            state.is_one_ready = false;
+        } else if !state.is_watched && (state.is_calling() || state.calls != calls) {
+            state.is_watched = true;
+            state = wait_at(&helpers.relief, state, Some(MAX_CALLING));
+            state.is_watched = false;
+        } else {
+            state = wait_at(&helpers.relief, state, None);
+        }
+        state
+    }
+
+    /// Ends the call of wakers.
+    fn come_back(&self) {
+        let mut state = lock(&self.helpers.state);
+        match &mut state.duty {
+            Some(duty) if duty.helper == self.number => duty.calling = None,
+            // It was relieved.
+            _ => state.blocked -= 1,
+        }
+    }
+}
+
+fn wait_at<'a>(
+    place: &Condvar,
+    state: MutexGuard<'a, State>,
+    span: Option<Duration>,
+) -> MutexGuard<'a, State> {
+    let waited = match span {
+        Some(span) => place
+            .wait_timeout(state, span)
+            .map(|(state, _)| state)
+            .map_err(|error| error.into_inner().0),
+        None => place.wait(state).map_err(PoisonError::into_inner),
+    };
+    waited.unwrap_or_else(|state| state)
 }
 
 fn call_each(wakers: Vec<Waker>) {

@@ -3,20 +3,23 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::line::{Line, callers};
+use super::line::{Line, Queue, callers};
 use super::request::{Cell, Request, Sort};
 use crate::sync::lock;
-use crate::time::Stopwatch;
+use crate::time::{Deadline, Stopwatch};
 
 /// One thread's time as the leader. Dropping it, even by a panic, frees the turn or hands it on.
 pub(crate) struct Lead<'a> {
     line: &'a Line,
     /// The request that the thread itself waits for.
     own: Option<&'a Arc<Cell>>,
-    /// The thread is a helper, which calls wakers by itself once it has led.
+    /// The thread is a helper, which calls wakers itself once it has led.
     is_helper: bool,
     since: Stopwatch,
+    /// When the last transaction began.
+    began: Stopwatch,
     served: usize,
     over: bool,
 }
@@ -28,6 +31,7 @@ impl<'a> Lead<'a> {
             own,
             is_helper: false,
             since: Stopwatch::start(),
+            began: Stopwatch::start(),
             served: 0,
             over: false,
         }
@@ -43,20 +47,25 @@ impl<'a> Lead<'a> {
     /// What is to be served next.
     pub(crate) fn next(&mut self) -> Step {
         let mut queue = lock(&self.line.queue);
-        if self.line.helpers.have_wakers() && (!self.is_helper || !queue.requests.is_empty()) {
-            // Before the next transaction is made up: their tasks may come to share it. If no helper can be started, they wait
-            // until this thread has led.
+        if self.served > 0 && self.line.helpers.have_wakers() {
+            // Before the next transaction is made up: their tasks may come to share it, which takes longer than for a thread.
+            queue.regroups_until = Some(Deadline::after(self.regroup()));
+            if self.is_helper {
+                return self.end(&mut queue);
+            }
+            // If no helper can be started, they wait until this thread has led.
             drop(queue);
             self.line.helpers.wake();
             queue = lock(&self.line.queue);
         }
-        for _ in 0..self.line.pace.yields {
-            if !(1..queue.last).contains(&callers(&queue.requests)) {
-                break;
-            }
+        let mut yields = 0;
+        while (1..queue.last).contains(&callers(&queue.requests))
+            && (yields < self.line.pace.yields || queue.regroups())
+        {
             // Callers that were just answered may be about to come again, and can share the next transaction.
             drop(queue);
             std::thread::yield_now();
+            yields += 1;
             queue = lock(&self.line.queue);
         }
         let front = queue.requests.front().map(|request| &request.cell);
@@ -79,19 +88,32 @@ impl<'a> Lead<'a> {
                 || self.since.elapsed() >= self.line.pace.max_lead
                 || !queue.requests.iter().any(Request::is_durable));
         if queue.requests.is_empty() || is_over || is_exclusive {
-            self.over = true;
-            self.line.hand_on(&mut queue);
-            return Step::Over;
+            return self.end(&mut queue);
         }
         let batch = take_batch(&mut queue.requests, self.line.pace.max_lead_ops);
         queue.last = callers(&batch);
+        queue.regroups_until = None;
         self.line.count(&queue);
         drop(queue);
         if self.line.crowd.load(Ordering::SeqCst) > 0 {
             self.line.space.notify_all();
         }
         self.served += batch.iter().map(|request| request.ops.len()).sum::<usize>();
+        self.began = Stopwatch::start();
         Step::Batch(batch)
+    }
+
+    /// How long the next leader may wait for tasks whose receipts the last transaction has answered.
+    fn regroup(&self) -> Duration {
+        let pace = &self.line.pace;
+        let span = self.began.elapsed().mul_f64(pace.regroup);
+        span.min(pace.max_lead)
+    }
+
+    fn end(&mut self, queue: &mut Queue) -> Step {
+        self.over = true;
+        self.line.hand_on(queue);
+        Step::Over
     }
 }
 

@@ -30,12 +30,20 @@ pub(super) struct Queue {
     pub(super) leading: bool,
     /// How many callers the last batch had.
     pub(super) last: usize,
+    /// Until then a leader waits for as many callers as the last batch had: it has woken their tasks.
+    pub(super) regroups_until: Option<Deadline>,
 }
 
 impl Queue {
     pub(super) fn position(&self, cell: &Arc<Cell>) -> Option<usize> {
         let mut requests = self.requests.iter();
         requests.position(|each| Arc::ptr_eq(&each.cell, cell))
+    }
+
+    /// Whether it is worth waiting for the tasks whose receipts the last batch has answered.
+    pub(super) fn regroups(&self) -> bool {
+        self.regroups_until
+            .is_some_and(|deadline| !deadline.is_over())
     }
 
     /// Takes out a request whose answer is not waited for.
@@ -101,6 +109,38 @@ impl Line {
         sort: Sort,
         thread: Option<thread::Thread>,
     ) -> Result<(Arc<Cell>, bool)> {
+        let (cell, mut queue) = self.push(now, ops, sort, thread)?;
+        let leads = !std::mem::replace(&mut queue.leading, true);
+        drop(queue);
+        Ok((cell, leads))
+    }
+
+    /// Queues a write for the next leader, a helper if no caller comes before it.
+    pub(super) fn leave(&self, now: Timestamp, ops: Vec<Op>) -> Result<Arc<Cell>> {
+        let (cell, queue) = self.push(Some(now), ops, Sort::Shared, None)?;
+        let is_led = queue.leading;
+        drop(queue);
+        if !is_led {
+            self.helpers.lead();
+        }
+        Ok(cell)
+    }
+
+    /// Takes the turn for a helper, if it is free and requests of callers wait.
+    pub(super) fn take_turn(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        let takes = !queue.leading && callers(&queue.requests) > 0;
+        queue.leading |= takes;
+        takes
+    }
+
+    fn push(
+        &self,
+        now: Option<Timestamp>,
+        ops: Vec<Op>,
+        sort: Sort,
+        thread: Option<thread::Thread>,
+    ) -> Result<(Arc<Cell>, MutexGuard<'_, Queue>)> {
         let cell = Arc::new(Cell::new(now, sort, thread));
         // A probe asks whether a write succeeds now.
         let wait = match ops.as_slice() {
@@ -117,8 +157,7 @@ impl Line {
         );
         queue.requests.push_back(request);
         self.count(&queue);
-        let leads = !std::mem::replace(&mut queue.leading, true);
-        Ok((cell, leads))
+        Ok((cell, queue))
     }
 
     /// Notes how many requests wait: those being served are not in the queue any more.
@@ -186,19 +225,28 @@ impl Line {
         if let Some(next) = durable.find(waits) {
             return tell(next, Stage::Lead);
         }
+        // A new caller may lead before the helper or the invited thread wakes; it then serves these requests, too.
+        queue.leading = false;
         if callers(&queue.requests) > 0 && self.helpers.have_started() {
             // All callers have submitted, and none of them can lead.
             return self.helpers.lead();
         }
-        // A new caller may lead before the invited thread wakes; it then serves the invited request, too. Patient requests
-        // look by themselves.
-        queue.leading = false;
+        // Patient requests look by themselves.
         let mut own = queue
             .requests
             .iter()
             .filter(|each| each.cell.sort != Sort::Patient);
         if let Some(next) = own.find(waits) {
             tell(next, Stage::Invited);
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // The helpers of a forked child's line are threads of its parent.
+        if self.owner.is_here() {
+            self.helpers.end();
         }
     }
 }

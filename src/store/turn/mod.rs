@@ -7,6 +7,7 @@
 //!
 //! Invariants:
 //! 1. While `leading` is set exactly one thread leads, or has been told to. Only [`finish`](Turn::finish) leads without it.
+//!    For submitted writes alone it is not set until a helper comes: a caller may lead before.
 //! 2. A request is answered exactly once, or taken out of the queue by the caller that gave up.
 //! 3. A reply is given after its COMMIT.
 //! 4. While a thread holds the writer, the only code of the program that it runs is the closure of its own transaction,
@@ -101,11 +102,7 @@ impl<W: Writes> Turn<W> {
     /// Queues operations for the helper thread, or a thread that leads before it.
     pub(crate) fn submit(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted<W>> {
         self.line.helpers.start()?;
-        let (cell, leads) = self.line.enqueue(Some(now), ops, Sort::Shared, None)?;
-        if leads {
-            // `leading` is set on the helper's behalf.
-            self.line.helpers.lead();
-        }
+        let cell = self.line.leave(now, ops)?;
         Ok(Submitted {
             turn: Arc::clone(self),
             cell,
@@ -253,19 +250,18 @@ impl<W: Writes> Turn<W> {
     }
 }
 
-/// Makes what a helper of this turn does.
+/// Makes what a helper of this turn leads with.
 fn leads_for<W: Writes>(turn: &Weak<Turn<W>>) -> impl Fn() -> Leads + Send + Sync + use<W> {
     let turn = Weak::clone(turn);
     move || {
         let turn = Weak::clone(&turn);
-        Box::new(move |leads| {
-            let Some(turn) = turn.upgrade() else {
-                return false;
-            };
-            if leads && survive(|| turn.serve(Lead::of_helper(&turn.line))).is_none() {
+        Box::new(move || {
+            if let Some(turn) = turn.upgrade()
+                && turn.line.take_turn()
+                && survive(|| turn.serve(Lead::of_helper(&turn.line))).is_none()
+            {
                 log!(error, "a write panicked; the others go on");
             }
-            true
         })
     }
 }

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::task::{Wake as TaskWake, Waker};
 use std::thread::{Scope, ScopedJoinHandle, ThreadId};
 
+use super::helpers::MAX_HELPERS;
 use super::*;
 use crate::id::TaskId;
 use crate::model::new_task::{Insert, Scheduled};
@@ -450,6 +451,72 @@ impl TaskWake for Blocks {
     }
 }
 
+/// Sends when it is woken.
+struct Tells(Sender<()>);
+
+impl TaskWake for Tells {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.send(());
+    }
+}
+
+#[test]
+fn tasks_whose_receipts_were_answered_together_share_their_next_transaction() {
+    let pace = Pace {
+        regroup: 1e9,
+        max_lead: 60 * S,
+        ..Pace::LOCAL
+    };
+    let kit = kit_with(600 * S, pace);
+    let (woken, when_woken) = channel();
+    let waker = Waker::from(Arc::new(Tells(woken)));
+    let submit = || {
+        let mut submitted = kit.submit(&task());
+        let poll = submitted.poll(&mut Context::from_waker(&waker));
+        assert!(poll.is_pending());
+        submitted
+    };
+    let _pair = kit.while_led(|| [submit(), submit()]);
+    kit.turn.line.helpers.lead();
+    for _ in 0..2 {
+        when_woken.recv_timeout(60 * S).unwrap();
+    }
+    let again = [task(), task()];
+    drop(kit.submit(&again[0]));
+    kit.wait_until("a helper leads", |kit| kit.turn.is_led());
+    for _ in 0..1000 {
+        thread::yield_now();
+    }
+    drop(kit.submit(&again[1]));
+    kit.wait_until("they are written", |kit| kit.has(again[1].id));
+    let log = lock(&kit.log);
+    let sizes: Vec<usize> = log.iter().map(|batch| batch.ids.len()).collect();
+    assert_eq!(sizes, [2, 2]);
+}
+
+/// A helper that calls wakers does not hold the turn.
+#[test]
+fn p12_a_caller_leads_while_a_waker_blocks() {
+    let kit = kit();
+    let (woken, when_woken) = channel();
+    let (end, ended) = crossbeam_channel::bounded::<()>(0);
+    let waker = Waker::from(Arc::new(Blocks { woken, end: ended }));
+    let _submitted = kit.turn.with_writer(|_writer| {
+        let mut submitted = kit.submit(&task());
+        let poll = submitted.poll(&mut Context::from_waker(&waker));
+        assert!(poll.is_pending());
+        submitted
+    });
+    when_woken.recv_timeout(60 * S).unwrap();
+    assert!(!kit.turn.is_led());
+    kit.apply(&task()).unwrap();
+    assert_eq!(
+        lock(&kit.log).last().unwrap().leader,
+        thread::current().id()
+    );
+    drop(end);
+}
+
 /// More of them than there are helpers.
 #[test]
 fn p12_wakers_that_block_stop_no_write_that_is_submitted() {
@@ -474,12 +541,21 @@ fn p12_wakers_that_block_stop_no_write_that_is_submitted() {
         kit.wait_until("it is written", |kit| kit.has(task.id));
         polled.push(submitted);
     }
+    let write = || {
+        let task = task();
+        drop(kit.submit(&task));
+        kit.wait_until("it is written", |kit| kit.has(task.id));
+    };
+    for _ in 1..MAX_HELPERS {
+        when_woken.recv_timeout(60 * S).unwrap();
+    }
+    write();
+    // One comes back, and then blocks in another waker.
+    end.send(()).unwrap();
     when_woken.recv_timeout(60 * S).unwrap();
-    let task = task();
-    drop(kit.submit(&task));
-    kit.wait_until("it is written", |kit| kit.has(task.id));
+    write();
     drop(end);
-    for _ in 1..WAKERS {
+    for _ in MAX_HELPERS..WAKERS {
         when_woken.recv_timeout(60 * S).expect("all are called");
     }
 }
