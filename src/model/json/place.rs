@@ -51,21 +51,29 @@ impl<'p> Place<'p> {
     }
 }
 
-/// As a path: `lines[3].price`. Empty for the root.
+/// How many steps are shown at each end of a long path.
+const SHOWN: usize = 8;
+
+/// As a path: `lines[3].price`. Empty for the root. Of a long path the middle is left out: `a.b…[3].price`.
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut is_first = true;
-        if let Some(parent) = self.parent {
-            parent.fmt(f)?;
-            is_first = matches!(parent.step, Step::Root);
+        let places = std::iter::successors(Some(self), |place| place.parent);
+        let below_root = places.take_while(|place| place.parent.is_some());
+        let mut steps: Vec<Step> = below_root.map(|place| place.step).collect();
+        steps.reverse();
+        let hidden = SHOWN..steps.len().saturating_sub(SHOWN);
+        for (index, step) in steps.into_iter().enumerate() {
+            match step {
+                _ if hidden.start == index && !hidden.is_empty() => write!(f, "…")?,
+                _ if hidden.contains(&index) => {}
+                Step::Field(name) | Step::Variant(name) if index == 0 => write!(f, "{name}")?,
+                Step::Field(name) | Step::Variant(name) => write!(f, ".{name}")?,
+                Step::Index(number) => write!(f, "[{number}]")?,
+                Step::Entry => write!(f, "[..]")?,
+                Step::Root => {}
+            }
         }
-        match self.step {
-            Step::Root => Ok(()),
-            Step::Field(name) | Step::Variant(name) if is_first => write!(f, "{name}"),
-            Step::Field(name) | Step::Variant(name) => write!(f, ".{name}"),
-            Step::Index(index) => write!(f, "[{index}]"),
-            Step::Entry => write!(f, "[..]"),
-        }
+        Ok(())
     }
 }
 
@@ -86,5 +94,21 @@ mod tests {
         price.note();
         lines.note();
         assert_eq!(failed.get().unwrap(), "lines[3].price");
+    }
+    #[test]
+    fn of_a_long_path_both_ends_are_shown() {
+        fn deeper(place: &Place<'_>, levels: usize) -> String {
+            match levels {
+                0 => place.below(Step::Field("price"), 1).to_string(),
+                _ => deeper(&place.below(Step::Index(levels), 1), levels - 1),
+            }
+        }
+        let failed = OnceCell::new();
+        let root = Place::root(&failed);
+        let items = root.below(Step::Field("items"), 1);
+        let short = "items[14][13][12][11][10][9][8][7][6][5][4][3][2][1].price";
+        assert_eq!(deeper(&items, 14), short);
+        let long = "items[126][125][124][123][122][121][120]…[7][6][5][4][3][2][1].price";
+        assert_eq!(deeper(&items, 126), long);
     }
 }
