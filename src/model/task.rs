@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::id::TaskId;
 use crate::model::delivery::Delivery;
 use crate::model::json::decode;
+use crate::model::limits::DEFAULT_MAX_CRASHES;
 use crate::model::retry::RetryPolicy;
 use crate::time::Timestamp;
 
@@ -150,6 +151,7 @@ pub struct Task {
     pub(crate) finished_at: Option<Timestamp>,
     pub(crate) attempt: u32,
     pub(crate) crashes: u32,
+    pub(crate) blamed_crashes: u32,
     pub(crate) max_attempts: u32,
     pub(crate) delivery: Delivery,
     pub(crate) cancel_requested: bool,
@@ -240,6 +242,19 @@ impl Task {
     #[must_use]
     pub fn crashes(&self) -> u32 {
         self.crashes
+    }
+
+    /// For how many of these crashes the task was blamed: [`max_crashes`](Self::max_crashes) bounds them. It is blamed if it
+    /// may have caused the crash, so not for a loss of power.
+    #[must_use]
+    pub fn blamed_crashes(&self) -> u32 {
+        self.blamed_crashes
+    }
+
+    /// How many crashes that it is blamed for the task survives.
+    #[must_use]
+    pub fn max_crashes(&self) -> u32 {
+        self.options.max_crashes.unwrap_or(DEFAULT_MAX_CRASHES)
     }
 
     /// How many attempts the task has, the first included; crashed ones do not count.

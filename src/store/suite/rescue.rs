@@ -83,13 +83,18 @@ fn p4_a_loss_of_power_is_blamed_on_nobody(kit: &mut Kit) {
         for id in ids {
             let task = kit.task(id);
             assert_eq!((task.state(), task.crashes()), (TaskState::Pending, times));
+            assert_eq!((task.blamed_crashes(), task.max_crashes()), (0, 1));
             assert_eq!(task.error(), Some("crashed"));
         }
     }
     // One that was alone each time is another matter.
     kit.change(ids[1], Action::Cancel);
     assert_eq!(fail_power(kit), 1);
-    assert_eq!(kit.state(ids[0]), TaskState::Pending, "blamed once");
+    let task = kit.task(ids[0]);
+    assert_eq!(
+        (task.state(), task.blamed_crashes()),
+        (TaskState::Pending, 1)
+    );
     let claim = kit.claim_one();
     kit.crash(&[claim]);
     let task = kit.task(ids[0]);

@@ -176,6 +176,7 @@ impl Stored {
                 .collect::<rusqlite::Result<_>>()?;
         }
         let options = options::decode(self.options.as_deref()).map_err(damaged)?;
+        let trouble = Trouble::of(conn, seq, extras)?;
         Ok(Task {
             id: self.id,
             delivery: lane.class.delivery(),
@@ -190,7 +191,8 @@ impl Stored {
             started_at: self.started_at,
             finished_at: self.finished_at,
             attempt: self.attempt,
-            crashes: Trouble::of(conn, seq, extras)?.crashes,
+            crashes: trouble.crashes,
+            blamed_crashes: trouble.blamed,
             max_attempts: self.max_attempts,
             cancel_requested: self.cancel_requested,
             options: options.unwrap_or_default(),
