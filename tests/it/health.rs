@@ -128,7 +128,9 @@ fn what_a_caller_does_is_not_taken_for_a_failure() {
         );
         again.map_err(punctual::Error::from)
     });
-    assert_eq!(slow.unwrap_err().kind(), ErrorKind::Timeout);
+    let slow = slow.unwrap_err();
+    assert_eq!(slow.kind(), ErrorKind::Timeout);
+    assert!(slow.to_string().contains("too long"), "{slow}");
     let health = scheduler.health();
     assert!(health.is_ok(), "{health:?}");
     let scheduler = Scheduler::in_memory().start().unwrap();

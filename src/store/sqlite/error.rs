@@ -46,6 +46,10 @@ impl From<rusqlite::Error> for Error {
                 | ErrorCode::Unknown,
             )
             | None => (ErrorKind::Sql, "the SQL failed"),
+            Some(ErrorCode::OperationInterrupted) => (
+                ErrorKind::Timeout,
+                "the SQL was interrupted, because the transaction has taken too long",
+            ),
             Some(_) => (kind(&error), "the SQL failed"),
         };
         Error::new(kind, context).with_source(error)

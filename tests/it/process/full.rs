@@ -265,3 +265,41 @@ fn p12_a_process_without_file_descriptors_is_not_told_that_the_file_is_read_only
         assert_eq!(process.line(), Line::Note(expected.to_owned()));
     }
 }
+
+#[test]
+#[ignore = "a child process that may not write as much as a backup takes"]
+fn backs_up() {
+    let Some(part) = Part::played() else { return };
+    let client = Client::open(&part.file).expect("to open the file");
+    let tasks = (0..2_000).map(|n| NewTask::with_kind("none", &n));
+    client.schedule_many(tasks).expect("to schedule");
+    let limit = Rlimit {
+        current: Some(100_000),
+        maximum: getrlimit(Resource::Fsize).maximum,
+    };
+    setrlimit(Resource::Fsize, limit).expect("to limit itself");
+    let copy = part.file.with_extension("copy");
+    let sqlite = client.sqlite().expect("a file");
+    let failed = sqlite.backup(&copy).expect_err("it is too large");
+    part.note(format!("{:?} {}", failed.kind(), copy.exists()));
+    part.note(failed.to_string());
+    part.note(format!("{:?}", client.count(&Filter::all()).ok()));
+}
+
+#[test]
+fn a_backup_that_does_not_fit_says_that_the_copy_could_not_be_written() {
+    let place = Place::new();
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
+    command.arg(std::env::current_exe().expect("the path of this binary"));
+    let process = Process::start_as(command, part!(backs_up), &place.file(), &[]);
+    let (status, lines) = process.end();
+    assert!(status.success(), "{status}: {lines:?}");
+    let [Line::Note(kind), Line::Note(text), Line::Note(count)] = lines.as_slice() else {
+        panic!("{lines:?}")
+    };
+    let honest = ["Full false", "Storage false"];
+    assert!(honest.contains(&kind.as_str()), "{kind}");
+    assert!(text.contains("cannot write the copy"), "{text}");
+    assert_eq!(count, "Some(2000)", "the store is not harmed");
+}

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use rusqlite::backup::Backup;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use crate::error::{Error, Result};
 use crate::store::Settings;
+use crate::store::sqlite::error;
 use crate::store::sqlite::file::open::Opener;
 use crate::store::sqlite::file::paths;
 use crate::store::sqlite::instances::process::OF_BACKUP;
@@ -25,7 +26,15 @@ pub(crate) fn backup(
     if !opener.is_new {
         return Err(Error::invalid(format!("{} exists already", to.display())));
     }
-    read(&mut |conn| copy(conn, &opener.path)).map_err(|error| {
+    let mut not_written = None;
+    let read = read(&mut |conn| match copy(conn, &opener.path) {
+        Err(error) if is_of_a_write(&error) => {
+            not_written = Some(error::of("cannot write the copy", error));
+            Ok(())
+        }
+        other => other,
+    });
+    not_written.map_or(read, Err).map_err(|error| {
         // A partial copy is worse than none.
         let _ = std::fs::remove_file(&opener.path);
         let _ = std::fs::remove_file(paths::beside(&opener.path, "-journal"));
@@ -49,4 +58,18 @@ fn copy(conn: &Connection, to: &Path) -> rusqlite::Result<()> {
         [OF_BACKUP],
     )?;
     Ok(())
+}
+
+/// Whether a write has failed, so the copy is at fault: the original is only read.
+fn is_of_a_write(error: &rusqlite::Error) -> bool {
+    let writes = [
+        ffi::SQLITE_IOERR_WRITE,
+        ffi::SQLITE_IOERR_FSYNC,
+        ffi::SQLITE_IOERR_DIR_FSYNC,
+        ffi::SQLITE_IOERR_TRUNCATE,
+    ];
+    error.sqlite_error().is_some_and(|failed| {
+        matches!(failed.code, ErrorCode::DiskFull | ErrorCode::ReadOnly)
+            || writes.contains(&failed.extended_code)
+    })
 }
