@@ -5,11 +5,12 @@
 //! answered, and leads for the writes that their tasks have submitted meanwhile: these share a transaction, and no thread is
 //! woken for them.
 //!
-//! Another helper watches. If a waker takes longer than [`MAX_CALLING`], the watcher takes over the duty, so a waker that
-//! blocks delays other wakers and submitted writes by that time, and a call not at all. One helper calls no wakers if all the
-//! others are blocked in one.
+//! Another helper watches. If wakers take longer than [`MAX_CALLING`], it takes over the duty and the other wakers. So a
+//! waker that blocks delays other wakers and submitted writes by twice that time at most, and a call not at all. If all
+//! helpers but one are blocked, that one only leads.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -42,8 +43,8 @@ pub(super) struct Helpers {
     work: Condvar,
     /// Where the others wait.
     relief: Condvar,
-    /// Whether there are wakers to call, readable without the lock.
-    any: AtomicBool,
+    /// Whether there are wakers that no helper knows of. Changed under the lock, read without it.
+    are_new: AtomicBool,
     /// Makes what a new helper leads with.
     make: Box<dyn Fn() -> Leads + Send + Sync>,
 }
@@ -52,11 +53,11 @@ pub(super) struct Helpers {
 struct State {
     /// Submitted writes may wait for a leader.
     told: bool,
-    wakers: Vec<Waker>,
+    wakers: VecDeque<Waker>,
     started: usize,
     /// A helper waits at [`Helpers::work`].
     is_one_ready: bool,
-    /// How many helpers were relieved of the duty while they called wakers, and still do.
+    /// How many helpers were relieved of the duty while they called a waker, which has not returned since.
     blocked: usize,
     duty: Option<Duty>,
     /// How many times wakers were called.
@@ -91,7 +92,7 @@ impl State {
 
 enum Work {
     Lead,
-    Wakers(Vec<Waker>),
+    Call,
     End,
 }
 
@@ -101,7 +102,7 @@ impl Helpers {
             state: Mutex::default(),
             work: Condvar::new(),
             relief: Condvar::new(),
-            any: AtomicBool::new(false),
+            are_new: AtomicBool::new(false),
             make: Box::new(make),
         })
     }
@@ -140,22 +141,23 @@ impl Helpers {
     }
 
     pub(super) fn push(&self, waker: Waker) {
-        lock(&self.state).wakers.push(waker);
-        // Relaxed: the same thread reads it, after it has answered.
-        self.any.store(true, Ordering::Relaxed);
+        let mut state = lock(&self.state);
+        state.wakers.push_back(waker);
+        self.are_new.store(true, Ordering::Relaxed);
     }
 
-    /// Whether there are wakers to call.
-    pub(super) fn have_wakers(&self) -> bool {
-        self.any.load(Ordering::Relaxed)
+    /// Whether there are wakers that no helper was told of. A leader sees those of what it has answered.
+    pub(super) fn have_new_wakers(&self) -> bool {
+        self.are_new.load(Ordering::Relaxed)
     }
 
-    /// Makes a helper call the wakers. `false`: none can be started, and the caller must call them.
+    /// Makes a helper call the wakers. `false`: there is no helper, and the caller must call them.
     pub(super) fn wake(self: &Arc<Self>) -> bool {
         let mut state = lock(&self.state);
         if state.started == 0 && self.start_one(&mut state).is_err() {
             return false;
         }
+        self.are_new.store(false, Ordering::Relaxed);
         self.notify(state);
         true
     }
@@ -183,30 +185,20 @@ impl Helpers {
         // A waker that writes to the store gets here again. It leaves the wakers of what it has answered to the loop that
         // called it, so the stack does not grow.
         if outer != own {
-            loop {
-                let wakers = self.take(&mut lock(&self.state));
-                if wakers.is_empty() {
-                    break;
-                }
-                call_each(wakers);
+            self.are_new.store(false, Ordering::Relaxed);
+            while let Some(waker) = { lock(&self.state).wakers.pop_front() } {
+                call_one(waker);
             }
         }
         CALLING.set(outer);
     }
 
-    fn take(&self, state: &mut State) -> Vec<Waker> {
-        self.any.store(false, Ordering::Relaxed);
-        std::mem::take(&mut state.wakers)
-    }
-
-    /// Whether a helper may call wakers: another one is left to watch, and to lead. Starts one if need be; if the system has
-    /// no thread left, the wakers are called all the same.
+    /// Whether a helper may call wakers: another one is free to watch, and to lead. Starts one if need be; if the system has
+    /// no thread left, the wakers are called after the submitted writes.
     fn may_call(self: &Arc<Self>, state: &mut State) -> bool {
-        state.blocked + 1 < state.started
-            || state.started < MAX_HELPERS && {
-                let _ = self.start_one(state);
-                true
-            }
+        let are_free = state.started - state.blocked;
+        are_free > 1
+            || state.started < MAX_HELPERS && (self.start_one(state).is_ok() || !state.told)
     }
 }
 
@@ -224,9 +216,10 @@ impl Helper {
         loop {
             match self.next() {
                 Work::Lead => lead(),
-                Work::Wakers(wakers) => {
-                    call_each(wakers);
-                    self.come_back();
+                Work::Call => {
+                    while let Some(waker) = self.next_waker() {
+                        call_one(waker);
+                    }
                 }
                 Work::End => return,
             }
@@ -246,6 +239,7 @@ impl Helper {
                 state.duty = None;
             }
             if state.has_ended {
+                // A helper that still calls wakers ends after them. No submitted write is left.
                 return Work::End;
             }
             state = self.wait(&helpers, state);
@@ -257,6 +251,7 @@ impl Helper {
             helper: self.number,
             calling: None,
         };
+        self.helpers.are_new.store(false, Ordering::Relaxed);
         // First the wakers: what their tasks submit can share the next transaction.
         let work = if !state.wakers.is_empty() && self.helpers.may_call(state) {
             duty.calling = Some(Stopwatch::start());
@@ -268,7 +263,7 @@ impl Helper {
                 };
                 place.notify_one();
             }
-            Work::Wakers(self.helpers.take(state))
+            Work::Call
         } else if std::mem::take(&mut state.told) {
             Work::Lead
         } else {
@@ -278,7 +273,27 @@ impl Helper {
         Some(work)
     }
 
-    /// Waits for a notice; for a limited time if wakers are called, or were called lately, and no other helper watches.
+    /// The waker to call next. `None`: all are called, or this helper was relieved.
+    fn next_waker(&self) -> Option<Waker> {
+        let mut state = lock(&self.helpers.state);
+        let State { duty, wakers, .. } = &mut *state;
+        match duty {
+            Some(duty) if duty.helper == self.number => {
+                let waker = wakers.pop_front();
+                if waker.is_none() {
+                    duty.calling = None;
+                }
+                waker
+            }
+            _ => {
+                state.blocked -= 1;
+                None
+            }
+        }
+    }
+
+    /// Waits for a notice; for a limited time if wakers are called and no other helper watches. A helper that has watched goes
+    /// on if wakers were called meanwhile: then they need not notify it each time.
     fn wait<'a>(
         &mut self,
         helpers: &'a Helpers,
@@ -298,16 +313,6 @@ impl Helper {
         }
         state
     }
-
-    /// Ends the call of wakers.
-    fn come_back(&self) {
-        let mut state = lock(&self.helpers.state);
-        match &mut state.duty {
-            Some(duty) if duty.helper == self.number => duty.calling = None,
-            // It was relieved.
-            _ => state.blocked -= 1,
-        }
-    }
 }
 
 fn wait_at<'a>(
@@ -325,10 +330,8 @@ fn wait_at<'a>(
     waited.unwrap_or_else(|state| state)
 }
 
-fn call_each(wakers: Vec<Waker>) {
-    for waker in wakers {
-        if survive(|| waker.wake()).is_none() {
-            log!(error, "the waker of a receipt panicked");
-        }
+fn call_one(waker: Waker) {
+    if survive(|| waker.wake()).is_none() {
+        log!(error, "the waker of a receipt panicked");
     }
 }

@@ -1,8 +1,8 @@
 //! One thread's time as the leader: what it serves, and when it hands the turn on.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::line::{Line, Queue, callers};
@@ -46,28 +46,20 @@ impl<'a> Lead<'a> {
 
     /// What is to be served next.
     pub(crate) fn next(&mut self) -> Step {
-        let mut queue = lock(&self.line.queue);
-        if self.served > 0 && self.line.helpers.have_wakers() {
-            // Before the next transaction is made up: their tasks may come to share it, which takes longer than for a thread.
+        let line = self.line;
+        let mut queue = lock(&line.queue);
+        if self.served > 0 && self.line.helpers.have_new_wakers() {
+            // Before the next transaction is made up: their tasks may come to share it.
             queue.regroups_until = Some(Deadline::after(self.regroup()));
             if self.is_helper {
                 return self.end(&mut queue);
             }
-            // If no helper can be started, they wait until this thread has led.
+            // If there is no helper, they wait until this thread has led.
             drop(queue);
-            self.line.helpers.wake();
-            queue = lock(&self.line.queue);
+            line.helpers.wake();
+            queue = lock(&line.queue);
         }
-        let mut yields = 0;
-        while (1..queue.last).contains(&callers(&queue.requests))
-            && (yields < self.line.pace.yields || queue.regroups())
-        {
-            // Callers that were just answered may be about to come again, and can share the next transaction.
-            drop(queue);
-            std::thread::yield_now();
-            yields += 1;
-            queue = lock(&self.line.queue);
-        }
+        queue = self.gather(queue);
         let front = queue.requests.front().map(|request| &request.cell);
         let is_exclusive = front.is_some_and(|cell| cell.sort == Sort::Exclusive);
         if is_exclusive
@@ -83,10 +75,8 @@ impl<'a> Lead<'a> {
             self.line.count(&queue);
             return Step::Own;
         }
-        let is_over = self.served > 0
-            && (self.served >= self.line.pace.max_lead_ops
-                || self.since.elapsed() >= self.line.pace.max_lead
-                || !queue.requests.iter().any(Request::is_durable));
+        let is_over = self.has_served_enough()
+            || self.served > 0 && !queue.requests.iter().any(Request::is_durable);
         if queue.requests.is_empty() || is_over || is_exclusive {
             return self.end(&mut queue);
         }
@@ -101,6 +91,35 @@ impl<'a> Lead<'a> {
         self.served += batch.iter().map(|request| request.ops.len()).sum::<usize>();
         self.began = Stopwatch::start();
         Step::Batch(batch)
+    }
+
+    fn has_served_enough(&self) -> bool {
+        let pace = &self.line.pace;
+        self.served > 0
+            && (self.served >= pace.max_lead_ops || self.since.elapsed() >= pace.max_lead)
+    }
+
+    /// Waits for callers that were just answered: they may be about to come again, and can share the next transaction.
+    fn gather(&self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        let line = self.line;
+        let mut yields = 0;
+        while (1..queue.last).contains(&callers(&queue.requests))
+            && (yields < line.pace.yields || self.regroups(&queue))
+        {
+            drop(queue);
+            std::thread::yield_now();
+            yields += 1;
+            queue = lock(&line.queue);
+        }
+        queue
+    }
+
+    /// Whether to wait for tasks whose receipts the last transaction has answered: a runtime has to start them first.
+    fn regroups(&self, queue: &Queue) -> bool {
+        let front = queue.requests.front();
+        let is_shared = front.is_some_and(|request| request.cell.sort != Sort::Exclusive);
+        let until = queue.regroups_until;
+        is_shared && !self.has_served_enough() && until.is_some_and(|until| !until.is_over())
     }
 
     /// How long the next leader may wait for tasks whose receipts the last transaction has answered.

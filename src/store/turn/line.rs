@@ -1,6 +1,6 @@
 //! The line before the writer: the requests that wait, and the right to lead.
 //!
-//! Invariant: while `leading` is set exactly one thread leads, or has been told to.
+//! The invariants of `leading` stand in the parent module.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ pub(super) struct Queue {
     pub(super) leading: bool,
     /// How many callers the last batch had.
     pub(super) last: usize,
-    /// Until then a leader waits for as many callers as the last batch had: it has woken their tasks.
+    /// Until then a leader waits for as many callers as the last batch had: the wakers of some are being called.
     pub(super) regroups_until: Option<Deadline>,
 }
 
@@ -38,12 +38,6 @@ impl Queue {
     pub(super) fn position(&self, cell: &Arc<Cell>) -> Option<usize> {
         let mut requests = self.requests.iter();
         requests.position(|each| Arc::ptr_eq(&each.cell, cell))
-    }
-
-    /// Whether it is worth waiting for the tasks whose receipts the last batch has answered.
-    pub(super) fn regroups(&self) -> bool {
-        self.regroups_until
-            .is_some_and(|deadline| !deadline.is_over())
     }
 
     /// Takes out a request whose answer is not waited for.
@@ -115,8 +109,9 @@ impl Line {
         Ok((cell, leads))
     }
 
-    /// Queues a write for the next leader, a helper if no caller comes before it.
+    /// Queues a durable write for the next leader, a helper if no caller comes before it.
     pub(super) fn leave(&self, now: Timestamp, ops: Vec<Op>) -> Result<Arc<Cell>> {
+        debug_assert!(ops.iter().any(Op::is_durable), "no helper would come");
         let (cell, queue) = self.push(Some(now), ops, Sort::Shared, None)?;
         let is_led = queue.leading;
         drop(queue);
@@ -126,7 +121,7 @@ impl Line {
         Ok(cell)
     }
 
-    /// Takes the turn for a helper, if it is free and requests of callers wait.
+    /// Takes the turn for a helper, if it is free and a durable request waits.
     pub(super) fn take_turn(&self) -> bool {
         let mut queue = lock(&self.queue);
         let takes = !queue.leading && callers(&queue.requests) > 0;

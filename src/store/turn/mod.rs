@@ -294,14 +294,14 @@ impl<W> Turn<W> {
     }
 }
 
-/// Its drop, even by a panic, leaves the wakers to a helper, or calls them if none can be started; not in a forked child, whose
+/// Its drop, even by a panic, leaves the wakers to a helper, or calls them if there is none; not in a forked child, whose
 /// parent does so.
 struct WakeOnDrop<'a>(&'a Line);
 
 impl Drop for WakeOnDrop<'_> {
     fn drop(&mut self) {
         let helpers = &self.0.helpers;
-        if helpers.have_wakers() && self.0.owner.is_here() && !helpers.wake() {
+        if helpers.have_new_wakers() && self.0.owner.is_here() && !helpers.wake() {
             helpers.call();
         }
     }

@@ -15,6 +15,7 @@ use crate::model::new_task::{Insert, Scheduled};
 use crate::store::Ticket;
 use crate::store::suite::{NOW, S, task};
 use crate::thread::Thread;
+use crate::time::Stopwatch;
 
 /// Of a task with this priority the writer panics.
 const POISON: u8 = 9;
@@ -113,6 +114,14 @@ impl Kit {
 
     fn submit(&self, task: &Insert) -> Submitted<Recorder> {
         self.turn.submit(NOW, insert(task)).unwrap()
+    }
+
+    /// A submitted write whose answer calls the waker.
+    fn submit_polled(&self, task: &Insert, waker: &Waker) -> Submitted<Recorder> {
+        let mut submitted = self.submit(task);
+        let poll = submitted.poll(&mut Context::from_waker(waker));
+        assert!(poll.is_pending(), "hold the writer, or take the turn");
+        submitted
     }
 
     fn has(&self, id: TaskId) -> bool {
@@ -470,13 +479,7 @@ fn tasks_whose_receipts_were_answered_together_share_their_next_transaction() {
     let kit = kit_with(600 * S, pace);
     let (woken, when_woken) = channel();
     let waker = Waker::from(Arc::new(Tells(woken)));
-    let submit = || {
-        let mut submitted = kit.submit(&task());
-        let poll = submitted.poll(&mut Context::from_waker(&waker));
-        assert!(poll.is_pending());
-        submitted
-    };
-    let _pair = kit.while_led(|| [submit(), submit()]);
+    let _pair = kit.while_led(|| [0, 1].map(|_| kit.submit_polled(&task(), &waker)));
     kit.turn.line.helpers.lead();
     for _ in 0..2 {
         when_woken.recv_timeout(60 * S).unwrap();
@@ -494,6 +497,27 @@ fn tasks_whose_receipts_were_answered_together_share_their_next_transaction() {
     assert_eq!(sizes, [2, 2]);
 }
 
+/// It spun for the whole span, although nothing could share its transaction.
+#[test]
+fn a_caller_s_own_transaction_does_not_wait_for_woken_tasks() {
+    let pace = Pace {
+        regroup: 1e9,
+        max_lead: 60 * S,
+        ..Pace::LOCAL
+    };
+    let kit = kit_with(600 * S, pace);
+    let (woken, when_woken) = channel();
+    let waker = Waker::from(Arc::new(Tells(woken)));
+    let _pair = kit.while_led(|| [0, 1].map(|_| kit.submit_polled(&task(), &waker)));
+    kit.turn.line.helpers.lead();
+    for _ in 0..2 {
+        when_woken.recv_timeout(60 * S).unwrap();
+    }
+    let began = Stopwatch::start();
+    kit.turn.exclusive(Some(NOW), |_writer| ()).unwrap();
+    assert!(began.elapsed() < 30 * S);
+}
+
 /// A helper that calls wakers does not hold the turn.
 #[test]
 fn p12_a_caller_leads_while_a_waker_blocks() {
@@ -501,12 +525,8 @@ fn p12_a_caller_leads_while_a_waker_blocks() {
     let (woken, when_woken) = channel();
     let (end, ended) = crossbeam_channel::bounded::<()>(0);
     let waker = Waker::from(Arc::new(Blocks { woken, end: ended }));
-    let _submitted = kit.turn.with_writer(|_writer| {
-        let mut submitted = kit.submit(&task());
-        let poll = submitted.poll(&mut Context::from_waker(&waker));
-        assert!(poll.is_pending());
-        submitted
-    });
+    let _submitted = kit.while_led(|| kit.submit_polled(&task(), &waker));
+    kit.turn.line.helpers.lead();
     when_woken.recv_timeout(60 * S).unwrap();
     assert!(!kit.turn.is_led());
     kit.apply(&task()).unwrap();
@@ -531,12 +551,9 @@ fn p12_wakers_that_block_stop_no_write_that_is_submitted() {
             end: ended.clone(),
         }));
         let task = task();
-        let submitted = kit.turn.with_writer(|_writer| {
-            let mut submitted = kit.submit(&task);
-            let poll = submitted.poll(&mut Context::from_waker(&waker));
-            assert!(poll.is_pending());
-            submitted
-        });
+        let submitted = kit
+            .turn
+            .with_writer(|_writer| kit.submit_polled(&task, &waker));
         // A thread that waited for it could lead.
         kit.wait_until("it is written", |kit| kit.has(task.id));
         polled.push(submitted);
@@ -558,6 +575,21 @@ fn p12_wakers_that_block_stop_no_write_that_is_submitted() {
     for _ in MAX_HELPERS..WAKERS {
         when_woken.recv_timeout(60 * S).expect("all are called");
     }
+}
+
+/// The task of the other receipt may be what the first one waits for.
+#[test]
+fn p12_a_waker_that_blocks_delays_no_waker_of_the_same_transaction() {
+    let kit = kit();
+    let ((woken, when_woken), (told, when_told)) = (channel(), channel());
+    let (end, ended) = crossbeam_channel::bounded::<()>(0);
+    let blocks = Waker::from(Arc::new(Blocks { woken, end: ended }));
+    let tells = Waker::from(Arc::new(Tells(told)));
+    let _pair = kit.while_led(|| [&blocks, &tells].map(|waker| kit.submit_polled(&task(), waker)));
+    kit.turn.line.helpers.lead();
+    when_woken.recv_timeout(60 * S).unwrap();
+    when_told.recv_timeout(60 * S).unwrap();
+    drop(end);
 }
 
 #[test]
