@@ -225,15 +225,13 @@ fn p12_wakers_that_write_do_not_pile_up_on_the_stack() {
             },
             || (),
         );
-        let turn = &store.turn;
-        let was = turn.set_leading(true);
-        let mut submitted = turn.submit(NOW, vec![Op::Insert(vec![task()])]).unwrap();
-        assert!(
-            submitted
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
-        turn.set_leading(was);
+        // It is not answered before it is polled.
+        store.turn.with_writer(|_writer| {
+            let ops = vec![Op::Insert(vec![task()])];
+            let mut submitted = store.turn.submit(NOW, ops).unwrap();
+            let poll = submitted.poll(&mut Context::from_waker(&waker));
+            assert!(poll.is_pending());
+        });
     }
     submit(&store, &woken, &deepest, WAKERS - 1);
     within_bound("all are woken", {
