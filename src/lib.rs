@@ -196,6 +196,8 @@ pub use model::new_task::{NewTask, Scheduled};
 pub use model::outcome::{Failure, Outcome, TaskResult};
 pub use model::payload::Payload;
 pub use model::query::{LaneStats, Stats};
+pub use model::recurrence::rule::Rule;
+pub use model::recurrence::slots::{Fold, Gap};
 pub use model::retention::Retention;
 pub use model::retry::RetryPolicy;
 pub use model::task::{Ended, Task, TaskState};

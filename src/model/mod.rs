@@ -20,6 +20,7 @@ pub(crate) mod op;
 pub(crate) mod outcome;
 pub(crate) mod payload;
 pub(crate) mod query;
+pub(crate) mod recurrence;
 pub(crate) mod retention;
 pub(crate) mod retry;
 pub(crate) mod settle;
