@@ -469,8 +469,8 @@ impl TaskWake for Tells {
     }
 }
 
-#[test]
-fn tasks_whose_receipts_were_answered_together_share_their_next_transaction() {
+/// A turn whose next leader waits for two tasks, as good as for ever.
+fn kit_that_has_woken_two_tasks() -> Kit {
     let pace = Pace {
         regroup: 1e9,
         max_lead: 60 * S,
@@ -479,11 +479,17 @@ fn tasks_whose_receipts_were_answered_together_share_their_next_transaction() {
     let kit = kit_with(600 * S, pace);
     let (woken, when_woken) = channel();
     let waker = Waker::from(Arc::new(Tells(woken)));
-    let _pair = kit.while_led(|| [0, 1].map(|_| kit.submit_polled(&task(), &waker)));
+    let _answered = kit.while_led(|| [0, 1].map(|_| kit.submit_polled(&task(), &waker)));
     kit.turn.line.helpers.lead();
     for _ in 0..2 {
         when_woken.recv_timeout(60 * S).unwrap();
     }
+    kit
+}
+
+#[test]
+fn tasks_whose_receipts_were_answered_together_share_their_next_transaction() {
+    let kit = kit_that_has_woken_two_tasks();
     let again = [task(), task()];
     drop(kit.submit(&again[0]));
     kit.wait_until("a helper leads", |kit| kit.turn.is_led());
@@ -500,19 +506,7 @@ fn tasks_whose_receipts_were_answered_together_share_their_next_transaction() {
 /// It spun for the whole span, although nothing could share its transaction.
 #[test]
 fn a_caller_s_own_transaction_does_not_wait_for_woken_tasks() {
-    let pace = Pace {
-        regroup: 1e9,
-        max_lead: 60 * S,
-        ..Pace::LOCAL
-    };
-    let kit = kit_with(600 * S, pace);
-    let (woken, when_woken) = channel();
-    let waker = Waker::from(Arc::new(Tells(woken)));
-    let _pair = kit.while_led(|| [0, 1].map(|_| kit.submit_polled(&task(), &waker)));
-    kit.turn.line.helpers.lead();
-    for _ in 0..2 {
-        when_woken.recv_timeout(60 * S).unwrap();
-    }
+    let kit = kit_that_has_woken_two_tasks();
     let began = Stopwatch::start();
     kit.turn.exclusive(Some(NOW), |_writer| ()).unwrap();
     assert!(began.elapsed() < 30 * S);
