@@ -95,6 +95,7 @@ mod tests {
         lines.note();
         assert_eq!(failed.get().unwrap(), "lines[3].price");
     }
+
     #[test]
     fn of_a_long_path_both_ends_are_shown() {
         fn deeper(place: &Place<'_>, levels: usize) -> String {
