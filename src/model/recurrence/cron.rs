@@ -3,7 +3,9 @@
 //! The fields are read by the `croner` crate, which also says whether a day matches. The search is ours, because a slot that
 //! does not exist or exists twice in a zone is decided outside (`slots.rs`).
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 use croner::parser::{CronParser, Seconds, Year};
@@ -11,6 +13,10 @@ use croner::time::Weekday;
 use croner::{Cron as Parsed, CronPattern};
 
 use crate::error::{Error, Result};
+use crate::sync::lock;
+
+/// How many expressions are kept parsed. Parsing one takes as long as storing twenty tasks.
+const MAX_KNOWN: usize = 4_096;
 
 /// The longest expression, in bytes.
 const MAX_BYTES: usize = 256;
@@ -170,6 +176,26 @@ pub(crate) struct Cron {
 }
 
 impl Cron {
+    /// Reads an expression as [`parse`](Self::parse) does, unless it is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub(crate) fn known(text: &str) -> Result<Arc<Self>> {
+        static KNOWN: Mutex<Option<HashMap<String, Arc<Cron>>>> = Mutex::new(None);
+        if let Some(cron) = lock(&KNOWN).get_or_insert_default().get(text) {
+            return Ok(Arc::clone(cron));
+        }
+        let cron = Arc::new(Self::parse(text)?);
+        let mut known = lock(&KNOWN);
+        let known = known.get_or_insert_default();
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(text.to_owned(), Arc::clone(&cron));
+        Ok(cron)
+    }
+
     /// Reads five fields (minute, hour, day of month, month, day of week), six (a second before them), seven (a year after
     /// them), or a nickname such as `@daily`.
     ///
@@ -241,7 +267,7 @@ impl Cron {
             let years = days.years.values();
             years.into_iter().map(i32::from).collect()
         });
-        // One byte for each of 5,000 years.
+        // Not used here, and large: one byte for each of 5,000 years.
         days.years = Default::default();
         Self {
             text: text.to_owned(),

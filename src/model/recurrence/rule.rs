@@ -3,10 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::{Deserialize, Serialize};
 
 use super::cron::Cron;
+use super::kind::{Found, Kind, Way};
 use super::slots::{Fold, Gap, ZonedCron};
+use super::stored::StoredRule;
 use super::zone::Zone;
 use crate::error::{Error, Result};
 use crate::model::limits::MAX_SPAN;
@@ -14,14 +17,20 @@ use crate::time::Timestamp;
 
 /// The shortest interval of [`Rule::every`]: 1 ms.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
-/// The most instants of [`Rule::at`].
+/// The most instants of [`Rule::at`], and dates of [`Rule::except_dates`].
 const MAX_INSTANTS: usize = 10_000;
+/// The most rules of [`Rule::any_of`].
+const MAX_RULES: usize = 100;
+/// How deep rules may be nested.
+const MAX_DEPTH: usize = 16;
+/// How many searches in a row may find nothing but excluded slots before a rule counts as one that has none.
+const MAX_SEARCHES: usize = 500;
 
-/// When something recurs: a cron expression in a time zone, a fixed interval, or a list of instants.
+/// When something recurs: a cron expression in a time zone, a fixed interval, a list of instants, or what these combine to.
 ///
 /// A rule names instants, its *slots*, from 1970 to 9999. It knows no clock: [`after`](Self::after) and
-/// [`before`](Self::before) say what comes next and what came last. A scheduler cannot run tasks by a rule yet; a program can
-/// schedule the next one itself, by an id that it makes of the slot.
+/// [`before`](Self::before) say what comes next and what came last. A scheduler cannot run tasks by a rule yet. Two rules are
+/// equal if they were written alike.
 ///
 /// # Example
 ///
@@ -36,15 +45,31 @@ const MAX_INSTANTS: usize = 10_000;
 /// assert_eq!(slots, ["2026-03-29T01:00:00+00:00", "2026-03-30T00:30:00+00:00"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone)]
-pub struct Rule(Kind);
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(into = "StoredRule", try_from = "StoredRule")]
+pub struct Rule(pub(super) Kind);
 
-#[derive(Debug, Clone)]
-enum Kind {
-    Cron(Box<ZonedCron>),
-    Every { anchor: Timestamp, micros: i64 },
-    At(Vec<Timestamp>),
+impl From<Rule> for StoredRule {
+    fn from(rule: Rule) -> Self {
+        Self::of(&rule.0)
+    }
 }
+
+impl TryFrom<StoredRule> for Rule {
+    type Error = Error;
+
+    fn try_from(stored: StoredRule) -> Result<Self> {
+        stored.read().map(Self)
+    }
+}
+
+impl PartialEq for Rule {
+    fn eq(&self, other: &Self) -> bool {
+        StoredRule::of(&self.0) == StoredRule::of(&other.0)
+    }
+}
+
+impl Eq for Rule {}
 
 impl Rule {
     /// The civil times that a cron expression matches, in UTC unless a [`time_zone`](Self::time_zone) is named.
@@ -77,7 +102,7 @@ impl Rule {
     /// ```
     pub fn cron(expression: &str) -> Result<Self> {
         Ok(Self(Kind::Cron(Box::new(ZonedCron {
-            cron: Cron::parse(expression)?,
+            cron: Cron::known(expression)?,
             zone: Zone::utc(),
             gap: Gap::default(),
             fold: Fold::default(),
@@ -175,6 +200,180 @@ impl Rule {
         self.with_cron("a fold", |cron| cron.fold = fold)
     }
 
+    /// Every slot of any of these rules. A slot that several have is one slot.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if there is no rule or there are over 100, or if rules are nested over
+    /// 16 deep.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use punctual::Rule;
+    ///
+    /// let opening = [Rule::cron("0 8 * * MON-FRI")?, Rule::cron("0 10 * * SAT")?];
+    /// let rule = Rule::any_of(opening)?;
+    /// let slots: Vec<String> = rule
+    ///     .after("2026-05-08T12:00:00Z".parse()?) // a Friday
+    ///     .take(2)
+    ///     .map(|slot| slot.to_rfc3339())
+    ///     .collect();
+    /// assert_eq!(slots, ["2026-05-09T10:00:00+00:00", "2026-05-11T08:00:00+00:00"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn any_of(rules: impl IntoIterator<Item = Self>) -> Result<Self> {
+        let rules: Vec<Kind> = rules
+            .into_iter()
+            .take(MAX_RULES + 1)
+            .map(|rule| rule.0)
+            .collect();
+        if rules.is_empty() {
+            return Err(Error::invalid("there is no rule to unite"));
+        }
+        if rules.len() > MAX_RULES {
+            return Err(Error::invalid(format!("over {MAX_RULES} rules are united")));
+        }
+        Self(Kind::AnyOf(rules)).checked()
+    }
+
+    /// Without the slots that are also slots of another rule.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if no slot is left, as far as a bounded search can tell, or if rules are
+    /// nested over 16 deep.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use punctual::Rule;
+    ///
+    /// // Nine o'clock, but not in August.
+    /// let rule = Rule::cron("0 9 * * *")?.except(Rule::cron("* * * AUG *")?)?;
+    /// let next = rule.after("2026-07-31T12:00:00Z".parse()?).next();
+    /// assert_eq!(next, Some("2026-09-01T09:00:00Z".parse()?));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn except(self, other: Self) -> Result<Self> {
+        let kind = Kind::Except {
+            rule: Box::new(self.0),
+            except: Box::new(other.0),
+        };
+        Self(kind).checked()
+    }
+
+    /// Without the slots on these dates, in the time zone of the rule's cron expressions, or else in UTC.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if there are over 10,000 dates, if no slot is left, or if the rule's
+    /// parts have several time zones: then exclude the dates from each part.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use punctual::Rule;
+    /// use punctual::chrono::NaiveDate;
+    ///
+    /// let christmas: NaiveDate = "2026-12-25".parse()?;
+    /// let rule = Rule::cron("30 0 * * *")?.time_zone("Europe/Berlin")?.except_dates([christmas])?;
+    /// let next = rule.after("2026-12-24T12:00:00Z".parse()?).next();
+    /// assert_eq!(next, Some("2026-12-25T23:30:00Z".parse()?), "half past midnight on the 26th in Berlin");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn except_dates(self, dates: impl IntoIterator<Item = NaiveDate>) -> Result<Self> {
+        let mut dates: Vec<NaiveDate> = dates.into_iter().take(MAX_INSTANTS + 1).collect();
+        if dates.len() > MAX_INSTANTS {
+            return Err(Error::invalid(format!(
+                "over {MAX_INSTANTS} excluded dates"
+            )));
+        }
+        dates.sort_unstable();
+        dates.dedup();
+        let zone = {
+            let mut zones = self.0.crons().into_iter().map(|cron| &cron.zone);
+            let zone = zones.next().cloned().unwrap_or_else(Zone::utc);
+            if zones.any(|other| other.name() != zone.name()) {
+                return Err(Error::invalid(
+                    "a date is excluded from a rule of several time zones: exclude it from each part",
+                ));
+            }
+            zone
+        };
+        let rule = Box::new(self.0);
+        Self(Kind::ExceptDates { rule, dates, zone }).checked()
+    }
+
+    /// Without the slots before this instant, which is itself allowed. It is rounded up to a microsecond.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) outside 1970 to 9999, or if no slot is left.
+    pub fn not_before(self, start: DateTime<Utc>) -> Result<Self> {
+        let first = Timestamp::rounded_up(start).map_err(|error| error.in_context("the start"))?;
+        self.within(first, Timestamp::MAX)
+    }
+
+    /// Without the slots after this instant, which is itself allowed. It is rounded down to a microsecond.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) outside 1970 to 9999, if it is before the rule's start, or if no slot
+    /// is left.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use punctual::Rule;
+    ///
+    /// let rule = Rule::cron("0 9 * * *")?
+    ///     .not_before("2026-03-01T00:00:00Z".parse()?)?
+    ///     .not_after("2026-03-02T09:00:00Z".parse()?)?;
+    /// assert_eq!(rule.after("2026-01-01T00:00:00Z".parse()?).count(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn not_after(self, end: DateTime<Utc>) -> Result<Self> {
+        Timestamp::rounded_up(end).map_err(|error| error.in_context("the end"))?;
+        self.within(Timestamp::MIN, floor(end))
+    }
+
+    fn within(self, first: Timestamp, last: Timestamp) -> Result<Self> {
+        let (rule, first, last) = match self.0 {
+            // Start and end of the same rule.
+            Kind::Within {
+                rule,
+                first: own_first,
+                last: own_last,
+            } => (rule, first.max(own_first), last.min(own_last)),
+            kind => (Box::new(kind), first, last),
+        };
+        if last < first {
+            return Err(Error::invalid(format!(
+                "the end {} of the rule is before its start {}",
+                last.to_utc(),
+                first.to_utc()
+            )));
+        }
+        Self(Kind::Within { rule, first, last }).checked()
+    }
+
+    /// # Errors
+    ///
+    /// `Invalid` if the rule has no slot, or is nested too deep.
+    fn checked(self) -> Result<Self> {
+        if self.0.depth() > MAX_DEPTH {
+            return Err(Error::invalid(format!(
+                "rules are nested over {MAX_DEPTH} deep"
+            )));
+        }
+        let before_all = Timestamp::from_micros(-1);
+        match self.search_far(Way::After, before_all) {
+            Some(_) => Ok(self),
+            None => Err(Error::invalid(format!("the rule has no slot: {self}"))),
+        }
+    }
+
     fn with_cron(mut self, what: &str, set: impl FnOnce(&mut ZonedCron)) -> Result<Self> {
         match &mut self.0 {
             Kind::Cron(cron) => set(cron),
@@ -183,344 +382,109 @@ impl Rule {
                     "{what} is only for a cron expression: this rule names instants"
                 )));
             }
+            _ => {
+                return Err(Error::invalid(format!(
+                    "{what} is only for a cron expression: give it before rules are combined"
+                )));
+            }
         }
         Ok(self)
     }
 
-    /// The slots after an instant, in ascending order. They end only if the rule does.
+    /// The slots after an instant, in ascending order. They end only if the rule does, or after a million excluded ones in a row.
     pub fn after(&self, instant: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> + '_ {
         let mut last = Some(floor(instant));
         std::iter::from_fn(move || {
-            last = self.next_slot(last?);
+            last = self.search_far(Way::After, last?);
             last.map(Timestamp::to_utc)
         })
     }
 
-    /// The slots before an instant, in descending order: the latest comes first.
+    /// The slots before an instant, in descending order: the latest comes first. They end as those of [`after`](Self::after).
     pub fn before(&self, instant: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> + '_ {
         let mut last = Timestamp::rounded_up(instant).ok();
         if last.is_none() && instant > Timestamp::MAX.to_utc() {
             last = Some(Timestamp::MAX);
         }
         std::iter::from_fn(move || {
-            last = self.previous_slot(last?);
+            last = self.search_far(Way::Before, last?);
             last.map(Timestamp::to_utc)
         })
     }
 
-    /// The first slot after an instant.
-    pub(crate) fn next_slot(&self, after: Timestamp) -> Option<Timestamp> {
-        let slot = match &self.0 {
-            Kind::Cron(cron) => cron.next(after),
-            Kind::Every { anchor, micros } => {
-                let passed = after.micros().checked_sub(anchor.micros())?;
-                let count = passed.div_euclid(*micros).checked_add(1)?;
-                at_multiple(*anchor, *micros, count)
+    /// The nearest slot, by as many searches as it takes, up to [`MAX_SEARCHES`].
+    fn search_far(&self, way: Way, from: Timestamp) -> Option<Timestamp> {
+        let mut from = from;
+        for _ in 0..MAX_SEARCHES {
+            match self.search(way, from) {
+                Found::Slot(slot) => return Some(slot),
+                Found::Nothing => return None,
+                Found::Further(at) => from = at,
             }
-            Kind::At(instants) => {
-                let index = instants.partition_point(|instant| *instant <= after);
-                instants.get(index).copied()
-            }
-        };
-        slot.filter(|slot| *slot <= Timestamp::MAX)
+        }
+        None
     }
 
-    /// The last slot before an instant.
-    pub(crate) fn previous_slot(&self, before: Timestamp) -> Option<Timestamp> {
-        let slot = match &self.0 {
-            Kind::Cron(cron) => cron.previous(before),
-            Kind::Every { anchor, micros } => {
-                let passed = before
-                    .micros()
-                    .checked_sub(anchor.micros())?
-                    .checked_sub(1)?;
-                at_multiple(*anchor, *micros, passed.div_euclid(*micros))
+    fn search(&self, way: Way, from: Timestamp) -> Found {
+        match self.0.find(way, from) {
+            Found::Slot(at) | Found::Further(at)
+                if !(Timestamp::MIN..=Timestamp::MAX).contains(&at) =>
+            {
+                Found::Nothing
             }
-            Kind::At(instants) => {
-                let index = instants.partition_point(|instant| *instant < before);
-                index.checked_sub(1).map(|index| instants[index])
-            }
-        };
-        slot.filter(|slot| *slot >= Timestamp::MIN)
+            found => found,
+        }
     }
 }
 
 /// What the rule is, for people: `cron 30 2 * * * in Europe/Berlin`.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Kind::Cron(cron) => write!(f, "cron {} in {}", cron.cron.text(), cron.zone.name()),
-            Kind::Every { anchor, micros } => {
-                let interval = Duration::from_micros(micros.unsigned_abs());
-                let anchor = anchor.to_utc().to_rfc3339();
-                write!(f, "every {interval:?}, counted from {anchor}")
-            }
-            Kind::At(instants) => match instants.as_slice() {
-                [only] => write!(f, "at {}", only.to_utc().to_rfc3339()),
-                [first, ..] => {
-                    let first = first.to_utc().to_rfc3339();
-                    write!(f, "at {} instants from {first}", instants.len())
-                }
-                [] => Ok(()),
-            },
-        }
+        self.0.fmt(f)
     }
 }
 
-/// The slot of this number of an interval.
-fn at_multiple(anchor: Timestamp, micros: i64, count: i64) -> Option<Timestamp> {
-    let at = anchor.micros().checked_add(micros.checked_mul(count)?)?;
-    Some(Timestamp::from_micros(at))
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |at: &Timestamp| at.to_utc().to_rfc3339();
+        match self {
+            Self::Cron(cron) => write!(f, "cron {} in {}", cron.cron.text(), cron.zone.name()),
+            Self::Every { anchor, micros } => {
+                let interval = Duration::from_micros(micros.unsigned_abs());
+                write!(f, "every {interval:?}, counted from {}", shown(anchor))
+            }
+            Self::At(instants) => match instants.as_slice() {
+                [only] => write!(f, "at {}", shown(only)),
+                [first, ..] => write!(f, "at {} instants from {}", instants.len(), shown(first)),
+                [] => Ok(()),
+            },
+            Self::AnyOf(rules) => {
+                f.write_str("any of [")?;
+                for (index, rule) in rules.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { "; " };
+                    write!(f, "{comma}{rule}")?;
+                }
+                f.write_str("]")
+            }
+            Self::Except { rule, except } => write!(f, "{rule}, except [{except}]"),
+            Self::ExceptDates { rule, dates, .. } => {
+                write!(f, "{rule}, except {} dates", dates.len())
+            }
+            Self::Within { rule, first, last } => {
+                write!(f, "{rule}")?;
+                if *first > Timestamp::MIN {
+                    write!(f, ", not before {}", shown(first))?;
+                }
+                if *last < Timestamp::MAX {
+                    write!(f, ", not after {}", shown(last))?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// An instant, rounded down to a microsecond: a slot within that microsecond is after it.
 fn floor(instant: DateTime<Utc>) -> Timestamp {
     Timestamp::from_micros(instant.timestamp_micros().max(-1))
-}
-
-#[cfg(test)]
-mod tests {
-    use chrono::{DurationRound, LocalResult, NaiveDateTime, TimeDelta, TimeZone};
-    use chrono_tz::Tz;
-
-    use super::*;
-
-    fn utc(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
-
-    fn berlin(expression: &str) -> Rule {
-        let rule = Rule::cron(expression).unwrap();
-        rule.time_zone("Europe/Berlin").unwrap()
-    }
-
-    /// The slots of a day and the night before it, as hour and minute in UTC.
-    fn slots(rule: &Rule, from: &str, count: usize) -> Vec<String> {
-        let slots: Vec<_> = rule.after(utc(from)).take(count).collect();
-        let mut back: Vec<_> = rule
-            .before(*slots.last().unwrap() + TimeDelta::microseconds(1))
-            .take(count)
-            .collect();
-        back.reverse();
-        assert_eq!(slots, back, "backwards it is the same");
-        slots
-            .iter()
-            .map(|slot| slot.format("%d %H:%M").to_string())
-            .collect()
-    }
-
-    /// Clocks go from 2:00 to 3:00 at 01:00Z.
-    #[test]
-    fn p10_slots_in_a_gap_run_once_at_its_end_together_with_a_slot_that_is_due_there() {
-        let from = "2026-03-28T12:00:00Z";
-        assert_eq!(
-            slots(&berlin("30 2 * * *"), from, 2),
-            ["29 01:00", "30 00:30"]
-        );
-        assert_eq!(
-            slots(&berlin("0,15,30,45 2 * * *"), from, 2),
-            ["29 01:00", "30 00:00"]
-        );
-        assert_eq!(
-            slots(&berlin("30 2,3 * * *"), from, 3),
-            ["29 01:00", "29 01:30", "30 00:30"]
-        );
-        assert_eq!(
-            slots(&berlin("0 2,3 * * *"), from, 2),
-            ["29 01:00", "30 00:00"]
-        );
-        assert_eq!(
-            slots(&berlin("0 3 * * *"), from, 2),
-            ["29 01:00", "30 01:00"]
-        );
-        let skips = berlin("30 2 * * *").gap(Gap::Skip).unwrap();
-        assert_eq!(slots(&skips, from, 2), ["30 00:30", "31 00:30"]);
-    }
-
-    /// Clocks go from 3:00 to 2:00 at 01:00Z.
-    #[test]
-    fn p10_a_slot_that_comes_twice_runs_as_often_as_its_rule_says() {
-        let from = "2026-10-24T12:00:00Z";
-        let nightly = || berlin("30 2 * * *");
-        let of = |fold| nightly().fold(fold).unwrap();
-        assert_eq!(slots(&nightly(), from, 2), ["25 00:30", "26 01:30"]);
-        assert_eq!(slots(&of(Fold::Second), from, 2), ["25 01:30", "26 01:30"]);
-        let twice = ["25 00:30", "25 01:30", "26 01:30"];
-        assert_eq!(slots(&of(Fold::Both), from, 3), twice);
-        let both = berlin("10,50 2 * * *").fold(Fold::Both).unwrap();
-        let in_order = ["25 00:10", "25 00:50", "25 01:10", "25 01:50", "26 01:10"];
-        assert_eq!(slots(&both, from, 5), in_order);
-    }
-
-    #[test]
-    fn p10_a_rule_of_elapsed_time_neither_pauses_nor_catches_up_when_clocks_change() {
-        let half_hours = berlin("*/30 * * * *");
-        let autumn = ["25 00:00", "25 00:30", "25 01:00", "25 01:30", "25 02:00"];
-        assert_eq!(slots(&half_hours, "2026-10-24T23:59:00Z", 5), autumn);
-        let spring = ["29 00:00", "29 00:30", "29 01:00", "29 01:30"];
-        assert_eq!(slots(&half_hours, "2026-03-28T23:59:00Z", 4), spring);
-        // In the hour that is skipped only.
-        let skipped = berlin("*/30 2 * * *");
-        assert_eq!(
-            slots(&skipped, "2026-03-28T12:00:00Z", 2),
-            ["30 00:00", "30 00:30"]
-        );
-    }
-
-    /// A day without an instant: Samoa crossed the date line.
-    #[test]
-    fn p10_a_day_that_is_skipped_is_a_gap() {
-        let rule = Rule::cron("0 12 * * *").unwrap().time_zone("Pacific/Apia");
-        let days = ["29 22:00", "30 10:00", "30 22:00"];
-        assert_eq!(slots(&rule.unwrap(), "2011-12-29T12:00:00Z", 3), days);
-    }
-
-    #[test]
-    fn p10_an_interval_is_counted_from_its_anchor_and_never_drifts() {
-        let anchor = utc("2026-01-01T00:00:00Z");
-        let rule = Rule::every(Duration::from_secs(7), anchor).unwrap();
-        let far = utc("2999-01-01T00:00:00Z");
-        for from in [anchor, utc("1970-01-01T00:00:01Z"), far] {
-            let next = rule.after(from).next().unwrap();
-            let previous = rule.before(from).next().unwrap();
-            for slot in [next, previous] {
-                assert_eq!((slot - anchor).num_microseconds().unwrap() % 7_000_000, 0);
-            }
-            assert!(previous < from && from < next && next - from <= TimeDelta::seconds(7));
-        }
-        assert_eq!(rule.before(utc("1970-01-01T00:00:00Z")).next(), None);
-        let hourly = Rule::every(Duration::from_secs(3_600), anchor).unwrap();
-        assert_eq!(
-            hourly.after(utc("9999-12-31T22:30:00Z")).count(),
-            1,
-            "and then it ends"
-        );
-        for interval in [
-            Duration::ZERO,
-            Duration::from_micros(999),
-            Duration::MAX,
-            Duration::from_nanos(1_000_001),
-        ] {
-            assert!(Rule::every(interval, anchor).is_err(), "{interval:?}");
-        }
-    }
-
-    #[test]
-    fn a_list_of_instants_is_sorted_and_ends() {
-        let [one, two] = ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"].map(utc);
-        let rule = Rule::at([two, one, two]).unwrap();
-        assert_eq!(
-            rule.after(DateTime::UNIX_EPOCH).collect::<Vec<_>>(),
-            [one, two]
-        );
-        assert_eq!(rule.before(two).collect::<Vec<_>>(), [one]);
-        assert_eq!(
-            rule.before(DateTime::<Utc>::MAX_UTC).collect::<Vec<_>>(),
-            [two, one]
-        );
-        assert!(Rule::at([]).is_err());
-        assert!(Rule::at(vec![one; MAX_INSTANTS + 1]).is_err());
-        assert!(
-            rule.clone().time_zone("Europe/Berlin").is_err(),
-            "an instant has no zone"
-        );
-        assert!(rule.gap(Gap::Skip).is_err());
-    }
-
-    #[test]
-    fn a_rule_is_shown_as_what_it_is() {
-        assert_eq!(berlin("@daily").to_string(), "cron @daily in Europe/Berlin");
-        let every = Rule::every(Duration::from_secs(90), utc("2026-01-01T00:00:00Z"));
-        let text = "every 90s, counted from 2026-01-01T00:00:00+00:00";
-        assert_eq!(every.unwrap().to_string(), text);
-    }
-
-    /// The slots of a window, found by asking `chrono` about each of its civil minutes or instants.
-    fn by_hand(tz: Tz, rule: &ZonedCron, from: DateTime<Utc>, hours: i64) -> Vec<DateTime<Utc>> {
-        let matches = |civil: NaiveDateTime| rule.cron.at_or_after(civil) == Some(civil);
-        let end = from + TimeDelta::hours(hours);
-        let mut slots = Vec::new();
-        if rule.cron.follows_elapsed_time() {
-            let instants = (0..hours * 60).map(|minute| from + TimeDelta::minutes(minute));
-            slots.extend(instants.filter(|at| matches(at.with_timezone(&tz).naive_local())));
-        } else {
-            // No offset is over 14 hours, and no expression of the test is finer than five minutes.
-            for minute in (-15 * 60..(hours + 15) * 60).step_by(5) {
-                let civil = from.naive_utc() + TimeDelta::minutes(minute);
-                if !matches(civil) {
-                    continue;
-                }
-                match tz.from_local_datetime(&civil) {
-                    LocalResult::Single(at) => slots.push(at.to_utc()),
-                    LocalResult::Ambiguous(first, second) => {
-                        if rule.fold != Fold::Second {
-                            slots.push(first.to_utc());
-                        }
-                        if rule.fold != Fold::First {
-                            slots.push(second.to_utc());
-                        }
-                    }
-                    LocalResult::None if rule.gap == Gap::Skip => {}
-                    LocalResult::None => {
-                        let mut later = (1..).map(|minute| civil + TimeDelta::minutes(minute));
-                        let exists =
-                            later.find_map(|later| tz.from_local_datetime(&later).earliest());
-                        slots.push(exists.unwrap().to_utc());
-                    }
-                }
-            }
-        }
-        slots.sort_unstable();
-        slots.dedup();
-        slots.retain(|slot| (from..end).contains(slot));
-        slots
-    }
-
-    /// Changes of an offset by whole minutes, in each zone.
-    #[test]
-    fn p10_changes_of_each_zone_are_crossed_without_a_slot_lost_doubled_or_out_of_order() {
-        let expressions = [
-            "0,30 0-23 * * *",
-            "15 1,2,3,23 * * *",
-            "*/30 * * * *",
-            "10 * * * *",
-        ];
-        let policies = [
-            (Gap::RunAfter, Fold::First),
-            (Gap::Skip, Fold::Second),
-            (Gap::RunAfter, Fold::Both),
-        ];
-        let mut changes = 0;
-        for (number, tz) in chrono_tz::TZ_VARIANTS.into_iter().enumerate() {
-            let zone = Zone::named(tz.name()).unwrap();
-            let whole = zone.changes().into_iter().filter(|(_, is_whole)| *is_whole);
-            // All of them take minutes. Many zones share their changes, and each takes others of them.
-            for (change, (at, _)) in whole.enumerate().skip(number % 6).step_by(6) {
-                let (gap, fold) = policies[(number + change) % 3];
-                let cron = Cron::parse(expressions[(number / 3 + change) % 4]).unwrap();
-                let zone = zone.clone();
-                let zoned = ZonedCron {
-                    cron,
-                    zone,
-                    gap,
-                    fold,
-                };
-                let from = at.duration_trunc(TimeDelta::hours(1)).unwrap() - TimeDelta::hours(4);
-                let expected = by_hand(tz, &zoned, from, 8);
-                let end = from + TimeDelta::hours(8);
-                let rule = Rule(Kind::Cron(Box::new(zoned)));
-                let just_before = from - TimeDelta::microseconds(1);
-                let found: Vec<_> = rule
-                    .after(just_before)
-                    .take_while(|slot| *slot < end)
-                    .collect();
-                assert_eq!(found, expected, "{rule}, {at}: {gap:?}, {fold:?}");
-                let mut back: Vec<_> = rule.before(end).take_while(|slot| *slot >= from).collect();
-                back.reverse();
-                assert_eq!(back, expected, "{rule}, {at}, backwards");
-                changes += 1;
-            }
-        }
-        assert!(changes > 5_000, "{changes}");
-    }
 }

@@ -3,7 +3,10 @@
 //! A zone is walked span by span of constant offset, so the slots come in the order of time, and a fold or a gap is the border
 //! between two spans.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
 
 use super::cron::Cron;
 use super::zone::{Bounds, Zone};
@@ -13,7 +16,8 @@ use crate::time::Timestamp;
 ///
 /// It does not apply to a cron expression whose minute or hour begins with `*`: that means spans of time, and goes by elapsed
 /// time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Gap {
     /// All slots of the gap make one at its end, which is also the one that is due there, if any. The default.
@@ -26,7 +30,8 @@ pub enum Gap {
 /// What becomes of a slot whose civil time comes twice, as when clocks are set back.
 ///
 /// It does not apply to a cron expression whose minute or hour begins with `*`: that means spans of time, and runs on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Fold {
     /// The slot is the first time. The default.
@@ -43,7 +48,7 @@ const SECOND: TimeDelta = TimeDelta::seconds(1);
 /// A cron expression in a zone.
 #[derive(Debug, Clone)]
 pub(super) struct ZonedCron {
-    pub(super) cron: Cron,
+    pub(super) cron: Arc<Cron>,
     pub(super) zone: Zone,
     pub(super) gap: Gap,
     pub(super) fold: Fold,

@@ -57,6 +57,14 @@ impl Zone {
         self.tz.name()
     }
 
+    /// The civil time at an instant.
+    pub(super) fn civil(&self, at: Timestamp) -> NaiveDateTime {
+        match self.span(self.span_at(at)) {
+            Some(bounds) => bounds.civil(at),
+            None => at.to_utc().naive_utc(),
+        }
+    }
+
     fn of(tz: Tz) -> Self {
         static KNOWN: Mutex<Option<HashMap<Tz, Arc<[Span]>>>> = Mutex::new(None);
         let mut known = lock(&KNOWN);

@@ -1,0 +1,198 @@
+//! What a rule is made of, and the bounded search for its slots.
+
+use chrono::NaiveDate;
+
+use super::slots::ZonedCron;
+use super::zone::Zone;
+use crate::time::Timestamp;
+
+/// How many slots in a row a search passes over because they are excluded, before it has to be called again. A hundred take
+/// about as long as storing ten tasks.
+const MAX_EXCLUDED: usize = 2_000;
+
+/// What a rule is made of.
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    Cron(Box<ZonedCron>),
+    Every {
+        anchor: Timestamp,
+        micros: i64,
+    },
+    /// In ascending order.
+    At(Vec<Timestamp>),
+    AnyOf(Vec<Kind>),
+    Except {
+        rule: Box<Kind>,
+        except: Box<Kind>,
+    },
+    ExceptDates {
+        rule: Box<Kind>,
+        /// In ascending order.
+        dates: Vec<NaiveDate>,
+        zone: Zone,
+    },
+    /// The slots between two instants, both included.
+    Within {
+        rule: Box<Kind>,
+        first: Timestamp,
+        last: Timestamp,
+    },
+}
+
+/// What one search for a slot has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Slot(Timestamp),
+    /// There is none in this direction.
+    Nothing,
+    /// None up to this instant, itself included: the search has to go on from there.
+    Further(Timestamp),
+}
+
+/// The direction of a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    After,
+    Before,
+}
+
+impl Way {
+    /// Whichever of the two comes first in this direction.
+    fn nearer(self, one: Timestamp, other: Timestamp) -> Timestamp {
+        match self {
+            Self::After => one.min(other),
+            Self::Before => one.max(other),
+        }
+    }
+
+    /// The instant next to `at` against this direction: a search from there finds `at` itself.
+    fn step_back(self, at: Timestamp) -> Timestamp {
+        let step = match self {
+            Self::After => -1,
+            Self::Before => 1,
+        };
+        Timestamp::from_micros(at.micros() + step)
+    }
+}
+
+impl From<Option<Timestamp>> for Found {
+    fn from(slot: Option<Timestamp>) -> Self {
+        slot.map_or(Self::Nothing, Self::Slot)
+    }
+}
+
+impl Kind {
+    /// The nearest slot from an instant on, which is itself not included.
+    pub(super) fn find(&self, way: Way, from: Timestamp) -> Found {
+        match self {
+            Self::Cron(cron) => match way {
+                Way::After => cron.next(from).into(),
+                Way::Before => cron.previous(from).into(),
+            },
+            Self::Every { anchor, micros } => multiple(*anchor, *micros, way, from).into(),
+            Self::At(instants) => {
+                let index = match way {
+                    Way::After => Some(instants.partition_point(|instant| *instant <= from)),
+                    Way::Before => instants
+                        .partition_point(|instant| *instant < from)
+                        .checked_sub(1),
+                };
+                index.and_then(|index| instants.get(index).copied()).into()
+            }
+            Self::AnyOf(rules) => {
+                let found = rules.iter().map(|rule| rule.find(way, from));
+                found.fold(Found::Nothing, |one, other| nearer(way, one, other))
+            }
+            Self::Except { rule, except } => rule.find_allowed(way, from, |slot| except.has(slot)),
+            Self::ExceptDates { rule, dates, zone } => rule.find_allowed(way, from, |slot| {
+                dates.binary_search(&zone.civil(slot).date()).is_ok()
+            }),
+            Self::Within { rule, first, last } => {
+                let from = match way {
+                    Way::After => from.max(way.step_back(*first)),
+                    Way::Before => from.min(way.step_back(*last)),
+                };
+                match rule.find(way, from) {
+                    Found::Slot(at) | Found::Further(at) if at < *first || at > *last => {
+                        Found::Nothing
+                    }
+                    found => found,
+                }
+            }
+        }
+    }
+
+    /// The nearest slot that is not excluded.
+    fn find_allowed(
+        &self,
+        way: Way,
+        from: Timestamp,
+        is_excluded: impl Fn(Timestamp) -> bool,
+    ) -> Found {
+        let mut from = from;
+        for _ in 0..MAX_EXCLUDED {
+            match self.find(way, from) {
+                Found::Slot(slot) if is_excluded(slot) => from = slot,
+                found => return found,
+            }
+        }
+        Found::Further(from)
+    }
+
+    /// Whether an instant is a slot.
+    fn has(&self, at: Timestamp) -> bool {
+        self.find(Way::After, Way::After.step_back(at)) == Found::Slot(at)
+    }
+
+    /// The cron expressions in it.
+    pub(super) fn crons(&self) -> Vec<&ZonedCron> {
+        match self {
+            Self::Cron(cron) => vec![cron],
+            Self::Every { .. } | Self::At(_) => Vec::new(),
+            Self::AnyOf(rules) => rules.iter().flat_map(Self::crons).collect(),
+            Self::Except { rule, except } => {
+                let mut crons = rule.crons();
+                crons.extend(except.crons());
+                crons
+            }
+            Self::ExceptDates { rule, .. } | Self::Within { rule, .. } => rule.crons(),
+        }
+    }
+
+    /// How deep its parts are nested.
+    pub(super) fn depth(&self) -> usize {
+        match self {
+            Self::Cron(_) | Self::Every { .. } | Self::At(_) => 1,
+            Self::AnyOf(rules) => 1 + rules.iter().map(Self::depth).max().unwrap_or(0),
+            Self::Except { rule, except } => 1 + rule.depth().max(except.depth()),
+            Self::ExceptDates { rule, .. } | Self::Within { rule, .. } => 1 + rule.depth(),
+        }
+    }
+}
+
+/// The earlier find in a direction. What lies beyond the end of an unfinished search is not known to be the nearest.
+fn nearer(way: Way, one: Found, other: Found) -> Found {
+    match (one, other) {
+        (Found::Nothing, found) | (found, Found::Nothing) => found,
+        (Found::Slot(one), Found::Slot(other)) => Found::Slot(way.nearer(one, other)),
+        (Found::Further(one), Found::Further(other)) => Found::Further(way.nearer(one, other)),
+        (Found::Slot(slot), Found::Further(end)) | (Found::Further(end), Found::Slot(slot)) => {
+            if way.nearer(slot, end) == slot {
+                Found::Slot(slot)
+            } else {
+                Found::Further(end)
+            }
+        }
+    }
+}
+
+/// The nearest of the instants `anchor + n × micros`.
+fn multiple(anchor: Timestamp, micros: i64, way: Way, from: Timestamp) -> Option<Timestamp> {
+    let passed = from.micros().checked_sub(anchor.micros())?;
+    let count = match way {
+        Way::After => passed.div_euclid(micros).checked_add(1)?,
+        Way::Before => passed.checked_sub(1)?.div_euclid(micros),
+    };
+    let at = anchor.micros().checked_add(micros.checked_mul(count)?)?;
+    Some(Timestamp::from_micros(at))
+}
