@@ -73,6 +73,8 @@
 //! - **P7 no overlap.** Two attempts of one task never run at the same time. A stale attempt can change nothing.
 //! - **P8 cancel tells the truth.** See [`Cancel`].
 //! - **P9 order.** At each claim, of the due tasks of a queue: lowest priority value, then `scheduled_at`, then insertion.
+//! - **P10 recurrences.** Each slot of a [`Recurrence`] makes at most one task, across processes, restarts and changes of the
+//!   clock. A missed slot is handled by its policy, [`Missed`], never silently.
 //! - **P11 crash recovery.** A dead process's tasks are runnable again at once when the next scheduler opens the file, and
 //!   within a second if another has it open. A living process's tasks are never taken, however slow it is.
 //! - **P12 never goes quiet.** No error, panic or slow disk ends a loop silently. Only a file that is damaged, replaced,
@@ -81,8 +83,6 @@
 //! - **P13 flat cost.** Scheduling and claiming visit only the rows that they take, however many tasks the file holds.
 //! - **P14 bounded.** Memory does not grow with the backlog, nor with queues that are no longer used. Ended tasks are pruned by
 //!   default. The file and its log stop growing when the load does.
-//!
-//! P10 (recurrences) is not in this version.
 //!
 //! What it cannot promise: effects outside the file happen at least once (or at most once, with that delivery), never exactly
 //! once, so a handler should tolerate being called twice. A handler thread cannot be killed, only asked to stop. All processes
@@ -101,6 +101,8 @@
 //!
 //! - [`Scheduler`] owns the file and the threads. [`Client`] does everything but run tasks; a scheduler derefs to one.
 //! - [`NewTask`] is a task to be scheduled: when, in which queue, with how many attempts.
+//! - [`Recurrence`] makes tasks by a [`Rule`]: when, in which time zone, and what becomes of missed and overlapping slots;
+//!   [`Recurrences`] reads and changes those that are stored.
 //! - [`Tx`] is a transaction that also holds the user's own SQL; [`Sqlite`] is what only a store in SQLite can do.
 //! - [`TaskHandler`], or a closure, runs a kind of task; [`TaskContext`] is the attempt it runs; [`Outcome`] and [`Failure`]
 //!   are its answers.
@@ -171,6 +173,7 @@ pub use uuid;
 
 pub use client::Client;
 pub use client::builder::ClientBuilder;
+pub use client::recurrences::Recurrences;
 pub use client::sqlite::Sqlite;
 pub use client::submit::{Receipt, Submit};
 pub use client::transaction::Tx;
@@ -196,8 +199,12 @@ pub use model::new_task::{NewTask, Scheduled};
 pub use model::outcome::{Failure, Outcome, TaskResult};
 pub use model::payload::Payload;
 pub use model::query::{LaneStats, Stats};
+pub use model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
+pub use model::recurrence::policy::{Missed, Overlap, SkipReason};
+pub use model::recurrence::request::Recurrence;
 pub use model::recurrence::rule::Rule;
 pub use model::recurrence::slots::{Fold, Gap};
+pub use model::recurrence::view::{PausedBy, Recurred, RecurrenceStatus, Triggered};
 pub use model::retention::Retention;
 pub use model::retry::RetryPolicy;
 pub use model::task::{Ended, Task, TaskState};

@@ -5,6 +5,7 @@ mod care;
 mod change;
 mod queues;
 mod read;
+pub(crate) mod recurrences;
 mod schedule;
 pub(crate) mod settings;
 pub(crate) mod sqlite;

@@ -10,6 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::answer::Cancel;
 use crate::model::new_task::{NewTask, Scheduled};
+use crate::model::recurrence::request::Recurrence;
+use crate::model::recurrence::view::Recurred;
 use crate::store::sqlite::face;
 use crate::store::{Holder, Transaction, TransactionEnd};
 use crate::time::Timestamp;
@@ -67,6 +69,33 @@ impl<'a> Tx<'a> {
         tasks: impl IntoIterator<Item = T>,
     ) -> Result<Vec<Scheduled>> {
         self.run(write::schedule_many(self.now, 0, tasks))
+    }
+
+    /// Stores a recurrence with the transaction.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::recur`]. After [`ErrorKind::Invalid`] and [`ErrorKind::Payload`] the transaction can go on; after any other
+    /// error it cannot be committed.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Recurrence, Scheduler};
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// # scheduler.transaction(|tx| {
+    /// #     tx.sqlite()?.execute_batch("CREATE TABLE customers (id INTEGER PRIMARY KEY)")?;
+    /// #     Ok::<_, punctual::Error>(())
+    /// # })?;
+    /// scheduler.transaction(|tx| {
+    ///     tx.sqlite()?.execute("INSERT INTO customers VALUES (7)", [])?;
+    ///     let invoice = NewTask::with_kind("invoice", &7);
+    ///     tx.recur(Recurrence::new("invoice-7", invoice).cron("@monthly")?)
+    /// })?;
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    pub fn recur(&self, recurrence: Recurrence) -> Result<Recurred> {
+        self.run(write::recur(self.now, recurrence))
     }
 
     /// Cancels a task with the transaction.

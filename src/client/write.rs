@@ -8,6 +8,8 @@ use crate::model::answer::Cancel;
 use crate::model::limits::{MAX_BATCH, check_limit, check_name};
 use crate::model::new_task::{NewTask, Scheduled};
 use crate::model::op::{Action, Changed, Op, Reply};
+use crate::model::recurrence::request::Recurrence;
+use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceChanged, Triggered};
 use crate::time::Timestamp;
 
 pub(super) fn not_found(id: TaskId) -> Error {
@@ -117,6 +119,58 @@ pub(super) fn change(id: TaskId, action: Result<Action>) -> Result<Write<()>> {
             Changed::NotFound => Err(not_found(id)),
         },
     })
+}
+
+pub(super) fn recur(now: Timestamp, recurrence: Recurrence) -> Result<Write<Recurred>> {
+    let registration = recurrence.prepare(now)?;
+    Ok(Write {
+        op: Op::Recur(Box::new(registration)),
+        now: Some(now),
+        task: None,
+        answer: |reply, _| Ok(reply.recurred()),
+    })
+}
+
+pub(super) fn change_recurrence(name: &str, action: RecurrenceAction) -> Result<Write<()>> {
+    Ok(Write {
+        op: Op::ChangeRecurrence {
+            name: name.to_owned(),
+            action,
+        },
+        now: None,
+        task: None,
+        answer: |reply, _| changed_recurrence(reply).map(|_| ()),
+    })
+}
+
+pub(super) fn trigger(name: &str, id: TaskId) -> Result<Write<Triggered>> {
+    Ok(Write {
+        op: Op::ChangeRecurrence {
+            name: name.to_owned(),
+            action: RecurrenceAction::Trigger(id),
+        },
+        now: None,
+        task: None,
+        answer: |reply, _| {
+            let triggered = changed_recurrence(reply)?;
+            Ok(triggered.expect("a call for a task is answered by what became of it"))
+        },
+    })
+}
+
+fn changed_recurrence(reply: Reply) -> Result<Option<Triggered>> {
+    match reply.recurrence_changed() {
+        RecurrenceChanged::Applied => Ok(None),
+        RecurrenceChanged::Triggered(triggered) => Ok(Some(triggered)),
+        RecurrenceChanged::NotFound => Err(Error::new(
+            ErrorKind::NotFound,
+            "there is none of that name",
+        )),
+        RecurrenceChanged::Damaged => Err(Error::new(
+            ErrorKind::Corrupt,
+            "its definition cannot be read",
+        )),
+    }
 }
 
 pub(super) fn pause(queue: &str, paused: bool) -> Result<Write<()>> {

@@ -19,6 +19,7 @@ use crate::model::op::{Op, Settled};
 use crate::model::outcome::Outcome;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Asked, Claim, End, Settlement, settle};
+use crate::model::task::SlotOf;
 use crate::store::{Holder, TransactionEnd};
 use crate::time::Timestamp;
 
@@ -124,6 +125,45 @@ impl TaskContext {
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         let options = self.claim.options.as_deref();
         options.map_or(&NO_METADATA, |options| &options.metadata)
+    }
+
+    /// The name of the recurrence that made the task; `None`: it was scheduled by a caller.
+    #[must_use]
+    pub fn recurrence(&self) -> Option<&str> {
+        self.slot_of().map(|slot| slot.recurrence.as_str())
+    }
+
+    /// The slot of the recurrence that the task was made for: its nominal instant, whatever the jitter and however late it is.
+    /// `None`: the task has none, or was [triggered](crate::Recurrences::trigger).
+    ///
+    /// # Example
+    ///
+    /// A report of the time since the last one:
+    ///
+    /// ```
+    /// use punctual::{Outcome, TaskContext, TaskResult};
+    ///
+    /// fn report(cx: &TaskContext) -> TaskResult {
+    ///     let slot = cx.slot().ok_or("it is made by a recurrence")?;
+    ///     println!("from {:?} to {slot}", cx.previous_slot());
+    ///     Ok(Outcome::done())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn slot(&self) -> Option<DateTime<Utc>> {
+        let slot = self.slot_of().and_then(|slot| slot.at);
+        slot.map(Timestamp::to_utc)
+    }
+
+    /// The slot of the task that the recurrence made before this one.
+    #[must_use]
+    pub fn previous_slot(&self) -> Option<DateTime<Utc>> {
+        let previous = self.slot_of().and_then(|slot| slot.previous);
+        previous.map(Timestamp::to_utc)
+    }
+
+    fn slot_of(&self) -> Option<&SlotOf> {
+        self.claim.options.as_deref()?.slot.as_ref()
     }
 
     /// The text of the newest error of an earlier attempt, if there is one.

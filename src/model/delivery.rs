@@ -1,5 +1,7 @@
 //! How often a task may be started.
 
+use serde::{Deserialize, Serialize};
+
 /// Whether a task may be started again after an attempt that did not complete it.
 ///
 /// # Example
@@ -12,7 +14,8 @@
 /// assert_eq!(scheduler.get(task)?.unwrap().delivery(), Delivery::AtMostOnce);
 /// # Ok::<(), punctual::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Delivery {
     /// The task may be started again: after an error as its retry policy says, and after a crash or a loss of power. The

@@ -41,6 +41,8 @@ pub struct Health {
     pub(crate) undecodable_kinds: Vec<String>,
     pub(crate) paused_queues: Vec<String>,
     pub(crate) global_limits: Vec<(String, usize)>,
+    pub(crate) overdue_recurrences: Vec<String>,
+    pub(crate) stopped_recurrences: Vec<String>,
     pub(crate) is_polling: bool,
     pub(crate) slow_transaction: Option<SlowTransaction>,
 }
@@ -155,6 +157,37 @@ impl Health {
     #[must_use]
     pub fn global_limits(&self) -> &[(String, usize)] {
         &self.global_limits
+    }
+
+    /// Recurrences of which no task has completed within
+    /// [`expect_within`](crate::Recurrence::expect_within) of a slot, also if no process had the file open at the time. A
+    /// completion ends this. Overdue are found by schedulers; a client without one has them as of its last write.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Recurrence, Scheduler};
+    /// # use std::time::Duration;
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let backup = Recurrence::new("backup", NewTask::with_kind("backup", &()))
+    ///     .cron("0 3 * * *")?
+    ///     .expect_within(Duration::from_secs(3600));
+    /// scheduler.recur(backup)?;
+    /// for name in scheduler.health().overdue_recurrences() {
+    ///     println!("{name} has not completed in time");
+    /// }
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    #[must_use]
+    pub fn overdue_recurrences(&self) -> &[String] {
+        &self.overdue_recurrences
+    }
+
+    /// Recurrences that are paused although no caller has paused them, as [`PausedBy`](crate::PausedBy) says: their tasks have
+    /// failed in a row, or they cannot be read.
+    #[must_use]
+    pub fn stopped_recurrences(&self) -> &[String] {
+        &self.stopped_recurrences
     }
 }
 

@@ -86,6 +86,8 @@ pub(crate) struct KnownLanes {
     /// Changes with each lane that is added or removed.
     pub(crate) version: u64,
     pub(crate) list: Arc<Vec<Lane>>,
+    /// When a recurrence has to be looked at next.
+    pub(crate) recurrence_at: Option<Timestamp>,
 }
 
 /// Which due tasks to take.

@@ -303,6 +303,36 @@ impl NewTask {
 }
 
 impl NewTask {
+    /// Checks a task that is made again and again, without an id and a due time of its own. Also returns how long after it is
+    /// due it may start at the latest.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` or `Payload`.
+    pub(crate) fn repeated(self, now: Timestamp) -> Result<(Insert, Option<Duration>)> {
+        if self.id.is_some() {
+            return Err(Error::invalid(
+                "its task has an id: each slot draws one of its own",
+            ));
+        }
+        if !matches!(self.due, Due::Now) {
+            return Err(Error::invalid(
+                "its task has a due time: each slot has its own",
+            ));
+        }
+        let start_within = match self.start_by {
+            None | Some(Due::Now) => None,
+            Some(Due::After(span)) => Some(span),
+            Some(Due::At(_)) => {
+                return Err(Error::invalid(
+                    "its task has a start deadline at one instant: use start_within",
+                ));
+            }
+        };
+        let task = self.checked(TaskId::new(), now)?;
+        Ok((task, start_within))
+    }
+
     /// # Errors
     ///
     /// `Invalid` if it is out of range, or not allowed with the delivery.

@@ -11,6 +11,8 @@ use crate::model::filter::Filter;
 use crate::model::lane::{ClaimRequest, Class, LaneId};
 use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
+use crate::model::recurrence::definition::Registration;
+use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceChanged};
 use crate::model::retention::Cutoffs;
 use crate::model::settle::{Claim, Fence, Settlement};
 use crate::model::task::TaskState;
@@ -53,6 +55,15 @@ pub(crate) enum Op {
     RetireLanes { lanes: Vec<LaneId> },
     /// Deletes those of these lanes that are retired. The caller has made sure that none of them has a task.
     ForgetLanes { lanes: Vec<LaneId> },
+    /// Stores a recurrence, or what is new about it.
+    Recur(Box<Registration>),
+    /// A caller's change of a recurrence.
+    ChangeRecurrence {
+        name: String,
+        action: RecurrenceAction,
+    },
+    /// Makes the tasks of slots that are due, of at most `limit` recurrences.
+    Fire { limit: usize },
     /// Gives back everything that this instance holds except these claims: the claims of a commit whose outcome was unknown.
     Disown { held: Vec<Fence> },
 }
@@ -67,6 +78,8 @@ impl Op {
             | Self::ChangeMatching { .. }
             | Self::PauseQueue { .. }
             | Self::LimitQueue { .. }
+            | Self::Recur(_)
+            | Self::ChangeRecurrence { .. }
             | Self::Probe => true,
             Self::Claim(_)
             | Self::Settle(_)
@@ -75,6 +88,7 @@ impl Op {
             | Self::Expire { .. }
             | Self::RetireLanes { .. }
             | Self::ForgetLanes { .. }
+            | Self::Fire { .. }
             | Self::Disown { .. } => false,
         }
     }
@@ -105,7 +119,9 @@ pub(crate) enum Reply {
     Progressed(Settled),
     Changed(Changed),
     ChangedMany(ChangedMany),
-    /// The answer to a setting of a queue or a maintenance operation: how many tasks or lanes it touched.
+    Recurred(Recurred),
+    RecurrenceChanged(RecurrenceChanged),
+    /// The answer to a setting of a queue or a maintenance operation: how many tasks, lanes or recurrences it touched.
     Done(usize),
 }
 
@@ -114,6 +130,8 @@ take_variants! { Reply,
     progressed: Progressed => Settled,
     changed: Changed => Changed,
     changed_many: ChangedMany => ChangedMany,
+    recurred: Recurred => Recurred,
+    recurrence_changed: RecurrenceChanged => RecurrenceChanged,
     done: Done => usize,
 }
 

@@ -7,6 +7,8 @@ use crate::id::TaskId;
 use crate::model::attempt::Attempt;
 use crate::model::filter::{Filter, Page};
 use crate::model::lane::LaneId;
+use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
+use crate::model::recurrence::view::RecurrenceStatus;
 use crate::model::task::{Task, TaskState};
 use crate::model::variants::take_variants;
 use crate::time::Timestamp;
@@ -36,6 +38,8 @@ pub(crate) enum Query {
         state: TaskState,
         after: Option<Timestamp>,
     },
+    Recurrence(String),
+    Recurrences(RecurrenceFilter),
 }
 
 /// What the store answers to each [`Query`].
@@ -50,6 +54,8 @@ pub(crate) enum Answer {
     IdleLanes(Seen<LaneId>),
     RetiredLanes(Vec<LaneId>),
     EndedLanes(Seen<Timestamp>),
+    Recurrence(Option<Box<RecurrenceStatus>>),
+    Recurrences(RecurrencePage),
 }
 
 take_variants! { Answer,
@@ -62,6 +68,8 @@ take_variants! { Answer,
     idle_lanes: IdleLanes => Seen<LaneId>,
     retired_lanes: RetiredLanes => Vec<LaneId>,
     ended_lanes: EndedLanes => Seen<Timestamp>,
+    recurrence: Recurrence => Option<Box<RecurrenceStatus>>,
+    recurrences: Recurrences => RecurrencePage,
 }
 
 /// One window of a count.

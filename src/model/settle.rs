@@ -85,6 +85,12 @@ impl std::fmt::Debug for StoredPayload {
 }
 
 impl Claim {
+    /// Whether a recurrence made the task.
+    pub(crate) fn recurs(&self) -> bool {
+        let options = self.options.as_ref();
+        options.is_some_and(|options| options.slot.is_some())
+    }
+
     /// Attempts that ended by an error, including this one if it does: crashes do not count.
     fn tries(&self) -> u32 {
         self.attempt.saturating_sub(self.crashes).max(1)
@@ -151,6 +157,8 @@ pub(crate) struct Settlement {
     pub(crate) fence: Fence,
     pub(crate) id: TaskId,
     pub(crate) delivery: Delivery,
+    /// Whether a recurrence made the task.
+    pub(crate) recurs: bool,
     change: Change,
     /// Whether the handler was not called: the attempt does not count.
     pub(crate) is_unstarted: bool,
@@ -280,6 +288,7 @@ pub(crate) fn settle(
         fence: claim.fence,
         id: claim.id,
         delivery: claim.class.delivery(),
+        recurs: claim.recurs(),
         change,
         is_unstarted,
         record,

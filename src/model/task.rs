@@ -111,6 +111,22 @@ pub(crate) struct Options {
     pub(crate) max_crashes: Option<u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) metadata: BTreeMap<String, String>,
+    /// For which slot of a recurrence the task was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) slot: Option<SlotOf>,
+}
+
+/// The slot of a recurrence that a task was made for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SlotOf {
+    /// The name.
+    pub(crate) recurrence: String,
+    /// `None`: a caller triggered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) at: Option<Timestamp>,
+    /// The slot of the task made before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) previous: Option<Timestamp>,
 }
 
 impl Options {
@@ -119,6 +135,7 @@ impl Options {
             && self.retry.is_none()
             && self.max_crashes.is_none()
             && self.metadata.is_empty()
+            && self.slot.is_none()
     }
 }
 
@@ -287,6 +304,20 @@ impl Task {
         &self.tags
     }
 
+    /// The name of the recurrence that made it; `None`: a caller scheduled it.
+    #[must_use]
+    pub fn recurrence(&self) -> Option<&str> {
+        let slot = self.options.slot.as_ref();
+        slot.map(|slot| slot.recurrence.as_str())
+    }
+
+    /// The slot of the recurrence that it was made for; `None`: it has none, or was [triggered](crate::Recurrences::trigger).
+    #[must_use]
+    pub fn slot(&self) -> Option<DateTime<Utc>> {
+        let slot = self.options.slot.as_ref().and_then(|slot| slot.at);
+        slot.map(Timestamp::to_utc)
+    }
+
     /// Its metadata.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
@@ -423,6 +454,11 @@ mod tests {
             retry: Some(RetryPolicy::fixed(Duration::from_secs(1))),
             max_crashes: Some(1),
             metadata: [("a".to_owned(), "b".to_owned())].into(),
+            slot: Some(SlotOf {
+                recurrence: "nightly".to_owned(),
+                at: Some(Timestamp::from_micros(7)),
+                previous: None,
+            }),
         };
         let stored = serde_json::to_string(&options).unwrap();
         let back: Options = serde_json::from_str(&stored).unwrap();

@@ -236,6 +236,7 @@ mod tests {
         KnownLanes {
             version: 7,
             list: Arc::new(list),
+            recurrence_at: None,
         }
     }
 

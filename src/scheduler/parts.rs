@@ -9,7 +9,7 @@ use crate::runtime::dispatcher::Dispatcher;
 use crate::runtime::executor::Executor;
 use crate::runtime::link::Link;
 use crate::runtime::maintenance::{
-    Deadlines, Forgetter, Maintenance, Prober, Pruner, Rescuer, Retirer,
+    Deadlines, Firer, Forgetter, Maintenance, Prober, Pruner, Rescuer, Retirer,
 };
 use crate::runtime::plan::Scope;
 use crate::runtime::ready::Ready;
@@ -53,6 +53,8 @@ impl Parts {
     pub(crate) fn maintenance(&self, executor: Option<Executor>) -> Maintenance {
         Maintenance::new(
             vec![
+                // First: nothing else here has a time to keep.
+                Box::new(Firer::new(self.client.clone())),
                 Box::new(Rescuer::new(self.client.clone())),
                 Box::new(Deadlines {
                     attempts: Arc::clone(&self.link.attempts),

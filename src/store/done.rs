@@ -33,6 +33,7 @@ impl Done {
         settled: impl FnOnce(&[Fence]),
         answer: impl FnOnce(),
     ) {
+        let recurrence_at = self.learnt.recurrence_at();
         lock(lanes).learn(self.learnt);
         if let Some((standing_claim, claims)) = self.standing_claim {
             standing_claim.end(claims);
@@ -47,6 +48,9 @@ impl Done {
         answer();
         if let Some(at) = self.expires {
             signals.expires(at);
+        }
+        if let Some(at) = recurrence_at {
+            signals.recurs(at);
         }
         signals.notify(&self.news);
     }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::lane::{Class, Heads, KnownLanes, Lane, LaneId};
+use crate::model::recurrence::view::Trouble;
 use crate::time::Timestamp;
 
 /// The lanes in use as of the last commit.
@@ -27,6 +28,10 @@ pub(crate) struct Lanes {
     by_id: HashMap<LaneId, usize>,
     /// The settings of queues, whether or not they have a lane.
     settings: BTreeMap<String, QueueSettings>,
+    /// When a recurrence has to be looked at next: a head like those of the lanes.
+    recurrence_at: Option<Timestamp>,
+    /// The recurrences that an operator should know of.
+    troubled: BTreeMap<String, Trouble>,
     /// Whether another process may have changed what is due since the heads were read.
     is_stale: bool,
 }
@@ -70,6 +75,7 @@ impl Lanes {
                 self.add(lane);
             }
         }
+        self.troubled = news.troubled;
         if news.settings != self.settings {
             self.settings = news.settings;
             for lane in Arc::make_mut(&mut self.list) {
@@ -98,6 +104,21 @@ impl Lanes {
             }
         }
         self.is_stale = false;
+    }
+
+    /// Sets when a recurrence has to be looked at next, as it was read with the heads.
+    pub(crate) fn set_recurrence_at(&mut self, at: Option<Timestamp>) {
+        self.recurrence_at = at;
+    }
+
+    /// The recurrences that an operator should know of.
+    pub(crate) fn troubled(&self) -> &BTreeMap<String, Trouble> {
+        &self.troubled
+    }
+
+    /// When a recurrence has to be looked at next.
+    pub(crate) fn recurrence_at(&self) -> Option<Timestamp> {
+        self.recurrence_at
     }
 
     fn add(&mut self, mut lane: Lane) {
@@ -145,6 +166,7 @@ impl Lanes {
         KnownLanes {
             version: self.version,
             list: Arc::clone(&self.list),
+            recurrence_at: self.recurrence_at,
         }
     }
 
@@ -191,6 +213,12 @@ impl Lanes {
                 self.add(lane);
             }
         }
+        if let Some(head) = learnt.recurrence {
+            head.apply_to(&mut self.recurrence_at);
+        }
+        self.troubled.extend(learnt.troubled);
+        self.troubled
+            .retain(|_, trouble| *trouble != Trouble::default());
         if learnt.heads.is_empty() && learnt.queues.is_empty() {
             return;
         }
@@ -233,6 +261,7 @@ pub(crate) struct Changes {
     /// The number of the last retirement among these changes.
     pub(crate) retired: i64,
     pub(crate) settings: BTreeMap<String, QueueSettings>,
+    pub(crate) troubled: BTreeMap<String, Trouble>,
 }
 
 /// Which of the known lanes are not in use any more.
@@ -252,6 +281,8 @@ pub(crate) struct Learnt {
     retired: HashSet<LaneId>,
     heads: HashMap<(LaneId, u8), Head>,
     queues: Vec<(String, QueueChange)>,
+    recurrence: Option<Head>,
+    troubled: Vec<(String, Trouble)>,
 }
 
 /// A change of a queue's setting.
@@ -351,6 +382,32 @@ impl Learnt {
     pub(crate) fn found(&mut self, lane: LaneId, priority: u8, at: Option<Timestamp>) {
         self.heads
             .insert((lane, priority), Head { at, exact: true });
+    }
+
+    /// Notes that a recurrence has to be looked at at this instant.
+    pub(crate) fn recurs(&mut self, at: Timestamp) {
+        let head = self.recurrence.get_or_insert(Head {
+            at: None,
+            exact: false,
+        });
+        head.at = Some(head.at.map_or(at, |known| known.min(at)));
+    }
+
+    /// Notes that no recurrence has to be looked at before this instant; `None`: none at all.
+    pub(crate) fn recurs_next(&mut self, at: Option<Timestamp>) {
+        self.recurrence = Some(Head { at, exact: true });
+    }
+
+    /// The earliest instant at which a recurrence has to be looked at because of this transaction; `None` if the transaction
+    /// has looked itself.
+    pub(crate) fn recurrence_at(&self) -> Option<Timestamp> {
+        let added = self.recurrence.filter(|head| !head.exact);
+        added.and_then(|head| head.at)
+    }
+
+    /// Notes what an operator should know of a recurrence, if anything.
+    pub(crate) fn troubled(&mut self, recurrence: String, trouble: Trouble) {
+        self.troubled.push((recurrence, trouble));
     }
 
     pub(crate) fn changed(&mut self, queue: String, change: QueueChange) {

@@ -101,6 +101,13 @@ impl Signals {
         }
     }
 
+    /// Wakes maintenance if it would sleep beyond an instant at which a recurrence has to be looked at.
+    pub(crate) fn recurs(&self, at: Timestamp) {
+        if let Some(wake) = &*lock(&self.maintenance) {
+            wake.notify_due(at);
+        }
+    }
+
     /// Wakes the runner to see what another connection has committed.
     pub(crate) fn look_again(&self) {
         if let Some(wake) = &*lock(&self.runner) {

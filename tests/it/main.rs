@@ -18,6 +18,7 @@ mod p06_transactions;
 mod p07_no_overlap;
 mod p08_cancel;
 mod p09_order;
+mod p10_recurrences;
 mod p11_crash_recovery;
 mod p12_never_quiet;
 mod p14_bounded;

@@ -1,10 +1,17 @@
-//! Recurrences: the arithmetic of their rules. All of it is pure: an instant in, an instant out.
+//! Recurrences: the arithmetic of their rules, and what becomes of their slots. All of it is pure: an instant in, an instant
+//! out.
 
 mod cron;
-mod kind;
+pub(crate) mod decide;
+pub(crate) mod definition;
+pub(crate) mod filter;
+pub(crate) mod kind;
+pub(crate) mod policy;
+pub(crate) mod request;
 pub(crate) mod rule;
 pub(crate) mod slots;
 mod stored;
 #[cfg(test)]
 mod tests;
+pub(crate) mod view;
 mod zone;

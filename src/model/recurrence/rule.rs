@@ -29,8 +29,8 @@ const MAX_SEARCHES: usize = 500;
 /// When something recurs: a cron expression in a time zone, a fixed interval, a list of instants, or what these combine to.
 ///
 /// A rule names instants, its *slots*, from 1970 to 9999. It knows no clock: [`after`](Self::after) and
-/// [`before`](Self::before) say what comes next and what came last. A scheduler cannot run tasks by a rule yet. Two rules are
-/// equal if they were written alike.
+/// [`before`](Self::before) say what comes next and what came last. A [`Recurrence`](crate::Recurrence) makes a task for each
+/// slot. Two rules are equal if they were written alike.
 ///
 /// # Example
 ///
@@ -433,6 +433,32 @@ impl Rule {
                 Found::Nothing
             }
             found => found,
+        }
+    }
+
+    /// The first slot after an instant.
+    pub(crate) fn next_slot(&self, after: Timestamp) -> Found {
+        self.search(Way::After, after)
+    }
+
+    /// The last slot before an instant.
+    pub(crate) fn previous_slot(&self, before: Timestamp) -> Found {
+        self.search(Way::Before, before)
+    }
+
+    /// The same rule counted from another instant, if it is an interval.
+    pub(crate) fn anchored_at(&self, anchor: Timestamp) -> Self {
+        match self.0 {
+            Kind::Every { micros, .. } => Self(Kind::Every { anchor, micros }),
+            ref kind => Self(kind.clone()),
+        }
+    }
+
+    /// The interval of a rule that is nothing else.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        match self.0 {
+            Kind::Every { micros, .. } => Some(Duration::from_micros(micros.unsigned_abs())),
+            _ => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Work besides running tasks: several services, all on one thread.
 
 mod deadlines;
+mod firer;
 mod forgetter;
 mod prober;
 mod pruner;
@@ -8,6 +9,7 @@ mod rescuer;
 mod retirer;
 
 pub(crate) use deadlines::Deadlines;
+pub(crate) use firer::Firer;
 pub(crate) use forgetter::Forgetter;
 pub(crate) use prober::Prober;
 pub(crate) use pruner::Pruner;

@@ -27,12 +27,17 @@ use crate::store::sqlite::ops::lanes::{
 };
 use crate::store::sqlite::ops::matching::{LAST_EXAMINED, LAST_EXAMINED_BACKWARDS, Matching};
 use crate::store::sqlite::ops::prune::EXPIRED_RETENTION;
+use crate::store::sqlite::ops::recur::row as rows;
+use crate::store::sqlite::ops::recur::{
+    change as recur_change, exits, fire, head, make, register, runs,
+};
 use crate::store::sqlite::ops::rescue::ORPHANS;
 use crate::store::sqlite::ops::settle;
 use crate::store::sqlite::ops::transition;
 use crate::store::sqlite::ops::write_tx::FORGET_EXPIRY;
 use crate::store::sqlite::read::lanes::{IDLE_LANES, RETIRED_LANES};
 use crate::store::sqlite::read::maintenance::{NEXT_EXPIRY, OLDEST_ENDED};
+use crate::store::sqlite::read::recurrences;
 use crate::store::sqlite::read::stats;
 use crate::store::sqlite::read::{self, history, tasks};
 use crate::store::sqlite::settings::SqliteSettings;
@@ -251,6 +256,56 @@ fn p13_every_statement_finds_its_rows_by_an_index() {
             "USING INDEX punctual_task_id (id>? AND id<?)",
         );
         assert_plan(&conn, &format!("{name} by ids"), by_ids, id);
+    }
+}
+
+#[test]
+fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
+    let conn = schema();
+    let due = "punctual_recurrence_due (due_at";
+    let expected = "punctual_recurrence_expected (expected_by";
+    let row = "USING INTEGER PRIMARY KEY (rowid=?)";
+    let run = "SEARCH punctual_recurrence_run USING PRIMARY KEY (recurrence=?";
+    let table = [
+        ("due", fire::DUE, due),
+        ("next due", head::NEXT_DUE, due),
+        ("overdue", fire::OVERDUE, expected),
+        ("next expected", head::NEXT_EXPECTED, expected),
+        ("by name", rows::BY_NAME, "(name=?)"),
+        ("by id", rows::BY_ID, row),
+        ("keep", rows::KEEP, row),
+        ("definition", rows::DEFINITION, row),
+        ("what is stored", register::STORED, row),
+        ("replace definition", register::REPLACE_DEFINITION, row),
+        (
+            "live tasks",
+            make::LIVE,
+            "SEARCH live USING COVERING INDEX punctual_recurrence_live_recurrence (recurrence=?)",
+        ),
+        ("end of a live task", exits::END_LIVE, row),
+        ("options", exits::OPTIONS, row),
+        (
+            "first that waits",
+            make::FIRST_BUFFERED,
+            "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=?)",
+        ),
+        (
+            "one that waits no more",
+            make::UNBUFFER,
+            "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=? AND number=?)",
+        ),
+        ("last of the oldest runs", runs::LAST_OF_OLDEST, run),
+        ("forget runs", runs::FORGET, run),
+        ("page", recurrences::PAGE, "(name>?)"),
+    ];
+    for (name, sql, expected) in table {
+        assert_plan(&conn, name, sql, expected);
+    }
+    // All entries of the index are the answer.
+    let troubled = "SCAN punctual_recurrence USING INDEX punctual_recurrence_troubled";
+    assert_eq!(plan(&conn, head::TROUBLED), [troubled]);
+    for sql in recur_change::REMOVE {
+        assert_plan(&conn, "remove", sql, "=?)");
     }
 }
 

@@ -15,13 +15,15 @@ pub(crate) mod extra {
     pub(crate) const ATTEMPTS: i64 = 8;
     pub(crate) const PROGRESS: i64 = 16;
     pub(crate) const TROUBLE: i64 = 32;
+    /// The task was made by a recurrence: while it is live it is in the table of live tasks.
+    pub(crate) const RECURRENCE: i64 = 64;
 }
 
 /// `punctual_lane.retired` of a lane in use. Of a retired lane it is the number of its retirement, which is greater.
 const IN_USE: i64 = 0;
 
 /// The numbers that statements name.
-const NUMBERS: [(&str, i64); 13] = [
+const NUMBERS: [(&str, i64); 14] = [
     ("pending", TaskState::Pending.code()),
     ("running", TaskState::Running.code()),
     ("completed", TaskState::Completed.code()),
@@ -34,6 +36,7 @@ const NUMBERS: [(&str, i64); 13] = [
     ("attempts", extra::ATTEMPTS),
     ("progress", extra::PROGRESS),
     ("trouble", extra::TROUBLE),
+    ("recurrence", extra::RECURRENCE),
     ("in_use", IN_USE),
 ];
 
@@ -211,7 +214,7 @@ mod tests {
     #[test]
     fn the_numbers_are_those_in_files() {
         let numbers: Vec<i64> = NUMBERS.iter().map(|(_, number)| *number).collect();
-        assert_eq!(numbers, [0, 10, 20, 30, 40, 10, 1, 2, 4, 8, 16, 32, 0]);
+        assert_eq!(numbers, [0, 10, 20, 30, 40, 10, 1, 2, 4, 8, 16, 32, 64, 0]);
     }
 
     #[test]

@@ -38,6 +38,7 @@ fn a_task_is_stored_with_all_it_was_given(kit: &mut Kit) {
             retry: Some(RetryPolicy::fixed(S)),
             max_crashes: Some(1),
             metadata: [("k".to_owned(), "v".to_owned())].into(),
+            slot: None,
         })),
         ..task()
     });

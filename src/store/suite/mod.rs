@@ -11,6 +11,7 @@ pub(super) mod forget;
 mod insert;
 pub(super) mod prune;
 pub(super) mod read;
+mod recur;
 pub(super) mod rescue;
 pub(super) mod settle;
 mod standing_claim;

@@ -12,6 +12,8 @@ pub(crate) enum Counter {
     Retirements,
     /// The greatest number of a retirement of which some or all lanes are deleted.
     Forgotten,
+    /// The number of the last recurrence.
+    Recurrences,
 }
 
 const READ: &str = "SELECT value FROM punctual_meta WHERE key = :key";
@@ -32,6 +34,7 @@ impl Counter {
             Self::Lanes => "lanes",
             Self::Retirements => "retirements",
             Self::Forgotten => "forgotten",
+            Self::Recurrences => "recurrences",
         }
     }
 

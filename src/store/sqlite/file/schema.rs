@@ -13,7 +13,10 @@ use crate::store::sqlite::error;
 use crate::store::sqlite::sql::sql;
 
 /// Each step from one version to the next, never edited once released.
-const MIGRATIONS: [&str; 1] = [sql!(include_str!("migrations/0001.sql"))];
+const MIGRATIONS: [&str; 2] = [
+    sql!(include_str!("migrations/0001.sql")),
+    sql!(include_str!("migrations/0002.sql")),
+];
 
 pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
 

@@ -3,7 +3,7 @@
 use crate::model::op::{Op, Reply};
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::ops::{
-    change, claim, expire, forget, insert, probe, prune, queue, rescue, settle,
+    change, claim, expire, forget, insert, probe, prune, queue, recur, rescue, settle,
 };
 
 /// What an operation does, for the text of its error.
@@ -21,6 +21,9 @@ pub(crate) fn what(op: &Op) -> &'static str {
         Op::Expire { .. } => "expire",
         Op::RetireLanes { .. } => "retire queues",
         Op::ForgetLanes { .. } => "forget queues",
+        Op::Recur(_) => "store a recurrence",
+        Op::ChangeRecurrence { .. } => "change a recurrence",
+        Op::Fire { .. } => "fire recurrences",
         Op::Disown { .. } => "give back",
     }
 }
@@ -56,6 +59,11 @@ pub(crate) fn apply(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<Reply> {
         Op::Expire { limit } => Reply::Done(expire::expire(tx, *limit)?),
         Op::RetireLanes { lanes } => Reply::Done(forget::retire(tx, lanes)?),
         Op::ForgetLanes { lanes } => Reply::Done(forget::forget(tx, lanes)?),
+        Op::Recur(registration) => Reply::Recurred(recur::register::register(tx, registration)?),
+        Op::ChangeRecurrence { name, action } => {
+            Reply::RecurrenceChanged(recur::change::change(tx, name, *action)?)
+        }
+        Op::Fire { limit } => Reply::Done(recur::fire::fire(tx, *limit)?),
         Op::Disown { held } => Reply::Done(rescue::disown(tx, held)?),
     })
 }

@@ -52,6 +52,7 @@ impl Found {
             seq: self.seq,
             id: self.id,
             lane: self.lane,
+            recurs: self.extras & extra::RECURRENCE != 0,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::store::sqlite::ops::history::AttemptRow;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, PendingTask};
 use crate::store::sqlite::ops::write_tx::{WriteTx, forget_expiry};
-use crate::store::sqlite::sql::{columns, sql};
+use crate::store::sqlite::sql::{columns, extra, sql};
 
 /// The first start deadlines.
 pub(crate) const EXPIRIES: &str = sql!(
@@ -43,6 +43,7 @@ columns! {
         id: TaskId = "id" by row::id,
         lane: LaneId = "lane" by row::lane,
         claim_no: i64 = "claim_no" by row::get,
+        extras: i64 = "extras" by row::get,
     }
 }
 
@@ -73,18 +74,23 @@ pub(crate) fn expire_one(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()>
         .prepare_cached(EXPIRED)?
         .query_row([seq], Expired::read)
         .optional()?;
-    let Some(Expired { id, lane, claim_no }) = found else {
+    let Some(expired) = found else {
         return Ok(());
     };
     let line = AttemptRow {
         seq,
-        claim_no: tx.draw(claim_no),
+        claim_no: tx.draw(expired.claim_no),
         attempt: 0,
         instance: None,
         started_at: None,
         ending: AttemptEnd::Expired,
         error: Some("expired"),
     };
-    let task = PendingTask { seq, id, lane };
+    let task = PendingTask {
+        seq,
+        id: expired.id,
+        lane: expired.lane,
+        recurs: expired.extras & extra::RECURRENCE != 0,
+    };
     transition::end_pending(tx, task, TaskState::Failed, Some(line))
 }

@@ -65,19 +65,25 @@ pub(crate) fn insert(tx: &mut WriteTx<'_>, tasks: &[&Insert]) -> rusqlite::Resul
             continue;
         }
         rest = &rest[1..];
-        let lane = tx.lane_id(&task.queue, &task.kind, Class::new(task.delivery))?;
-        answers.push(match write(tx, lane, task, None)? {
-            Some(seq) => {
-                transition::waits(tx, lane, task.priority, task.scheduled_at);
-                if let Some(at) = task.expires_at {
-                    tx.expires(seq, at)?;
-                }
-                Scheduled::New(task.id)
-            }
+        answers.push(match insert_one(tx, task)? {
+            Some(_) => Scheduled::New(task.id),
             None => stored_before(tx, task)?.1,
         });
     }
     Ok(answers)
+}
+
+/// Stores a task and returns its row; `None`: its id is stored already.
+pub(crate) fn insert_one(tx: &mut WriteTx<'_>, task: &Insert) -> rusqlite::Result<Option<i64>> {
+    let lane = tx.lane_id(&task.queue, &task.kind, Class::new(task.delivery))?;
+    let seq = write(tx, lane, task, None)?;
+    if let Some(seq) = seq {
+        transition::waits(tx, lane, task.priority, task.scheduled_at);
+        if let Some(at) = task.expires_at {
+            tx.expires(seq, at)?;
+        }
+    }
+    Ok(seq)
 }
 
 /// The row of the task that is stored with the id of `task`, and whether it is the same task.
@@ -184,6 +190,10 @@ fn write(
     }
     if !task.tags.is_empty() {
         extras |= extra::TAGS;
+    }
+    let options = task.options.as_ref();
+    if options.is_some_and(|options| options.slot.is_some()) {
+        extras |= extra::RECURRENCE;
     }
     let added = if claim_no.is_none() && is_plain(task) {
         let mut statement = tx.conn.prepare_cached(INSERT_PLAIN)?;

@@ -8,6 +8,7 @@ use crate::model::lane::{Class, Heads, Lane, LaneId};
 use crate::model::limits::MAX_PRIORITY;
 use crate::store::lanes::{Changes, Gone, Known, Lanes, Learnt, QueueSettings};
 use crate::store::sqlite::file::counter::Counter;
+use crate::store::sqlite::ops::recur::head;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::sql::{columns, sql};
 use crate::time::Timestamp;
@@ -119,6 +120,7 @@ pub(crate) fn load(conn: &Connection) -> rusqlite::Result<Lanes> {
     let mut lanes = Lanes::default();
     lanes.catch_up(read_changes(conn, lanes.known())?);
     lanes.set_heads(read_heads(conn)?);
+    lanes.set_recurrence_at(head::next(conn)?);
     Ok(lanes)
 }
 
@@ -161,6 +163,7 @@ pub(crate) fn read_changes(conn: &Connection, known: Known) -> rusqlite::Result<
         gone,
         retired,
         settings,
+        troubled: head::troubled(conn)?,
     })
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod payload;
 pub(crate) mod probe;
 pub(crate) mod prune;
 pub(crate) mod queue;
+pub(crate) mod recur;
 pub(crate) mod rescue;
 pub(crate) mod room;
 pub(crate) mod row;

@@ -57,6 +57,12 @@ pub(crate) fn count(row: &Row<'_>, index: usize) -> rusqlite::Result<u32> {
     Ok(u32::try_from(stored.max(0)).unwrap_or(u32::MAX))
 }
 
+/// A count without a bound.
+pub(crate) fn total(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
+    let stored: i64 = row.get(index)?;
+    Ok(u64::try_from(stored).unwrap_or(0))
+}
+
 /// A priority.
 pub(crate) fn priority(row: &Row<'_>, index: usize) -> rusqlite::Result<u8> {
     let stored: i64 = row.get(index)?;

@@ -20,8 +20,8 @@ use crate::store::sqlite::ops::history::{self, AttemptRow};
 use crate::store::sqlite::ops::room;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::trouble::Trouble;
-use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::ops::write_tx::forget_expiry;
+use crate::store::sqlite::ops::write_tx::{Turned, WriteTx};
 use crate::store::sqlite::sql::{columns, extra, sql};
 use crate::time::Timestamp;
 
@@ -175,7 +175,12 @@ pub(crate) fn end(
         held.fence.seq,
         held.fence.claim_no,
     ])?;
-    ended(tx, held.lane, held.id, state);
+    let task = Ended {
+        seq: held.fence.seq,
+        id: held.id,
+        recurs: held.extras & extra::RECURRENCE != 0,
+    };
+    ended(tx, held.lane, task, state);
     Ok(())
 }
 
@@ -185,6 +190,8 @@ pub(crate) struct PendingTask {
     pub(crate) seq: i64,
     pub(crate) id: TaskId,
     pub(crate) lane: LaneId,
+    /// Whether a recurrence made it.
+    pub(crate) recurs: bool,
 }
 
 pub(crate) const END_PENDING: &str = sql!(
@@ -213,7 +220,10 @@ pub(crate) fn end_pending(
         claim_no,
         task.seq
     ])?;
-    ended(tx, task.lane, task.id, state);
+    let PendingTask {
+        seq, id, recurs, ..
+    } = task;
+    ended(tx, task.lane, Ended { seq, id, recurs }, state);
     Ok(())
 }
 
@@ -237,7 +247,9 @@ pub(crate) const REVIVE: &str = sql!("
 /// Makes an ended task wait again as if it had never been started, but with its history. Its result, progress and trouble
 /// go.
 pub(crate) fn revive(tx: &mut WriteTx<'_>, revived: Revived) -> rusqlite::Result<()> {
-    let PendingTask { seq, lane, .. } = revived.task;
+    let PendingTask {
+        seq, lane, recurs, ..
+    } = revived.task;
     let now = tx.now;
     tx.conn
         .prepare_cached(REVIVE)?
@@ -247,6 +259,9 @@ pub(crate) fn revive(tx: &mut WriteTx<'_>, revived: Revived) -> rusqlite::Result
     }
     let gone = extra::RESULT | extra::PROGRESS | extra::TROUBLE;
     extras::delete(tx.conn, seq, revived.extras & gone)?;
+    if recurs {
+        tx.turned.push(Turned::Revived(seq));
+    }
     waits(tx, lane, revived.priority, now);
     Ok(())
 }
@@ -332,7 +347,12 @@ pub(crate) fn complete_handful(
                 each.finished_at.micros()
             ])?;
         if applied {
-            let_go(tx, each.id);
+            let task = Ended {
+                seq: each.fence.seq,
+                id: each.id,
+                recurs: each.recurs,
+            };
+            let_go(tx, task, TaskState::Completed);
         }
         answers.push(if applied {
             Settled::Applied
@@ -379,7 +399,12 @@ pub(crate) fn complete(
             .prepare_cached(KEEP_RESULT)?
             .execute(params![seq, result])?;
     }
-    let_go(tx, settlement.id);
+    let task = Ended {
+        seq,
+        id: settlement.id,
+        recurs: settlement.recurs,
+    };
+    let_go(tx, task, TaskState::Completed);
     if settlement.record.is_none() && !tx.wants_events {
         return Ok(Settled::Applied);
     }
@@ -403,19 +428,35 @@ pub(crate) fn complete(
     Ok(Settled::Applied)
 }
 
+/// A task that has ended.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    seq: i64,
+    id: TaskId,
+    /// Whether a recurrence made it.
+    recurs: bool,
+}
+
 /// Notes that a task has ended in a final state other than completed.
-fn ended(tx: &mut WriteTx<'_>, lane: LaneId, id: TaskId, state: TaskState) {
+fn ended(tx: &mut WriteTx<'_>, lane: LaneId, task: Ended, state: TaskState) {
     let event = match state {
         TaskState::Cancelled => EventKind::Cancelled,
         _ => EventKind::Failed,
     };
-    tx.event(lane, id, event);
-    let_go(tx, id);
+    tx.event(lane, task.id, event);
+    let_go(tx, task, state);
 }
 
-/// A task is in a final state: what hangs on it is let go, and the callers who wait for its end are told after the commit.
-fn let_go(tx: &mut WriteTx<'_>, id: TaskId) {
-    tx.done.news.ended.push(id);
+/// A task is in a final state: what hangs on it is let go, and the callers who wait for its end are told after the commit. The
+/// recurrence that made it is told at the end of the operation.
+fn let_go(tx: &mut WriteTx<'_>, task: Ended, state: TaskState) {
+    if task.recurs {
+        tx.turned.push(Turned::Ended {
+            seq: task.seq,
+            state,
+        });
+    }
+    tx.done.news.ended.push(task.id);
 }
 
 /// Notes that a task waits in a lane and is due at `at`: it is new, its attempt has left it, or its due time has changed.

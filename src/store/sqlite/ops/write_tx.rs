@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use crate::id::TaskId;
 use crate::model::event::{Event, EventKind};
 use crate::model::lane::{Class, Lane, LaneId};
+use crate::model::task::TaskState;
 use crate::store::done::Done;
 use crate::store::lanes::Lanes;
 use crate::store::sqlite::ops::lanes::{lane_id, read_lane};
@@ -26,7 +27,16 @@ pub(crate) struct WriteTx<'a> {
     pub(crate) drawn: &'a mut i64,
     /// How many requests wait for this transaction to end.
     pub(crate) waiting: &'a AtomicUsize,
+    /// The tasks of recurrences that were ended or revived by the operation that runs: their recurrences are told at its end.
+    pub(crate) turned: Vec<Turned>,
     pub(crate) done: &'a mut Done,
+}
+
+/// A task of a recurrence that has ended, or is live again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Turned {
+    Ended { seq: i64, state: TaskState },
+    Revived(i64),
 }
 
 const EXPIRES: &str =

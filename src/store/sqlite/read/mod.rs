@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod history;
 pub(crate) mod lanes;
 pub(crate) mod maintenance;
+pub(crate) mod recurrences;
 pub(crate) mod stats;
 pub(crate) mod tasks;
 
@@ -31,5 +32,9 @@ pub(crate) fn read(
         Query::EndedLanes { state, after } => {
             Answer::EndedLanes(lanes::ended_lanes(conn, *state, *after)?)
         }
+        Query::Recurrence(name) => {
+            Answer::Recurrence(recurrences::recurrence(conn, name)?.map(Box::new))
+        }
+        Query::Recurrences(filter) => Answer::Recurrences(recurrences::recurrences(conn, filter)?),
     })
 }

@@ -9,6 +9,7 @@ use crate::store::Signals;
 use crate::store::sqlite::ops::apply;
 use crate::store::sqlite::ops::claim;
 use crate::store::sqlite::ops::insert;
+use crate::store::sqlite::ops::recur::exits;
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::write::failure::WriteFailure;
 use crate::store::standing_claim::Taken;
@@ -185,13 +186,17 @@ fn with_standing_claim<T>(
     answer
 }
 
-/// Runs something in a transaction, and checks that SQLite has not rolled the transaction back.
+/// Runs something in a transaction, then tells the recurrences whose tasks it has ended, and checks that SQLite has not rolled
+/// the transaction back.
 pub(crate) fn checked<T>(
     tx: &mut WriteTx<'_>,
     what: &'static str,
     run: impl FnOnce(&mut WriteTx<'_>) -> rusqlite::Result<T>,
 ) -> std::result::Result<T, WriteFailure> {
     let answer = run(tx).map_err(|error| WriteFailure::at(what, error))?;
+    if !tx.turned.is_empty() {
+        exits::tell(tx).map_err(|error| WriteFailure::at(what, error))?;
+    }
     if tx.conn.is_autocommit() {
         // SQLite rolled it back: a further statement would commit alone.
         return Err(WriteFailure::Void);

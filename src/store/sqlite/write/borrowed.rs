@@ -59,6 +59,7 @@ pub(crate) fn apply(
         wants_events: false,
         drawn: &mut 0,
         waiting: &AtomicUsize::new(0),
+        turned: Vec::new(),
         done: &mut done,
     };
     apply_checked(&mut tx, op).map_err(|failure| failure.into_error(conn))

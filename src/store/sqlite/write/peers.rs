@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use crate::store::sqlite::file::schema;
 use crate::store::sqlite::ops::cancels;
 use crate::store::sqlite::ops::lanes::{read_changes, read_heads};
+use crate::store::sqlite::ops::recur::head;
 use crate::store::sqlite::write::failure::WriteFailure;
 use crate::store::sqlite::write::shared::Shared;
 use crate::sync::lock;
@@ -115,7 +116,10 @@ impl Peers {
     fn freshen_heads(&mut self, conn: &Connection, shared: &Shared) -> rusqlite::Result<()> {
         if lock(&shared.lanes).is_stale() {
             let heads = read_heads(conn)?;
-            lock(&shared.lanes).set_heads(heads);
+            let recurrence_at = head::next(conn)?;
+            let mut lanes = lock(&shared.lanes);
+            lanes.set_heads(heads);
+            lanes.set_recurrence_at(recurrence_at);
             self.has_fresh_heads = true;
         }
         Ok(())
@@ -151,7 +155,14 @@ impl Peers {
             // A start deadline may be among what was written.
             shared.signals.expires(Timestamp::MIN);
         }
-        let tells = std::mem::take(&mut self.has_fresh_heads) || found;
+        let has_fresh_heads = std::mem::take(&mut self.has_fresh_heads);
+        if has_fresh_heads {
+            let recurrence_at = lock(&shared.lanes).recurrence_at();
+            if let Some(at) = recurrence_at {
+                shared.signals.recurs(at);
+            }
+        }
+        let tells = has_fresh_heads || found;
         if tells {
             shared.signals.look_again();
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::log::log;
 use crate::model::health::{Health, WriteResults};
+use crate::model::recurrence::view::Trouble;
 use crate::store::Signals;
 use crate::store::lanes::Lanes;
 use crate::store::sqlite::error;
@@ -44,6 +45,11 @@ impl Shared {
         let writes = self.writes();
         let lanes = lock(&self.lanes);
         let limits = lanes.limits();
+        let recurrences = |is: fn(&Trouble) -> bool| -> Vec<String> {
+            let troubled = lanes.troubled().iter();
+            let found = troubled.filter(|(_, trouble)| is(trouble));
+            found.map(|(name, _)| name.clone()).collect()
+        };
         Health {
             stopped: lock(&self.stopped).clone(),
             last_error: writes.last_error.map(|(at, error)| (at.to_utc(), error)),
@@ -54,6 +60,8 @@ impl Shared {
             global_limits: limits
                 .map(|(queue, limit)| (queue.clone(), limit as usize))
                 .collect(),
+            overdue_recurrences: recurrences(|trouble| trouble.is_overdue),
+            stopped_recurrences: recurrences(|trouble| trouble.is_stopped),
             ..Health::default()
         }
     }

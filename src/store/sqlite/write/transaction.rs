@@ -121,8 +121,9 @@ fn inside(
         (_, checked) => checked.map_err(NotCommitted::Refused)?,
     }
     if let (TransactionEnd::Settle(settlement), Some(holder)) = (ending, holder) {
-        let settled = settle::settle(tx.into_inner(), std::slice::from_ref(&settlement));
-        let settled = settled.map_err(|error| WriteFailure::at("settle", error))?;
+        let settled = batch::checked(tx.into_inner(), "settle", |tx| {
+            settle::settle(tx, std::slice::from_ref(&settlement))
+        })?;
         if settled != [Settled::Applied] {
             return Err(NotCommitted::Refused(Error::stale(holder.id)));
         }

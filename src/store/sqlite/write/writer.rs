@@ -198,6 +198,7 @@ impl Writer {
             wants_events: signals.subscriptions().any(),
             drawn: &mut self.drawn,
             waiting: &self.waiting,
+            turned: Vec::new(),
             done,
         };
         let answer = run(&mut tx, may_stand, signals)?;

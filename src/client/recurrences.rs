@@ -1,0 +1,151 @@
+//! Recurrences: stored, read and changed.
+
+use chrono::{DateTime, Utc};
+
+use crate::client::{Client, write};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
+use crate::id::TaskId;
+use crate::model::query::Query;
+use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
+use crate::model::recurrence::request::Recurrence;
+use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceStatus, Triggered};
+use crate::time::Timestamp;
+
+impl Client {
+    /// Stores a recurrence by its name: creates it, or changes the one that is stored. A scheduler that has the file open makes
+    /// its tasks, in whichever process.
+    ///
+    /// It may be called at each start of a program: if the same was given before, nothing changes and no slot is lost, also if
+    /// the recurrence was paused or edited since. If the rule is another, its slots begin anew, after the call or as
+    /// [`since`](Recurrence::since) says; any other change holds for the slots to come.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] or [`ErrorKind::Payload`], naming the recurrence and what is wrong with it; else as
+    /// [`schedule`](Self::schedule).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Overlap, Recurrence, Scheduler};
+    /// # use std::time::Duration;
+    /// # let scheduler = Scheduler::in_memory().start()?;
+    /// let sync = Recurrence::new("sync", NewTask::with_kind("sync", &7).queue("crm"))
+    ///     .every(Duration::from_secs(300))?
+    ///     .overlap(Overlap::BufferOne);
+    /// scheduler.recur(sync)?;
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    pub fn recur(&self, recurrence: Recurrence) -> Result<Recurred> {
+        self.write(write::recur(self.now(), recurrence))
+    }
+
+    /// Returns what can be done with stored recurrences.
+    #[must_use]
+    pub fn recurrences(&self) -> Recurrences<'_> {
+        Recurrences(self)
+    }
+}
+
+/// What can be done with stored recurrences. Made by [`Client::recurrences`].
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{NewTask, Recurrence, Scheduler};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let nightly = Recurrence::new("nightly", NewTask::with_kind("report", &7)).cron("0 2 * * *")?;
+/// scheduler.recur(nightly)?;
+/// scheduler.recurrences().pause("nightly")?;
+/// assert!(scheduler.recurrences().get("nightly")?.unwrap().is_paused());
+/// scheduler.recurrences().resume("nightly")?;
+/// scheduler.recurrences().remove("nightly")?;
+/// # Ok::<(), punctual::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Recurrences<'a>(&'a Client);
+
+impl Recurrences<'_> {
+    /// Reads a recurrence; `None` if there is none of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`] if it is damaged, [`ErrorKind::Storage`] if the file cannot be read.
+    pub fn get(self, name: &str) -> Result<Option<RecurrenceStatus>> {
+        let answer = self.0.store.read(Query::Recurrence(name.to_owned()))?;
+        Ok(answer.recurrence().map(|status| *status))
+    }
+
+    /// Reads a page of the matching recurrences, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the filter is not allowed; [`ErrorKind::Storage`] if the file cannot be read.
+    pub fn list(self, filter: &RecurrenceFilter) -> Result<RecurrencePage> {
+        filter.check()?;
+        let answer = self.0.store.read(Query::Recurrences(filter.clone()))?;
+        Ok(answer.recurrences())
+    }
+
+    /// Stops making tasks, in every process, until [`resume`](Self::resume). Live tasks go on; slots that wait for their end
+    /// wait on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] if there is none of that name; else as [`Client::schedule`].
+    pub fn pause(self, name: &str) -> Result<()> {
+        self.change(name, RecurrenceAction::Pause)
+    }
+
+    /// Makes tasks again, from the next slot on. The slots that came meanwhile are recorded as skipped.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause); [`ErrorKind::Corrupt`] if it is damaged.
+    pub fn resume(self, name: &str) -> Result<()> {
+        self.change(name, RecurrenceAction::Resume)
+    }
+
+    /// Removes a recurrence, with the record of its slots and with those that wait. Its tasks stay.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause).
+    pub fn remove(self, name: &str) -> Result<()> {
+        self.change(name, RecurrenceAction::Remove)
+    }
+
+    /// Makes a task now, besides those of the slots, if the overlap policy lets it. It has no slot and does not count for
+    /// [`max_count`](Recurrence::max_count). A paused recurrence makes it, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`resume`](Self::resume).
+    pub fn trigger(self, name: &str) -> Result<Triggered> {
+        let triggered = self.0.write(write::trigger(name, TaskId::new()));
+        triggered.map_err(|error| named(name, error))
+    }
+
+    /// Lets the recurrence go on with the slots from this instant on, past or future, whatever was decided before. A task that a
+    /// slot has made and that is still stored is not made again. This is for a clock that was far ahead and was set back:
+    /// the recurrence would wait until the clock comes where it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`resume`](Self::resume); [`ErrorKind::Invalid`] outside 1970 to 9999.
+    pub fn reset(self, name: &str, from: DateTime<Utc>) -> Result<()> {
+        let from = Timestamp::rounded_up(from)?;
+        self.change(name, RecurrenceAction::Reset(from))
+    }
+
+    fn change(self, name: &str, action: RecurrenceAction) -> Result<()> {
+        let changed = self.0.write(write::change_recurrence(name, action));
+        changed.map_err(|error| named(name, error))
+    }
+}
+
+fn named(name: &str, error: Error) -> Error {
+    error.in_context(&format!("the recurrence {name:?}"))
+}

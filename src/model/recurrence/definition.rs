@@ -1,0 +1,221 @@
+//! A recurrence as it is stored: when its slots are, what tasks they make, and what becomes of those that cannot be kept.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::policy::{Missed, Overlap};
+use super::rule::Rule;
+use crate::id::TaskId;
+use crate::model::delivery::Delivery;
+use crate::model::new_task::Insert;
+use crate::model::task::{Options, SlotOf};
+use crate::time::Timestamp;
+
+/// How late a slot may be and still count as on time, if nothing else is said.
+pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(60);
+/// How old a missed slot may be and still make a task, if nothing else is said: a year.
+pub(crate) const DEFAULT_WINDOW: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A recurrence as it is stored, except for its payload.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Definition {
+    pub(crate) rule: Rule,
+    /// Whether an interval is counted from when the recurrence was first stored.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) floats: bool,
+    #[serde(default)]
+    pub(crate) missed: Missed,
+    #[serde(default = "default_grace")]
+    pub(crate) grace: Duration,
+    #[serde(default = "default_window")]
+    pub(crate) window: Duration,
+    #[serde(default)]
+    pub(crate) overlap: Overlap,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) jitter: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_count: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pause_after_failures: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expect_within: Option<Duration>,
+    pub(crate) task: Template,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn default_grace() -> Duration {
+    DEFAULT_GRACE
+}
+
+fn default_window() -> Duration {
+    DEFAULT_WINDOW
+}
+
+impl Definition {
+    /// The definition in JSON.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a checked definition can be encoded")
+    }
+
+    /// # Errors
+    ///
+    /// What is wrong, if the stored text is damaged.
+    pub(crate) fn decode(stored: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(stored).map_err(|error| error.to_string())
+    }
+
+    /// Whether both mean the same slots. An interval that is counted from when it was first stored has no anchor of its own.
+    pub(crate) fn has_rule_of(&self, other: &Self) -> bool {
+        self.floats == other.floats
+            && (self.rule == other.rule
+                || self.floats
+                    && self.rule.interval().is_some()
+                    && self.rule.interval() == other.rule.interval())
+    }
+
+    /// Whether both are the same in every respect.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let anchored = Self {
+            rule: if self.has_rule_of(other) {
+                other.rule.clone()
+            } else {
+                self.rule.clone()
+            },
+            ..self.clone()
+        };
+        anchored.encode() == other.encode()
+    }
+
+    /// How long after its slot a task is due: a part of the jitter, drawn from the name and the slot, and less than the time
+    /// to the next slot.
+    pub(crate) fn delay(&self, draw: &Draw, slot: Timestamp, next: Option<Timestamp>) -> Duration {
+        let Some(jitter) = self.jitter else {
+            return Duration::ZERO;
+        };
+        let gap = next.map_or(Duration::MAX, |next| next.since(slot));
+        let micros = u64::try_from(jitter.min(gap).as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(draw.below(micros))
+    }
+}
+
+/// What the tasks of a recurrence have in common.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Template {
+    pub(crate) kind: String,
+    pub(crate) queue: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) partition: Option<String>,
+    pub(crate) priority: u8,
+    pub(crate) max_attempts: u32,
+    pub(crate) delivery: Delivery,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tags: Vec<String>,
+    #[serde(default)]
+    pub(crate) options: Options,
+    /// How long after it is due a task may start at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) start_within: Option<Duration>,
+}
+
+impl Template {
+    /// What a checked task has in common with those that follow it.
+    pub(crate) fn of(task: Insert, start_within: Option<Duration>) -> (Self, Vec<u8>) {
+        let template = Self {
+            kind: task.kind.into_owned(),
+            queue: task.queue.into_owned(),
+            partition: task.partition,
+            priority: task.priority,
+            max_attempts: task.max_attempts,
+            delivery: task.delivery,
+            tags: task.tags,
+            options: task
+                .options
+                .map_or_else(Options::default, |options| *options),
+            start_within,
+        };
+        (template, task.payload)
+    }
+
+    /// The task of a slot.
+    pub(crate) fn task(
+        &self,
+        id: TaskId,
+        payload: Vec<u8>,
+        slot: SlotOf,
+        due_at: Timestamp,
+        now: Timestamp,
+    ) -> Insert {
+        let options = Options {
+            slot: Some(slot),
+            ..self.options.clone()
+        };
+        Insert {
+            id,
+            kind: Cow::Owned(self.kind.clone()),
+            payload,
+            queue: Cow::Owned(self.queue.clone()),
+            partition: self.partition.clone(),
+            priority: self.priority,
+            created_at: now,
+            scheduled_at: due_at,
+            expires_at: self.start_within.map(|span| due_at.max(now) + span),
+            max_attempts: self.max_attempts,
+            delivery: self.delivery,
+            tags: self.tags.clone(),
+            options: Some(Box::new(options)),
+        }
+    }
+}
+
+/// What is drawn for a slot: the same in every process and after every crash.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draw(Uuid);
+
+impl Draw {
+    /// The draw for a slot of the recurrence of this name; `file` is the random mark of the file.
+    pub(crate) fn new(file: Uuid, name: &str, slot: Timestamp) -> Self {
+        let mut text = slot.micros().to_be_bytes().to_vec();
+        text.extend(name.as_bytes());
+        Self(Uuid::new_v5(&file, &text))
+    }
+
+    /// The id of the slot's task: a UUIDv7 with the time of the slot, so ids are in the order of slots.
+    pub(crate) fn id(self, slot: Timestamp) -> TaskId {
+        let mut random = [0; 10];
+        random.copy_from_slice(&self.0.as_bytes()[..10]);
+        let millis = u64::try_from(slot.micros() / 1_000).unwrap_or(0);
+        TaskId::from(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+    }
+
+    /// A number below `end`, and 0 if that is 0. It does not depend on the bits that the id uses.
+    fn below(self, end: u64) -> u64 {
+        let mut bytes = [0; 8];
+        bytes[2..].copy_from_slice(&self.0.as_bytes()[10..]);
+        let draw = u128::from(u64::from_be_bytes(bytes));
+        let below = (draw * u128::from(end)) >> 48;
+        u64::try_from(below).unwrap_or(0)
+    }
+}
+
+/// A checked recurrence on its way to the store.
+#[derive(Clone)]
+pub(crate) struct Registration {
+    pub(crate) name: String,
+    pub(crate) definition: Definition,
+    pub(crate) payload: Vec<u8>,
+    /// The slots from this instant on count, if the rule is new; `None`: those after the write.
+    pub(crate) since: Option<Timestamp>,
+}
+
+/// Shows no payload.
+impl std::fmt::Debug for Registration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Registration({:?}, {})", self.name, self.definition.rule)
+    }
+}

@@ -1,0 +1,73 @@
+-- Schema 2: recurrences.
+
+-- A random mark of the file, from which the ids of recurrences' tasks are drawn.
+INSERT INTO punctual_meta (key, value) VALUES ('mark', randomblob(16));
+
+-- What changes with each slot. What the tasks are made of is in a table of its own: a large payload in this row would be
+-- written anew for each slot. due_at is when the store has to act: at next_slot, or at once where a search for the next slot
+-- has to go on; NULL if it is paused, or has no slot any more. Slots up to decided_until are decided. The last decisions that
+-- were alike are run_first, run_last and run_fate; those before them, runs many, are in punctual_recurrence_run.
+CREATE TABLE punctual_recurrence (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    due_at INTEGER,
+    next_slot INTEGER,
+    decided_until INTEGER NOT NULL,
+    previous_slot INTEGER,
+    made INTEGER NOT NULL,
+    buffered INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    paused_at INTEGER,
+    paused_by INTEGER,
+    expected_by INTEGER,
+    overdue_since INTEGER,
+    completed_at INTEGER,
+    run_first INTEGER,
+    run_last INTEGER,
+    run_fate INTEGER,
+    runs INTEGER NOT NULL,
+    forgotten_until INTEGER
+) STRICT;
+
+CREATE INDEX punctual_recurrence_due ON punctual_recurrence (due_at) WHERE due_at IS NOT NULL;
+
+CREATE INDEX punctual_recurrence_expected ON punctual_recurrence (expected_by) WHERE expected_by IS NOT NULL;
+
+-- The few that are overdue, or paused by something else than a caller, read again after each commit of another process.
+CREATE INDEX punctual_recurrence_troubled ON punctual_recurrence (id) WHERE overdue_since IS NOT NULL OR paused_by > 0;
+
+-- registered and registered_payload are what the program gave last, if an edit has changed it since.
+CREATE TABLE punctual_recurrence_definition (
+    id INTEGER PRIMARY KEY,
+    definition BLOB NOT NULL,
+    payload BLOB NOT NULL,
+    registered BLOB,
+    registered_payload BLOB
+) STRICT;
+
+-- The live tasks of recurrences. A row goes with the end of its task.
+CREATE TABLE punctual_recurrence_live (
+    seq INTEGER PRIMARY KEY,
+    recurrence INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX punctual_recurrence_live_recurrence ON punctual_recurrence_live (recurrence);
+
+-- Slots, and calls without a slot, that wait for the end of a live task. decided says whether the slot is in a run already.
+CREATE TABLE punctual_recurrence_buffer (
+    recurrence INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    id BLOB NOT NULL,
+    slot INTEGER,
+    decided INTEGER NOT NULL,
+    PRIMARY KEY (recurrence, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE punctual_recurrence_run (
+    recurrence INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    fate INTEGER NOT NULL,
+    rule BLOB NOT NULL,
+    PRIMARY KEY (recurrence, first)
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,86 @@
+//! What follows for a recurrence from the end of one of its tasks: a slot that waited makes its task, failures are counted, and
+//! an expectation is met.
+
+use rusqlite::OptionalExtension;
+
+use crate::log::log;
+use crate::model::recurrence::view::PausedBy;
+use crate::model::task::TaskState;
+use crate::store::sqlite::ops::options;
+use crate::store::sqlite::ops::recur::make::{ADD_LIVE, Maker};
+use crate::store::sqlite::ops::recur::row::{self as rows, Recurring};
+use crate::store::sqlite::ops::write_tx::{Turned, WriteTx};
+
+pub(crate) const END_LIVE: &str =
+    "DELETE FROM punctual_recurrence_live WHERE seq = :seq RETURNING recurrence";
+
+pub(crate) const OPTIONS: &str = "SELECT options FROM punctual_task WHERE seq = :seq";
+
+/// Tells the recurrences of the tasks that the operation has ended or revived. It may end more: those follow.
+pub(crate) fn tell(tx: &mut WriteTx<'_>) -> rusqlite::Result<()> {
+    while let Some(turned) = tx.turned.pop() {
+        match turned {
+            Turned::Ended { seq, state } => ended(tx, seq, state)?,
+            Turned::Revived(seq) => revived(tx, seq)?,
+        }
+    }
+    Ok(())
+}
+
+fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<()> {
+    let recurrence: Option<i64> = tx
+        .conn
+        .prepare_cached(END_LIVE)?
+        .query_row([seq], |row| row.get(0))
+        .optional()?;
+    // The recurrence may be removed, and its name may be in use by another.
+    let Some(recurrence) = recurrence else {
+        return Ok(());
+    };
+    let Some(mut recurring) = Recurring::by_id(tx.conn, recurrence)? else {
+        return Ok(());
+    };
+    match state {
+        TaskState::Completed => {
+            recurring.failures = 0;
+            recurring.completed_at = Some(tx.now);
+            recurring.expected_by = None;
+            recurring.overdue_since = None;
+        }
+        TaskState::Failed => recurring.failures = recurring.failures.saturating_add(1),
+        _ => {}
+    }
+    if let Some((definition, payload)) = rows::definition(tx.conn, &recurring)? {
+        let bound = definition.pause_after_failures;
+        if bound.is_some_and(|bound| recurring.failures >= bound) && recurring.paused_at.is_none() {
+            log!(warn, recurrence = %recurring.name, "paused: its tasks have failed in a row");
+            recurring.pause(PausedBy::Failures, tx.now);
+        }
+        recurring.expect(&definition);
+        let mut maker = Maker {
+            recurring: &mut recurring,
+            definition: &definition,
+            payload: &payload,
+        };
+        maker.release(tx)?;
+    }
+    recurring.keep(tx)
+}
+
+/// A caller has made an ended task pending again: it is live.
+fn revived(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()> {
+    let stored: Option<Vec<u8>> = tx
+        .conn
+        .prepare_cached(OPTIONS)?
+        .query_row([seq], |row| row.get(0))?;
+    let options = options::decode(stored.as_deref()).ok().flatten();
+    let Some(slot) = options.and_then(|options| options.slot) else {
+        return Ok(());
+    };
+    if let Some(recurring) = Recurring::by_name(tx.conn, &slot.recurrence)? {
+        tx.conn
+            .prepare_cached(ADD_LIVE)?
+            .execute([seq, recurring.id])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Storing a recurrence, or what is new about it.
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::model::recurrence::decide::Upcoming;
+use crate::model::recurrence::definition::{Definition, Registration};
+use crate::model::recurrence::view::Recurred;
+use crate::store::sqlite::file::counter::Counter;
+use crate::store::sqlite::ops::recur::row::{ADD, Recurring};
+use crate::store::sqlite::ops::recur::runs;
+use crate::store::sqlite::ops::row;
+use crate::store::sqlite::ops::write_tx::WriteTx;
+use crate::store::sqlite::sql::{columns, sql};
+use crate::time::Timestamp;
+
+pub(crate) const ADD_DEFINITION: &str = "
+    INSERT INTO punctual_recurrence_definition (id, definition, payload) VALUES (:id, :definition, :payload)";
+
+columns! {
+    /// What the program gave last, and what holds now.
+    struct Stored {
+        registered: Vec<u8> = "ifnull(registered, definition)" by row::get,
+        registered_payload: Vec<u8> = "ifnull(registered_payload, payload)" by row::get,
+        definition: Vec<u8> = "definition" by row::get,
+    }
+}
+
+pub(crate) const STORED: &str = sql!(
+    "SELECT {columns} FROM punctual_recurrence_definition WHERE id = :id",
+    columns = Stored::COLUMNS
+);
+
+pub(crate) const REPLACE_DEFINITION: &str = "
+    UPDATE punctual_recurrence_definition
+    SET definition = :definition, payload = :payload, registered = NULL, registered_payload = NULL
+    WHERE id = :id";
+
+pub(crate) fn register(
+    tx: &mut WriteTx<'_>,
+    registration: &Registration,
+) -> rusqlite::Result<Recurred> {
+    match Recurring::by_name(tx.conn, &registration.name)? {
+        None => add(tx, registration),
+        Some(recurring) => update(tx, registration, recurring),
+    }
+}
+
+fn add(tx: &mut WriteTx<'_>, registration: &Registration) -> rusqlite::Result<Recurred> {
+    let id = Counter::Recurrences.draw(tx.conn)?;
+    let since = registration.since.unwrap_or(tx.now);
+    let definition = anchored(&registration.definition, since);
+    let until = match registration.since {
+        Some(since) => Timestamp::from_micros(since.micros() - 1),
+        None => tx.now,
+    };
+    tx.conn
+        .prepare_cached(ADD)?
+        .execute(params![id, registration.name, until.micros()])?;
+    tx.conn.prepare_cached(ADD_DEFINITION)?.execute(params![
+        id,
+        definition.encode(),
+        registration.payload
+    ])?;
+    if let Some(mut recurring) = Recurring::by_id(tx.conn, id)? {
+        let next = Upcoming::after(&definition.rule, until);
+        recurring.move_to(next, &definition, tx.now);
+        recurring.keep(tx)?;
+    }
+    Ok(Recurred::Created)
+}
+
+fn update(
+    tx: &mut WriteTx<'_>,
+    registration: &Registration,
+    mut recurring: Recurring,
+) -> rusqlite::Result<Recurred> {
+    let stored = tx
+        .conn
+        .prepare_cached(STORED)?
+        .query_row([recurring.id], Stored::read)
+        .optional()?;
+    let new = &registration.definition;
+    let mut current = None;
+    if let Some(stored) = stored {
+        let registered = Definition::decode(&stored.registered).ok();
+        if registered.is_some_and(|registered| new.is_same(&registered))
+            && stored.registered_payload == registration.payload
+        {
+            return Ok(Recurred::Unchanged);
+        }
+        current = Definition::decode(&stored.definition).ok();
+    }
+    let mut changed = new.clone();
+    match current {
+        Some(current) if new.has_rule_of(&current) => {
+            changed.rule = current.rule;
+            let may_go_on = new.max_count.is_none_or(|max| recurring.made < max);
+            if !may_go_on {
+                recurring.move_to(Upcoming::Ended, &changed, tx.now);
+            } else if recurring.next_slot.is_none() {
+                // It had made as many tasks as it might.
+                let from = recurring.decided_until.max(tx.now);
+                recurring.move_to(Upcoming::after(&changed.rule, from), &changed, tx.now);
+            }
+        }
+        current => {
+            if let Some(current) = current {
+                runs::close(tx.conn, &mut recurring, &current)?;
+            }
+            let since = registration.since.unwrap_or(tx.now);
+            changed = anchored(new, since);
+            let from = registration
+                .since
+                .map_or(tx.now, |since| Timestamp::from_micros(since.micros() - 1));
+            // What is decided stays decided.
+            let from = from.max(recurring.decided_until);
+            recurring.expected_by = None;
+            recurring.decided_until = from;
+            recurring.move_to(Upcoming::after(&changed.rule, from), &changed, tx.now);
+        }
+    }
+    if changed.expect_within.is_none() {
+        (recurring.expected_by, recurring.overdue_since) = (None, None);
+    }
+    tx.conn
+        .prepare_cached(REPLACE_DEFINITION)?
+        .execute(params![
+            changed.encode(),
+            registration.payload,
+            recurring.id
+        ])?;
+    recurring.keep(tx)?;
+    Ok(Recurred::Changed)
+}
+
+/// The definition, with its interval counted from `since` if it has no instant of its own.
+fn anchored(definition: &Definition, since: Timestamp) -> Definition {
+    let mut definition = definition.clone();
+    if definition.floats {
+        definition.rule = definition.rule.anchored_at(since);
+    }
+    definition
+}

@@ -1,0 +1,207 @@
+//! The rows of a recurrence: the one that changes with each slot, and its definition.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
+
+use crate::log::log;
+use crate::model::recurrence::decide::Upcoming;
+use crate::model::recurrence::definition::Definition;
+use crate::model::recurrence::policy::Fate;
+use crate::model::recurrence::view::{PausedBy, Trouble};
+use crate::store::sqlite::ops::row;
+use crate::store::sqlite::ops::write_tx::WriteTx;
+use crate::store::sqlite::sql::{columns, sql};
+use crate::sync::lock;
+use crate::time::Timestamp;
+
+columns! {
+    /// What changes with each slot of a recurrence.
+    #[derive(Debug, Clone)]
+    struct Recurring {
+        id: i64 = "id" by row::get,
+        name: String = "name" by row::get,
+        due_at: Option<Timestamp> = "due_at" by row::time_or_none,
+        next_slot: Option<Timestamp> = "next_slot" by row::time_or_none,
+        decided_until: Timestamp = "decided_until" by row::time,
+        previous_slot: Option<Timestamp> = "previous_slot" by row::time_or_none,
+        made: u64 = "made" by row::total,
+        buffered: u64 = "buffered" by row::total,
+        failures: u32 = "failures" by row::count,
+        paused_at: Option<Timestamp> = "paused_at" by row::time_or_none,
+        paused_by: Option<i64> = "paused_by" by row::get,
+        expected_by: Option<Timestamp> = "expected_by" by row::time_or_none,
+        overdue_since: Option<Timestamp> = "overdue_since" by row::time_or_none,
+        completed_at: Option<Timestamp> = "completed_at" by row::time_or_none,
+        run_first: Option<Timestamp> = "run_first" by row::time_or_none,
+        run_last: Option<Timestamp> = "run_last" by row::time_or_none,
+        run_fate: Option<i64> = "run_fate" by row::get,
+        runs: u64 = "runs" by row::total,
+        forgotten_until: Option<Timestamp> = "forgotten_until" by row::time_or_none,
+    }
+}
+
+/// The last decisions that were alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
+    pub(crate) fate: Fate,
+}
+
+pub(crate) const BY_NAME: &str = sql!(
+    "SELECT {columns} FROM punctual_recurrence WHERE name = :name",
+    columns = Recurring::COLUMNS
+);
+
+pub(crate) const BY_ID: &str = sql!(
+    "SELECT {columns} FROM punctual_recurrence WHERE id = :id",
+    columns = Recurring::COLUMNS
+);
+
+pub(crate) const ADD: &str = "
+    INSERT INTO punctual_recurrence (id, name, decided_until, made, buffered, failures, runs)
+    VALUES (:id, :name, :decided_until, 0, 0, 0, 0)";
+
+pub(crate) const KEEP: &str = "
+    UPDATE punctual_recurrence
+    SET due_at = ?2, next_slot = ?3, decided_until = ?4, previous_slot = ?5, made = ?6, buffered = ?7, failures = ?8,
+        paused_at = ?9, paused_by = ?10, expected_by = ?11, overdue_since = ?12, completed_at = ?13, run_first = ?14,
+        run_last = ?15, run_fate = ?16, runs = ?17, forgotten_until = ?18
+    WHERE id = ?1";
+
+impl Recurring {
+    pub(crate) fn by_name(conn: &Connection, name: &str) -> rusqlite::Result<Option<Self>> {
+        conn.prepare_cached(BY_NAME)?
+            .query_row([name], Self::read)
+            .optional()
+    }
+
+    pub(crate) fn by_id(conn: &Connection, id: i64) -> rusqlite::Result<Option<Self>> {
+        conn.prepare_cached(BY_ID)?
+            .query_row([id], Self::read)
+            .optional()
+    }
+
+    /// Writes the row, and notes when the recurrence has to be looked at next.
+    pub(crate) fn keep(&self, tx: &mut WriteTx<'_>) -> rusqlite::Result<()> {
+        let micros = |at: Option<Timestamp>| at.map(Timestamp::micros);
+        tx.conn.prepare_cached(KEEP)?.execute(params![
+            self.id,
+            micros(self.due_at),
+            micros(self.next_slot),
+            self.decided_until.micros(),
+            micros(self.previous_slot),
+            stored(self.made),
+            stored(self.buffered),
+            self.failures,
+            micros(self.paused_at),
+            self.paused_by,
+            micros(self.expected_by),
+            micros(self.overdue_since),
+            micros(self.completed_at),
+            micros(self.run_first),
+            micros(self.run_last),
+            self.run_fate,
+            stored(self.runs),
+            micros(self.forgotten_until),
+        ])?;
+        let trouble = self.trouble();
+        if trouble != Trouble::default() || lock(tx.lanes).troubled().contains_key(&self.name) {
+            tx.done.learnt.troubled(self.name.clone(), trouble);
+        }
+        for at in [self.due_at, self.expected_by].into_iter().flatten() {
+            tx.done.learnt.recurs(at);
+        }
+        Ok(())
+    }
+
+    /// What an operator should know of it.
+    fn trouble(&self) -> Trouble {
+        let is_by_caller = |by: i64| PausedBy::from_code(by) == PausedBy::Caller;
+        Trouble {
+            is_overdue: self.overdue_since.is_some(),
+            is_stopped: self.paused_by.is_some_and(|by| !is_by_caller(by)),
+        }
+    }
+
+    /// Moves the recurrence on. While it is paused nothing is due.
+    pub(crate) fn move_to(&mut self, next: Upcoming, definition: &Definition, now: Timestamp) {
+        self.next_slot = None;
+        let mut due_at = None;
+        match next {
+            Upcoming::Slot(slot) => {
+                self.next_slot = Some(slot);
+                due_at = Some(slot);
+            }
+            Upcoming::Search(until) => {
+                self.decided_until = self.decided_until.max(until);
+                due_at = Some(now);
+            }
+            Upcoming::Ended => {}
+        }
+        self.due_at = due_at.filter(|_| self.paused_at.is_none());
+        self.expect(definition);
+    }
+
+    /// Begins to expect a completion, unless one is expected already.
+    pub(crate) fn expect(&mut self, definition: &Definition) {
+        if self.expected_by.is_none()
+            && self.overdue_since.is_none()
+            && let (Some(within), Some(slot)) = (definition.expect_within, self.next_slot)
+            && self.paused_at.is_none()
+        {
+            self.expected_by = Some(slot + within);
+        }
+    }
+
+    /// The last decisions that were alike, if there are any.
+    pub(crate) fn run(&self) -> Option<Run> {
+        Some(Run {
+            first: self.run_first?,
+            last: self.run_last?,
+            fate: Fate::from_code(self.run_fate?),
+        })
+    }
+
+    pub(crate) fn set_run(&mut self, run: Option<Run>) {
+        self.run_first = run.map(|run| run.first);
+        self.run_last = run.map(|run| run.last);
+        self.run_fate = run.map(|run| run.fate.code());
+    }
+}
+
+fn stored(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+pub(crate) const DEFINITION: &str =
+    "SELECT definition, payload FROM punctual_recurrence_definition WHERE id = :id";
+
+/// The definition of a recurrence and the payload of its tasks; `None`: the rows are damaged.
+pub(crate) fn definition(
+    conn: &Connection,
+    recurring: &Recurring,
+) -> rusqlite::Result<Option<(Definition, Vec<u8>)>> {
+    let found: Option<(Vec<u8>, Vec<u8>)> = conn
+        .prepare_cached(DEFINITION)?
+        .query_row([recurring.id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((stored, payload)) = found else {
+        return Ok(None);
+    };
+    match Definition::decode(&stored) {
+        Ok(definition) => Ok(Some((definition, payload))),
+        Err(error) => {
+            log!(error, recurrence = %recurring.name, %error, "the definition of a recurrence cannot be read");
+            Ok(None)
+        }
+    }
+}
+
+const MARK: &str = "SELECT value FROM punctual_meta WHERE key = 'mark'";
+
+/// The random mark of the file.
+pub(crate) fn mark(conn: &Connection) -> rusqlite::Result<Uuid> {
+    let mark: Vec<u8> = conn.prepare_cached(MARK)?.query_row([], |row| row.get(0))?;
+    Ok(Uuid::from_slice(&mark).unwrap_or_default())
+}

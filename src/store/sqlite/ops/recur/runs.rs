@@ -1,0 +1,97 @@
+//! The record of what became of slots: as runs of decisions that were alike. The newest is in the recurrence's row.
+
+use rusqlite::{Connection, params};
+
+use crate::model::recurrence::definition::Definition;
+use crate::model::recurrence::policy::Fate;
+use crate::store::sqlite::ops::recur::row::{Recurring, Run};
+use crate::time::Timestamp;
+
+/// How many runs are kept, beside the newest.
+pub(crate) const MAX_RUNS: u64 = 1_000;
+/// How many more there may be before the oldest are deleted.
+const SLACK: u64 = 50;
+
+pub(crate) const ADD: &str = "
+    INSERT OR REPLACE INTO punctual_recurrence_run (recurrence, first, last, fate, rule)
+    VALUES (:recurrence, :first, :last, :fate, :rule)";
+
+pub(crate) const LAST_OF_OLDEST: &str = "
+    SELECT last FROM punctual_recurrence_run WHERE recurrence = :recurrence ORDER BY first LIMIT 1 OFFSET :count";
+
+pub(crate) const FORGET: &str =
+    "DELETE FROM punctual_recurrence_run WHERE recurrence = :recurrence AND first <= :until";
+
+/// Records what became of the slots from the first to the last, which come after those that were recorded before.
+pub(crate) fn record(
+    conn: &Connection,
+    recurring: &mut Recurring,
+    definition: &Definition,
+    slots: Run,
+) -> rusqlite::Result<()> {
+    match recurring.run() {
+        Some(run) if run.fate == slots.fate && run.last <= slots.first => {
+            let last = slots.last;
+            recurring.set_run(Some(Run { last, ..run }));
+        }
+        _ => {
+            close(conn, recurring, definition)?;
+            recurring.set_run(Some(slots));
+        }
+    }
+    Ok(())
+}
+
+/// Records what became of one slot.
+pub(crate) fn record_one(
+    conn: &Connection,
+    recurring: &mut Recurring,
+    definition: &Definition,
+    slot: Timestamp,
+    fate: Fate,
+) -> rusqlite::Result<()> {
+    let slots = Run {
+        first: slot,
+        last: slot,
+        fate,
+    };
+    record(conn, recurring, definition, slots)
+}
+
+/// Moves the newest run to the others, with the rule that its slots are of.
+pub(crate) fn close(
+    conn: &Connection,
+    recurring: &mut Recurring,
+    definition: &Definition,
+) -> rusqlite::Result<()> {
+    let Some(run) = recurring.run() else {
+        return Ok(());
+    };
+    recurring.set_run(None);
+    let rule = serde_json::to_vec(&definition.rule).expect("a rule can be encoded");
+    conn.prepare_cached(ADD)?.execute(params![
+        recurring.id,
+        run.first.micros(),
+        run.last.micros(),
+        run.fate.code(),
+        rule
+    ])?;
+    recurring.runs += 1;
+    if recurring.runs > MAX_RUNS + SLACK {
+        forget_oldest(conn, recurring)?;
+    }
+    Ok(())
+}
+
+fn forget_oldest(conn: &Connection, recurring: &mut Recurring) -> rusqlite::Result<()> {
+    let until: i64 = conn
+        .prepare_cached(LAST_OF_OLDEST)?
+        .query_row([recurring.id, SLACK as i64 - 1], |row| row.get(0))?;
+    let deleted = conn
+        .prepare_cached(FORGET)?
+        .execute([recurring.id, until])?;
+    recurring.runs = recurring.runs.saturating_sub(deleted as u64);
+    let until = Timestamp::from_micros(until);
+    recurring.forgotten_until = recurring.forgotten_until.max(Some(until));
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Reading recurrences: one, or a page of those that match a filter.
+
+use rusqlite::{Connection, params};
+
+use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
+use crate::model::recurrence::view::{PausedBy, RecurrenceStatus};
+use crate::store::sqlite::ops::recur::row::{self as rows, Recurring};
+use crate::store::sqlite::sql::sql;
+
+pub(crate) const PAGE: &str = sql!(
+    "SELECT {columns} FROM punctual_recurrence WHERE name > :after ORDER BY name LIMIT :limit",
+    columns = Recurring::COLUMNS
+);
+
+/// How many rows one page examines.
+const MAX_EXAMINED: usize = 2_000;
+
+pub(super) fn recurrence(
+    conn: &Connection,
+    name: &str,
+) -> rusqlite::Result<Option<RecurrenceStatus>> {
+    let snapshot = conn.unchecked_transaction()?;
+    let found = Recurring::by_name(conn, name)?;
+    let status = match found {
+        Some(recurring) => Some(status(conn, recurring)?.ok_or_else(damaged)?),
+        None => None,
+    };
+    snapshot.finish()?;
+    Ok(status)
+}
+
+pub(super) fn recurrences(
+    conn: &Connection,
+    filter: &RecurrenceFilter,
+) -> rusqlite::Result<RecurrencePage> {
+    let mut page = RecurrencePage::default();
+    let snapshot = conn.unchecked_transaction()?;
+    let mut statement = conn.prepare_cached(PAGE)?;
+    let after = filter.after.as_deref().unwrap_or_default();
+    let mut rows = statement.query(params![after, MAX_EXAMINED as i64])?;
+    let mut examined = 0;
+    while let Some(row) = rows.next()? {
+        examined += 1;
+        let recurring = Recurring::read(row)?;
+        let name = recurring.name.clone();
+        if let Some(status) = status(conn, recurring)?
+            && filter.matches(&status)
+        {
+            page.recurrences.push(status);
+        }
+        if page.recurrences.len() == filter.limit || examined == MAX_EXAMINED {
+            page.next = Some(name);
+            break;
+        }
+    }
+    drop(rows);
+    drop(statement);
+    snapshot.finish()?;
+    Ok(page)
+}
+
+/// What callers see; `None`: its definition is damaged.
+fn status(conn: &Connection, recurring: Recurring) -> rusqlite::Result<Option<RecurrenceStatus>> {
+    let Some((definition, payload)) = rows::definition(conn, &recurring)? else {
+        return Ok(None);
+    };
+    let paused_by = PausedBy::from_code(recurring.paused_by.unwrap_or_default());
+    Ok(Some(RecurrenceStatus {
+        is_searching: recurring.next_slot.is_none() && recurring.due_at.is_some(),
+        name: recurring.name,
+        definition,
+        payload,
+        next_slot: recurring.next_slot,
+        previous_slot: recurring.previous_slot,
+        made: recurring.made,
+        waiting: recurring.buffered,
+        failures: recurring.failures,
+        paused: recurring.paused_at.map(|at| (at, paused_by)),
+        overdue_since: recurring.overdue_since,
+        completed_at: recurring.completed_at,
+    }))
+}
+
+fn damaged() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+        Some("the definition of the recurrence cannot be read".to_owned()),
+    )
+}

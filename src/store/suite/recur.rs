@@ -1,0 +1,647 @@
+//! Recurrences: what each slot makes, and what follows from the end of a task.
+
+use std::time::Duration;
+
+use super::*;
+use crate::model::delivery::Delivery;
+use crate::model::new_task::NewTask;
+use crate::model::recurrence::policy::{Missed, Overlap, SkipReason};
+use crate::model::recurrence::request::Recurrence;
+use crate::model::recurrence::view::{
+    PausedBy, Recurred, RecurrenceAction, RecurrenceChanged, RecurrenceStatus, Triggered,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+on_every_backend![
+    p10_a_slot_makes_one_task_however_often_it_is_fired,
+    p10_a_recurrence_that_is_stored_again_loses_and_doubles_no_slot,
+    p10_another_rule_begins_anew_and_another_payload_holds_for_the_slots_to_come,
+    p10_an_interval_without_an_anchor_is_counted_from_when_it_was_first_stored,
+    p10_a_slot_from_before_the_write_counts_if_the_caller_says_so,
+    p10_slots_are_made_once_when_the_clock_is_set_back,
+    p10_a_slot_is_skipped_while_a_task_is_live,
+    p10_a_retried_task_is_live_again,
+    p10_slots_wait_for_the_end_of_the_live_task,
+    p10_a_slot_that_cancels_waits_until_the_task_has_ended,
+    p10_a_pending_task_that_is_cancelled_makes_room_at_once,
+    p10_every_end_of_a_live_task_makes_room,
+    p10_a_paused_recurrence_makes_no_task_and_goes_on_after_the_pause,
+    p10_failures_in_a_row_pause_a_recurrence,
+    p10_a_recurrence_ends_after_its_last_task,
+    p10_a_call_makes_a_task_without_a_slot,
+    p10_the_task_is_delayed_by_less_than_the_jitter_and_always_the_same,
+    p10_a_completion_that_does_not_come_is_overdue,
+    p10_a_removed_recurrence_makes_nothing_and_leaves_its_tasks,
+    p10_what_is_missed_comes_in_chunks,
+    p10_a_recurrence_s_tasks_have_everything_that_a_task_can_have,
+    the_store_knows_when_a_recurrence_is_due_next,
+    a_recurrence_that_is_rolled_back_is_not_there,
+];
+
+on_shared![
+    p10_a_slot_makes_one_task_in_whichever_process,
+    p10_a_crash_between_two_calls_loses_no_slot,
+    p10_a_crashed_task_makes_room,
+];
+
+/// A slot at each full hour after [`NOW`].
+fn hourly(name: &str) -> Recurrence {
+    let task = NewTask::with_kind("probe", &1);
+    let recurrence = Recurrence::new(name, task).every(HOUR).unwrap();
+    recurrence.overlap(Overlap::Allow)
+}
+
+impl Kit {
+    fn recur(&self, recurrence: Recurrence) -> Recurred {
+        let registration = recurrence.prepare(self.now).unwrap();
+        self.apply(Op::Recur(Box::new(registration))).recurred()
+    }
+
+    /// Fires until nothing is due. Returns how many rounds it took.
+    fn fire(&self) -> usize {
+        let mut rounds = 0;
+        while self.apply(Op::Fire { limit: 100 }).done() > 0 {
+            rounds += 1;
+        }
+        rounds
+    }
+
+    /// Moves to the next hour and fires.
+    fn fire_at(&mut self, hour: u32) {
+        self.now = NOW + HOUR * hour;
+        self.fire();
+    }
+
+    fn act(&self, name: &str, action: RecurrenceAction) -> RecurrenceChanged {
+        let op = Op::ChangeRecurrence {
+            name: name.to_owned(),
+            action,
+        };
+        self.apply(op).recurrence_changed()
+    }
+
+    fn trigger(&self, name: &str) -> Triggered {
+        match self.act(name, RecurrenceAction::Trigger(TaskId::new())) {
+            RecurrenceChanged::Triggered(triggered) => triggered,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn recurrence(&self, name: &str) -> RecurrenceStatus {
+        let answer = self.store().read(Query::Recurrence(name.to_owned()));
+        *answer.unwrap().recurrence().expect("it is stored")
+    }
+
+    fn recurrences_tasks(&self, name: &str) -> Vec<Task> {
+        let page = self.list(&Filter::all().limit(1_000));
+        let tasks = page.tasks().iter();
+        tasks
+            .filter(|task| task.recurrence() == Some(name))
+            .cloned()
+            .collect()
+    }
+
+    /// The hours after [`NOW`] of the slots that have made tasks.
+    fn hours(&self, name: &str) -> Vec<u64> {
+        let slots = self.recurrences_tasks(name).into_iter();
+        let mut hours: Vec<u64> = slots.filter_map(|task| task.slot()).map(hour_of).collect();
+        hours.sort_unstable();
+        hours
+    }
+}
+
+fn hour_of(slot: chrono::DateTime<chrono::Utc>) -> u64 {
+    Timestamp::rounded_up(slot).unwrap().since(NOW).as_secs() / 3600
+}
+
+fn p10_a_slot_makes_one_task_however_often_it_is_fired(kit: &mut Kit) {
+    assert_eq!(kit.recur(hourly("a")), Recurred::Created);
+    assert_eq!(kit.fire(), 0, "not yet");
+    kit.later(HOUR - MICRO);
+    assert_eq!(kit.fire(), 0, "a microsecond early");
+    kit.later(MICRO);
+    kit.fire();
+    kit.fire();
+    assert_eq!(kit.hours("a"), [1]);
+    let task = kit.recurrences_tasks("a").remove(0);
+    assert_eq!(task.scheduled_at(), (NOW + HOUR).to_utc());
+    assert_eq!((task.kind(), task.state()), ("probe", TaskState::Pending));
+    let claim = kit.claim_one();
+    assert_eq!(claim.id, task.id());
+    let status = kit.recurrence("a");
+    assert_eq!(status.previous_slot(), Some((NOW + HOUR).to_utc()));
+    assert_eq!(status.next_slot(), Some((NOW + 2 * HOUR).to_utc()));
+    assert_eq!(status.made_count(), 1);
+}
+
+fn p10_a_recurrence_that_is_stored_again_loses_and_doubles_no_slot(kit: &mut Kit) {
+    kit.recur(hourly("a"));
+    for hour in 1..=3 {
+        kit.later(HOUR / 2);
+        assert_eq!(kit.recur(hourly("a")), Recurred::Unchanged);
+        kit.later(HOUR / 2);
+        assert_eq!(
+            kit.recur(hourly("a")),
+            Recurred::Unchanged,
+            "when it is due"
+        );
+        kit.fire();
+        assert_eq!(kit.hours("a").len(), hour);
+    }
+    assert_eq!(kit.hours("a"), [1, 2, 3]);
+}
+
+fn p10_another_rule_begins_anew_and_another_payload_holds_for_the_slots_to_come(kit: &mut Kit) {
+    kit.recur(hourly("a"));
+    kit.fire_at(1);
+    let other = Recurrence::new("a", NewTask::with_kind("probe", &2)).every(HOUR);
+    let other = other.unwrap().overlap(Overlap::Allow);
+    kit.later(HOUR / 2);
+    assert_eq!(kit.recur(other.clone()), Recurred::Changed);
+    assert_eq!(kit.recur(other), Recurred::Unchanged);
+    kit.fire_at(2);
+    let tasks = kit.recurrences_tasks("a");
+    let payloads = tasks.iter().map(|task| task.payload::<u8>().unwrap());
+    assert_eq!(payloads.collect::<Vec<_>>(), [1, 2]);
+    let seldom = Recurrence::new("a", NewTask::with_kind("probe", &2)).every(3 * HOUR);
+    assert_eq!(kit.recur(seldom.unwrap()), Recurred::Changed);
+    let next = kit.recurrence("a").next_slot();
+    assert_eq!(next, Some((NOW + 5 * HOUR).to_utc()), "counted from now");
+}
+
+fn p10_an_interval_without_an_anchor_is_counted_from_when_it_was_first_stored(kit: &mut Kit) {
+    kit.later(HOUR / 3);
+    kit.recur(hourly("a"));
+    kit.later(HOUR / 3);
+    kit.recur(hourly("a").grace(S));
+    let next = kit.recurrence("a").next_slot();
+    assert_eq!(next, Some((NOW + HOUR / 3 + HOUR).to_utc()));
+}
+
+fn p10_a_slot_from_before_the_write_counts_if_the_caller_says_so(kit: &mut Kit) {
+    let since = (NOW - 3 * HOUR).to_utc();
+    kit.recur(hourly("a").since(since).missed(Missed::All { max: 9 }));
+    kit.fire();
+    assert_eq!(kit.recurrences_tasks("a").len(), 4, "both ends are slots");
+    kit.recur(hourly("a").since(since).missed(Missed::Latest));
+    kit.fire();
+    assert_eq!(kit.recurrences_tasks("a").len(), 4, "they are decided");
+}
+
+fn p10_slots_are_made_once_when_the_clock_is_set_back(kit: &mut Kit) {
+    kit.recur(hourly("a"));
+    kit.fire_at(3);
+    kit.fire_at(1);
+    kit.fire_at(2);
+    kit.fire_at(3);
+    assert_eq!(kit.hours("a"), [3], "of three that are due the latest");
+    kit.fire_at(4);
+    assert_eq!(kit.hours("a"), [3, 4]);
+    // The clock was years ahead, and came back: only an explicit call goes back, too.
+    kit.fire_at(100_000);
+    kit.fire_at(5);
+    assert_eq!(kit.hours("a"), [3, 4, 100_000]);
+    kit.act("a", RecurrenceAction::Reset(NOW + 4 * HOUR));
+    kit.fire();
+    assert_eq!(
+        kit.hours("a"),
+        [3, 4, 5, 100_000],
+        "the fourth is not made again"
+    );
+}
+
+fn p10_a_slot_is_skipped_while_a_task_is_live(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::Skip));
+    kit.fire_at(1);
+    kit.fire_at(2);
+    let claim = kit.claim_one();
+    kit.fire_at(3);
+    kit.settle(&claim, error());
+    kit.fire_at(4);
+    assert_eq!(
+        kit.hours("a"),
+        [1],
+        "pending, running, and before its retry"
+    );
+    let claim = kit.claim_one();
+    kit.settle(&claim, done());
+    kit.fire_at(5);
+    assert_eq!(kit.hours("a"), [1, 5]);
+}
+
+fn p10_a_retried_task_is_live_again(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::Skip));
+    kit.fire_at(1);
+    let claim = kit.claim_one();
+    kit.settle(&claim, done());
+    kit.change(claim.id, Action::Retry(Default::default()));
+    kit.fire_at(2);
+    assert_eq!(kit.hours("a"), [1]);
+    kit.change(claim.id, Action::Cancel);
+    kit.fire_at(3);
+    assert_eq!(kit.hours("a"), [1, 3]);
+}
+
+fn p10_slots_wait_for_the_end_of_the_live_task(kit: &mut Kit) {
+    kit.recur(hourly("one").overlap(Overlap::BufferOne));
+    kit.recur(hourly("all").overlap(Overlap::BufferAll { max: 2 }));
+    for hour in 1..=5 {
+        kit.fire_at(hour);
+    }
+    assert_eq!((kit.hours("one"), kit.hours("all")), (vec![1], vec![1]));
+    assert_eq!(kit.recurrence("one").waiting_count(), 1);
+    assert_eq!(kit.recurrence("all").waiting_count(), 2);
+    for _ in 0..3 {
+        for claim in kit.claim(9) {
+            kit.settle(&claim, done());
+        }
+    }
+    assert_eq!(kit.hours("one"), [1, 2], "the first that waited");
+    assert_eq!(kit.hours("all"), [1, 2, 3]);
+    kit.fire_at(6);
+    assert_eq!(kit.hours("all"), [1, 2, 3, 6]);
+    assert_eq!(kit.recurrence("all").made_count(), 4);
+}
+
+fn p10_a_slot_that_cancels_waits_until_the_task_has_ended(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::CancelPrevious));
+    kit.fire_at(1);
+    let claim = kit.claim_one();
+    kit.fire_at(2);
+    kit.fire_at(3);
+    assert_eq!(kit.hours("a"), [1], "its handler runs still");
+    assert!(kit.task(claim.id).cancel_requested());
+    kit.settle(&claim, error());
+    assert_eq!(kit.state(claim.id), TaskState::Cancelled);
+    assert_eq!(kit.hours("a"), [1, 3], "the newest");
+}
+
+fn p10_a_pending_task_that_is_cancelled_makes_room_at_once(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::CancelPrevious));
+    kit.fire_at(1);
+    kit.fire_at(2);
+    let states = kit.recurrences_tasks("a").into_iter();
+    let states: Vec<_> = states.map(|task| task.state()).collect();
+    assert_eq!(states, [TaskState::Cancelled, TaskState::Pending]);
+    assert_eq!(kit.hours("a"), [1, 2]);
+    assert_eq!(kit.recurrence("a").waiting_count(), 0);
+}
+
+/// Whatever ends a task, the slot that waits for its end makes its task in the same transaction.
+fn p10_every_end_of_a_live_task_makes_room(kit: &mut Kit) {
+    type End = fn(&mut Kit, TaskId);
+    let ends: [(&str, End); 6] = [
+        ("completed", |kit, _| {
+            let claim = kit.claim_one();
+            kit.settle(&claim, done());
+        }),
+        ("failed", |kit, _| {
+            let claim = kit.claim_one();
+            kit.settle(&claim, returned(Err(Failure::fatal("no"))));
+        }),
+        ("cancelled by its handler", |kit, _| {
+            let claim = kit.claim_one();
+            kit.settle(&claim, returned(Ok(Outcome::cancel("no"))));
+        }),
+        ("cancelled before it ran", |kit, id| {
+            kit.change(id, Action::Cancel);
+        }),
+        ("cancelled with others", |kit, _| {
+            kit.change_matching(&Filter::all(), &Action::Cancel, None);
+        }),
+        ("expired", |kit, _| {
+            kit.later(10 * S + MICRO);
+            kit.apply(Op::Expire { limit: 10 });
+        }),
+    ];
+    for (name, end) in ends {
+        let task = NewTask::with_kind("probe", &1).start_within(2 * HOUR + 10 * S);
+        let recurrence = Recurrence::new(name, task).every(HOUR).unwrap();
+        kit.now = NOW;
+        kit.recur(recurrence.overlap(Overlap::BufferOne));
+        kit.fire_at(1);
+        kit.fire_at(2);
+        kit.now = NOW + 3 * HOUR;
+        let id = kit.recurrences_tasks(name)[0].id();
+        end(kit, id);
+        assert!(kit.state(id).is_final(), "{name}");
+        assert_eq!(kit.hours(name), [1, 2], "{name}");
+        kit.act(name, RecurrenceAction::Remove);
+        kit.change_matching(&Filter::all(), &Action::Cancel, None);
+    }
+}
+
+fn p10_a_paused_recurrence_makes_no_task_and_goes_on_after_the_pause(kit: &mut Kit) {
+    kit.recur(hourly("a").missed(Missed::All { max: 9 }));
+    kit.fire_at(1);
+    assert_eq!(
+        kit.act("a", RecurrenceAction::Pause),
+        RecurrenceChanged::Applied
+    );
+    kit.fire_at(2);
+    assert_eq!(
+        kit.recur(hourly("a").missed(Missed::All { max: 9 })),
+        Recurred::Unchanged
+    );
+    kit.fire_at(3);
+    assert_eq!(kit.hours("a"), [1]);
+    assert_eq!(kit.recurrence("a").paused_by(), Some(PausedBy::Caller));
+    kit.act("a", RecurrenceAction::Resume);
+    kit.fire();
+    assert_eq!(kit.hours("a"), [1], "those of the pause are skipped");
+    kit.fire_at(4);
+    assert_eq!(kit.hours("a"), [1, 4]);
+    assert_eq!(
+        kit.act("b", RecurrenceAction::Pause),
+        RecurrenceChanged::NotFound
+    );
+}
+
+fn p10_failures_in_a_row_pause_a_recurrence(kit: &mut Kit) {
+    kit.recur(hourly("a").pause_after_failures(2));
+    let run = |kit: &mut Kit, hour, end| {
+        kit.fire_at(hour);
+        let claim = kit.claim_one();
+        kit.settle(&claim, end);
+    };
+    let failed = || returned(Err(Failure::fatal("no")));
+    run(kit, 1, failed());
+    run(kit, 2, done());
+    run(kit, 3, failed());
+    assert!(!kit.recurrence("a").is_paused(), "one of them completed");
+    run(kit, 4, failed());
+    let status = kit.recurrence("a");
+    assert_eq!(status.paused_by(), Some(PausedBy::Failures));
+    assert_eq!(status.failure_count(), 2);
+    assert_eq!(kit.store().health().stopped_recurrences(), ["a"]);
+    kit.fire_at(5);
+    assert_eq!(kit.hours("a"), [1, 2, 3, 4]);
+    kit.act("a", RecurrenceAction::Resume);
+    assert_eq!(kit.recurrence("a").failure_count(), 0);
+    assert!(kit.store().health().stopped_recurrences().is_empty());
+    run(kit, 6, failed());
+    assert!(!kit.recurrence("a").is_paused());
+}
+
+fn p10_a_recurrence_ends_after_its_last_task(kit: &mut Kit) {
+    kit.recur(hourly("a").max_count(2));
+    kit.recur(hourly("b").max_count(2).overlap(Overlap::Skip));
+    for hour in 1..=3 {
+        kit.fire_at(hour);
+    }
+    assert_eq!(kit.hours("a"), [1, 2]);
+    assert!(kit.recurrence("a").is_ended());
+    assert_eq!(
+        kit.recurrence("b").made_count(),
+        1,
+        "a skipped slot does not count"
+    );
+    assert!(!kit.recurrence("b").is_ended());
+    kit.recur(hourly("a").max_count(3));
+    kit.fire_at(4);
+    assert_eq!(kit.hours("a"), [1, 2, 4]);
+}
+
+fn p10_a_call_makes_a_task_without_a_slot(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::Skip).max_count(1));
+    let Triggered::Made(id) = kit.trigger("a") else {
+        panic!("nothing is live");
+    };
+    let task = kit.task(id);
+    assert_eq!((task.recurrence(), task.slot()), (Some("a"), None));
+    assert_eq!(task.scheduled_at(), NOW.to_utc());
+    assert_eq!(kit.trigger("a"), Triggered::Skipped(SkipReason::Overlap));
+    let claim = kit.claim_one();
+    kit.settle(&claim, done());
+    kit.fire_at(1);
+    assert_eq!(kit.hours("a"), [1], "a call does not count");
+    kit.recur(hourly("b").overlap(Overlap::BufferOne));
+    assert!(matches!(kit.trigger("b"), Triggered::Made(_)));
+    let Triggered::Waiting(second) = kit.trigger("b") else {
+        panic!("it may wait");
+    };
+    assert!(kit.find(second).is_none());
+    for claim in kit.claim(9) {
+        kit.settle(&claim, done());
+    }
+    assert_eq!(kit.state(second), TaskState::Pending);
+}
+
+fn p10_the_task_is_delayed_by_less_than_the_jitter_and_always_the_same(kit: &mut Kit) {
+    for name in ["a", "b", "c", "d"] {
+        kit.recur(hourly(name).jitter(HOUR / 2));
+    }
+    kit.fire_at(1);
+    let delay = |task: &Task| {
+        let due = Timestamp::rounded_up(task.scheduled_at()).unwrap();
+        due.since(NOW + HOUR)
+    };
+    let names = ["a", "b", "c", "d"];
+    let delays = names.map(|name| delay(&kit.recurrences_tasks(name)[0]));
+    assert!(delays.iter().all(|delay| *delay < HOUR / 2), "{delays:?}");
+    assert!(
+        delays.windows(2).all(|pair| pair[0] != pair[1]),
+        "{delays:?}"
+    );
+    assert_eq!(kit.hours("a"), [1], "the slot is the nominal one");
+    let ids = names.map(|name| kit.recurrences_tasks(name)[0].id());
+    for (name, id) in names.into_iter().zip(ids) {
+        kit.change(id, Action::Cancel);
+        kit.change(id, Action::Delete);
+        kit.act(name, RecurrenceAction::Reset(NOW + HOUR));
+    }
+    kit.fire();
+    let again = names.map(|name| kit.recurrences_tasks(name)[0].clone());
+    assert_eq!(again.each_ref().map(Task::id), ids);
+    assert_eq!(again.each_ref().map(delay), delays);
+}
+
+fn p10_a_completion_that_does_not_come_is_overdue(kit: &mut Kit) {
+    kit.recur(hourly("a").expect_within(HOUR / 4));
+    kit.fire_at(1);
+    let claim = kit.claim_one();
+    kit.settle(&claim, done());
+    kit.fire_at(2);
+    kit.later(HOUR / 4 - MICRO);
+    kit.fire();
+    assert_eq!(kit.recurrence("a").overdue_since(), None);
+    kit.later(MICRO);
+    kit.fire();
+    let since = Some((NOW + 2 * HOUR + HOUR / 4).to_utc());
+    assert_eq!(kit.recurrence("a").overdue_since(), since);
+    assert_eq!(kit.store().health().overdue_recurrences(), ["a"]);
+    kit.fire_at(3);
+    assert_eq!(
+        kit.recurrence("a").overdue_since(),
+        since,
+        "since the first"
+    );
+    let claim = kit.claim_one();
+    kit.settle(&claim, done());
+    assert_eq!(kit.recurrence("a").overdue_since(), None);
+    assert!(kit.store().health().overdue_recurrences().is_empty());
+    assert!(kit.recurrence("a").completed_at().is_some());
+    // Nobody had the file open for a day.
+    kit.fire_at(27);
+    let since = Some((NOW + 4 * HOUR + HOUR / 4).to_utc());
+    assert_eq!(kit.recurrence("a").overdue_since(), since);
+}
+
+fn p10_a_removed_recurrence_makes_nothing_and_leaves_its_tasks(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::BufferOne));
+    kit.fire_at(1);
+    kit.fire_at(2);
+    kit.act("a", RecurrenceAction::Remove);
+    kit.recur(hourly("a").overlap(Overlap::BufferOne));
+    let claim = kit.claim_one();
+    kit.settle(&claim, done());
+    assert_eq!(kit.hours("a"), [1], "what waited is gone");
+    assert_eq!(kit.recurrence("a").completed_at(), None, "it is another");
+    kit.act("a", RecurrenceAction::Remove);
+    kit.fire_at(4);
+    assert_eq!(kit.hours("a"), [1]);
+    assert_eq!(
+        kit.act("a", RecurrenceAction::Remove),
+        RecurrenceChanged::NotFound
+    );
+}
+
+fn p10_what_is_missed_comes_in_chunks(kit: &mut Kit) {
+    kit.recur(hourly("a").missed(Missed::All { max: 250 }));
+    kit.now = NOW + 300 * HOUR + HOUR / 2;
+    assert_eq!(kit.fire(), 3, "a hundred a transaction");
+    assert_eq!(kit.hours("a"), (51..=300).collect::<Vec<_>>());
+    assert_eq!(kit.recurrence("a").made_count(), 250);
+}
+
+fn p10_a_recurrence_s_tasks_have_everything_that_a_task_can_have(kit: &mut Kit) {
+    let task = NewTask::with_kind("probe", &json(5_000))
+        .queue("mail")
+        .partition("tenant-1")
+        .priority(2)
+        .max_attempts(3)
+        .timeout(7 * S)
+        .start_within(HOUR)
+        .retry(RetryPolicy::fixed(S))
+        .max_crashes(1)
+        .tag("b")
+        .tag("a")
+        .metadata("k", "v");
+    kit.recur(Recurrence::new("a", task).every(HOUR).unwrap());
+    let once = NewTask::with_kind("once", &1).delivery(Delivery::AtMostOnce);
+    kit.recur(Recurrence::new("once", once).every(HOUR).unwrap());
+    kit.fire_at(1);
+    let task = kit.recurrences_tasks("a").remove(0);
+    assert_eq!((task.queue(), task.partition()), ("mail", Some("tenant-1")));
+    assert_eq!((task.priority(), task.max_attempts()), (2, 3));
+    assert_eq!((task.timeout(), task.max_crashes()), (Some(7 * S), 1));
+    assert_eq!(
+        (task.tags(), &task.metadata()["k"][..]),
+        (&["a".to_owned(), "b".to_owned()][..], "v")
+    );
+    assert_eq!(task.start_by(), Some((NOW + 2 * HOUR).to_utc()));
+    assert_eq!(task.payload::<Vec<u8>>().unwrap(), json(5_000));
+    let once = kit.recurrences_tasks("once").remove(0);
+    assert_eq!(
+        (once.delivery(), once.max_attempts()),
+        (Delivery::AtMostOnce, 1)
+    );
+}
+
+fn the_store_knows_when_a_recurrence_is_due_next(kit: &mut Kit) {
+    let next = |kit: &Kit| kit.store().lanes().recurrence_at;
+    assert_eq!(next(kit), None);
+    kit.recur(hourly("a"));
+    assert_eq!(next(kit), Some(NOW + HOUR));
+    kit.recur(
+        Recurrence::new("b", NewTask::with_kind("probe", &1))
+            .every(S)
+            .unwrap(),
+    );
+    assert_eq!(next(kit), Some(NOW + S));
+    kit.later(S);
+    kit.fire();
+    assert_eq!(next(kit), Some(NOW + 2 * S));
+    kit.act("b", RecurrenceAction::Remove);
+    assert_eq!(next(kit), Some(NOW + 2 * S), "too early does no harm");
+    kit.later(S);
+    kit.fire();
+    assert_eq!(kit.apply(Op::Fire { limit: 100 }).done(), 0);
+    assert_eq!(next(kit), Some(NOW + HOUR));
+}
+
+fn a_recurrence_that_is_rolled_back_is_not_there(kit: &mut Kit) {
+    let registration = hourly("a").prepare(kit.now).unwrap();
+    let op = Op::Recur(Box::new(registration));
+    let mut stored = None;
+    let rolled_back = kit.store().transaction(kit.now, None, &mut |work| {
+        stored = Some(work.apply(op.clone()).unwrap().recurred());
+        crate::store::TransactionEnd::RollBack
+    });
+    rolled_back.unwrap();
+    assert_eq!(stored, Some(Recurred::Created));
+    assert_eq!(kit.store().lanes().recurrence_at, None);
+    assert_eq!(
+        kit.act("a", RecurrenceAction::Pause),
+        RecurrenceChanged::NotFound
+    );
+}
+
+fn p10_a_slot_makes_one_task_in_whichever_process(kit: &mut Kit) {
+    kit.recur(hourly("a"));
+    let other = kit.another(true);
+    assert_eq!(
+        other.lanes().recurrence_at,
+        Some(NOW + HOUR),
+        "read at its start"
+    );
+    for hour in 1..=4 {
+        kit.now = NOW + HOUR * hour;
+        let fire = || vec![Op::Fire { limit: 100 }];
+        let (first, second) = match hour % 2 {
+            0 => (kit.store(), &other),
+            _ => (&other, kit.store()),
+        };
+        first.apply(kit.now, fire()).unwrap();
+        second.apply(kit.now, fire()).unwrap();
+    }
+    assert_eq!(kit.hours("a"), [1, 2, 3, 4]);
+    let overdue = hourly("late").expect_within(S).since(NOW.to_utc());
+    kit.recur(overdue);
+    kit.fire();
+    other.refresh().unwrap();
+    assert_eq!(other.health().overdue_recurrences(), ["late"]);
+    let registration = Recurrence::new("b", NewTask::with_kind("probe", &1)).every(S);
+    let registration = registration.unwrap().prepare(kit.now).unwrap();
+    kit.apply(Op::Recur(Box::new(registration)));
+    other.refresh().unwrap();
+    assert_eq!(
+        other.lanes().recurrence_at,
+        Some(kit.now + S),
+        "of another process"
+    );
+}
+
+fn p10_a_crash_between_two_calls_loses_no_slot(kit: &mut Kit) {
+    kit.recur(hourly("a").missed(Missed::All { max: 1_000 }));
+    kit.now = NOW + 250 * HOUR + HOUR / 2;
+    loop {
+        kit.kill();
+        if kit.apply(Op::Fire { limit: 100 }).done() == 0 {
+            break;
+        }
+    }
+    assert_eq!(kit.hours("a"), (1..=250).collect::<Vec<_>>());
+}
+
+fn p10_a_crashed_task_makes_room(kit: &mut Kit) {
+    let task = NewTask::with_kind("probe", &1).max_crashes(0);
+    let recurrence = Recurrence::new("a", task).every(HOUR).unwrap();
+    kit.recur(recurrence.overlap(Overlap::BufferOne));
+    kit.fire_at(1);
+    kit.fire_at(2);
+    let claim = kit.claim_one();
+    kit.crash(&[claim]);
+    assert_eq!(kit.hours("a"), [1, 2]);
+}

@@ -1,0 +1,327 @@
+//! P10: each slot makes at most one task, across processes, restarts and changes of the clock; a missed slot is handled by its
+//! policy, never silently.
+//!
+//! Which instants are slots: the tests of `src/model/recurrence`. What each policy makes of them: those of the store.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use punctual::testing::{Stepper, TestClock};
+use punctual::{
+    Client, ErrorKind, Filter, Missed, NewTask, Outcome, Overlap, Recurred, Recurrence,
+    RecurrenceFilter, Rule, Scheduler,
+};
+
+use crate::kit::{DAY, LONG, Log, MS, Probe, S, clock, eventually, file, probe};
+
+fn utc(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+/// A recurrence whose tasks may run side by side.
+fn named(name: &str) -> Recurrence {
+    Recurrence::new(name, Probe(1)).overlap(Overlap::Allow)
+}
+
+/// A scheduler on a file that logs the slots of the tasks that it runs.
+fn logs(path: &std::path::Path, clock: &TestClock, log: &Log<String>) -> Stepper {
+    let log = log.clone();
+    let stepped = Scheduler::builder(path)
+        .workers(1)
+        .handler_fn(move |_: Probe, cx| {
+            let slot = cx.slot().expect("a recurrence made it");
+            log.push(slot.format("%d %H:%M:%S").to_string());
+            Ok(Outcome::done())
+        })
+        .stepped(clock);
+    stepped.unwrap()
+}
+
+/// P10, P2: clocks go from two to three on 29 March 2026 in Berlin.
+#[test]
+fn a_nightly_task_runs_once_each_night_also_when_clocks_change() {
+    let clock = TestClock::new(utc("2026-03-27T12:00:00Z"));
+    let log = Log::new();
+    let own = log.clone();
+    let mut scheduler = Scheduler::in_memory()
+        .handler_fn(move |_: Probe, cx| {
+            let started = cx.client().get(cx.id())?.unwrap().started_at().unwrap();
+            assert_eq!(cx.recurrence(), Some("nightly"));
+            assert_eq!(Some(started), cx.slot(), "at its very instant");
+            own.push((cx.previous_slot(), started));
+            Ok(Outcome::done())
+        })
+        .stepped(&clock)
+        .unwrap();
+    let nightly = named("nightly").cron("30 2 * * *").unwrap();
+    scheduler
+        .recur(nightly.time_zone("Europe/Berlin").unwrap())
+        .unwrap();
+    assert_eq!(scheduler.advance(4 * DAY), 4);
+    let expected = [
+        "2026-03-28T01:30:00Z",
+        "2026-03-29T01:00:00Z",
+        "2026-03-30T00:30:00Z",
+        "2026-03-31T00:30:00Z",
+    ]
+    .map(utc);
+    let (previous, slots): (Vec<_>, Vec<_>) = log.take().into_iter().unzip();
+    assert_eq!(slots, expected);
+    assert_eq!(previous[0], None);
+    assert_eq!(previous[1..], [0, 1, 2].map(|index| Some(expected[index])));
+}
+
+/// P10: whether a program was stopped properly or not, and however often it says what it wants.
+#[test]
+fn a_restart_neither_loses_nor_doubles_a_slot() {
+    let (_dir, path) = file();
+    let clock = TestClock::new(utc("2026-03-01T00:00:00Z"));
+    let log = Log::new();
+    let all = || {
+        named("hourly")
+            .cron("0 * * * *")
+            .unwrap()
+            .missed(Missed::All { max: 100 })
+    };
+    for hours in [1_u32, 3, 2, 5] {
+        let mut scheduler = logs(&path, &clock, &log);
+        scheduler.recur(all()).unwrap();
+        scheduler.drain();
+        scheduler.advance(S * 1800);
+        drop(scheduler);
+        clock.advance(S * 3600 * hours);
+    }
+    let mut scheduler = logs(&path, &clock, &log);
+    scheduler.drain();
+    let slots = log.take();
+    let expected: Vec<String> = (1..=13).map(|hour| format!("01 {hour:02}:00:00")).collect();
+    assert_eq!(slots, expected);
+    assert_eq!(scheduler.count(&Filter::all()).unwrap(), 13);
+}
+
+/// P10: the clock of a machine that wakes up, or is set.
+#[test]
+fn a_step_of_the_clock_neither_repeats_nor_floods() {
+    let (_dir, path) = file();
+    let clock = TestClock::new(utc("2026-03-01T00:00:00Z"));
+    let log = Log::new();
+    let mut scheduler = logs(&path, &clock, &log);
+    scheduler
+        .recur(named("m").cron("* * * * *").unwrap())
+        .unwrap();
+    scheduler.advance(S * 120);
+    assert_eq!(log.take(), ["01 00:01:00", "01 00:02:00"]);
+    clock.set(utc("2026-03-01T00:00:30Z"));
+    scheduler.advance(S * 120);
+    assert_eq!(log.take(), [""; 0], "they were run before");
+    clock.set(utc("2026-03-04T09:30:15Z"));
+    scheduler.drain();
+    assert_eq!(log.take(), ["04 09:30:00"], "of what was missed the latest");
+}
+
+/// P10: three processes with one file, each of which may come first.
+#[test]
+fn several_schedulers_on_one_file_make_one_task_of_a_slot() {
+    let (_dir, path) = file();
+    let clock = TestClock::new(utc("2026-03-01T00:00:00Z"));
+    let log = Log::new();
+    let mut schedulers = [(); 3].map(|()| logs(&path, &clock, &log));
+    for name in ["a", "b", "c"] {
+        schedulers[0]
+            .recur(named(name).cron("* * * * *").unwrap())
+            .unwrap();
+    }
+    for minute in 1..=30 {
+        clock.advance(S * 60);
+        let first = minute % 3;
+        for index in [first, (first + 1) % 3, (first + 2) % 3] {
+            schedulers[index].drain();
+        }
+    }
+    assert_eq!(log.take().len(), 90);
+    assert_eq!(schedulers[1].count(&Filter::all()).unwrap(), 90);
+}
+
+/// P10, P6: with the user's rows, or not at all.
+#[test]
+fn a_recurrence_commits_with_the_transaction_that_stores_it() {
+    let clock = clock();
+    let mut scheduler = Scheduler::in_memory()
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .stepped(&clock)
+        .unwrap();
+    let minutely = || named("a").cron("* * * * *").unwrap();
+    let undone = scheduler.transaction(|tx| {
+        assert_eq!(tx.recur(minutely())?, Recurred::Created);
+        Err::<(), _>(tx.schedule(probe(1).priority(10)).unwrap_err())
+    });
+    assert_eq!(undone.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(scheduler.advance(S * 120), 0);
+    scheduler.transaction(|tx| tx.recur(minutely())).unwrap();
+    assert_eq!(scheduler.advance(S * 120), 2);
+}
+
+/// P10, P3: by real threads, after a commit by a client that runs nothing.
+#[test]
+fn a_recurrence_that_another_client_stores_begins_at_once() {
+    let (_dir, path) = file();
+    let ran = Log::new();
+    let log = ran.clone();
+    let scheduler = Scheduler::builder(&path)
+        .workers(1)
+        .handler_fn(move |_: Probe, cx| {
+            log.push(cx.slot().unwrap());
+            Ok(Outcome::done())
+        })
+        .start()
+        .unwrap();
+    let client = Client::open(&path).unwrap();
+    client
+        .recur(named("often").every(20 * MS).unwrap())
+        .unwrap();
+    eventually("ten slots", || ran.len() >= 10);
+    client.recurrences().pause("often").unwrap();
+    scheduler.shutdown(LONG).unwrap();
+    let mut slots = ran.take();
+    slots.sort_unstable();
+    let count = slots.len();
+    slots.dedup();
+    assert_eq!(slots.len(), count, "each slot once");
+    let anchor = slots[0];
+    for slot in slots {
+        let passed = slot - anchor;
+        assert_eq!(
+            passed.num_microseconds().unwrap() % 20_000,
+            0,
+            "none drifts"
+        );
+    }
+}
+
+#[test]
+fn recurrences_are_listed_by_name_in_pages() {
+    let scheduler = Scheduler::in_memory().start().unwrap();
+    let names = ["b", "a", "c", "ab", "d"];
+    for name in names {
+        let task = NewTask::with_kind("report", &1).queue(if name == "d" { "d" } else { "q" });
+        let recurrence = Recurrence::new(name, task).cron("@daily").unwrap();
+        scheduler.recur(recurrence).unwrap();
+    }
+    scheduler.recurrences().pause("c").unwrap();
+    let listed = |filter: RecurrenceFilter| {
+        let (mut names, mut filter) = (Vec::new(), filter.limit(2));
+        loop {
+            let page = scheduler.recurrences().list(&filter).unwrap();
+            names.extend(page.recurrences().iter().map(|one| one.name().to_owned()));
+            match page.next() {
+                Some(next) => filter = filter.after(next),
+                None => return names,
+            }
+        }
+    };
+    assert_eq!(listed(RecurrenceFilter::new()), ["a", "ab", "b", "c", "d"]);
+    assert_eq!(
+        listed(RecurrenceFilter::new().name_prefix("a")),
+        ["a", "ab"]
+    );
+    assert_eq!(listed(RecurrenceFilter::new().queue("d")), ["d"]);
+    assert_eq!(listed(RecurrenceFilter::new().kind("other")), [""; 0]);
+    assert_eq!(listed(RecurrenceFilter::new().paused(true)), ["c"]);
+    let error = scheduler
+        .recurrences()
+        .list(&RecurrenceFilter::new().limit(0));
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn a_mistake_is_refused_and_named() {
+    let scheduler = Scheduler::in_memory().start().unwrap();
+    let rule = || Rule::every(S, utc("2026-01-01T00:00:00Z")).unwrap();
+    let of = |task: NewTask| Recurrence::new("a", task).rule(rule());
+    let table: Vec<(Recurrence, &str)> = vec![
+        (named("a"), "it has no rule"),
+        (
+            named("").rule(rule()),
+            "the name of the recurrence is empty",
+        ),
+        (named(&"x".repeat(129)).rule(rule()), "129 bytes"),
+        (of(probe(1).queue("")), "the queue is empty"),
+        (of(probe(1).id(punctual::TaskId::new())), "has an id"),
+        (of(probe(1).after(S)), "has a due time"),
+        (
+            of(probe(1).start_by(utc("2026-01-01T00:00:00Z"))),
+            "use start_within",
+        ),
+        (of(NewTask::with_kind("k", &f64::NAN)), "NaN"),
+        (
+            named("a").rule(rule()).jitter(2 * S),
+            "a jitter of 2s is longer than the interval 1s",
+        ),
+        (named("a").rule(rule()).max_count(0), "max_count of 0"),
+        (
+            named("a").rule(rule()).pause_after_failures(0),
+            "pause_after_failures 0",
+        ),
+        (
+            named("a").rule(rule()).expect_within(Duration::ZERO),
+            "expect_within is zero",
+        ),
+        (
+            named("a").rule(rule()).window(Duration::MAX),
+            "window is longer",
+        ),
+        (
+            named("a")
+                .rule(rule())
+                .overlap(Overlap::BufferAll { max: 0 }),
+            "a maximum of 0",
+        ),
+        (
+            Recurrence::new("a", Probe(1))
+                .rule(rule())
+                .missed(Missed::All { max: 5 }),
+            "keeps only one",
+        ),
+        (
+            named("a").rule(rule()).since(DateTime::<Utc>::MAX_UTC),
+            "since",
+        ),
+    ];
+    for (recurrence, words) in table {
+        let error = scheduler.recur(recurrence).unwrap_err();
+        let kind = error.kind();
+        assert!(
+            matches!(kind, ErrorKind::Invalid | ErrorKind::Payload),
+            "{error}"
+        );
+        assert!(error.to_string().contains(words), "{words}: {error}");
+    }
+    let page = scheduler
+        .recurrences()
+        .list(&RecurrenceFilter::new())
+        .unwrap();
+    assert!(page.recurrences().is_empty());
+    let early: Vec<(punctual::Result<Recurrence>, &str)> = vec![
+        (named("a").cron("61 * * * *"), "column 1, minute"),
+        (named("a").cron("0 0 30 2 *"), "no date from 1970"),
+        (named("a").every(Duration::ZERO), "is not between"),
+        (named("a").every(Duration::MAX), "is not between"),
+        (named("a").time_zone("Europe/Berlin"), "before the rule"),
+        (
+            named("a").cron("@daily").unwrap().time_zone("CEST"),
+            "no time zone",
+        ),
+        (
+            named("a").rule(rule()).time_zone("UTC"),
+            "only for a cron expression",
+        ),
+    ];
+    for (refused, words) in early {
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains(words), "{words}: {error}");
+    }
+    let none = scheduler.recurrences().pause("nightly").unwrap_err();
+    assert_eq!(none.kind(), ErrorKind::NotFound);
+    assert!(none.to_string().contains("nightly"), "{none}");
+}
