@@ -1,5 +1,7 @@
 //! Recurrences: stored, read and changed.
 
+use std::ops::Range;
+
 use chrono::{DateTime, Utc};
 
 use crate::client::{Client, write};
@@ -8,6 +10,7 @@ use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 use crate::id::TaskId;
 use crate::model::query::Query;
+use crate::model::recurrence::explain::Explanation;
 use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
 use crate::model::recurrence::request::Recurrence;
 use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceStatus, Triggered};
@@ -89,6 +92,27 @@ impl Recurrences<'_> {
         Ok(answer.recurrences())
     }
 
+    /// Tells what became of the slots from the start of a range up to its end, and what will: which task each made, or why it
+    /// made none. At most 1,000 slots; [`Explanation::next`] says where to go on.
+    ///
+    /// This is read from the record of decisions, not from the tasks, so it knows of tasks that are pruned. Slots from before
+    /// the recurrence was stored are not among them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] if there is none of that name; [`ErrorKind::Invalid`] if the range is empty or outside the years
+    /// 1970 to 9999; else as [`get`](Self::get).
+    pub fn explain(self, name: &str, range: Range<DateTime<Utc>>) -> Result<Explanation> {
+        let (from, to) = instants(&range)?;
+        let query = Query::Explain {
+            name: name.to_owned(),
+            from,
+            to,
+        };
+        let explained = self.0.store.read(query)?.explained();
+        explained.ok_or_else(|| named(name, write::no_recurrence()))
+    }
+
     /// Stops making tasks, in every process, until [`resume`](Self::resume). Live tasks go on; slots that wait for their end
     /// wait on.
     ///
@@ -144,6 +168,23 @@ impl Recurrences<'_> {
         let changed = self.0.write(write::change_recurrence(name, action));
         changed.map_err(|error| named(name, error))
     }
+}
+
+/// # Errors
+///
+/// `Invalid` if the range is empty.
+fn instants(range: &Range<DateTime<Utc>>) -> Result<(Timestamp, Timestamp)> {
+    let (from, to) = (
+        Timestamp::rounded_up(range.start)?,
+        Timestamp::rounded_up(range.end)?,
+    );
+    if from < to {
+        return Ok((from, to));
+    }
+    Err(Error::invalid(format!(
+        "the range from {} to {} is empty",
+        range.start, range.end
+    )))
 }
 
 fn named(name: &str, error: Error) -> Error {

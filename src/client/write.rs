@@ -16,6 +16,10 @@ pub(super) fn not_found(id: TaskId) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no task {id}")).with_task(id)
 }
 
+pub(super) fn no_recurrence() -> Error {
+    Error::new(ErrorKind::NotFound, "there is none of that name")
+}
+
 pub(super) fn one(mut replies: Vec<Reply>) -> Reply {
     replies.pop().expect("one operation has one answer")
 }
@@ -162,10 +166,7 @@ fn changed_recurrence(reply: Reply) -> Result<Option<Triggered>> {
     match reply.recurrence_changed() {
         RecurrenceChanged::Applied => Ok(None),
         RecurrenceChanged::Triggered(triggered) => Ok(Some(triggered)),
-        RecurrenceChanged::NotFound => Err(Error::new(
-            ErrorKind::NotFound,
-            "there is none of that name",
-        )),
+        RecurrenceChanged::NotFound => Err(no_recurrence()),
         RecurrenceChanged::Damaged => Err(Error::new(
             ErrorKind::Corrupt,
             "its definition cannot be read",

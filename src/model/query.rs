@@ -7,6 +7,7 @@ use crate::id::TaskId;
 use crate::model::attempt::Attempt;
 use crate::model::filter::{Filter, Page};
 use crate::model::lane::LaneId;
+use crate::model::recurrence::explain::Explanation;
 use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
 use crate::model::recurrence::view::RecurrenceStatus;
 use crate::model::task::{Task, TaskState};
@@ -40,6 +41,12 @@ pub(crate) enum Query {
     },
     Recurrence(String),
     Recurrences(RecurrenceFilter),
+    /// What became of a recurrence's slots in a range, whose end is not included.
+    Explain {
+        name: String,
+        from: Timestamp,
+        to: Timestamp,
+    },
 }
 
 /// What the store answers to each [`Query`].
@@ -56,6 +63,7 @@ pub(crate) enum Answer {
     EndedLanes(Seen<Timestamp>),
     Recurrence(Option<Box<RecurrenceStatus>>),
     Recurrences(RecurrencePage),
+    Explained(Option<Explanation>),
 }
 
 take_variants! { Answer,
@@ -70,6 +78,7 @@ take_variants! { Answer,
     ended_lanes: EndedLanes => Seen<Timestamp>,
     recurrence: Recurrence => Option<Box<RecurrenceStatus>>,
     recurrences: Recurrences => RecurrencePage,
+    explained: Explained => Option<Explanation>,
 }
 
 /// One window of a count.

@@ -296,6 +296,12 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
         ),
         ("last of the oldest runs", runs::LAST_OF_OLDEST, run),
         ("forget runs", runs::FORGET, run),
+        ("runs in a range", recurrences::RUNS, run),
+        (
+            "slots that wait",
+            recurrences::WAITING,
+            "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=?)",
+        ),
         ("page", recurrences::PAGE, "(name>?)"),
     ];
     for (name, sql, expected) in table {

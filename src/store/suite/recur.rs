@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::delivery::Delivery;
 use crate::model::new_task::NewTask;
+use crate::model::recurrence::explain::{Explanation, SlotFate};
 use crate::model::recurrence::policy::{Missed, Overlap, SkipReason};
 use crate::model::recurrence::request::Recurrence;
 use crate::model::recurrence::view::{
@@ -35,6 +36,9 @@ on_every_backend![
     p10_a_removed_recurrence_makes_nothing_and_leaves_its_tasks,
     p10_what_is_missed_comes_in_chunks,
     p10_a_recurrence_s_tasks_have_everything_that_a_task_can_have,
+    p10_every_slot_is_explained,
+    p10_a_slot_is_explained_by_the_rule_that_it_is_of,
+    p14_the_record_of_decisions_is_bounded,
     the_store_knows_when_a_recurrence_is_due_next,
     a_recurrence_that_is_rolled_back_is_not_there,
 ];
@@ -547,6 +551,126 @@ fn p10_a_recurrence_s_tasks_have_everything_that_a_task_can_have(kit: &mut Kit) 
         (once.delivery(), once.max_attempts()),
         (Delivery::AtMostOnce, 1)
     );
+}
+
+/// What became of the slots up to so many hours after [`NOW`], as the hours and their fates.
+fn explained(kit: &Kit, name: &str, hours: u32) -> Vec<String> {
+    let explanation = explain(kit, name, NOW, NOW + HOUR * hours);
+    let slots = explanation.slots().iter();
+    slots
+        .map(|each| {
+            let fate = match each.fate() {
+                SlotFate::Made(id) => match kit.find(id) {
+                    Some(task) => format!("made {}", hour_of(task.slot().unwrap())),
+                    None => "made and gone".to_owned(),
+                },
+                SlotFate::Waiting(id) => {
+                    assert!(kit.find(id).is_none());
+                    "waits".to_owned()
+                }
+                SlotFate::Skipped(reason) => format!("{reason:?}"),
+                SlotFate::Upcoming => "upcoming".to_owned(),
+            };
+            format!("{} {fate}", hour_of(each.slot()))
+        })
+        .collect()
+}
+
+fn explain(kit: &Kit, name: &str, from: Timestamp, to: Timestamp) -> Explanation {
+    let name = name.to_owned();
+    let answer = kit.store().read(Query::Explain { name, from, to });
+    answer.unwrap().explained().expect("it is stored")
+}
+
+fn p10_every_slot_is_explained(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::BufferOne));
+    for hour in 1..=3 {
+        kit.fire_at(hour);
+    }
+    let expected = [
+        "1 made 1",
+        "2 waits",
+        "3 BufferFull",
+        "4 upcoming",
+        "5 upcoming",
+    ];
+    assert_eq!(explained(kit, "a", 6), expected);
+    for _ in 0..2 {
+        let claim = kit.claim_one();
+        kit.settle(&claim, done());
+    }
+    kit.fire_at(4);
+    let claim = kit.claim_one();
+    kit.settle(&claim, done());
+    kit.change(claim.id, Action::Delete);
+    kit.act("a", RecurrenceAction::Pause);
+    kit.later(2 * HOUR);
+    kit.act("a", RecurrenceAction::Resume);
+    kit.now = NOW + 9 * HOUR;
+    kit.fire();
+    let expected = [
+        "1 made 1",
+        "2 made 2",
+        "3 BufferFull",
+        "4 made and gone",
+        "5 Paused",
+        "6 Paused",
+        "7 Missed",
+        "8 Missed",
+        "9 made 9",
+        "10 upcoming",
+    ];
+    assert_eq!(explained(kit, "a", 11), expected);
+    let part = explain(kit, "a", NOW + 3 * HOUR, NOW + 6 * HOUR);
+    let hours: Vec<u64> = part
+        .slots()
+        .iter()
+        .map(|each| hour_of(each.slot()))
+        .collect();
+    assert_eq!(hours, [3, 4, 5], "the end is not included");
+}
+
+fn p10_a_slot_is_explained_by_the_rule_that_it_is_of(kit: &mut Kit) {
+    kit.recur(hourly("a"));
+    kit.fire_at(2);
+    let even = Recurrence::new("a", NewTask::with_kind("probe", &1));
+    let even = even
+        .every(2 * HOUR)
+        .unwrap()
+        .overlap(Overlap::CancelPrevious);
+    kit.recur(even);
+    let claims = kit.claim(9);
+    kit.fire_at(4);
+    for claim in claims {
+        kit.settle(&claim, error());
+    }
+    let claim = kit.claim_one();
+    kit.fire_at(6);
+    assert!(kit.task(claim.id).cancel_requested());
+    let expected = ["1 Missed", "2 made 2", "4 made 4", "6 waits", "8 upcoming"];
+    assert_eq!(explained(kit, "a", 10), expected);
+}
+
+fn p14_the_record_of_decisions_is_bounded(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::Skip));
+    // Every second slot is skipped, so no two decisions are alike.
+    for hour in 1..=1_400 {
+        kit.fire_at(hour);
+        if hour % 2 == 0 {
+            let claim = kit.claim_one();
+            kit.settle(&claim, done());
+        }
+    }
+    let all = explain(kit, "a", NOW, NOW + 1_401 * HOUR);
+    let forgotten = all.forgotten_until().expect("some are forgotten");
+    let first = all.slots()[0].slot();
+    assert_eq!(first, forgotten + chrono::TimeDelta::hours(1));
+    assert!((1_000..1_100).contains(&(1_400 - hour_of(forgotten))));
+    let next = all.next().expect("there are more than a thousand");
+    let next = Timestamp::rounded_up(next).unwrap();
+    let rest = explain(kit, "a", next, NOW + 1_401 * HOUR);
+    let count = all.slots().len() + rest.slots().len();
+    assert_eq!(count as u64, 1_400 - hour_of(forgotten));
 }
 
 fn the_store_knows_when_a_recurrence_is_due_next(kit: &mut Kit) {

@@ -35,6 +35,9 @@ pub(crate) fn read(
         Query::Recurrence(name) => {
             Answer::Recurrence(recurrences::recurrence(conn, name)?.map(Box::new))
         }
+        Query::Explain { name, from, to } => {
+            Answer::Explained(recurrences::explain(conn, name, *from, *to)?)
+        }
         Query::Recurrences(filter) => Answer::Recurrences(recurrences::recurrences(conn, filter)?),
     })
 }
