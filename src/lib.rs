@@ -199,6 +199,7 @@ pub use model::new_task::{NewTask, Scheduled};
 pub use model::outcome::{Failure, Outcome, TaskResult};
 pub use model::payload::Payload;
 pub use model::query::{LaneStats, Stats};
+pub use model::recurrence::event::{RecurrenceEvent, RecurrenceEventKind};
 pub use model::recurrence::explain::{ExplainedSlot, Explanation, SlotFate};
 pub use model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
 pub use model::recurrence::policy::{Missed, Overlap, SkipReason};

@@ -4,16 +4,19 @@ use std::ops::Range;
 
 use chrono::{DateTime, Utc};
 
+use crate::client::wait::DEFAULT_EVENTS;
 use crate::client::{Client, write};
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 use crate::id::TaskId;
 use crate::model::query::Query;
+use crate::model::recurrence::event::RecurrenceEvent;
 use crate::model::recurrence::explain::Explanation;
 use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
 use crate::model::recurrence::request::Recurrence;
 use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceStatus, Triggered};
+use crate::store::events::Events;
 use crate::time::Timestamp;
 
 impl Client {
@@ -162,6 +165,14 @@ impl Recurrences<'_> {
     pub fn reset(self, name: &str, from: DateTime<Utc>) -> Result<()> {
         let from = Timestamp::rounded_up(from)?;
         self.change(name, RecurrenceAction::Reset(from))
+    }
+
+    /// Subscribes to what happens to recurrences by this process, holding up to 1,024 events, as
+    /// [`Client::events`] does to what happens to tasks.
+    #[must_use]
+    pub fn events(self) -> Events<RecurrenceEvent> {
+        let signals = self.0.store.signals();
+        signals.recurrence_subscriptions().subscribe(DEFAULT_EVENTS)
     }
 
     fn change(self, name: &str, action: RecurrenceAction) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::store::events::Events;
 use crate::time::{Deadline, Stopwatch};
 
 /// How many events a subscription holds by default.
-const DEFAULT_EVENTS: usize = 1_024;
+pub(super) const DEFAULT_EVENTS: usize = 1_024;
 /// To find an end in another process, a wait looks each time an eighth of its length so far has passed, within these bounds.
 const SOONEST_LOOK: Duration = Duration::from_millis(5);
 const LATEST_LOOK: Duration = Duration::from_millis(250);

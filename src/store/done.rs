@@ -45,6 +45,9 @@ impl Done {
         signals
             .subscriptions()
             .publish(std::mem::take(&mut self.news.events));
+        signals
+            .recurrence_subscriptions()
+            .publish(std::mem::take(&mut self.news.recurrence_events));
         answer();
         if let Some(at) = self.expires {
             signals.expires(at);

@@ -1,4 +1,4 @@
-//! Subscriptions to what happens to tasks. Each is bounded: a full one loses events and counts them.
+//! Subscriptions to what happens, to tasks or to recurrences. Each is bounded: a full one loses events and counts them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,28 +9,38 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 use crate::model::event::Event;
 use crate::sync::lock;
 
-/// All subscriptions to a store.
-#[derive(Debug, Default)]
-pub(crate) struct Subscriptions {
-    subscribers: Mutex<Vec<Subscriber>>,
+/// All subscriptions of a kind to a store.
+#[derive(Debug)]
+pub(crate) struct Subscriptions<E = Event> {
+    subscribers: Mutex<Vec<Subscriber<E>>>,
     count: AtomicUsize,
     closed: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Subscriber {
-    sender: Sender<Event>,
+struct Subscriber<E> {
+    sender: Sender<E>,
     lost: Arc<AtomicU64>,
 }
 
-impl Subscriptions {
+impl<E> Default for Subscriptions<E> {
+    fn default() -> Self {
+        Self {
+            subscribers: Mutex::default(),
+            count: AtomicUsize::default(),
+            closed: AtomicBool::default(),
+        }
+    }
+}
+
+impl<E: Clone> Subscriptions<E> {
     /// Whether there are any. Without one, no events need be made.
     pub(crate) fn any(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
 
     /// Sends events to all subscribers. A subscription that is full loses them and counts them.
-    pub(crate) fn publish(&self, events: Vec<Event>) {
+    pub(crate) fn publish(&self, events: Vec<E>) {
         if events.is_empty() {
             return;
         }
@@ -51,7 +61,7 @@ impl Subscriptions {
         self.count.store(subscribers.len(), Ordering::Relaxed);
     }
 
-    pub(crate) fn subscribe(&self, capacity: usize) -> Events {
+    pub(crate) fn subscribe(&self, capacity: usize) -> Events<E> {
         let (sender, receiver) = bounded(capacity.max(1));
         let lost = Arc::new(AtomicU64::new(0));
         let mut subscribers = lock(&self.subscribers);
@@ -74,7 +84,7 @@ impl Subscriptions {
     }
 }
 
-/// A subscription to what happens to tasks.
+/// A subscription to what happens to tasks, or to recurrences.
 ///
 /// It is bounded: while it is full, new events are lost and counted, so a slow reader never holds up the scheduler. Dropping
 /// the subscription ends it. As an iterator it blocks until the next event, and stops when the subscription has ended.
@@ -111,14 +121,14 @@ impl Subscriptions {
 /// # Ok::<(), punctual::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Events {
-    receiver: Receiver<Event>,
+pub struct Events<E = Event> {
+    receiver: Receiver<E>,
     lost: Arc<AtomicU64>,
 }
 
-impl Events {
+impl<E> Events<E> {
     /// Waits for the next event, at most `timeout`. If the subscription has ended it does not wait.
-    pub fn next_within(&self, timeout: Duration) -> Received {
+    pub fn next_within(&self, timeout: Duration) -> Received<E> {
         match self.receiver.recv_timeout(timeout) {
             Ok(event) => Received::Event(event),
             Err(RecvTimeoutError::Timeout) => Received::Nothing,
@@ -127,7 +137,7 @@ impl Events {
     }
 
     /// The next event, if one has come. It never waits.
-    pub fn try_next(&self) -> Received {
+    pub fn try_next(&self) -> Received<E> {
         match self.receiver.try_recv() {
             Ok(event) => Received::Event(event),
             Err(TryRecvError::Empty) => Received::Nothing,
@@ -159,19 +169,19 @@ impl Events {
 /// ```
 #[derive(Debug, Clone)]
 #[must_use = "a loop that does not look whether the subscription has ended never ends"]
-pub enum Received {
+pub enum Received<E = Event> {
     /// The next event.
-    Event(Event),
+    Event(E),
     /// There is no event yet; there may be one later.
     Nothing,
     /// The subscription has ended, and all its events were received: every later call answers the same, at once.
     Ended,
 }
 
-impl Received {
+impl<E> Received<E> {
     /// The event, if there is one. `None` means "not yet" or "never again", so it must not be the condition of a loop.
     #[must_use]
-    pub fn event(self) -> Option<Event> {
+    pub fn event(self) -> Option<E> {
         match self {
             Self::Event(event) => Some(event),
             Self::Nothing | Self::Ended => None,
@@ -179,10 +189,10 @@ impl Received {
     }
 }
 
-impl Iterator for Events {
-    type Item = Event;
+impl<E> Iterator for Events<E> {
+    type Item = E;
 
-    fn next(&mut self) -> Option<Event> {
+    fn next(&mut self) -> Option<E> {
         self.receiver.recv().ok()
     }
 }

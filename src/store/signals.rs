@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::id::TaskId;
 use crate::model::event::Event;
+use crate::model::recurrence::event::RecurrenceEvent;
 use crate::model::settle::Fence;
 use crate::store::events::Subscriptions;
 use crate::store::standing_claim::StandingClaim;
@@ -26,6 +27,7 @@ pub(crate) struct News {
     pub(crate) queues: bool,
     pub(crate) ended: Vec<TaskId>,
     pub(crate) events: Vec<Event>,
+    pub(crate) recurrence_events: Vec<RecurrenceEvent>,
 }
 
 impl News {
@@ -44,6 +46,7 @@ pub(crate) struct Signals {
     expiry: Mutex<Option<Timestamp>>,
     waiters: Waiters,
     subscriptions: Subscriptions,
+    recurrence_subscriptions: Subscriptions<RecurrenceEvent>,
 }
 
 impl Signals {
@@ -134,7 +137,12 @@ impl Signals {
         &self.waiters
     }
 
-    /// The subscriptions to events.
+    /// The subscriptions to events of recurrences.
+    pub(crate) fn recurrence_subscriptions(&self) -> &Subscriptions<RecurrenceEvent> {
+        &self.recurrence_subscriptions
+    }
+
+    /// The subscriptions to events of tasks.
     pub(crate) fn subscriptions(&self) -> &Subscriptions {
         &self.subscriptions
     }
@@ -142,6 +150,7 @@ impl Signals {
     /// Ends all subscriptions, and wakes all waiters to look again: no events come any more.
     pub(crate) fn close(&self) {
         self.subscriptions.close();
+        self.recurrence_subscriptions.close();
         self.waiters.notify_all();
     }
 }

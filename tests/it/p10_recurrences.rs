@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use punctual::testing::{Stepper, TestClock};
 use punctual::{
     Client, ErrorKind, Filter, Missed, NewTask, Outcome, Overlap, Recurred, Recurrence,
-    RecurrenceFilter, Rule, Scheduler,
+    RecurrenceEventKind, RecurrenceFilter, Rule, Scheduler,
 };
 
 use crate::kit::{DAY, LONG, Log, MS, Probe, S, clock, eventually, file, probe};
@@ -196,6 +196,64 @@ fn a_recurrence_that_another_client_stores_begins_at_once() {
             "none drifts"
         );
     }
+}
+
+/// P10: what was skipped is told.
+#[test]
+fn events_tell_what_a_recurrence_does() {
+    let clock = TestClock::new(utc("2026-03-01T00:00:00Z"));
+    let mut scheduler = Scheduler::in_memory()
+        .handler_fn(|probe: Probe, _cx| match probe.0 {
+            1 => Ok(Outcome::done()),
+            _ => Err(punctual::Failure::fatal("no")),
+        })
+        .stepped(&clock)
+        .unwrap();
+    let events = scheduler.recurrences().events();
+    let told = || {
+        let mut told = Vec::new();
+        while let Some(event) = events.try_next().event() {
+            assert_eq!(event.recurrence(), "a");
+            let hour = |at: DateTime<Utc>| at.format("%H:%M").to_string();
+            told.push(match event.kind() {
+                RecurrenceEventKind::Made { slot, .. } => format!("made {}", hour(slot.unwrap())),
+                RecurrenceEventKind::Skipped {
+                    first,
+                    last,
+                    reason,
+                } => {
+                    format!("{reason:?} {} {}", hour(first), hour(last))
+                }
+                kind => format!("{kind:?}"),
+            });
+        }
+        told
+    };
+    let hourly = |probe: u32| {
+        let recurrence = Recurrence::new("a", Probe(probe))
+            .cron("0 * * * *")
+            .unwrap();
+        recurrence.pause_after_failures(1).expect_within(S * 600)
+    };
+    scheduler.recur(hourly(1)).unwrap();
+    scheduler.advance(S * 3600);
+    assert_eq!(told(), ["Created", "made 01:00"]);
+    clock.advance(S * 3600 * 3);
+    scheduler.drain();
+    assert_eq!(
+        told(),
+        ["Missed 02:00 03:00", "made 04:00", "Overdue", "Recovered"]
+    );
+    scheduler.recur(hourly(2)).unwrap();
+    scheduler.advance(S * 3600);
+    assert_eq!(told(), ["Changed", "made 05:00", "Paused(Failures)"]);
+    assert_eq!(scheduler.health().stopped_recurrences(), ["a"]);
+    clock.advance(S * 3600);
+    scheduler.recurrences().resume("a").unwrap();
+    scheduler.recurrences().pause("a").unwrap();
+    scheduler.recurrences().remove("a").unwrap();
+    let expected = ["Paused 06:00 06:00", "Resumed", "Paused(Caller)", "Removed"];
+    assert_eq!(told(), expected);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod cron;
 pub(crate) mod decide;
 pub(crate) mod definition;
+pub(crate) mod event;
 pub(crate) mod explain;
 pub(crate) mod filter;
 pub(crate) mod kind;

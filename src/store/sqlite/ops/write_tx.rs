@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use crate::id::TaskId;
 use crate::model::event::{Event, EventKind};
 use crate::model::lane::{Class, Lane, LaneId};
+use crate::model::recurrence::event::{RecurrenceEvent, RecurrenceEventKind};
 use crate::model::task::TaskState;
 use crate::store::done::Done;
 use crate::store::lanes::Lanes;
@@ -22,7 +23,10 @@ pub(crate) struct WriteTx<'a> {
     /// This instance; 0 for a client that runs nothing.
     pub(crate) instance: i64,
     pub(crate) lanes: &'a Mutex<Lanes>,
+    /// Whether there are subscribers to events of tasks.
     pub(crate) wants_events: bool,
+    /// Whether there are subscribers to events of recurrences.
+    pub(crate) wants_recurrence_events: bool,
     /// The number of this instance's last claim.
     pub(crate) drawn: &'a mut i64,
     /// How many requests wait for this transaction to end.
@@ -113,7 +117,18 @@ impl WriteTx<'_> {
         self.event_at(lane, task, kind, self.now);
     }
 
-    /// Likewise, with an instant that is not the transaction's.
+    /// Makes an event of what happened to a recurrence, if there are subscribers.
+    pub(crate) fn recurrence_event(&mut self, recurrence: &str, kind: RecurrenceEventKind) {
+        if self.wants_recurrence_events {
+            self.done.news.recurrence_events.push(RecurrenceEvent {
+                recurrence: recurrence.into(),
+                kind,
+                at: self.now,
+            });
+        }
+    }
+
+    /// Makes an event of what happened to a task, with an instant that is not the transaction's.
     pub(crate) fn event_at(&mut self, lane: LaneId, task: TaskId, kind: EventKind, at: Timestamp) {
         // An event whose names cannot be read is left out: the change itself is in the file all the same.
         if self.wants_events

@@ -57,6 +57,7 @@ pub(crate) fn apply(
         instance: 0,
         lanes: if is_current { &shared.lanes } else { &none },
         wants_events: false,
+        wants_recurrence_events: false,
         drawn: &mut 0,
         waiting: &AtomicUsize::new(0),
         turned: Vec::new(),

@@ -196,6 +196,7 @@ impl Writer {
             instance: self.instance,
             lanes: &self.shared.lanes,
             wants_events: signals.subscriptions().any(),
+            wants_recurrence_events: signals.recurrence_subscriptions().any(),
             drawn: &mut self.drawn,
             waiting: &self.waiting,
             turned: Vec::new(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::model::recurrence::decide::Upcoming;
+use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::kind::Found;
 use crate::model::recurrence::policy::{Fate, SkipReason};
 use crate::model::recurrence::view::{
@@ -24,8 +25,9 @@ pub(crate) const REMOVE: [&str; 5] = [
 
 impl Recurring {
     /// Nothing is due while it is paused, and no completion is expected.
-    pub(crate) fn pause(&mut self, by: PausedBy, now: Timestamp) {
-        self.paused_at = Some(now);
+    pub(crate) fn pause(&mut self, tx: &mut WriteTx<'_>, by: PausedBy) {
+        tx.recurrence_event(&self.name, RecurrenceEventKind::Paused(by));
+        self.paused_at = Some(tx.now);
         self.paused_by = Some(by.code());
         self.due_at = None;
         self.expected_by = None;
@@ -47,11 +49,12 @@ pub(crate) fn change(
             for sql in REMOVE {
                 tx.conn.prepare_cached(sql)?.execute([recurring.id])?;
             }
+            tx.recurrence_event(name, RecurrenceEventKind::Removed);
             tx.done.learnt.troubled(recurring.name, Trouble::default());
             return Ok(changed);
         }
         RecurrenceAction::Pause if recurring.paused_at.is_some() => return Ok(changed),
-        RecurrenceAction::Pause => recurring.pause(PausedBy::Caller, tx.now),
+        RecurrenceAction::Pause => recurring.pause(tx, PausedBy::Caller),
         RecurrenceAction::Resume if recurring.paused_at.is_none() => return Ok(changed),
         RecurrenceAction::Resume | RecurrenceAction::Trigger(_) | RecurrenceAction::Reset(_) => {
             let Some((definition, payload)) = rows::definition(tx.conn, &recurring)? else {
@@ -97,12 +100,7 @@ impl Maker<'_> {
                 _ => first,
             };
             let fate = Fate::Skipped(SkipReason::Paused);
-            runs::record(
-                tx.conn,
-                recurring,
-                self.definition,
-                Run { first, last, fate },
-            )?;
+            runs::record(tx, recurring, self.definition, Run { first, last, fate })?;
             recurring.decided_until = tx.now;
             next = Upcoming::after(rule, tx.now);
         }
@@ -110,7 +108,8 @@ impl Maker<'_> {
         if max.is_some_and(|max| recurring.made >= max) {
             next = Upcoming::Ended;
         }
-        recurring.move_to(next, self.definition, tx.now);
+        tx.recurrence_event(&recurring.name, RecurrenceEventKind::Resumed);
+        recurring.move_to(tx, next, self.definition);
         self.release(tx)
     }
 
@@ -121,7 +120,7 @@ impl Maker<'_> {
         recurring.decided_until = Timestamp::from_micros(from.micros() - 1);
         recurring.expected_by = None;
         let next = Upcoming::after(&self.definition.rule, recurring.decided_until);
-        recurring.move_to(next, self.definition, tx.now);
+        recurring.move_to(tx, next, self.definition);
         Ok(())
     }
 }

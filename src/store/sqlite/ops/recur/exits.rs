@@ -4,6 +4,7 @@
 use rusqlite::OptionalExtension;
 
 use crate::log::log;
+use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::view::PausedBy;
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::options;
@@ -45,7 +46,9 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
             recurring.failures = 0;
             recurring.completed_at = Some(tx.now);
             recurring.expected_by = None;
-            recurring.overdue_since = None;
+            if recurring.overdue_since.take().is_some() {
+                tx.recurrence_event(&recurring.name, RecurrenceEventKind::Recovered);
+            }
         }
         TaskState::Failed => recurring.failures = recurring.failures.saturating_add(1),
         _ => {}
@@ -54,7 +57,7 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
         let bound = definition.pause_after_failures;
         if bound.is_some_and(|bound| recurring.failures >= bound) && recurring.paused_at.is_none() {
             log!(warn, recurrence = %recurring.name, "paused: its tasks have failed in a row");
-            recurring.pause(PausedBy::Failures, tx.now);
+            recurring.pause(tx, PausedBy::Failures);
         }
         recurring.expect(&definition);
         let mut maker = Maker {

@@ -5,6 +5,7 @@ use rusqlite::params;
 use crate::log::log;
 use crate::model::recurrence::decide::{Decision, Step, Upcoming, decide};
 use crate::model::recurrence::definition::Draw;
+use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::policy::Fate;
 use crate::model::recurrence::view::PausedBy;
 use crate::store::sqlite::ops::recur::head;
@@ -37,6 +38,7 @@ pub(crate) fn fire(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize
         fired += 1;
         log!(warn, recurrence = %recurring.name, "a recurrence has not completed in time");
         recurring.overdue_since = recurring.expected_by.take();
+        tx.recurrence_event(&recurring.name, RecurrenceEventKind::Overdue);
         recurring.keep(tx)?;
     }
     tx.done.learnt.recurs_next(head::next(tx.conn)?);
@@ -54,9 +56,7 @@ fn fire_one(tx: &mut WriteTx<'_>, mut recurring: Recurring) -> rusqlite::Result<
     let now = tx.now;
     let Some((definition, payload)) = rows::definition(tx.conn, &recurring)? else {
         // It must not keep the others from their slots.
-        recurring.due_at = None;
-        recurring.paused_at = Some(now);
-        recurring.paused_by = Some(PausedBy::Damage.code());
+        recurring.pause(tx, PausedBy::Damage);
         return recurring.keep(tx);
     };
     let decision = match recurring.next_slot {
@@ -83,7 +83,7 @@ fn fire_one(tx: &mut WriteTx<'_>, mut recurring: Recurring) -> rusqlite::Result<
             } => {
                 let fate = Fate::Skipped(reason);
                 let slots = Run { first, last, fate };
-                runs::record(tx.conn, maker.recurring, &definition, slots)?;
+                runs::record(tx, maker.recurring, &definition, slots)?;
                 maker.recurring.decided_until = last;
             }
             Step::Place(slot) => {
@@ -103,6 +103,6 @@ fn fire_one(tx: &mut WriteTx<'_>, mut recurring: Recurring) -> rusqlite::Result<
             }
         }
     }
-    recurring.move_to(next, &definition, now);
+    recurring.move_to(tx, next, &definition);
     recurring.keep(tx)
 }

@@ -6,6 +6,7 @@ use crate::id::TaskId;
 use crate::model::op::Action;
 use crate::model::recurrence::decide::Upcoming;
 use crate::model::recurrence::definition::{Definition, Draw};
+use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::policy::{Fate, Overlap, Place, SkipReason};
 use crate::model::task::SlotOf;
 use crate::store::sqlite::ops::change;
@@ -90,11 +91,11 @@ impl Maker<'_> {
             }
             Place::Cancel => return self.cancel_and_place(tx, slot, id),
             Place::Skip(reason) => {
-                self.decided(tx.conn, slot, Fate::Skipped(reason))?;
+                self.decided(tx, slot, Fate::Skipped(reason))?;
                 return Ok(Placed::Skipped(reason));
             }
         };
-        self.decided(tx.conn, slot, Fate::Made)?;
+        self.decided(tx, slot, Fate::Made)?;
         Ok(placed)
     }
 
@@ -112,7 +113,7 @@ impl Maker<'_> {
         while let Some(buffered) = self.unbuffer(tx.conn)? {
             if !buffered.decided {
                 let fate = Fate::Skipped(SkipReason::Superseded);
-                self.decided(tx.conn, buffered.slot, fate)?;
+                self.decided(tx, buffered.slot, fate)?;
             }
         }
         if self.is_live(tx.conn)? {
@@ -120,7 +121,7 @@ impl Maker<'_> {
             return Ok(Placed::Buffered);
         }
         self.make(tx, slot, id)?;
-        self.decided(tx.conn, slot, Fate::Made)?;
+        self.decided(tx, slot, Fate::Made)?;
         Ok(Placed::Made)
     }
 
@@ -135,7 +136,7 @@ impl Maker<'_> {
         if let Some(buffered) = self.unbuffer(tx.conn)? {
             self.make(tx, buffered.slot, buffered.id)?;
             if !buffered.decided {
-                self.decided(tx.conn, buffered.slot, Fate::Made)?;
+                self.decided(tx, buffered.slot, Fate::Made)?;
             }
         }
         Ok(())
@@ -174,6 +175,11 @@ impl Maker<'_> {
                 .prepare_cached(ADD_LIVE)?
                 .execute([seq, self.recurring.id])?;
         }
+        let made = RecurrenceEventKind::Made {
+            slot: slot.map(Timestamp::to_utc),
+            task: id,
+        };
+        tx.recurrence_event(&self.recurring.name, made);
         self.recurring.previous_slot = self.recurring.previous_slot.max(slot);
         Ok(())
     }
@@ -192,7 +198,7 @@ impl Maker<'_> {
 
     fn buffer(
         &mut self,
-        tx: &WriteTx<'_>,
+        tx: &mut WriteTx<'_>,
         slot: Option<Timestamp>,
         id: TaskId,
         decided: bool,
@@ -203,6 +209,11 @@ impl Maker<'_> {
             slot.map(Timestamp::micros),
             decided
         ])?;
+        let waits = RecurrenceEventKind::Waiting {
+            slot: slot.map(Timestamp::to_utc),
+            task: id,
+        };
+        tx.recurrence_event(&self.recurring.name, waits);
         self.recurring.buffered += 1;
         Ok(())
     }
@@ -229,12 +240,12 @@ impl Maker<'_> {
     /// Records what became of a slot, if there is one.
     fn decided(
         &mut self,
-        conn: &Connection,
+        tx: &mut WriteTx<'_>,
         slot: Option<Timestamp>,
         fate: Fate,
     ) -> rusqlite::Result<()> {
         match slot {
-            Some(slot) => runs::record_one(conn, self.recurring, self.definition, slot, fate),
+            Some(slot) => runs::record_one(tx, self.recurring, self.definition, slot, fate),
             None => Ok(()),
         }
     }

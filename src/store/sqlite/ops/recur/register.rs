@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::model::recurrence::decide::Upcoming;
 use crate::model::recurrence::definition::{Definition, Registration};
+use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::view::Recurred;
 use crate::store::sqlite::file::counter::Counter;
 use crate::store::sqlite::ops::recur::row::{ADD, Recurring};
@@ -63,9 +64,10 @@ fn add(tx: &mut WriteTx<'_>, registration: &Registration) -> rusqlite::Result<Re
     ])?;
     if let Some(mut recurring) = Recurring::by_id(tx.conn, id)? {
         let next = Upcoming::after(&definition.rule, until);
-        recurring.move_to(next, &definition, tx.now);
+        recurring.move_to(tx, next, &definition);
         recurring.keep(tx)?;
     }
+    tx.recurrence_event(&registration.name, RecurrenceEventKind::Created);
     Ok(Recurred::Created)
 }
 
@@ -96,11 +98,11 @@ fn update(
             changed.rule = current.rule;
             let may_go_on = new.max_count.is_none_or(|max| recurring.made < max);
             if !may_go_on {
-                recurring.move_to(Upcoming::Ended, &changed, tx.now);
+                recurring.move_to(tx, Upcoming::Ended, &changed);
             } else if recurring.next_slot.is_none() {
                 // It had made as many tasks as it might.
                 let from = recurring.decided_until.max(tx.now);
-                recurring.move_to(Upcoming::after(&changed.rule, from), &changed, tx.now);
+                recurring.move_to(tx, Upcoming::after(&changed.rule, from), &changed);
             }
         }
         current => {
@@ -116,7 +118,7 @@ fn update(
             let from = from.max(recurring.decided_until);
             recurring.expected_by = None;
             recurring.decided_until = from;
-            recurring.move_to(Upcoming::after(&changed.rule, from), &changed, tx.now);
+            recurring.move_to(tx, Upcoming::after(&changed.rule, from), &changed);
         }
     }
     if changed.expect_within.is_none() {
@@ -130,6 +132,7 @@ fn update(
             recurring.id
         ])?;
     recurring.keep(tx)?;
+    tx.recurrence_event(&registration.name, RecurrenceEventKind::Changed);
     Ok(Recurred::Changed)
 }
 

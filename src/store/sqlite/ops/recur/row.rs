@@ -6,6 +6,7 @@ use uuid::Uuid;
 use crate::log::log;
 use crate::model::recurrence::decide::Upcoming;
 use crate::model::recurrence::definition::Definition;
+use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::policy::Fate;
 use crate::model::recurrence::view::{PausedBy, Trouble};
 use crate::store::sqlite::ops::row;
@@ -125,7 +126,12 @@ impl Recurring {
     }
 
     /// Moves the recurrence on. While it is paused nothing is due.
-    pub(crate) fn move_to(&mut self, next: Upcoming, definition: &Definition, now: Timestamp) {
+    pub(crate) fn move_to(
+        &mut self,
+        tx: &mut WriteTx<'_>,
+        next: Upcoming,
+        definition: &Definition,
+    ) {
         self.next_slot = None;
         let mut due_at = None;
         match next {
@@ -135,9 +141,9 @@ impl Recurring {
             }
             Upcoming::Search(until) => {
                 self.decided_until = self.decided_until.max(until);
-                due_at = Some(now);
+                due_at = Some(tx.now);
             }
-            Upcoming::Ended => {}
+            Upcoming::Ended => tx.recurrence_event(&self.name, RecurrenceEventKind::Ended),
         }
         self.due_at = due_at.filter(|_| self.paused_at.is_none());
         self.expect(definition);

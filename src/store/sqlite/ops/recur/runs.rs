@@ -3,8 +3,10 @@
 use rusqlite::{Connection, params};
 
 use crate::model::recurrence::definition::Definition;
+use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::policy::Fate;
 use crate::store::sqlite::ops::recur::row::{Recurring, Run};
+use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::time::Timestamp;
 
 /// How many runs are kept, beside the newest.
@@ -24,18 +26,26 @@ pub(crate) const FORGET: &str =
 
 /// Records what became of the slots from the first to the last, which come after those that were recorded before.
 pub(crate) fn record(
-    conn: &Connection,
+    tx: &mut WriteTx<'_>,
     recurring: &mut Recurring,
     definition: &Definition,
     slots: Run,
 ) -> rusqlite::Result<()> {
+    if let Fate::Skipped(reason) = slots.fate {
+        let skipped = RecurrenceEventKind::Skipped {
+            first: slots.first.to_utc(),
+            last: slots.last.to_utc(),
+            reason,
+        };
+        tx.recurrence_event(&recurring.name, skipped);
+    }
     match recurring.run() {
         Some(run) if run.fate == slots.fate && run.last <= slots.first => {
             let last = slots.last;
             recurring.set_run(Some(Run { last, ..run }));
         }
         _ => {
-            close(conn, recurring, definition)?;
+            close(tx.conn, recurring, definition)?;
             recurring.set_run(Some(slots));
         }
     }
@@ -44,7 +54,7 @@ pub(crate) fn record(
 
 /// Records what became of one slot.
 pub(crate) fn record_one(
-    conn: &Connection,
+    tx: &mut WriteTx<'_>,
     recurring: &mut Recurring,
     definition: &Definition,
     slot: Timestamp,
@@ -55,7 +65,7 @@ pub(crate) fn record_one(
         last: slot,
         fate,
     };
-    record(conn, recurring, definition, slots)
+    record(tx, recurring, definition, slots)
 }
 
 /// Moves the newest run to the others, with the rule that its slots are of.
