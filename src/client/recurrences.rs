@@ -10,12 +10,16 @@ use crate::client::{Client, write};
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 use crate::id::TaskId;
+use crate::model::op::Reply;
 use crate::model::query::Query;
+use crate::model::recurrence::edit::RecurrenceEdit;
 use crate::model::recurrence::event::RecurrenceEvent;
 use crate::model::recurrence::explain::Explanation;
 use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
 use crate::model::recurrence::request::Recurrence;
-use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceStatus, Triggered};
+use crate::model::recurrence::view::{
+    Backfilled, Recurred, RecurrenceAction, RecurrenceChanged, RecurrenceStatus, Triggered,
+};
 use crate::store::events::Events;
 use crate::time::Timestamp;
 
@@ -151,8 +155,58 @@ impl Recurrences<'_> {
     ///
     /// As [`resume`](Self::resume).
     pub fn trigger(self, name: &str) -> Result<Triggered> {
-        let triggered = self.0.write(write::trigger(name, TaskId::new()));
-        triggered.map_err(|error| named(name, error))
+        let action = RecurrenceAction::Trigger(TaskId::new());
+        self.write(name, action, |reply, _| {
+            match write::recurrence_changed(reply)? {
+                RecurrenceChanged::Triggered(triggered) => Ok(triggered),
+                other => unreachable!("a call for a task was answered by {other:?}"),
+            }
+        })
+    }
+
+    /// Changes a recurrence for the slots to come.
+    ///
+    /// # Errors
+    ///
+    /// As [`resume`](Self::resume); [`ErrorKind::Invalid`] if the change is not allowed, [`ErrorKind::Payload`] if the new
+    /// payload cannot be encoded or is of another kind.
+    pub fn edit(self, name: &str, edit: RecurrenceEdit) -> Result<()> {
+        let patch = edit.prepare().map_err(|error| named(name, error))?;
+        self.change(name, RecurrenceAction::Edit(Box::new(patch)))
+    }
+
+    /// Makes the tasks of the slots in a past range that made none: those that were skipped, and those from before the
+    /// recurrence was stored, by the rule as it is now. In commits of up to 500 slots.
+    ///
+    /// Each slot makes at most one task, also if this is called again, even after the tasks are pruned: where the record of
+    /// decisions is gone, none is made, and [`Backfilled`] counts them. The overlap policy does not apply: all are made at once,
+    /// so give them a queue with a limit if they must not run side by side. They do not count for
+    /// [`max_count`](Recurrence::max_count) or
+    /// [`pause_after_failures`](Recurrence::pause_after_failures). Slots that are still to be decided are left alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`resume`](Self::resume); [`ErrorKind::Invalid`] if the range is empty or outside the years 1970 to 9999. The commits
+    /// before the error stand; calling again is safe.
+    pub fn backfill(self, name: &str, range: Range<DateTime<Utc>>) -> Result<Backfilled> {
+        let (mut from, to) = instants(&range)?;
+        let mut all = Backfilled::default();
+        loop {
+            let action = RecurrenceAction::Backfill { from, to };
+            let (filled, next) = self.write(name, action, |reply, _| {
+                match write::recurrence_changed(reply)? {
+                    RecurrenceChanged::Backfilled(filled, next) => Ok((filled, next)),
+                    other => unreachable!("a backfill was answered by {other:?}"),
+                }
+            })?;
+            all.made += filled.made;
+            all.existing += filled.existing;
+            all.forgotten += filled.forgotten;
+            match next {
+                Some(next) => from = next,
+                None => return Ok(all),
+            }
+        }
     }
 
     /// Lets the recurrence go on with the slots from this instant on, past or future, whatever was decided before. A task that a
@@ -176,8 +230,19 @@ impl Recurrences<'_> {
     }
 
     fn change(self, name: &str, action: RecurrenceAction) -> Result<()> {
-        let changed = self.0.write(write::change_recurrence(name, action));
-        changed.map_err(|error| named(name, error))
+        self.write(name, action, |reply, _| {
+            write::recurrence_changed(reply).map(|_| ())
+        })
+    }
+
+    fn write<T>(
+        self,
+        name: &str,
+        action: RecurrenceAction,
+        answer: fn(Reply, TaskId) -> Result<T>,
+    ) -> Result<T> {
+        let written = self.0.write(write::change_recurrence(name, action, answer));
+        written.map_err(|error| named(name, error))
     }
 }
 

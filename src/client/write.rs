@@ -9,7 +9,7 @@ use crate::model::limits::{MAX_BATCH, check_limit, check_name};
 use crate::model::new_task::{NewTask, Scheduled};
 use crate::model::op::{Action, Changed, Op, Reply};
 use crate::model::recurrence::request::Recurrence;
-use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceChanged, Triggered};
+use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceChanged};
 use crate::time::Timestamp;
 
 pub(super) fn not_found(id: TaskId) -> Error {
@@ -135,7 +135,11 @@ pub(super) fn recur(now: Timestamp, recurrence: Recurrence) -> Result<Write<Recu
     })
 }
 
-pub(super) fn change_recurrence(name: &str, action: RecurrenceAction) -> Result<Write<()>> {
+pub(super) fn change_recurrence<T>(
+    name: &str,
+    action: RecurrenceAction,
+    answer: fn(Reply, TaskId) -> Result<T>,
+) -> Result<Write<T>> {
     Ok(Write {
         op: Op::ChangeRecurrence {
             name: name.to_owned(),
@@ -143,34 +147,24 @@ pub(super) fn change_recurrence(name: &str, action: RecurrenceAction) -> Result<
         },
         now: None,
         task: None,
-        answer: |reply, _| changed_recurrence(reply).map(|_| ()),
+        answer,
     })
 }
 
-pub(super) fn trigger(name: &str, id: TaskId) -> Result<Write<Triggered>> {
-    Ok(Write {
-        op: Op::ChangeRecurrence {
-            name: name.to_owned(),
-            action: RecurrenceAction::Trigger(id),
-        },
-        now: None,
-        task: None,
-        answer: |reply, _| {
-            let triggered = changed_recurrence(reply)?;
-            Ok(triggered.expect("a call for a task is answered by what became of it"))
-        },
-    })
-}
-
-fn changed_recurrence(reply: Reply) -> Result<Option<Triggered>> {
+/// The answer to a change of a recurrence.
+///
+/// # Errors
+///
+/// `NotFound`, `Corrupt`, or why the change is refused.
+pub(super) fn recurrence_changed(reply: Reply) -> Result<RecurrenceChanged> {
     match reply.recurrence_changed() {
-        RecurrenceChanged::Applied => Ok(None),
-        RecurrenceChanged::Triggered(triggered) => Ok(Some(triggered)),
         RecurrenceChanged::NotFound => Err(no_recurrence()),
+        RecurrenceChanged::Refused(error) => Err(error),
         RecurrenceChanged::Damaged => Err(Error::new(
             ErrorKind::Corrupt,
             "its definition cannot be read",
         )),
+        changed => Ok(changed),
     }
 }
 

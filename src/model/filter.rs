@@ -44,6 +44,7 @@ pub struct Filter {
     pub(crate) queues: Vec<String>,
     pub(crate) tags: Vec<String>,
     pub(crate) partition: Option<String>,
+    pub(crate) recurrence: Option<String>,
     pub(crate) ids: Option<Vec<TaskId>>,
     pub(crate) scheduled: Option<Span>,
     pub(crate) created: Option<Span>,
@@ -134,6 +135,12 @@ impl Filter {
         self
     }
 
+    /// Tasks that this recurrence made, also those of an earlier one of the same name.
+    pub fn recurrence(mut self, name: impl Into<String>) -> Self {
+        self.recurrence = Some(name.into());
+        self
+    }
+
     /// Tasks with one of these ids, or of those given before. At most 1,000.
     pub fn ids<T: Into<TaskId>>(mut self, ids: impl IntoIterator<Item = T>) -> Self {
         let ids = ids.into_iter().map(Into::into);
@@ -191,6 +198,7 @@ impl Filter {
             || !self.queues.is_empty()
             || !self.tags.is_empty()
             || self.partition.is_some()
+            || self.recurrence.is_some()
             || self.ids.is_some()
             || self.scheduled.is_some()
             || self.created.is_some()
@@ -219,6 +227,9 @@ impl Filter {
         named("tag", &self.tags)?;
         if let Some(partition) = &self.partition {
             check_name("partition", partition)?;
+        }
+        if let Some(recurrence) = &self.recurrence {
+            check_name("name of the recurrence", recurrence)?;
         }
         if self
             .ids

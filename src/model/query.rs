@@ -115,6 +115,15 @@ pub(crate) struct Seen<Place> {
 pub struct Stats {
     pub(crate) lanes: Vec<LaneStats>,
     pub(crate) oldest_due: Option<Duration>,
+    pub(crate) recurrences: RecurrenceCounts,
+}
+
+/// The number of recurrences, by what they do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RecurrenceCounts {
+    pub(crate) all: u64,
+    pub(crate) paused: u64,
+    pub(crate) ended: u64,
 }
 
 impl Stats {
@@ -144,6 +153,24 @@ impl Stats {
     #[must_use]
     pub fn oldest_due(&self) -> Option<Duration> {
         self.oldest_due
+    }
+
+    /// All recurrences.
+    #[must_use]
+    pub fn recurrences(&self) -> u64 {
+        self.recurrences.all
+    }
+
+    /// Recurrences that are paused.
+    #[must_use]
+    pub fn paused_recurrences(&self) -> u64 {
+        self.recurrences.paused
+    }
+
+    /// Recurrences that are not paused, but have no slot any more.
+    #[must_use]
+    pub fn ended_recurrences(&self) -> u64 {
+        self.recurrences.ended
     }
 }
 

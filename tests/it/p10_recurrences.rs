@@ -277,6 +277,13 @@ fn recurrences_are_listed_by_name_in_pages() {
             }
         }
     };
+    let stats = scheduler.stats().unwrap();
+    let counts = (
+        stats.recurrences(),
+        stats.paused_recurrences(),
+        stats.ended_recurrences(),
+    );
+    assert_eq!(counts, (5, 1, 0));
     assert_eq!(listed(RecurrenceFilter::new()), ["a", "ab", "b", "c", "d"]);
     assert_eq!(
         listed(RecurrenceFilter::new().name_prefix("a")),

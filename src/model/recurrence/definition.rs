@@ -6,10 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::policy::{Missed, Overlap};
+use super::policy::{self, Missed, Overlap};
 use super::rule::Rule;
+use crate::error::{Error, Result};
 use crate::id::TaskId;
 use crate::model::delivery::Delivery;
+use crate::model::limits::check_span;
 use crate::model::new_task::Insert;
 use crate::model::task::{Options, SlotOf};
 use crate::time::Timestamp;
@@ -58,6 +60,41 @@ fn default_window() -> Duration {
 }
 
 impl Definition {
+    /// # Errors
+    ///
+    /// `Invalid` if something is out of range, or contradicts something else.
+    pub(crate) fn check(&self) -> Result<()> {
+        policy::check(self.missed, self.overlap)?;
+        let spans = [
+            ("grace", Some(self.grace)),
+            ("window", Some(self.window)),
+            ("jitter", self.jitter),
+            ("expect_within", self.expect_within),
+        ];
+        for (what, span) in spans {
+            check_span(what, span.unwrap_or_default())?;
+        }
+        if let (Some(jitter), Some(interval)) = (self.jitter, self.rule.interval())
+            && jitter > interval
+        {
+            return Err(Error::invalid(format!(
+                "a jitter of {jitter:?} is longer than the interval {interval:?}"
+            )));
+        }
+        if self.expect_within.is_some_and(|span| span.is_zero()) {
+            return Err(Error::invalid("expect_within is zero"));
+        }
+        if self.max_count == Some(0) {
+            return Err(Error::invalid("a max_count of 0: it would make no task"));
+        }
+        if self.pause_after_failures == Some(0) {
+            return Err(Error::invalid(
+                "pause_after_failures 0: it would always be paused",
+            ));
+        }
+        Ok(())
+    }
+
     /// The definition in JSON.
     pub(crate) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a checked definition can be encoded")
@@ -66,7 +103,7 @@ impl Definition {
     /// # Errors
     ///
     /// What is wrong, if the stored text is damaged.
-    pub(crate) fn decode(stored: &[u8]) -> Result<Self, String> {
+    pub(crate) fn decode(stored: &[u8]) -> std::result::Result<Self, String> {
         serde_json::from_slice(stored).map_err(|error| error.to_string())
     }
 

@@ -138,6 +138,8 @@ pub(crate) struct Record {
     /// The rule now, and its next slot.
     pub(crate) rule: Rule,
     pub(crate) next_slot: Option<Timestamp>,
+    /// Up to where slots are decided.
+    pub(crate) decided_until: Timestamp,
     pub(crate) forgotten_until: Option<Timestamp>,
 }
 

@@ -1,9 +1,11 @@
 //! Recurrences: the arithmetic of their rules, and what becomes of their slots. All of it is pure: an instant in, an instant
 //! out.
 
+pub(crate) mod backfill;
 mod cron;
 pub(crate) mod decide;
 pub(crate) mod definition;
+pub(crate) mod edit;
 pub(crate) mod event;
 pub(crate) mod explain;
 pub(crate) mod filter;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::definition::{DEFAULT_GRACE, DEFAULT_WINDOW, Definition, Registration, Template};
-use super::policy::{self, Missed, Overlap};
+use super::policy::{Missed, Overlap};
 use super::rule::Rule;
 use super::slots::{Fold, Gap};
 use crate::error::{Error, Result};
-use crate::model::limits::{check_name, check_span};
+use crate::model::limits::check_name;
 use crate::model::new_task::NewTask;
 use crate::time::Timestamp;
 
@@ -218,54 +218,28 @@ impl Recurrence {
         let Some(rule) = self.rule else {
             return Err(Error::invalid("it has no rule"));
         };
-        policy::check(self.missed, self.overlap)?;
-        let spans = [
-            ("grace", Some(self.grace)),
-            ("window", Some(self.window)),
-            ("jitter", self.jitter),
-            ("expect_within", self.expect_within),
-        ];
-        for (what, span) in spans {
-            check_span(what, span.unwrap_or_default())?;
-        }
-        if let (Some(jitter), Some(interval)) = (self.jitter, rule.interval())
-            && jitter > interval
-        {
-            return Err(Error::invalid(format!(
-                "a jitter of {jitter:?} is longer than the interval {interval:?}"
-            )));
-        }
-        if self.expect_within.is_some_and(|span| span.is_zero()) {
-            return Err(Error::invalid("expect_within is zero"));
-        }
-        if self.max_count == Some(0) {
-            return Err(Error::invalid("a max_count of 0: it would make no task"));
-        }
-        if self.pause_after_failures == Some(0) {
-            return Err(Error::invalid(
-                "pause_after_failures 0: it would always be paused",
-            ));
-        }
         let since = self
             .since
             .map(|since| Timestamp::rounded_up(since).map_err(|error| error.in_context("since")));
         let (task, start_within) = self.task.repeated(now)?;
         let (task, payload) = Template::of(task, start_within);
+        let definition = Definition {
+            rule,
+            floats: self.floats,
+            missed: self.missed,
+            grace: self.grace,
+            window: self.window,
+            overlap: self.overlap,
+            jitter: self.jitter,
+            max_count: self.max_count,
+            pause_after_failures: self.pause_after_failures,
+            expect_within: self.expect_within,
+            task,
+        };
+        definition.check()?;
         Ok(Registration {
             name: self.name,
-            definition: Definition {
-                rule,
-                floats: self.floats,
-                missed: self.missed,
-                grace: self.grace,
-                window: self.window,
-                overlap: self.overlap,
-                jitter: self.jitter,
-                max_count: self.max_count,
-                pause_after_failures: self.pause_after_failures,
-                expect_within: self.expect_within,
-                task,
-            },
+            definition,
             payload,
             since: since.transpose()?,
         })

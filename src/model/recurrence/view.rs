@@ -7,9 +7,10 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 
 use super::definition::Definition;
+use super::edit::RecurrencePatch;
 use super::policy::{Missed, Overlap, SkipReason};
 use super::rule::Rule;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::TaskId;
 use crate::model::delivery::Delivery;
 use crate::model::json::decode;
@@ -61,6 +62,49 @@ pub enum Triggered {
     Waiting(TaskId),
     /// No task is made: the overlap policy does not allow one.
     Skipped(SkipReason),
+}
+
+/// The counts of a [`Recurrences::backfill`](crate::Recurrences::backfill).
+///
+/// # Example
+///
+/// ```
+/// # use punctual::{Backfilled, NewTask, Recurrence, Scheduler};
+/// # let scheduler = Scheduler::in_memory().start()?;
+/// let daily = Recurrence::new("daily", NewTask::with_kind("report", &7)).cron("@daily")?;
+/// scheduler.recur(daily)?;
+/// let january = || Ok::<_, Box<dyn std::error::Error>>("2026-01-01T00:00:00Z".parse()?.."2026-02-01T00:00:00Z".parse()?);
+/// let filled: Backfilled = scheduler.recurrences().backfill("daily", january()?)?;
+/// assert_eq!((filled.made_count(), filled.existing_count()), (31, 0));
+/// let again = scheduler.recurrences().backfill("daily", january()?)?;
+/// assert_eq!((again.made_count(), again.existing_count()), (0, 31));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backfilled {
+    pub(crate) made: u64,
+    pub(crate) existing: u64,
+    pub(crate) forgotten: u64,
+}
+
+impl Backfilled {
+    /// Slots that made a task.
+    #[must_use]
+    pub fn made_count(self) -> u64 {
+        self.made
+    }
+
+    /// Slots that had made one before, or wait to make one.
+    #[must_use]
+    pub fn existing_count(self) -> u64 {
+        self.existing
+    }
+
+    /// Slots that may have made a task before: their record is gone, so they made none now.
+    #[must_use]
+    pub fn forgotten_count(self) -> u64 {
+        self.forgotten
+    }
 }
 
 /// Who paused a recurrence.
@@ -317,7 +361,7 @@ impl fmt::Debug for RecurrenceStatus {
 }
 
 /// A caller's change of a recurrence.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum RecurrenceAction {
     Pause,
     Resume,
@@ -326,13 +370,23 @@ pub(crate) enum RecurrenceAction {
     Trigger(TaskId),
     /// The slots after this instant are still to be decided.
     Reset(Timestamp),
+    Edit(Box<RecurrencePatch>),
+    /// Makes the tasks of slots in a range, whose end is not included, that made none.
+    Backfill {
+        from: Timestamp,
+        to: Timestamp,
+    },
 }
 
 /// The answer to a [`RecurrenceAction`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum RecurrenceChanged {
     Applied,
     Triggered(Triggered),
+    /// What a chunk of a backfill did, and where the next begins.
+    Backfilled(Backfilled, Option<Timestamp>),
+    /// The change is not allowed for this recurrence.
+    Refused(Error),
     NotFound,
     /// What is stored of it cannot be read.
     Damaged,

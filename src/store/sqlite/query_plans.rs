@@ -29,7 +29,7 @@ use crate::store::sqlite::ops::matching::{LAST_EXAMINED, LAST_EXAMINED_BACKWARDS
 use crate::store::sqlite::ops::prune::EXPIRED_RETENTION;
 use crate::store::sqlite::ops::recur::row as rows;
 use crate::store::sqlite::ops::recur::{
-    change as recur_change, exits, fire, head, make, register, runs,
+    change as recur_change, exits, fire, head, make, record, register, runs,
 };
 use crate::store::sqlite::ops::rescue::ORPHANS;
 use crate::store::sqlite::ops::settle;
@@ -277,6 +277,7 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
         ("definition", rows::DEFINITION, row),
         ("what is stored", register::STORED, row),
         ("replace definition", register::REPLACE_DEFINITION, row),
+        ("edit definition", register::EDIT_DEFINITION, row),
         (
             "live tasks",
             make::LIVE,
@@ -296,10 +297,13 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
         ),
         ("last of the oldest runs", runs::LAST_OF_OLDEST, run),
         ("forget runs", runs::FORGET, run),
-        ("runs in a range", recurrences::RUNS, run),
+        ("delete a run", runs::DELETE, run),
+        ("delete later runs", runs::DELETE_FROM, run),
+        ("cut a run", runs::CUT, run),
+        ("runs in a range", record::RUNS, run),
         (
             "slots that wait",
-            recurrences::WAITING,
+            record::WAITING,
             "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=?)",
         ),
         ("page", recurrences::PAGE, "(name>?)"),

@@ -5,9 +5,11 @@ use std::time::Duration;
 use super::*;
 use crate::model::delivery::Delivery;
 use crate::model::new_task::NewTask;
+use crate::model::recurrence::edit::RecurrenceEdit;
 use crate::model::recurrence::explain::{Explanation, SlotFate};
 use crate::model::recurrence::policy::{Missed, Overlap, SkipReason};
 use crate::model::recurrence::request::Recurrence;
+use crate::model::recurrence::rule::Rule;
 use crate::model::recurrence::view::{
     PausedBy, Recurred, RecurrenceAction, RecurrenceChanged, RecurrenceStatus, Triggered,
 };
@@ -39,6 +41,13 @@ on_every_backend![
     p10_every_slot_is_explained,
     p10_a_slot_is_explained_by_the_rule_that_it_is_of,
     p14_the_record_of_decisions_is_bounded,
+    p10_an_edit_holds_for_the_slots_to_come_and_survives_the_next_start,
+    an_edit_that_is_not_allowed_changes_nothing,
+    p10_what_was_skipped_can_be_made_up_for_once,
+    p10_slots_of_before_the_recurrence_can_be_made_up_for_once,
+    p10_a_backfill_makes_no_task_where_the_record_is_gone,
+    p10_a_backfill_is_beside_the_recurrence_s_own_tasks,
+    p10_a_reset_leaves_no_slot_in_the_record_twice,
     the_store_knows_when_a_recurrence_is_due_next,
     a_recurrence_that_is_rolled_back_is_not_there,
 ];
@@ -85,6 +94,35 @@ impl Kit {
         self.apply(op).recurrence_changed()
     }
 
+    fn is_unknown(&self, name: &str) -> bool {
+        let pause = self.act(name, RecurrenceAction::Pause);
+        matches!(pause, RecurrenceChanged::NotFound)
+    }
+
+    fn edit(&self, name: &str, edit: RecurrenceEdit) -> RecurrenceChanged {
+        let patch = edit.prepare().unwrap();
+        self.act(name, RecurrenceAction::Edit(Box::new(patch)))
+    }
+
+    /// Fills the hours from one up to another: made, existing and forgotten.
+    fn backfill(&self, name: &str, hours: std::ops::Range<u32>) -> (u64, u64, u64) {
+        let (mut from, to) = (NOW + HOUR * hours.start, NOW + HOUR * hours.end);
+        let mut all = (0, 0, 0);
+        loop {
+            let action = RecurrenceAction::Backfill { from, to };
+            let RecurrenceChanged::Backfilled(filled, next) = self.act(name, action) else {
+                panic!("it is stored");
+            };
+            all.0 += filled.made_count();
+            all.1 += filled.existing_count();
+            all.2 += filled.forgotten_count();
+            match next {
+                Some(next) => from = next,
+                None => return all,
+            }
+        }
+    }
+
     fn trigger(&self, name: &str) -> Triggered {
         match self.act(name, RecurrenceAction::Trigger(TaskId::new())) {
             RecurrenceChanged::Triggered(triggered) => triggered,
@@ -98,12 +136,8 @@ impl Kit {
     }
 
     fn recurrences_tasks(&self, name: &str) -> Vec<Task> {
-        let page = self.list(&Filter::all().limit(1_000));
-        let tasks = page.tasks().iter();
-        tasks
-            .filter(|task| task.recurrence() == Some(name))
-            .cloned()
-            .collect()
+        let page = self.list(&Filter::new().recurrence(name).limit(1_000));
+        page.tasks().to_vec()
     }
 
     /// The hours after [`NOW`] of the slots that have made tasks.
@@ -339,10 +373,7 @@ fn p10_every_end_of_a_live_task_makes_room(kit: &mut Kit) {
 fn p10_a_paused_recurrence_makes_no_task_and_goes_on_after_the_pause(kit: &mut Kit) {
     kit.recur(hourly("a").missed(Missed::All { max: 9 }));
     kit.fire_at(1);
-    assert_eq!(
-        kit.act("a", RecurrenceAction::Pause),
-        RecurrenceChanged::Applied
-    );
+    kit.act("a", RecurrenceAction::Pause);
     kit.fire_at(2);
     assert_eq!(
         kit.recur(hourly("a").missed(Missed::All { max: 9 })),
@@ -356,10 +387,7 @@ fn p10_a_paused_recurrence_makes_no_task_and_goes_on_after_the_pause(kit: &mut K
     assert_eq!(kit.hours("a"), [1], "those of the pause are skipped");
     kit.fire_at(4);
     assert_eq!(kit.hours("a"), [1, 4]);
-    assert_eq!(
-        kit.act("b", RecurrenceAction::Pause),
-        RecurrenceChanged::NotFound
-    );
+    assert!(kit.is_unknown("b"));
 }
 
 fn p10_failures_in_a_row_pause_a_recurrence(kit: &mut Kit) {
@@ -505,10 +533,7 @@ fn p10_a_removed_recurrence_makes_nothing_and_leaves_its_tasks(kit: &mut Kit) {
     kit.act("a", RecurrenceAction::Remove);
     kit.fire_at(4);
     assert_eq!(kit.hours("a"), [1]);
-    assert_eq!(
-        kit.act("a", RecurrenceAction::Remove),
-        RecurrenceChanged::NotFound
-    );
+    assert!(kit.is_unknown("a"));
 }
 
 fn p10_what_is_missed_comes_in_chunks(kit: &mut Kit) {
@@ -673,6 +698,146 @@ fn p14_the_record_of_decisions_is_bounded(kit: &mut Kit) {
     assert_eq!(count as u64, 1_400 - hour_of(forgotten));
 }
 
+fn p10_an_edit_holds_for_the_slots_to_come_and_survives_the_next_start(kit: &mut Kit) {
+    kit.recur(hourly("a"));
+    kit.fire_at(1);
+    let edit = RecurrenceEdit::new()
+        .priority(1)
+        .queue("mail")
+        .overlap(Overlap::Skip);
+    kit.edit("a", edit);
+    assert_eq!(kit.recur(hourly("a")), Recurred::Unchanged);
+    kit.fire_at(2);
+    kit.settle(&kit.claim_one(), done());
+    kit.fire_at(3);
+    let tasks = kit.recurrences_tasks("a");
+    let places: Vec<_> = tasks
+        .iter()
+        .map(|task| (task.priority(), task.queue()))
+        .collect();
+    assert_eq!(places, [(5, "default"), (1, "mail")]);
+    let seldom = Rule::every(5 * HOUR, NOW.to_utc()).unwrap();
+    kit.edit("a", RecurrenceEdit::new().rule(seldom));
+    assert_eq!(kit.recur(hourly("a")), Recurred::Unchanged);
+    let next = kit.recurrence("a").next_slot();
+    assert_eq!(next, Some((NOW + 5 * HOUR).to_utc()));
+    assert_eq!(kit.recur(hourly("a").grace(S)), Recurred::Changed);
+    assert_eq!(
+        kit.recurrence("a").priority(),
+        5,
+        "what the program gives anew"
+    );
+    assert_eq!(
+        kit.recurrence("a").next_slot(),
+        Some((NOW + 4 * HOUR).to_utc())
+    );
+}
+
+fn an_edit_that_is_not_allowed_changes_nothing(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::Skip));
+    let edits = [
+        RecurrenceEdit::new().missed(Missed::All { max: 5 }),
+        RecurrenceEdit::new().priority(1).jitter(2 * HOUR),
+        RecurrenceEdit::new().max_count(0),
+        RecurrenceEdit::new().payload(&Unlike),
+    ];
+    for edit in edits {
+        let changed = kit.edit("a", edit.clone());
+        assert!(matches!(changed, RecurrenceChanged::Refused(_)), "{edit:?}");
+    }
+    let status = kit.recurrence("a");
+    assert_eq!((status.priority(), status.missed()), (5, Missed::Latest));
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Unlike;
+
+impl crate::model::payload::Payload for Unlike {
+    const KIND: &'static str = "unlike";
+}
+
+fn p10_what_was_skipped_can_be_made_up_for_once(kit: &mut Kit) {
+    kit.recur(hourly("a"));
+    kit.fire_at(10);
+    assert_eq!(kit.hours("a"), [10]);
+    assert_eq!(kit.backfill("a", 3..6), (3, 0, 0));
+    assert_eq!(kit.hours("a"), [3, 4, 5, 10]);
+    assert_eq!(
+        kit.backfill("a", 2..12),
+        (5, 4, 0),
+        "the eleventh is to come"
+    );
+    assert_eq!(kit.backfill("a", 1..12), (1, 9, 0));
+    for id in kit.recurrences_tasks("a").iter().map(Task::id) {
+        kit.change(id, Action::Cancel);
+        kit.change(id, Action::Delete);
+    }
+    assert_eq!(
+        kit.backfill("a", 1..12),
+        (0, 10, 0),
+        "although they are pruned"
+    );
+    let previous = kit.recurrence("a").previous_slot();
+    assert_eq!(previous, Some((NOW + 10 * HOUR).to_utc()));
+    kit.fire_at(11);
+    assert_eq!(kit.hours("a"), [11]);
+    let all: Vec<String> = (1..=11).map(|hour| format!("{hour} made")).collect();
+    for (line, expected) in explained(kit, "a", 12).iter().zip(&all) {
+        assert!(line.starts_with(expected), "{line}");
+    }
+}
+
+fn p10_slots_of_before_the_recurrence_can_be_made_up_for_once(kit: &mut Kit) {
+    let rule = Rule::every(HOUR, NOW.to_utc()).unwrap();
+    let task = NewTask::with_kind("probe", &1);
+    kit.now = NOW + 2_000 * HOUR + HOUR / 2;
+    kit.recur(Recurrence::new("a", task).rule(rule));
+    assert_eq!(kit.backfill("a", 100..700), (600, 0, 0));
+    assert_eq!(kit.backfill("a", 50..701), (51, 600, 0));
+    assert_eq!(kit.backfill("a", 50..701), (0, 651, 0));
+    assert_eq!(kit.hours("a"), (50..=700).collect::<Vec<_>>());
+    let task = kit.recurrences_tasks("a").remove(0);
+    assert_eq!(task.scheduled_at(), (NOW + 50 * HOUR).to_utc());
+}
+
+fn p10_a_backfill_makes_no_task_where_the_record_is_gone(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::Skip));
+    for hour in 1..=1_400 {
+        kit.fire_at(hour);
+        if hour % 2 == 0 {
+            kit.settle(&kit.claim_one(), done());
+        }
+    }
+    let forgotten = kit.recurrence("a");
+    let forgotten = explain(kit, forgotten.name(), NOW, NOW + HOUR).forgotten_until();
+    let forgotten = hour_of(forgotten.expect("some are forgotten"));
+    let (made, existing, gone) = kit.backfill("a", 1..1_401);
+    assert_eq!(gone, forgotten);
+    assert_eq!(made + existing + gone, 1_400);
+    assert_eq!(made, existing, "every second one was skipped");
+}
+
+fn p10_a_backfill_is_beside_the_recurrence_s_own_tasks(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::Skip).max_count(2));
+    kit.fire_at(4);
+    kit.settle(&kit.claim_one(), done());
+    kit.backfill("a", 1..4);
+    kit.fire_at(5);
+    assert_eq!(kit.hours("a"), [1, 2, 3, 4, 5]);
+    assert!(kit.recurrence("a").is_ended(), "of two tasks of its own");
+}
+
+fn p10_a_reset_leaves_no_slot_in_the_record_twice(kit: &mut Kit) {
+    kit.recur(hourly("a"));
+    kit.fire_at(3);
+    kit.fire_at(9);
+    kit.now = NOW + 4 * HOUR;
+    kit.act("a", RecurrenceAction::Reset(NOW + 2 * HOUR));
+    kit.fire();
+    let expected = ["1 Missed", "2 Missed", "3 Missed", "4 made 4", "5 upcoming"];
+    assert_eq!(explained(kit, "a", 6), expected);
+}
+
 fn the_store_knows_when_a_recurrence_is_due_next(kit: &mut Kit) {
     let next = |kit: &Kit| kit.store().lanes().recurrence_at;
     assert_eq!(next(kit), None);
@@ -706,10 +871,7 @@ fn a_recurrence_that_is_rolled_back_is_not_there(kit: &mut Kit) {
     rolled_back.unwrap();
     assert_eq!(stored, Some(Recurred::Created));
     assert_eq!(kit.store().lanes().recurrence_at, None);
-    assert_eq!(
-        kit.act("a", RecurrenceAction::Pause),
-        RecurrenceChanged::NotFound
-    );
+    assert!(kit.is_unknown("a"));
 }
 
 fn p10_a_slot_makes_one_task_in_whichever_process(kit: &mut Kit) {

@@ -61,7 +61,7 @@ pub(crate) fn apply(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<Reply> {
         Op::ForgetLanes { lanes } => Reply::Done(forget::forget(tx, lanes)?),
         Op::Recur(registration) => Reply::Recurred(recur::register::register(tx, registration)?),
         Op::ChangeRecurrence { name, action } => {
-            Reply::RecurrenceChanged(recur::change::change(tx, name, *action)?)
+            Reply::RecurrenceChanged(recur::change::change(tx, name, action)?)
         }
         Op::Fire { limit } => Reply::Done(recur::fire::fire(tx, *limit)?),
         Op::Disown { held } => Reply::Done(rescue::disown(tx, held)?),

@@ -17,6 +17,8 @@ macro_rules! condition {
     (:states IS NULL OR (:states >> (state / {state_step})) & 1)
     AND (:lanes IS NULL OR lane IN (SELECT value FROM json_each(:lanes)))
     AND (:partition IS NULL OR partition = :partition)
+    AND (:recurrence IS NULL OR (extras & {recurrence} AND json_valid(CAST(options AS TEXT))
+        AND CAST(options AS TEXT) ->> '$.slot.recurrence' = :recurrence))
     AND (:scheduled_from IS NULL OR scheduled_at BETWEEN :scheduled_from AND :scheduled_to)
     AND (:created_from IS NULL OR created_at BETWEEN :created_from AND :created_to)
     AND (:finished_from IS NULL OR finished_at BETWEEN :finished_from AND :finished_to)
@@ -79,6 +81,7 @@ pub(crate) struct Terms {
     ids: Option<String>,
     tags: Option<String>,
     partition: Option<String>,
+    recurrence: Option<String>,
     scheduled: Option<Span>,
     created: Option<Span>,
     finished: Option<Span>,
@@ -127,6 +130,7 @@ impl Terms {
             ids,
             tags,
             partition: filter.partition.clone(),
+            recurrence: filter.recurrence.clone(),
             scheduled: filter.scheduled,
             created: filter.created,
             finished: filter.finished,
@@ -147,6 +151,7 @@ impl Terms {
             ":ids": self.ids,
             ":tags": self.tags,
             ":partition": self.partition,
+            ":recurrence": self.recurrence,
             ":scheduled_from": from(self.scheduled),
             ":scheduled_to": to(self.scheduled),
             ":created_from": from(self.created),

@@ -2,13 +2,12 @@
 
 use rusqlite::{Connection, params};
 
-use crate::model::recurrence::explain::{Explanation, Record, RuledRun};
+use crate::model::recurrence::explain::Explanation;
 use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
-use crate::model::recurrence::policy::Fate;
 use crate::model::recurrence::view::{PausedBy, RecurrenceStatus};
+use crate::store::sqlite::ops::recur::record;
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring};
-use crate::store::sqlite::ops::row;
-use crate::store::sqlite::sql::{columns, sql};
+use crate::store::sqlite::sql::sql;
 use crate::time::Timestamp;
 
 pub(crate) const PAGE: &str = sql!(
@@ -92,26 +91,6 @@ fn damaged() -> rusqlite::Error {
     )
 }
 
-columns! {
-    /// Decisions that were alike.
-    struct RunRow {
-        first: Timestamp = "first" by row::time,
-        last: Timestamp = "last" by row::time,
-        fate: i64 = "fate" by row::get,
-        rule: Vec<u8> = "rule" by row::get,
-    }
-}
-
-/// The runs that reach into a range, newest first: they do not overlap, so the first that ends before it is the end.
-pub(crate) const RUNS: &str = sql!(
-    "SELECT {columns} FROM punctual_recurrence_run
-    WHERE recurrence = :recurrence AND first < :to ORDER BY first DESC",
-    columns = RunRow::COLUMNS
-);
-
-pub(crate) const WAITING: &str = "
-    SELECT slot FROM punctual_recurrence_buffer WHERE recurrence = :recurrence AND slot IS NOT NULL";
-
 /// What became of the slots in a range; `None`: there is no recurrence of that name.
 pub(super) fn explain(
     conn: &Connection,
@@ -124,45 +103,7 @@ pub(super) fn explain(
         return Ok(None);
     };
     let (definition, _) = rows::definition(conn, &recurring)?.ok_or_else(damaged)?;
-    let mut runs = Vec::new();
-    let mut statement = conn.prepare_cached(RUNS)?;
-    let mut found = statement.query([recurring.id, to.micros()])?;
-    while let Some(row) = found.next()? {
-        let run = RunRow::read(row)?;
-        if run.last < from {
-            break;
-        }
-        if let Ok(rule) = serde_json::from_slice(&run.rule) {
-            runs.push(RuledRun {
-                first: run.first,
-                last: run.last,
-                fate: Fate::from_code(run.fate),
-                rule,
-            });
-        }
-    }
-    drop(found);
-    runs.reverse();
-    runs.extend(recurring.run().map(|run| RuledRun {
-        first: run.first,
-        last: run.last,
-        fate: run.fate,
-        rule: definition.rule.clone(),
-    }));
-    let waiting = conn
-        .prepare_cached(WAITING)?
-        .query_map([recurring.id], |row| row::time(row, 0))?
-        .collect::<rusqlite::Result<_>>()?;
-    let record = Record {
-        mark: rows::mark(conn)?,
-        name: recurring.name,
-        runs,
-        waiting,
-        rule: definition.rule,
-        next_slot: recurring.next_slot,
-        forgotten_until: recurring.forgotten_until,
-    };
-    drop(statement);
+    let record = record::read(conn, &recurring, &definition, from, to)?;
     snapshot.finish()?;
     Ok(Some(record.explain(from, to)))
 }

@@ -7,10 +7,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::lane::LaneId;
 use crate::model::limits::MAX_PRIORITY;
-use crate::model::query::{LaneStats, Stats};
+use crate::model::query::{LaneStats, RecurrenceCounts, Stats};
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::lanes::{self, LANES, LaneRow};
-use crate::store::sqlite::sql::sql;
+use crate::store::sqlite::ops::row;
+use crate::store::sqlite::sql::{columns, sql};
 use crate::time::Timestamp;
 
 /// How many entries of an index one statement passes over.
@@ -52,6 +53,31 @@ struct Counts {
 /// A queue and a kind.
 type Name = (Arc<str>, Arc<str>);
 
+pub(crate) const RECURRENCES: &str = sql!(
+    "SELECT {columns} FROM punctual_recurrence",
+    columns = RecurrenceRow::COLUMNS
+);
+
+columns! {
+    /// The number of recurrences.
+    struct RecurrenceRow {
+        all: u64 = "count(*)" by row::total,
+        paused: u64 = "count(paused_at)" by row::total,
+        ended: u64 = "count(*) FILTER (WHERE due_at IS NULL AND paused_at IS NULL)" by row::total,
+    }
+}
+
+fn recurrences(conn: &Connection) -> rusqlite::Result<RecurrenceCounts> {
+    let counts = conn
+        .prepare_cached(RECURRENCES)?
+        .query_row([], RecurrenceRow::read)?;
+    Ok(RecurrenceCounts {
+        all: counts.all,
+        paused: counts.paused,
+        ended: counts.ended,
+    })
+}
+
 pub(crate) fn stats(conn: &Connection, now: Timestamp) -> rusqlite::Result<Stats> {
     // The lanes of the file, not those in memory: another process may have added some.
     let lanes = lanes::load(conn)?;
@@ -77,6 +103,7 @@ pub(crate) fn stats(conn: &Connection, now: Timestamp) -> rusqlite::Result<Stats
         ended(conn, &mut counts, state)?;
     }
     let mut stats = counts.stats;
+    stats.recurrences = recurrences(conn)?;
     stats.oldest_due = oldest.filter(|at| *at <= now).map(|at| now.since(at));
     Ok(stats)
 }

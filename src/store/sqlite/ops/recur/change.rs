@@ -1,8 +1,13 @@
-//! What callers ask of stored recurrences: pause, resume, remove, trigger, reset.
+//! What callers ask of stored recurrences: pause, resume, remove, trigger, edit, backfill, reset.
 
 use std::time::Duration;
 
+use rusqlite::params;
+
+use crate::id::TaskId;
+use crate::model::recurrence::backfill;
 use crate::model::recurrence::decide::Upcoming;
+use crate::model::recurrence::edit::RecurrencePatch;
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::kind::Found;
 use crate::model::recurrence::policy::{Fate, SkipReason};
@@ -10,6 +15,8 @@ use crate::model::recurrence::view::{
     PausedBy, RecurrenceAction, RecurrenceChanged, Triggered, Trouble,
 };
 use crate::store::sqlite::ops::recur::make::{Maker, Placed};
+use crate::store::sqlite::ops::recur::record;
+use crate::store::sqlite::ops::recur::register::{EDIT_DEFINITION, redefine};
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, Run};
 use crate::store::sqlite::ops::recur::runs;
 use crate::store::sqlite::ops::write_tx::WriteTx;
@@ -38,7 +45,7 @@ impl Recurring {
 pub(crate) fn change(
     tx: &mut WriteTx<'_>,
     name: &str,
-    action: RecurrenceAction,
+    action: &RecurrenceAction,
 ) -> rusqlite::Result<RecurrenceChanged> {
     let Some(mut recurring) = Recurring::by_name(tx.conn, name)? else {
         return Ok(RecurrenceChanged::NotFound);
@@ -56,7 +63,7 @@ pub(crate) fn change(
         RecurrenceAction::Pause if recurring.paused_at.is_some() => return Ok(changed),
         RecurrenceAction::Pause => recurring.pause(tx, PausedBy::Caller),
         RecurrenceAction::Resume if recurring.paused_at.is_none() => return Ok(changed),
-        RecurrenceAction::Resume | RecurrenceAction::Trigger(_) | RecurrenceAction::Reset(_) => {
+        _ => {
             let Some((definition, payload)) = rows::definition(tx.conn, &recurring)? else {
                 return Ok(RecurrenceChanged::Damaged);
             };
@@ -65,18 +72,13 @@ pub(crate) fn change(
                 definition: &definition,
                 payload: &payload,
             };
-            match action {
-                RecurrenceAction::Trigger(id) => {
-                    let placed = maker.place(tx, None, id)?;
-                    changed = RecurrenceChanged::Triggered(match placed {
-                        Placed::Made => Triggered::Made(id),
-                        Placed::Buffered => Triggered::Waiting(id),
-                        Placed::Skipped(reason) => Triggered::Skipped(reason),
-                    });
-                }
-                RecurrenceAction::Reset(from) => maker.reset(tx, from)?,
+            changed = match action {
+                RecurrenceAction::Trigger(id) => maker.trigger(tx, *id)?,
+                RecurrenceAction::Reset(from) => maker.reset(tx, *from)?,
+                RecurrenceAction::Edit(patch) => maker.edit(tx, patch)?,
+                RecurrenceAction::Backfill { from, to } => maker.backfill(tx, *from, *to)?,
                 _ => maker.resume(tx)?,
-            }
+            };
         }
     }
     recurring.keep(tx)?;
@@ -84,8 +86,55 @@ pub(crate) fn change(
 }
 
 impl Maker<'_> {
+    fn trigger(&mut self, tx: &mut WriteTx<'_>, id: TaskId) -> rusqlite::Result<RecurrenceChanged> {
+        let placed = self.place(tx, None, id)?;
+        Ok(RecurrenceChanged::Triggered(match placed {
+            Placed::Made => Triggered::Made(id),
+            Placed::Buffered => Triggered::Waiting(id),
+            Placed::Skipped(reason) => Triggered::Skipped(reason),
+        }))
+    }
+
+    fn edit(
+        &mut self,
+        tx: &mut WriteTx<'_>,
+        patch: &RecurrencePatch,
+    ) -> rusqlite::Result<RecurrenceChanged> {
+        let (new, payload) = match patch.apply(self.definition) {
+            Ok(patched) => patched,
+            Err(error) => return Ok(RecurrenceChanged::Refused(error)),
+        };
+        let new = redefine(tx, self.recurring, Some(self.definition), &new, None)?;
+        tx.conn.prepare_cached(EDIT_DEFINITION)?.execute(params![
+            new.encode(),
+            payload,
+            self.recurring.id
+        ])?;
+        tx.recurrence_event(&self.recurring.name, RecurrenceEventKind::Changed);
+        Ok(RecurrenceChanged::Applied)
+    }
+
+    /// Makes the tasks of a chunk of slots that made none.
+    fn backfill(
+        &mut self,
+        tx: &mut WriteTx<'_>,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> rusqlite::Result<RecurrenceChanged> {
+        runs::close(tx.conn, self.recurring, self.definition)?;
+        let record = record::read(tx.conn, self.recurring, self.definition, from, to)?;
+        let mut plan = backfill::plan(&record, from, to);
+        for slot in plan.slots {
+            let made = self.make_up(tx, slot)?;
+            plan.counts.made -= u64::from(!made);
+            plan.counts.existing += u64::from(!made);
+        }
+        runs::replace(tx.conn, self.recurring, &plan.gone, &plan.runs)?;
+        Ok(RecurrenceChanged::Backfilled(plan.counts, plan.next))
+    }
+
     /// Goes on with the slots from now on. Those that came during the pause are recorded as skipped.
-    fn resume(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<()> {
+    fn resume(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<RecurrenceChanged> {
         let (recurring, rule) = (&mut *self.recurring, &self.definition.rule);
         (recurring.paused_at, recurring.paused_by, recurring.failures) = (None, None, 0);
         let mut next = match recurring.next_slot {
@@ -110,17 +159,22 @@ impl Maker<'_> {
         }
         tx.recurrence_event(&recurring.name, RecurrenceEventKind::Resumed);
         recurring.move_to(tx, next, self.definition);
-        self.release(tx)
+        self.release(tx)?;
+        Ok(RecurrenceChanged::Applied)
     }
 
-    /// Decides the slots from an instant on, also those before it that were decided while the clock was ahead.
-    fn reset(&mut self, tx: &mut WriteTx<'_>, from: Timestamp) -> rusqlite::Result<()> {
-        runs::close(tx.conn, self.recurring, self.definition)?;
+    /// Decides the slots from an instant on, also those that were decided while the clock was ahead.
+    fn reset(
+        &mut self,
+        tx: &mut WriteTx<'_>,
+        from: Timestamp,
+    ) -> rusqlite::Result<RecurrenceChanged> {
+        runs::cut(tx.conn, self.recurring, self.definition, from)?;
         let recurring = &mut *self.recurring;
         recurring.decided_until = Timestamp::from_micros(from.micros() - 1);
         recurring.expected_by = None;
         let next = Upcoming::after(&self.definition.rule, recurring.decided_until);
         recurring.move_to(tx, next, self.definition);
-        Ok(())
+        Ok(RecurrenceChanged::Applied)
     }
 }

@@ -7,6 +7,7 @@ use crate::model::op::Action;
 use crate::model::recurrence::decide::Upcoming;
 use crate::model::recurrence::definition::{Definition, Draw};
 use crate::model::recurrence::event::RecurrenceEventKind;
+use crate::model::recurrence::kind::Found;
 use crate::model::recurrence::policy::{Fate, Overlap, Place, SkipReason};
 use crate::model::task::SlotOf;
 use crate::store::sqlite::ops::change;
@@ -159,10 +160,39 @@ impl Maker<'_> {
         slot: Option<Timestamp>,
         id: TaskId,
     ) -> rusqlite::Result<()> {
+        let previous = self.recurring.previous_slot;
+        if let Some(seq) = self.insert(tx, slot, previous, id)? {
+            tx.conn
+                .prepare_cached(ADD_LIVE)?
+                .execute([seq, self.recurring.id])?;
+        }
+        self.recurring.previous_slot = previous.max(slot);
+        Ok(())
+    }
+
+    /// Makes the task of a slot of long ago, beside those of the recurrence: it is not counted as a live one. Returns whether
+    /// there was none.
+    pub(crate) fn make_up(&self, tx: &mut WriteTx<'_>, slot: Timestamp) -> rusqlite::Result<bool> {
+        let id = Draw::new(mark(tx.conn)?, &self.recurring.name, slot).id(slot);
+        let previous = match self.definition.rule.previous_slot(slot) {
+            Found::Slot(previous) => Some(previous),
+            _ => None,
+        };
+        let seq = self.insert(tx, Some(slot), previous, id)?;
+        Ok(seq.is_some())
+    }
+
+    fn insert(
+        &self,
+        tx: &mut WriteTx<'_>,
+        slot: Option<Timestamp>,
+        previous: Option<Timestamp>,
+        id: TaskId,
+    ) -> rusqlite::Result<Option<i64>> {
         let of = SlotOf {
             recurrence: self.recurring.name.clone(),
             at: slot,
-            previous: self.recurring.previous_slot,
+            previous,
         };
         let due_at = match slot {
             Some(slot) => slot + self.delay(tx, slot)?,
@@ -170,18 +200,12 @@ impl Maker<'_> {
         };
         let payload = self.payload.to_vec();
         let task = self.definition.task.task(id, payload, of, due_at, tx.now);
-        if let Some(seq) = insert_one(tx, &task)? {
-            tx.conn
-                .prepare_cached(ADD_LIVE)?
-                .execute([seq, self.recurring.id])?;
-        }
         let made = RecurrenceEventKind::Made {
             slot: slot.map(Timestamp::to_utc),
             task: id,
         };
         tx.recurrence_event(&self.recurring.name, made);
-        self.recurring.previous_slot = self.recurring.previous_slot.max(slot);
-        Ok(())
+        insert_one(tx, &task)
     }
 
     fn delay(&self, tx: &WriteTx<'_>, slot: Timestamp) -> rusqlite::Result<std::time::Duration> {

@@ -6,6 +6,7 @@ pub(crate) mod exits;
 pub(crate) mod fire;
 pub(crate) mod head;
 pub(crate) mod make;
+pub(crate) mod record;
 pub(crate) mod register;
 pub(crate) mod row;
 pub(crate) mod runs;

@@ -36,6 +36,13 @@ pub(crate) const REPLACE_DEFINITION: &str = "
     SET definition = :definition, payload = :payload, registered = NULL, registered_payload = NULL
     WHERE id = :id";
 
+/// Keeps what the program gave last.
+pub(crate) const EDIT_DEFINITION: &str = "
+    UPDATE punctual_recurrence_definition
+    SET registered = ifnull(registered, definition), registered_payload = ifnull(registered_payload, payload),
+        definition = :definition, payload = ifnull(:payload, payload)
+    WHERE id = :id";
+
 pub(crate) fn register(
     tx: &mut WriteTx<'_>,
     registration: &Registration,
@@ -92,10 +99,38 @@ fn update(
         }
         current = Definition::decode(&stored.definition).ok();
     }
+    let changed = redefine(
+        tx,
+        &mut recurring,
+        current.as_ref(),
+        new,
+        registration.since,
+    )?;
+    tx.conn
+        .prepare_cached(REPLACE_DEFINITION)?
+        .execute(params![
+            changed.encode(),
+            registration.payload,
+            recurring.id
+        ])?;
+    recurring.keep(tx)?;
+    tx.recurrence_event(&registration.name, RecurrenceEventKind::Changed);
+    Ok(Recurred::Changed)
+}
+
+/// Gives a recurrence another definition, which is returned as it is to be stored. If the rule is another, the slots begin anew,
+/// at `since` or after the write.
+pub(super) fn redefine(
+    tx: &mut WriteTx<'_>,
+    recurring: &mut Recurring,
+    current: Option<&Definition>,
+    new: &Definition,
+    since: Option<Timestamp>,
+) -> rusqlite::Result<Definition> {
     let mut changed = new.clone();
     match current {
-        Some(current) if new.has_rule_of(&current) => {
-            changed.rule = current.rule;
+        Some(current) if new.has_rule_of(current) => {
+            changed.rule = current.rule.clone();
             let may_go_on = new.max_count.is_none_or(|max| recurring.made < max);
             if !may_go_on {
                 recurring.move_to(tx, Upcoming::Ended, &changed);
@@ -107,13 +142,10 @@ fn update(
         }
         current => {
             if let Some(current) = current {
-                runs::close(tx.conn, &mut recurring, &current)?;
+                runs::close(tx.conn, recurring, current)?;
             }
-            let since = registration.since.unwrap_or(tx.now);
-            changed = anchored(new, since);
-            let from = registration
-                .since
-                .map_or(tx.now, |since| Timestamp::from_micros(since.micros() - 1));
+            changed = anchored(new, since.unwrap_or(tx.now));
+            let from = since.map_or(tx.now, |since| Timestamp::from_micros(since.micros() - 1));
             // What is decided stays decided.
             let from = from.max(recurring.decided_until);
             recurring.expected_by = None;
@@ -124,16 +156,7 @@ fn update(
     if changed.expect_within.is_none() {
         (recurring.expected_by, recurring.overdue_since) = (None, None);
     }
-    tx.conn
-        .prepare_cached(REPLACE_DEFINITION)?
-        .execute(params![
-            changed.encode(),
-            registration.payload,
-            recurring.id
-        ])?;
-    recurring.keep(tx)?;
-    tx.recurrence_event(&registration.name, RecurrenceEventKind::Changed);
-    Ok(Recurred::Changed)
+    Ok(changed)
 }
 
 /// The definition, with its interval counted from `since` if it has no instant of its own.

@@ -4,7 +4,9 @@ use rusqlite::{Connection, params};
 
 use crate::model::recurrence::definition::Definition;
 use crate::model::recurrence::event::RecurrenceEventKind;
+use crate::model::recurrence::explain::RuledRun;
 use crate::model::recurrence::policy::Fate;
+use crate::model::recurrence::rule::Rule;
 use crate::store::sqlite::ops::recur::row::{Recurring, Run};
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::time::Timestamp;
@@ -23,6 +25,18 @@ pub(crate) const LAST_OF_OLDEST: &str = "
 
 pub(crate) const FORGET: &str =
     "DELETE FROM punctual_recurrence_run WHERE recurrence = :recurrence AND first <= :until";
+
+pub(crate) const DELETE: &str =
+    "DELETE FROM punctual_recurrence_run WHERE recurrence = :recurrence AND first = :first";
+
+pub(crate) const DELETE_FROM: &str =
+    "DELETE FROM punctual_recurrence_run WHERE recurrence = :recurrence AND first >= :from";
+
+/// The newest run that is left may reach beyond the instant: it is the only one.
+pub(crate) const CUT: &str = "
+    UPDATE punctual_recurrence_run SET last = ?2 - 1
+    WHERE recurrence = ?1 AND last >= ?2 AND first =
+        (SELECT first FROM punctual_recurrence_run WHERE recurrence = ?1 ORDER BY first DESC LIMIT 1)";
 
 /// Records what became of the slots from the first to the last, which come after those that were recorded before.
 pub(crate) fn record(
@@ -78,7 +92,16 @@ pub(crate) fn close(
         return Ok(());
     };
     recurring.set_run(None);
-    let rule = serde_json::to_vec(&definition.rule).expect("a rule can be encoded");
+    add(conn, recurring, run, &definition.rule)
+}
+
+fn add(
+    conn: &Connection,
+    recurring: &mut Recurring,
+    run: Run,
+    rule: &Rule,
+) -> rusqlite::Result<()> {
+    let rule = serde_json::to_vec(rule).expect("a rule can be encoded");
     conn.prepare_cached(ADD)?.execute(params![
         recurring.id,
         run.first.micros(),
@@ -90,6 +113,43 @@ pub(crate) fn close(
     if recurring.runs > MAX_RUNS + SLACK {
         forget_oldest(conn, recurring)?;
     }
+    Ok(())
+}
+
+/// Replaces runs by others.
+pub(crate) fn replace(
+    conn: &Connection,
+    recurring: &mut Recurring,
+    gone: &[Timestamp],
+    runs: &[RuledRun],
+) -> rusqlite::Result<()> {
+    for first in gone {
+        let deleted = conn
+            .prepare_cached(DELETE)?
+            .execute([recurring.id, first.micros()])?;
+        recurring.runs = recurring.runs.saturating_sub(deleted as u64);
+    }
+    for run in runs {
+        let (first, last, fate) = (run.first, run.last, run.fate);
+        add(conn, recurring, Run { first, last, fate }, &run.rule)?;
+    }
+    Ok(())
+}
+
+/// Deletes the record of the slots from an instant on.
+pub(crate) fn cut(
+    conn: &Connection,
+    recurring: &mut Recurring,
+    definition: &Definition,
+    from: Timestamp,
+) -> rusqlite::Result<()> {
+    close(conn, recurring, definition)?;
+    let id = recurring.id;
+    let deleted = conn
+        .prepare_cached(DELETE_FROM)?
+        .execute([id, from.micros()])?;
+    recurring.runs = recurring.runs.saturating_sub(deleted as u64);
+    conn.prepare_cached(CUT)?.execute([id, from.micros()])?;
     Ok(())
 }
 

@@ -1,0 +1,79 @@
+//! Reading the record of what became of slots.
+
+use rusqlite::Connection;
+
+use crate::model::recurrence::definition::Definition;
+use crate::model::recurrence::explain::{Record, RuledRun};
+use crate::model::recurrence::policy::Fate;
+use crate::store::sqlite::ops::recur::row::{Recurring, mark};
+use crate::store::sqlite::ops::row;
+use crate::store::sqlite::sql::{columns, sql};
+use crate::time::Timestamp;
+
+columns! {
+    /// Decisions that were alike.
+    struct RunRow {
+        first: Timestamp = "first" by row::time,
+        last: Timestamp = "last" by row::time,
+        fate: i64 = "fate" by row::get,
+        rule: Vec<u8> = "rule" by row::get,
+    }
+}
+
+/// The runs that reach into a range, newest first: they do not overlap, so the first that ends before it is the end.
+pub(crate) const RUNS: &str = sql!(
+    "SELECT {columns} FROM punctual_recurrence_run
+    WHERE recurrence = :recurrence AND first < :to ORDER BY first DESC",
+    columns = RunRow::COLUMNS
+);
+
+pub(crate) const WAITING: &str = "
+    SELECT slot FROM punctual_recurrence_buffer WHERE recurrence = :recurrence AND slot IS NOT NULL";
+
+/// What is stored of the slots in a range, whose end is not included.
+pub(crate) fn read(
+    conn: &Connection,
+    recurring: &Recurring,
+    definition: &Definition,
+    from: Timestamp,
+    to: Timestamp,
+) -> rusqlite::Result<Record> {
+    let mut runs = Vec::new();
+    let mut statement = conn.prepare_cached(RUNS)?;
+    let mut found = statement.query([recurring.id, to.micros()])?;
+    while let Some(row) = found.next()? {
+        let run = RunRow::read(row)?;
+        if run.last < from {
+            break;
+        }
+        if let Ok(rule) = serde_json::from_slice(&run.rule) {
+            runs.push(RuledRun {
+                first: run.first,
+                last: run.last,
+                fate: Fate::from_code(run.fate),
+                rule,
+            });
+        }
+    }
+    runs.reverse();
+    runs.extend(recurring.run().map(|run| RuledRun {
+        first: run.first,
+        last: run.last,
+        fate: run.fate,
+        rule: definition.rule.clone(),
+    }));
+    let waiting = conn
+        .prepare_cached(WAITING)?
+        .query_map([recurring.id], |row| row::time(row, 0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Record {
+        mark: mark(conn)?,
+        name: recurring.name.clone(),
+        runs,
+        waiting,
+        rule: definition.rule.clone(),
+        next_slot: recurring.next_slot,
+        decided_until: recurring.decided_until,
+        forgotten_until: recurring.forgotten_until,
+    })
+}
