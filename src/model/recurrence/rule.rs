@@ -75,10 +75,11 @@ impl Rule {
     /// The civil times that a cron expression matches, in UTC unless a [`time_zone`](Self::time_zone) is named.
     ///
     /// Five fields: minute, hour, day of month, month, day of week. With six a field of seconds comes first, with seven a field of
-    /// years last. A field is a `*`, a number, a range `1-5`, each with a step `/2`, or a list of them with commas. Months and
-    /// days of the week have English names of three letters; Sunday is 0 or 7. `L` is the last day of the month, `LW` its last
-    /// working day, `15W` the working day nearest to the 15th, `5L` the last Friday, `5#2` the second; `?` is `*`. Nicknames
-    /// are `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly` and `@annually`. Case does not matter.
+    /// years last. A field is a number, a `*` or a range `1-5`, these two also with a step `/2`, or a list of them with commas.
+    /// The end of a range is not before its start. Months and days of the week have English names of three letters; Sunday is
+    /// 0 or 7. `L` is the last day of the month, `LW` its last working day, `15W` the working day nearest to the 15th, `5L` the
+    /// last Friday, `5#2` the second; `?` is `*`. Nicknames are `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`,
+    /// `@yearly` and `@annually`. Case does not matter.
     ///
     /// As in Vixie cron: if both the day of month and the day of week are restricted, a day matches by **either** of them, unless
     /// one of the two begins with `*` (as `*/2` does), when it has to match both. An expression whose minute or hour begins
