@@ -9,6 +9,7 @@ mod face;
 mod health;
 mod kit;
 mod lifecycle;
+mod oracles;
 mod p01_durable;
 mod p02_not_early;
 mod p03_not_late;
