@@ -283,6 +283,8 @@ impl fmt::Debug for Stepper {
 mod faults;
 #[cfg(test)]
 mod forgetting;
+#[cfg(test)]
+mod year;
 
 #[cfg(test)]
 mod tests {

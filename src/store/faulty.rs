@@ -31,9 +31,31 @@ pub(crate) enum Fault {
 pub(crate) struct Faults {
     writes: Mutex<VecDeque<Fault>>,
     begins: Mutex<VecDeque<Fault>>,
+    /// How many calls still work, if the process is about to die.
+    left: Mutex<Option<u64>>,
 }
 
 impl Faults {
+    /// After this many calls all others fail: what is done until the store is dropped changes nothing, as if the process had
+    /// been killed.
+    pub(crate) fn die_after(&self, calls: u64) {
+        *lock(&self.left) = Some(calls);
+    }
+
+    /// # Errors
+    ///
+    /// If the process is dead.
+    fn live(&self) -> Result<()> {
+        match &mut *lock(&self.left) {
+            Some(0) => Err(injected(ErrorKind::Storage)),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn of_writes(&self, faults: impl IntoIterator<Item = Fault>) {
         lock(&self.writes).extend(faults);
     }
@@ -65,6 +87,7 @@ fn injected(kind: ErrorKind) -> Error {
 
 impl Store for FaultyStore {
     fn apply(&self, now: Timestamp, ops: Vec<Op>) -> Result<Vec<Reply>> {
+        self.faults.live()?;
         match Faults::next(&self.faults.writes) {
             Fault::None => self.inner.apply(now, ops),
             Fault::Before(kind) => Err(injected(kind)),
@@ -89,6 +112,7 @@ impl Store for FaultyStore {
         holder: Option<Holder>,
         body: &mut Body<'_>,
     ) -> Result<()> {
+        self.faults.live()?;
         match Faults::next(&self.faults.writes) {
             Fault::None => self.inner.transaction(now, holder, body),
             Fault::Before(kind) => Err(injected(kind)),
@@ -100,6 +124,7 @@ impl Store for FaultyStore {
     }
 
     fn read(&self, query: Query) -> Result<Answer> {
+        self.faults.live()?;
         self.inner.read(query)
     }
 
@@ -120,6 +145,7 @@ impl Store for FaultyStore {
     }
 
     fn begin(&self, fence: Fence) -> Result<()> {
+        self.faults.live()?;
         match Faults::next(&self.faults.begins) {
             Fault::None => self.inner.begin(fence),
             Fault::Before(kind) => Err(injected(kind)),
@@ -128,6 +154,7 @@ impl Store for FaultyStore {
     }
 
     fn recover(&self, now: Timestamp) -> Result<Rescued> {
+        self.faults.live()?;
         self.inner.recover(now)
     }
 

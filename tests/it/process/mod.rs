@@ -12,6 +12,7 @@ mod mount;
 mod once;
 mod order;
 mod poison;
+mod recurrences;
 mod stale;
 mod stop;
 mod transaction;
