@@ -206,6 +206,7 @@ pub use model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
 pub use model::recurrence::policy::{Missed, Overlap, SkipReason};
 pub use model::recurrence::request::Recurrence;
 pub use model::recurrence::rule::Rule;
+pub use model::recurrence::set::{Declared, RecurrenceSet, Undeclared};
 pub use model::recurrence::slots::{Fold, Gap};
 pub use model::recurrence::view::{Backfilled, PausedBy, Recurred, RecurrenceStatus, Triggered};
 pub use model::retention::Retention;

@@ -17,6 +17,7 @@ use crate::model::recurrence::event::RecurrenceEvent;
 use crate::model::recurrence::explain::Explanation;
 use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
 use crate::model::recurrence::request::Recurrence;
+use crate::model::recurrence::set::{Declared, RecurrenceSet};
 use crate::model::recurrence::view::{
     Backfilled, Recurred, RecurrenceAction, RecurrenceChanged, RecurrenceStatus, Triggered,
 };
@@ -50,6 +51,16 @@ impl Client {
     /// ```
     pub fn recur(&self, recurrence: Recurrence) -> Result<Recurred> {
         self.write(write::recur(self.now(), recurrence))
+    }
+
+    /// Brings the stored recurrences of a set in line with what the program declares, in one commit. One that is stored, but of no
+    /// set, joins it.
+    ///
+    /// # Errors
+    ///
+    /// As [`recur`](Self::recur); [`ErrorKind::Invalid`] also if two recurrences have the same name, or one is of another set.
+    pub fn declare(&self, set: RecurrenceSet) -> Result<Declared> {
+        self.write(write::declare(self.now(), set))
     }
 
     /// Returns what can be done with stored recurrences.

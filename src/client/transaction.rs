@@ -11,6 +11,7 @@ use crate::id::TaskId;
 use crate::model::answer::Cancel;
 use crate::model::new_task::{NewTask, Scheduled};
 use crate::model::recurrence::request::Recurrence;
+use crate::model::recurrence::set::{Declared, RecurrenceSet};
 use crate::model::recurrence::view::Recurred;
 use crate::store::sqlite::face;
 use crate::store::{Holder, Transaction, TransactionEnd};
@@ -96,6 +97,15 @@ impl<'a> Tx<'a> {
     /// ```
     pub fn recur(&self, recurrence: Recurrence) -> Result<Recurred> {
         self.run(write::recur(self.now, recurrence))
+    }
+
+    /// Brings a set of recurrences in line with what the program declares, with the transaction.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::declare`]; what follows from an error, as for [`recur`](Self::recur).
+    pub fn declare(&self, set: RecurrenceSet) -> Result<Declared> {
+        self.run(write::declare(self.now, set))
     }
 
     /// Cancels a task with the transaction.

@@ -9,6 +9,7 @@ use crate::model::limits::{MAX_BATCH, check_limit, check_name};
 use crate::model::new_task::{NewTask, Scheduled};
 use crate::model::op::{Action, Changed, Op, Reply};
 use crate::model::recurrence::request::Recurrence;
+use crate::model::recurrence::set::{Declared, Declaring, RecurrenceSet};
 use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceChanged};
 use crate::time::Timestamp;
 
@@ -132,6 +133,21 @@ pub(super) fn recur(now: Timestamp, recurrence: Recurrence) -> Result<Write<Recu
         now: Some(now),
         task: None,
         answer: |reply, _| Ok(reply.recurred()),
+    })
+}
+
+pub(super) fn declare(now: Timestamp, set: RecurrenceSet) -> Result<Write<Declared>> {
+    let declaration = set.prepare(now)?;
+    Ok(Write {
+        op: Op::Declare(Box::new(declaration)),
+        now: Some(now),
+        task: None,
+        answer: |reply, _| match reply.declared() {
+            Declaring::Done(declared) => Ok(declared),
+            Declaring::Refused { recurrence, set } => Err(Error::invalid(format!(
+                "the recurrence {recurrence:?} is declared by the set {set:?}"
+            ))),
+        },
     })
 }
 

@@ -12,6 +12,7 @@ use crate::model::lane::{ClaimRequest, Class, LaneId};
 use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
 use crate::model::recurrence::definition::Registration;
+use crate::model::recurrence::set::{Declaration, Declaring};
 use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceChanged};
 use crate::model::retention::Cutoffs;
 use crate::model::settle::{Claim, Fence, Settlement};
@@ -57,6 +58,8 @@ pub(crate) enum Op {
     ForgetLanes { lanes: Vec<LaneId> },
     /// Stores a recurrence, or what is new about it.
     Recur(Box<Registration>),
+    /// Brings the stored recurrences of a set in line with what a program declares.
+    Declare(Box<Declaration>),
     /// A caller's change of a recurrence.
     ChangeRecurrence {
         name: String,
@@ -79,6 +82,7 @@ impl Op {
             | Self::PauseQueue { .. }
             | Self::LimitQueue { .. }
             | Self::Recur(_)
+            | Self::Declare(_)
             | Self::ChangeRecurrence { .. }
             | Self::Probe => true,
             Self::Claim(_)
@@ -120,6 +124,7 @@ pub(crate) enum Reply {
     Changed(Changed),
     ChangedMany(ChangedMany),
     Recurred(Recurred),
+    Declared(Declaring),
     RecurrenceChanged(RecurrenceChanged),
     /// The answer to a setting of a queue or a maintenance operation: how many tasks, lanes or recurrences it touched.
     Done(usize),
@@ -131,6 +136,7 @@ take_variants! { Reply,
     changed: Changed => Changed,
     changed_many: ChangedMany => ChangedMany,
     recurred: Recurred => Recurred,
+    declared: Declared => Declaring,
     recurrence_changed: RecurrenceChanged => RecurrenceChanged,
     done: Done => usize,
 }

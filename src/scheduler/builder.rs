@@ -12,6 +12,7 @@ use crate::handler::{FnHandler, Handlers, TaskHandler};
 use crate::model::limits::{check_limit, check_name};
 use crate::model::outcome::TaskResult;
 use crate::model::payload::Payload;
+use crate::model::recurrence::set::RecurrenceSet;
 use crate::model::retention::Retention;
 use crate::model::retry::RetryPolicy;
 use crate::runtime::attempts::Attempts;
@@ -58,6 +59,7 @@ pub struct Builder {
     limits: Vec<(String, usize)>,
     only_queues: bool,
     retention: Retention,
+    recurrences: Vec<RecurrenceSet>,
 }
 
 impl Builder {
@@ -71,6 +73,7 @@ impl Builder {
             limits: Vec::new(),
             only_queues: false,
             retention: Retention::default(),
+            recurrences: Vec::new(),
         }
     }
 
@@ -135,6 +138,12 @@ impl Builder {
         self
     }
 
+    /// Declares a set of recurrences when the scheduler starts, before it makes any task. May be called for several sets.
+    pub fn recurrences(mut self, set: RecurrenceSet) -> Self {
+        self.recurrences.push(set);
+        self
+    }
+
     store_setters!();
 
     /// Sets how long ended tasks are kept. Default: [`Retention::default`], 1 day for completed ones, 14 days for others.
@@ -176,9 +185,16 @@ impl Builder {
         }
         self.retention.check()?;
         let registry = Arc::new(self.handlers.check()?);
+        let now = self.store.of_any.clock.now();
+        for set in &self.recurrences {
+            set.clone().prepare(now)?;
+        }
         let client = Client::on(open(self.store)?);
         for (queue, limit) in &self.limits {
             client.set_global_limit(queue, Some(*limit))?;
+        }
+        for set in self.recurrences {
+            client.declare(set)?;
         }
         // Before anything is claimed: the tasks of dead processes may come before those that wait.
         client.recover()?;

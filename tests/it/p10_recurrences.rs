@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use punctual::testing::{Stepper, TestClock};
 use punctual::{
     Client, ErrorKind, Filter, Missed, NewTask, Outcome, Overlap, Recurred, Recurrence,
-    RecurrenceEventKind, RecurrenceFilter, Rule, Scheduler,
+    RecurrenceEventKind, RecurrenceFilter, RecurrenceSet, Rule, Scheduler,
 };
 
 use crate::kit::{DAY, LONG, Log, MS, Probe, S, clock, eventually, file, probe};
@@ -254,6 +254,75 @@ fn events_tell_what_a_recurrence_does() {
     scheduler.recurrences().remove("a").unwrap();
     let expected = ["Paused 06:00 06:00", "Resumed", "Paused(Caller)", "Removed"];
     assert_eq!(told(), expected);
+}
+
+/// P10: a deploy that takes a line out of the program, and an operator who has paused another.
+#[test]
+fn a_program_declares_its_own_recurrences_at_each_start() {
+    let (_dir, path) = file();
+    let clock = TestClock::new(utc("2026-03-01T00:00:00Z"));
+    let start = |names: &[&str], revision| {
+        let empty = RecurrenceSet::new("program").revision(revision);
+        let set = names.iter().fold(empty, |set, name| {
+            set.recurrence(named(name).cron("0 * * * *").unwrap())
+        });
+        Scheduler::builder(&path)
+            .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+            .recurrences(set)
+            .stepped(&clock)
+            .unwrap()
+    };
+    let mut scheduler = start(&["a", "b", "c"], 1);
+    assert_eq!(scheduler.advance(S * 3600), 3);
+    scheduler.recurrences().pause("c").unwrap();
+    drop(scheduler);
+    let mut scheduler = start(&["b", "c"], 2);
+    assert_eq!(scheduler.advance(S * 3600), 1, "one is gone, one is paused");
+    drop(scheduler);
+    let mut scheduler = start(&["a", "b", "c"], 1);
+    assert_eq!(
+        scheduler.advance(S * 3600),
+        1,
+        "the old program changes nothing"
+    );
+}
+
+/// Nothing is created by a program that declares what is not allowed.
+#[test]
+fn a_set_that_is_not_allowed_stops_the_start() {
+    let (_dir, path) = file();
+    let daily = || named("a").cron("@daily").unwrap();
+    let table = [
+        (RecurrenceSet::new("").recurrence(daily()), "is empty"),
+        (
+            RecurrenceSet::new("s")
+                .recurrence(daily())
+                .recurrence(daily()),
+            "two recurrences",
+        ),
+        (
+            RecurrenceSet::new("s").recurrence(named("a")),
+            "has no rule",
+        ),
+        (RecurrenceSet::new("s").revision(u64::MAX), "revision"),
+    ];
+    for (set, words) in table {
+        let error = Scheduler::builder(&path)
+            .recurrences(set)
+            .start()
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains(words), "{words}: {error}");
+        assert!(!path.exists());
+    }
+    let client = Client::open(&path).unwrap();
+    client
+        .declare(RecurrenceSet::new("one").recurrence(daily()))
+        .unwrap();
+    let error = client
+        .declare(RecurrenceSet::new("other").recurrence(daily()))
+        .unwrap_err();
+    assert!(error.to_string().contains("by the set \"one\""), "{error}");
 }
 
 #[test]

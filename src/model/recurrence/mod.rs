@@ -13,6 +13,7 @@ pub(crate) mod kind;
 pub(crate) mod policy;
 pub(crate) mod request;
 pub(crate) mod rule;
+pub(crate) mod set;
 pub(crate) mod slots;
 mod stored;
 #[cfg(test)]

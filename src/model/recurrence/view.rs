@@ -131,12 +131,15 @@ pub enum PausedBy {
     Failures,
     /// What is stored of it cannot be read: the row is damaged, or a newer version of the program wrote it.
     Damage,
+    /// A program that declared it does not any more: [`Undeclared::Pause`](crate::Undeclared::Pause).
+    Undeclared,
 }
 
 impl PausedBy {
-    /// The number in the store.
+    /// The number in the store: above zero if an operator should know.
     pub(crate) const fn code(self) -> i64 {
         match self {
+            Self::Undeclared => -1,
             Self::Caller => 0,
             Self::Failures => 1,
             Self::Damage => 2,
@@ -147,6 +150,7 @@ impl PausedBy {
         match code {
             1 => Self::Failures,
             2 => Self::Damage,
+            -1 => Self::Undeclared,
             _ => Self::Caller,
         }
     }

@@ -29,7 +29,7 @@ use crate::store::sqlite::ops::matching::{LAST_EXAMINED, LAST_EXAMINED_BACKWARDS
 use crate::store::sqlite::ops::prune::EXPIRED_RETENTION;
 use crate::store::sqlite::ops::recur::row as rows;
 use crate::store::sqlite::ops::recur::{
-    change as recur_change, exits, fire, head, make, record, register, runs,
+    change as recur_change, declare, exits, fire, head, make, record, register, runs,
 };
 use crate::store::sqlite::ops::rescue::ORPHANS;
 use crate::store::sqlite::ops::settle;
@@ -300,6 +300,14 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
         ("delete a run", runs::DELETE, run),
         ("delete later runs", runs::DELETE_FROM, run),
         ("cut a run", runs::CUT, run),
+        ("set's revision", declare::REVISION, "PRIMARY KEY (name=?)"),
+        ("set of one", declare::SET_OF, "(name=?)"),
+        ("join a set", declare::JOIN, "(name=?)"),
+        (
+            "members of a set",
+            declare::MEMBERS,
+            "punctual_recurrence_declared (declared_in=?)",
+        ),
         ("runs in a range", record::RUNS, run),
         (
             "slots that wait",

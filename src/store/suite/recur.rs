@@ -10,6 +10,7 @@ use crate::model::recurrence::explain::{Explanation, SlotFate};
 use crate::model::recurrence::policy::{Missed, Overlap, SkipReason};
 use crate::model::recurrence::request::Recurrence;
 use crate::model::recurrence::rule::Rule;
+use crate::model::recurrence::set::{Declaring, RecurrenceSet, Undeclared};
 use crate::model::recurrence::view::{
     PausedBy, Recurred, RecurrenceAction, RecurrenceChanged, RecurrenceStatus, Triggered,
 };
@@ -47,6 +48,9 @@ on_every_backend![
     p10_slots_of_before_the_recurrence_can_be_made_up_for_once,
     p10_a_backfill_makes_no_task_where_the_record_is_gone,
     p10_a_backfill_is_beside_the_recurrence_s_own_tasks,
+    p10_a_declared_set_is_brought_in_line_and_nothing_else,
+    p10_an_older_revision_of_a_set_changes_nothing,
+    p10_what_a_set_declares_no_more_is_paused_until_it_is_declared_again,
     p10_a_reset_leaves_no_slot_in_the_record_twice,
     the_store_knows_when_a_recurrence_is_due_next,
     a_recurrence_that_is_rolled_back_is_not_there,
@@ -825,6 +829,89 @@ fn p10_a_backfill_is_beside_the_recurrence_s_own_tasks(kit: &mut Kit) {
     kit.fire_at(5);
     assert_eq!(kit.hours("a"), [1, 2, 3, 4, 5]);
     assert!(kit.recurrence("a").is_ended(), "of two tasks of its own");
+}
+
+impl Kit {
+    fn try_declare(&self, set: RecurrenceSet) -> Declaring {
+        let declaration = set.prepare(self.now).unwrap();
+        self.apply(Op::Declare(Box::new(declaration))).declared()
+    }
+
+    /// Created, changed, unchanged, undeclared; `None`: it is outdated.
+    fn declare(&self, set: RecurrenceSet) -> Option<[usize; 4]> {
+        match self.try_declare(set) {
+            Declaring::Done(declared) if declared.is_outdated() => None,
+            Declaring::Done(declared) => Some([
+                declared.created_count(),
+                declared.changed_count(),
+                declared.unchanged_count(),
+                declared.undeclared_count(),
+            ]),
+            refused @ Declaring::Refused { .. } => panic!("{refused:?}"),
+        }
+    }
+}
+
+fn set(names: &[&str]) -> RecurrenceSet {
+    let empty = RecurrenceSet::new("set").undeclared(Undeclared::Remove);
+    names
+        .iter()
+        .fold(empty, |set, name| set.recurrence(hourly(name)))
+}
+
+fn p10_a_declared_set_is_brought_in_line_and_nothing_else(kit: &mut Kit) {
+    kit.recur(hourly("by hand"));
+    kit.recur(hourly("joins"));
+    assert_eq!(kit.declare(set(&["a", "b", "joins"])), Some([2, 0, 1, 0]));
+    assert_eq!(kit.declare(set(&["a", "b", "joins"])), Some([0, 0, 3, 0]));
+    kit.edit("a", RecurrenceEdit::new().priority(0));
+    kit.act("b", RecurrenceAction::Pause);
+    assert_eq!(kit.declare(set(&["a", "b"])), Some([0, 0, 2, 1]));
+    assert_eq!(kit.recurrence("a").priority(), 0, "what was edited stays");
+    assert!(kit.recurrence("b").is_paused(), "what was paused stays");
+    assert!(kit.is_unknown("joins"));
+    assert!(!kit.recurrence("by hand").is_paused());
+    let other = RecurrenceSet::new("other")
+        .recurrence(hourly("c"))
+        .recurrence(hourly("a"));
+    let refused = kit.try_declare(other);
+    assert!(matches!(refused, Declaring::Refused { .. }), "{refused:?}");
+    assert!(kit.is_unknown("c"), "nothing of it is stored");
+    let changed = set(&["b"]).recurrence(hourly("a").grace(S));
+    assert_eq!(kit.declare(changed), Some([0, 1, 1, 0]));
+    assert_eq!(kit.recurrence("a").priority(), 5);
+}
+
+fn p10_an_older_revision_of_a_set_changes_nothing(kit: &mut Kit) {
+    assert_eq!(
+        kit.declare(set(&["a", "b"]).revision(2)),
+        Some([2, 0, 0, 0])
+    );
+    assert_eq!(kit.declare(set(&["c"]).revision(1)), None);
+    assert!(kit.is_unknown("c"));
+    assert!(!kit.recurrence("a").is_paused());
+    assert_eq!(kit.declare(set(&["a"]).revision(2)), Some([0, 0, 1, 1]));
+    assert_eq!(kit.declare(set(&["c"]).revision(3)), Some([1, 0, 0, 1]));
+}
+
+fn p10_what_a_set_declares_no_more_is_paused_until_it_is_declared_again(kit: &mut Kit) {
+    let set = |names| set(names).undeclared(Undeclared::Pause);
+    kit.declare(set(&["a", "b"]));
+    kit.fire_at(1);
+    assert_eq!(kit.declare(set(&["b"])), Some([0, 0, 1, 1]));
+    assert_eq!(kit.recurrence("a").paused_by(), Some(PausedBy::Undeclared));
+    assert!(
+        kit.store().health().stopped_recurrences().is_empty(),
+        "it is meant"
+    );
+    kit.fire_at(2);
+    assert_eq!(kit.declare(set(&["b"])), Some([0, 0, 1, 0]));
+    assert_eq!(kit.declare(set(&["a", "b"])), Some([0, 1, 1, 0]));
+    kit.fire_at(3);
+    assert_eq!(
+        (kit.hours("a"), kit.hours("b")),
+        (vec![1, 3], vec![1, 2, 3])
+    );
 }
 
 fn p10_a_reset_leaves_no_slot_in_the_record_twice(kit: &mut Kit) {

@@ -22,6 +22,7 @@ pub(crate) fn what(op: &Op) -> &'static str {
         Op::RetireLanes { .. } => "retire queues",
         Op::ForgetLanes { .. } => "forget queues",
         Op::Recur(_) => "store a recurrence",
+        Op::Declare(_) => "declare recurrences",
         Op::ChangeRecurrence { .. } => "change a recurrence",
         Op::Fire { .. } => "fire recurrences",
         Op::Disown { .. } => "give back",
@@ -60,6 +61,7 @@ pub(crate) fn apply(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<Reply> {
         Op::RetireLanes { lanes } => Reply::Done(forget::retire(tx, lanes)?),
         Op::ForgetLanes { lanes } => Reply::Done(forget::forget(tx, lanes)?),
         Op::Recur(registration) => Reply::Recurred(recur::register::register(tx, registration)?),
+        Op::Declare(declaration) => Reply::Declared(recur::declare::declare(tx, declaration)?),
         Op::ChangeRecurrence { name, action } => {
             Reply::RecurrenceChanged(recur::change::change(tx, name, action)?)
         }

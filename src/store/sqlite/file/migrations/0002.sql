@@ -26,7 +26,8 @@ CREATE TABLE punctual_recurrence (
     run_last INTEGER,
     run_fate INTEGER,
     runs INTEGER NOT NULL,
-    forgotten_until INTEGER
+    forgotten_until INTEGER,
+    declared_in TEXT
 ) STRICT;
 
 CREATE INDEX punctual_recurrence_due ON punctual_recurrence (due_at) WHERE due_at IS NOT NULL;
@@ -35,6 +36,14 @@ CREATE INDEX punctual_recurrence_expected ON punctual_recurrence (expected_by) W
 
 -- The few that are overdue, or paused by something else than a caller, read again after each commit of another process.
 CREATE INDEX punctual_recurrence_troubled ON punctual_recurrence (id) WHERE overdue_since IS NOT NULL OR paused_by > 0;
+
+-- Those that a program declares as its own, by the name of its set.
+CREATE INDEX punctual_recurrence_declared ON punctual_recurrence (declared_in) WHERE declared_in IS NOT NULL;
+
+CREATE TABLE punctual_recurrence_set (
+    name TEXT PRIMARY KEY,
+    revision INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- registered and registered_payload are what the program gave last, if an edit has changed it since.
 CREATE TABLE punctual_recurrence_definition (

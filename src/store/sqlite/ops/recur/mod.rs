@@ -2,6 +2,7 @@
 //! in the transaction that moves the recurrence on: whoever comes second finds it moved.
 
 pub(crate) mod change;
+pub(crate) mod declare;
 pub(crate) mod exits;
 pub(crate) mod fire;
 pub(crate) mod head;

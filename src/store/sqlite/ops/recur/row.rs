@@ -8,7 +8,7 @@ use crate::model::recurrence::decide::Upcoming;
 use crate::model::recurrence::definition::Definition;
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::policy::Fate;
-use crate::model::recurrence::view::{PausedBy, Trouble};
+use crate::model::recurrence::view::Trouble;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::sql::{columns, sql};
@@ -118,10 +118,9 @@ impl Recurring {
 
     /// What an operator should know of it.
     fn trouble(&self) -> Trouble {
-        let is_by_caller = |by: i64| PausedBy::from_code(by) == PausedBy::Caller;
         Trouble {
             is_overdue: self.overdue_since.is_some(),
-            is_stopped: self.paused_by.is_some_and(|by| !is_by_caller(by)),
+            is_stopped: self.paused_by.is_some_and(|by| by > 0),
         }
     }
 

@@ -1,0 +1,126 @@
+//! Bringing the stored recurrences of a set in line with what a program declares.
+
+use std::collections::HashSet;
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::model::recurrence::set::{Declaration, Declared, Declaring, Undeclared};
+use crate::model::recurrence::view::{PausedBy, Recurred, RecurrenceAction};
+use crate::store::sqlite::ops::recur::change::change;
+use crate::store::sqlite::ops::recur::register::register;
+use crate::store::sqlite::ops::recur::row::Recurring;
+use crate::store::sqlite::ops::row;
+use crate::store::sqlite::ops::write_tx::WriteTx;
+use crate::store::sqlite::sql::{columns, sql};
+
+pub(crate) const REVISION: &str = "SELECT revision FROM punctual_recurrence_set WHERE name = :name";
+
+pub(crate) const RAISE: &str = "
+    INSERT INTO punctual_recurrence_set (name, revision) VALUES (:name, :revision)
+    ON CONFLICT (name) DO UPDATE SET revision = excluded.revision";
+
+pub(crate) const SET_OF: &str = "SELECT declared_in FROM punctual_recurrence WHERE name = :name";
+
+pub(crate) const JOIN: &str =
+    "UPDATE punctual_recurrence SET declared_in = :set WHERE name = :name";
+
+pub(crate) const MEMBERS: &str = sql!(
+    "SELECT {columns} FROM punctual_recurrence INDEXED BY punctual_recurrence_declared
+    WHERE declared_in = :set",
+    columns = Member::COLUMNS
+);
+
+columns! {
+    /// A recurrence of a set.
+    struct Member {
+        name: String = "name" by row::get,
+        paused_by: Option<i64> = "paused_by" by row::get,
+    }
+}
+
+pub(crate) fn declare(
+    tx: &mut WriteTx<'_>,
+    declaration: &Declaration,
+) -> rusqlite::Result<Declaring> {
+    let set = declaration.set.as_str();
+    let revision: Option<i64> = tx
+        .conn
+        .prepare_cached(REVISION)?
+        .query_row([set], |row| row.get(0))
+        .optional()?;
+    if revision.is_some_and(|revision| revision > declaration.revision) {
+        return Ok(Declaring::Done(Declared {
+            is_outdated: true,
+            ..Declared::default()
+        }));
+    }
+    // All of it, before anything is written.
+    for registration in &declaration.registrations {
+        let of: Option<Option<String>> = tx
+            .conn
+            .prepare_cached(SET_OF)?
+            .query_row([&registration.name], |row| row.get(0))
+            .optional()?;
+        if let Some(other) = of.flatten().filter(|other| other != set) {
+            return Ok(Declaring::Refused {
+                recurrence: registration.name.clone(),
+                set: other,
+            });
+        }
+    }
+    let mut declared = Declared::default();
+    let mut names = HashSet::with_capacity(declaration.registrations.len());
+    for registration in &declaration.registrations {
+        let mut recurred = register(tx, registration)?;
+        if resume_declared(tx, &registration.name)? && recurred == Recurred::Unchanged {
+            recurred = Recurred::Changed;
+        }
+        tx.conn
+            .prepare_cached(JOIN)?
+            .execute([set, &registration.name])?;
+        *match recurred {
+            Recurred::Created => &mut declared.created,
+            Recurred::Changed => &mut declared.changed,
+            Recurred::Unchanged => &mut declared.unchanged,
+        } += 1;
+        names.insert(registration.name.as_str());
+    }
+    let members: Vec<Member> = tx
+        .conn
+        .prepare_cached(MEMBERS)?
+        .query_map([set], Member::read)?
+        .collect::<rusqlite::Result<_>>()?;
+    for member in members {
+        if names.contains(member.name.as_str()) {
+            continue;
+        }
+        match declaration.undeclared {
+            Undeclared::Remove => {
+                change(tx, &member.name, &RecurrenceAction::Remove)?;
+            }
+            Undeclared::Pause if member.paused_by.is_some() => continue,
+            Undeclared::Pause => {
+                if let Some(mut recurring) = Recurring::by_name(tx.conn, &member.name)? {
+                    recurring.pause(tx, PausedBy::Undeclared);
+                    recurring.keep(tx)?;
+                }
+            }
+        }
+        declared.undeclared += 1;
+    }
+    tx.conn
+        .prepare_cached(RAISE)?
+        .execute(params![set, declaration.revision])?;
+    Ok(Declaring::Done(declared))
+}
+
+/// Resumes a recurrence that was paused because it was not declared. Returns whether it was.
+fn resume_declared(tx: &mut WriteTx<'_>, name: &str) -> rusqlite::Result<bool> {
+    let recurring = Recurring::by_name(tx.conn, name)?;
+    let paused_by = recurring.and_then(|recurring| recurring.paused_by);
+    let is_undeclared = paused_by == Some(PausedBy::Undeclared.code());
+    if is_undeclared {
+        change(tx, name, &RecurrenceAction::Resume)?;
+    }
+    Ok(is_undeclared)
+}
