@@ -43,6 +43,7 @@ pub struct Health {
     pub(crate) global_limits: Vec<(String, usize)>,
     pub(crate) overdue_recurrences: Vec<String>,
     pub(crate) stopped_recurrences: Vec<String>,
+    pub(crate) newer_time_zones: Option<String>,
     pub(crate) is_polling: bool,
     pub(crate) slow_transaction: Option<SlowTransaction>,
 }
@@ -188,6 +189,14 @@ impl Health {
     #[must_use]
     pub fn stopped_recurrences(&self) -> &[String] {
         &self.stopped_recurrences
+    }
+
+    /// The version of the IANA time zone database by which the slots of some recurrences were found, if it is newer than the
+    /// one compiled into this program. This process leaves those recurrences to processes with the newer version: slots found
+    /// by two versions could be lost, or come twice.
+    #[must_use]
+    pub fn newer_time_zones(&self) -> Option<&str> {
+        self.newer_time_zones.as_deref()
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct Lanes {
     recurrence_at: Option<Timestamp>,
     /// The recurrences that an operator should know of.
     troubled: BTreeMap<String, Trouble>,
+    /// The version of the time zone database by which other processes find slots, if it is newer than that of this program.
+    newer_tzdb: Option<String>,
     /// Whether another process may have changed what is due since the heads were read.
     is_stale: bool,
 }
@@ -76,6 +78,7 @@ impl Lanes {
             }
         }
         self.troubled = news.troubled;
+        self.newer_tzdb = news.newer_tzdb;
         if news.settings != self.settings {
             self.settings = news.settings;
             for lane in Arc::make_mut(&mut self.list) {
@@ -114,6 +117,11 @@ impl Lanes {
     /// The recurrences that an operator should know of.
     pub(crate) fn troubled(&self) -> &BTreeMap<String, Trouble> {
         &self.troubled
+    }
+
+    /// The version of the time zone database by which other processes find slots, if it is newer than that of this program.
+    pub(crate) fn newer_tzdb(&self) -> Option<&String> {
+        self.newer_tzdb.as_ref()
     }
 
     /// When a recurrence has to be looked at next.
@@ -262,6 +270,7 @@ pub(crate) struct Changes {
     pub(crate) retired: i64,
     pub(crate) settings: BTreeMap<String, QueueSettings>,
     pub(crate) troubled: BTreeMap<String, Trouble>,
+    pub(crate) newer_tzdb: Option<String>,
 }
 
 /// Which of the known lanes are not in use any more.

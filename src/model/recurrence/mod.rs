@@ -19,4 +19,4 @@ mod stored;
 #[cfg(test)]
 mod tests;
 pub(crate) mod view;
-mod zone;
+pub(crate) mod zone;

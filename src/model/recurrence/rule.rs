@@ -447,6 +447,26 @@ impl Rule {
         self.search(Way::Before, before)
     }
 
+    /// Whether its slots depend on the time zone database.
+    pub(crate) fn has_zones(&self) -> bool {
+        let mut crons = self.0.crons().into_iter();
+        crons.any(|cron| !cron.zone.is_utc())
+    }
+
+    /// The civil time at an instant, if the slots are civil times of one time zone: in microseconds, as if it were UTC.
+    pub(crate) fn civil(&self, at: Timestamp) -> Option<Timestamp> {
+        let crons = self.0.crons();
+        let zone = &crons.first()?.zone;
+        let is_civil = |cron: &&ZonedCron| {
+            !cron.cron.follows_elapsed_time() && cron.zone.name() == zone.name()
+        };
+        if !crons.iter().all(is_civil) {
+            return None;
+        }
+        let civil = zone.civil(at).and_utc();
+        Some(Timestamp::from_micros(civil.timestamp_micros()))
+    }
+
     /// The same rule counted from another instant, if it is an interval.
     pub(crate) fn anchored_at(&self, anchor: Timestamp) -> Self {
         match self.0 {

@@ -15,6 +15,8 @@ use crate::time::Timestamp;
 
 /// The end of what is searched: 2100-01-01T00:00:00Z, in seconds.
 const SEARCHED_UNTIL: i64 = 4_102_444_800;
+/// The version of the IANA database that is compiled in, such as `2025b`. Versions are in the order of their texts.
+pub(crate) const TZDB: &str = chrono_tz::IANA_TZDB_VERSION;
 /// How far apart offsets are compared, in seconds: three days. From 1970 to 2099 a zone keeps an offset for seven days at
 /// least (`America/Recife` in 2000).
 const STEP: i64 = 3 * 24 * 3_600;
@@ -55,6 +57,11 @@ impl Zone {
 
     pub(crate) fn name(&self) -> &'static str {
         self.tz.name()
+    }
+
+    /// Whether it is UTC, which no version of the database can move.
+    pub(super) fn is_utc(&self) -> bool {
+        self.tz == Tz::UTC
     }
 
     /// The civil time at an instant.

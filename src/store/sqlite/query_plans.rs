@@ -271,6 +271,21 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
         ("next due", head::NEXT_DUE, due),
         ("overdue", fire::OVERDUE, expected),
         ("next expected", head::NEXT_EXPECTED, expected),
+        (
+            "outdated",
+            fire::OUTDATED,
+            "punctual_recurrence_tzdb (tzdb<?)",
+        ),
+        (
+            "oldest",
+            head::OLDEST_TZDB,
+            "punctual_recurrence_tzdb (tzdb>?)",
+        ),
+        (
+            "newest",
+            head::NEWEST_TZDB,
+            "punctual_recurrence_tzdb (tzdb>?)",
+        ),
         ("by name", rows::BY_NAME, "(name=?)"),
         ("by id", rows::BY_ID, row),
         ("keep", rows::KEEP, row),

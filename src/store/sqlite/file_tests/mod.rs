@@ -4,6 +4,7 @@ mod damage;
 mod failing;
 mod instances;
 mod rows;
+mod zones;
 
 /// Makes a test of each function, on a file.
 macro_rules! on_a_file {

@@ -164,6 +164,7 @@ pub(crate) fn read_changes(conn: &Connection, known: Known) -> rusqlite::Result<
         retired,
         settings,
         troubled: head::troubled(conn)?,
+        newer_tzdb: head::newer_tzdb(conn)?,
     })
 }
 

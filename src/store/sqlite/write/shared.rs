@@ -60,6 +60,7 @@ impl Shared {
             global_limits: limits
                 .map(|(queue, limit)| (queue.clone(), limit as usize))
                 .collect(),
+            newer_time_zones: lanes.newer_tzdb().cloned(),
             overdue_recurrences: recurrences(|trouble| trouble.is_overdue),
             stopped_recurrences: recurrences(|trouble| trouble.is_stopped),
             ..Health::default()

@@ -27,7 +27,9 @@ CREATE TABLE punctual_recurrence (
     run_fate INTEGER,
     runs INTEGER NOT NULL,
     forgotten_until INTEGER,
-    declared_in TEXT
+    declared_in TEXT,
+    tzdb TEXT,
+    decided_civil INTEGER
 ) STRICT;
 
 CREATE INDEX punctual_recurrence_due ON punctual_recurrence (due_at) WHERE due_at IS NOT NULL;
@@ -36,6 +38,10 @@ CREATE INDEX punctual_recurrence_expected ON punctual_recurrence (expected_by) W
 
 -- The few that are overdue, or paused by something else than a caller, read again after each commit of another process.
 CREATE INDEX punctual_recurrence_troubled ON punctual_recurrence (id) WHERE overdue_since IS NOT NULL OR paused_by > 0;
+
+-- By which version of the time zone database the next slot was found; NULL if that does not matter. decided_civil is the civil
+-- time of decided_until by that version.
+CREATE INDEX punctual_recurrence_tzdb ON punctual_recurrence (tzdb) WHERE tzdb IS NOT NULL;
 
 -- Those that a program declares as its own, by the name of its set.
 CREATE INDEX punctual_recurrence_declared ON punctual_recurrence (declared_in) WHERE declared_in IS NOT NULL;

@@ -5,29 +5,55 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::model::recurrence::view::Trouble;
+use crate::model::recurrence::zone::TZDB;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::sql::{columns, sql};
 use crate::time::Timestamp;
 
 pub(crate) const NEXT_DUE: &str = "
     SELECT due_at FROM punctual_recurrence INDEXED BY punctual_recurrence_due
-    WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1";
+    WHERE due_at IS NOT NULL AND (tzdb IS NULL OR tzdb <= :tzdb) ORDER BY due_at LIMIT 1";
+
+pub(crate) const OLDEST_TZDB: &str = "
+    SELECT tzdb FROM punctual_recurrence INDEXED BY punctual_recurrence_tzdb
+    WHERE tzdb IS NOT NULL ORDER BY tzdb LIMIT 1";
+
+pub(crate) const NEWEST_TZDB: &str = "
+    SELECT tzdb FROM punctual_recurrence INDEXED BY punctual_recurrence_tzdb
+    WHERE tzdb IS NOT NULL ORDER BY tzdb DESC LIMIT 1";
 
 pub(crate) const NEXT_EXPECTED: &str = "
     SELECT expected_by FROM punctual_recurrence INDEXED BY punctual_recurrence_expected
     WHERE expected_by IS NOT NULL ORDER BY expected_by LIMIT 1";
 
-/// When a recurrence has to be looked at next: two seeks.
+/// When a recurrence has to be looked at next: three seeks. At once, if the time zone database is newer than one by which a next
+/// slot was found.
 pub(crate) fn next(conn: &Connection) -> rusqlite::Result<Option<Timestamp>> {
-    let mut first = None;
-    for sql in [NEXT_DUE, NEXT_EXPECTED] {
-        let at: Option<i64> = conn
-            .prepare_cached(sql)?
-            .query_row([], |row| row.get(0))
-            .optional()?;
-        first = first.into_iter().chain(at).min();
+    if tzdb(conn, OLDEST_TZDB)?.is_some_and(|oldest| *oldest < *TZDB) {
+        return Ok(Some(Timestamp::MIN));
     }
+    let due: Option<i64> = conn
+        .prepare_cached(NEXT_DUE)?
+        .query_row([TZDB], |row| row.get(0))
+        .optional()?;
+    let expected: Option<i64> = conn
+        .prepare_cached(NEXT_EXPECTED)?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let first = due.into_iter().chain(expected).min();
     Ok(first.map(Timestamp::from_micros))
+}
+
+/// The version of the time zone database by which a next slot was found, if it is newer than that of this program.
+pub(crate) fn newer_tzdb(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    let newest = tzdb(conn, NEWEST_TZDB)?;
+    Ok(newest.filter(|newest| **newest > *TZDB))
+}
+
+fn tzdb(conn: &Connection, sql: &str) -> rusqlite::Result<Option<String>> {
+    conn.prepare_cached(sql)?
+        .query_row([], |row| row.get(0))
+        .optional()
 }
 
 pub(crate) const TROUBLED: &str = sql!(

@@ -9,6 +9,7 @@ use crate::model::recurrence::definition::Definition;
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::policy::Fate;
 use crate::model::recurrence::view::Trouble;
+use crate::model::recurrence::zone::TZDB;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::sql::{columns, sql};
@@ -38,6 +39,8 @@ columns! {
         run_fate: Option<i64> = "run_fate" by row::get,
         runs: u64 = "runs" by row::total,
         forgotten_until: Option<Timestamp> = "forgotten_until" by row::time_or_none,
+        tzdb: Option<String> = "tzdb" by row::get,
+        decided_civil: Option<Timestamp> = "decided_civil" by row::time_or_none,
     }
 }
 
@@ -67,7 +70,7 @@ pub(crate) const KEEP: &str = "
     UPDATE punctual_recurrence
     SET due_at = ?2, next_slot = ?3, decided_until = ?4, previous_slot = ?5, made = ?6, buffered = ?7, failures = ?8,
         paused_at = ?9, paused_by = ?10, expected_by = ?11, overdue_since = ?12, completed_at = ?13, run_first = ?14,
-        run_last = ?15, run_fate = ?16, runs = ?17, forgotten_until = ?18
+        run_last = ?15, run_fate = ?16, runs = ?17, forgotten_until = ?18, tzdb = ?19, decided_civil = ?20
     WHERE id = ?1";
 
 impl Recurring {
@@ -105,6 +108,8 @@ impl Recurring {
             self.run_fate,
             stored(self.runs),
             micros(self.forgotten_until),
+            self.tzdb,
+            micros(self.decided_civil),
         ])?;
         let trouble = self.trouble();
         if trouble != Trouble::default() || lock(tx.lanes).troubled().contains_key(&self.name) {
@@ -145,6 +150,11 @@ impl Recurring {
             Upcoming::Ended => tx.recurrence_event(&self.name, RecurrenceEventKind::Ended),
         }
         self.due_at = due_at.filter(|_| self.paused_at.is_none());
+        self.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
+        self.decided_civil = match self.tzdb {
+            Some(_) => definition.rule.civil(self.decided_until),
+            None => None,
+        };
         self.expect(definition);
     }
 

@@ -1,0 +1,140 @@
+//! Recurrences whose next slots were found by another version of the time zone database.
+
+use chrono::{DateTime, Utc};
+
+use super::on_a_file;
+use crate::model::new_task::NewTask;
+use crate::model::op::Op;
+use crate::model::query::Query;
+use crate::model::recurrence::policy::Overlap;
+use crate::model::recurrence::request::Recurrence;
+use crate::model::recurrence::zone::TZDB;
+use crate::store::Store;
+use crate::store::sqlite::kit::File;
+use crate::store::suite::Kit;
+use crate::time::Timestamp;
+
+on_a_file!(
+    p10_a_newer_database_finds_the_next_slot_anew,
+    p10_what_a_newer_database_has_found_is_left_to_those_who_have_it,
+    p10_a_rule_without_a_zone_is_not_touched,
+    p10_a_damaged_recurrence_keeps_no_other_from_its_slot,
+);
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::rounded_up(text.parse().unwrap()).unwrap()
+}
+
+fn recur(kit: &Kit, name: &str, zone: &str) {
+    let recurrence = Recurrence::new(name, NewTask::with_kind("probe", &1));
+    let recurrence = recurrence
+        .cron("30 2 * * *")
+        .unwrap()
+        .time_zone(zone)
+        .unwrap();
+    let registration = recurrence.overlap(Overlap::Allow).prepare(kit.now).unwrap();
+    kit.apply(Op::Recur(Box::new(registration)));
+}
+
+fn next_slot(store: &dyn Store, name: &str) -> Option<DateTime<Utc>> {
+    let answer = store.read(Query::Recurrence(name.to_owned())).unwrap();
+    answer.recurrence().expect("it is stored").next_slot()
+}
+
+fn fire(kit: &Kit) {
+    while kit.apply(Op::Fire { limit: 10 }).done() > 0 {}
+}
+
+/// By the older version Berlin had no summer time, so the next slot was an hour later.
+fn p10_a_newer_database_finds_the_next_slot_anew(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    for name in ["a", "b", "c"] {
+        recur(kit, name, "Europe/Berlin");
+    }
+    let found = next_slot(&**kit.store(), "a");
+    kit.sql(|conn| {
+        let sql =
+            "UPDATE punctual_recurrence SET tzdb = '1999a', next_slot = next_slot + 3600000000,
+            due_at = due_at + 3600000000, decided_civil = decided_civil - 3600000000";
+        assert_eq!(conn.execute(sql, []).unwrap(), 3);
+    });
+    let other = kit.another(true);
+    assert_eq!(other.lanes().recurrence_at, Some(Timestamp::MIN), "at once");
+    let mut rounds = 0;
+    while other
+        .apply(kit.now, vec![Op::Fire { limit: 2 }])
+        .unwrap()
+        .remove(0)
+        .done()
+        > 0
+    {
+        rounds += 1;
+    }
+    assert_eq!(rounds, 2, "in chunks");
+    assert_eq!(next_slot(&*other, "a"), found);
+    assert_eq!(
+        other.lanes().recurrence_at,
+        found.map(|at| Timestamp::rounded_up(at).unwrap())
+    );
+}
+
+fn p10_what_a_newer_database_has_found_is_left_to_those_who_have_it(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    recur(kit, "a", "Europe/Berlin");
+    recur(kit, "b", "UTC");
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence SET tzdb = '9999a' WHERE name = 'a'";
+        conn.execute(sql, []).unwrap();
+    });
+    kit.store().refresh().unwrap();
+    assert_eq!(kit.store().health().newer_time_zones(), Some("9999a"));
+    kit.now = at("2026-07-02T12:00:00Z");
+    fire(kit);
+    let of = |name| next_slot(&**kit.store(), name).unwrap();
+    assert!(
+        of("a") < kit.now.to_utc(),
+        "it is due, and waits for the others"
+    );
+    assert!(of("b") > kit.now.to_utc());
+    assert_eq!(
+        kit.store().lanes().recurrence_at,
+        Timestamp::rounded_up(of("b")).ok()
+    );
+    // The program was updated.
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence SET tzdb = ? WHERE name = 'a'";
+        conn.execute(sql, [TZDB]).unwrap();
+    });
+    kit.kill();
+    assert_eq!(kit.store().health().newer_time_zones(), None);
+    fire(kit);
+    assert!(next_slot(&**kit.store(), "a").unwrap() > kit.now.to_utc());
+}
+
+fn p10_a_rule_without_a_zone_is_not_touched(kit: &mut Kit) {
+    recur(kit, "a", "UTC");
+    let zones: i64 = kit.sql(|conn| {
+        let sql = "SELECT count(tzdb) FROM punctual_recurrence";
+        conn.query_row(sql, [], |row| row.get(0)).unwrap()
+    });
+    assert_eq!(zones, 0);
+}
+
+fn p10_a_damaged_recurrence_keeps_no_other_from_its_slot(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    recur(kit, "a", "UTC");
+    recur(kit, "b", "UTC");
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence_definition SET definition = x'7b' WHERE id = 1";
+        conn.execute(sql, []).unwrap();
+    });
+    kit.now = at("2026-07-02T12:00:00Z");
+    fire(kit);
+    assert_eq!(kit.rows("task"), 1);
+    assert_eq!(kit.store().health().stopped_recurrences(), ["a"]);
+    let error = kit
+        .store()
+        .read(Query::Recurrence("a".to_owned()))
+        .unwrap_err();
+    assert!(error.to_string().contains("cannot be read"), "{error}");
+}
