@@ -44,6 +44,7 @@ pub struct Health {
     pub(crate) overdue_recurrences: Vec<String>,
     pub(crate) stopped_recurrences: Vec<String>,
     pub(crate) newer_time_zones: Option<String>,
+    pub(crate) decided_ahead: Vec<String>,
     pub(crate) is_polling: bool,
     pub(crate) slow_transaction: Option<SlowTransaction>,
 }
@@ -189,6 +190,15 @@ impl Health {
     #[must_use]
     pub fn stopped_recurrences(&self) -> &[String] {
         &self.stopped_recurrences
+    }
+
+    /// Recurrences of which slots are decided that are still to come by the clock, by over a minute: the clock was ahead and was
+    /// set back. They make no tasks until the clock comes there, or
+    /// [`Recurrences::reset`](crate::Recurrences::reset) is called: nothing else can tell whether the clock is right now. The
+    /// first 100; only a scheduler looks for them.
+    #[must_use]
+    pub fn recurrences_ahead(&self) -> &[String] {
+        &self.decided_ahead
     }
 
     /// The version of the IANA time zone database by which the slots of some recurrences were found, if it is newer than the

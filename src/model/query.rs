@@ -41,6 +41,8 @@ pub(crate) enum Query {
     },
     Recurrence(String),
     Recurrences(RecurrenceFilter),
+    /// The first recurrences of which a slot after this instant is decided, with the last such slot.
+    DecidedAfter(Timestamp),
     /// What became of a recurrence's slots in a range, whose end is not included.
     Explain {
         name: String,
@@ -63,6 +65,7 @@ pub(crate) enum Answer {
     EndedLanes(Seen<Timestamp>),
     Recurrence(Option<Box<RecurrenceStatus>>),
     Recurrences(RecurrencePage),
+    DecidedAfter(Vec<(String, Timestamp)>),
     Explained(Option<Explanation>),
 }
 
@@ -78,6 +81,7 @@ take_variants! { Answer,
     ended_lanes: EndedLanes => Seen<Timestamp>,
     recurrence: Recurrence => Option<Box<RecurrenceStatus>>,
     recurrences: Recurrences => RecurrencePage,
+    decided_after: DecidedAfter => Vec<(String, Timestamp)>,
     explained: Explained => Option<Explanation>,
 }
 

@@ -18,6 +18,7 @@ use crate::model::retry::RetryPolicy;
 use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::Finish;
 use crate::runtime::link::Link;
+use crate::runtime::maintenance::Ahead;
 use crate::runtime::plan::Scope;
 use crate::runtime::ready::Ready;
 use crate::runtime::shutdown::ShutdownState;
@@ -224,6 +225,7 @@ impl Builder {
             ready: Arc::new(ready),
             scope,
             shutdown,
+            ahead: Ahead::default(),
             dispatcher_wake,
             maintenance_wake,
         })

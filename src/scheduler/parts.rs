@@ -9,11 +9,12 @@ use crate::runtime::dispatcher::Dispatcher;
 use crate::runtime::executor::Executor;
 use crate::runtime::link::Link;
 use crate::runtime::maintenance::{
-    Deadlines, Firer, Forgetter, Maintenance, Prober, Pruner, Rescuer, Retirer,
+    Ahead, Deadlines, Firer, Forgetter, Maintenance, Prober, Pruner, Rescuer, Retirer,
 };
 use crate::runtime::plan::Scope;
 use crate::runtime::ready::Ready;
 use crate::runtime::shutdown::ShutdownState;
+use crate::sync::lock;
 use crate::wake::Wake;
 
 /// The parts of a scheduler, stepped by threads or by a test.
@@ -27,6 +28,8 @@ pub(crate) struct Parts {
     pub(super) max_threads: usize,
     pub(super) ready: Arc<Ready>,
     pub(super) shutdown: Arc<ShutdownState>,
+    /// Recurrences of which slots are decided that are still to come.
+    pub(super) ahead: Ahead,
     pub(super) dispatcher_wake: Wake,
     pub(super) maintenance_wake: Wake,
 }
@@ -54,7 +57,7 @@ impl Parts {
         Maintenance::new(
             vec![
                 // First: nothing else here has a time to keep.
-                Box::new(Firer::new(self.client.clone())),
+                Box::new(Firer::new(self.client.clone(), Ahead::clone(&self.ahead))),
                 Box::new(Rescuer::new(self.client.clone())),
                 Box::new(Deadlines {
                     attempts: Arc::clone(&self.link.attempts),
@@ -94,6 +97,7 @@ impl Parts {
             stuck: self.link.attempts.stuck(),
             spare: self.ready.spares(),
             unknown_kinds: unknown,
+            decided_ahead: lock(&self.ahead).clone(),
             undecodable_kinds: undecodable.iter().map(ToString::to_string).collect(),
             ..self.client.health()
         }

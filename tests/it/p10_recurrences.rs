@@ -325,6 +325,41 @@ fn a_set_that_is_not_allowed_stops_the_start() {
     assert!(error.to_string().contains("by the set \"one\""), "{error}");
 }
 
+/// P10: nothing can tell whether a clock is right, so this is told, and only an explicit call goes back.
+#[test]
+fn a_clock_that_was_years_ahead_is_told() {
+    let clock = TestClock::new(utc("2026-03-01T00:00:00Z"));
+    let mut scheduler = Scheduler::in_memory()
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .stepped(&clock)
+        .unwrap();
+    for name in ["a", "b"] {
+        scheduler
+            .recur(named(name).cron("0 * * * *").unwrap())
+            .unwrap();
+    }
+    clock.set(utc("2036-03-01T00:00:00Z"));
+    assert_eq!(scheduler.drain(), 2);
+    assert!(scheduler.health().recurrences_ahead().is_empty());
+    let events = scheduler.recurrences().events();
+    clock.set(utc("2026-03-01T06:30:00Z"));
+    scheduler.drain();
+    assert_eq!(scheduler.health().recurrences_ahead(), ["a", "b"]);
+    let decided = utc("2036-03-01T00:00:00Z");
+    for name in ["a", "b"] {
+        let event = events.try_next().event().expect("it is told");
+        assert_eq!(event.recurrence(), name);
+        assert_eq!(event.kind(), RecurrenceEventKind::ClockBehind { decided });
+    }
+    assert_eq!(scheduler.advance(S * 7200), 0);
+    scheduler
+        .recurrences()
+        .reset("a", utc("2026-03-01T08:30:00Z"))
+        .unwrap();
+    assert_eq!(scheduler.advance(S * 7200), 2);
+    assert_eq!(scheduler.health().recurrences_ahead(), ["b"]);
+}
+
 #[test]
 fn recurrences_are_listed_by_name_in_pages() {
     let scheduler = Scheduler::in_memory().start().unwrap();

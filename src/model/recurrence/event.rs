@@ -61,6 +61,12 @@ pub enum RecurrenceEventKind {
     Overdue,
     /// A task has completed after that.
     Recovered,
+    /// Slots up to this one are decided, though by the clock it is still to come: the clock was ahead and was set back. No task is
+    /// made until the clock comes there, or [`reset`](crate::Recurrences::reset) is called.
+    ClockBehind {
+        /// The slot that was decided last.
+        decided: DateTime<Utc>,
+    },
     /// There is no slot any more: its rule has ended, or it has made as many tasks as it may.
     Ended,
 }

@@ -9,7 +9,7 @@ mod rescuer;
 mod retirer;
 
 pub(crate) use deadlines::Deadlines;
-pub(crate) use firer::Firer;
+pub(crate) use firer::{Ahead, Firer};
 pub(crate) use forgetter::Forgetter;
 pub(crate) use prober::Prober;
 pub(crate) use pruner::Pruner;

@@ -337,6 +337,12 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
     // All entries of the index are the answer.
     let troubled = "SCAN punctual_recurrence USING INDEX punctual_recurrence_troubled";
     assert_eq!(plan(&conn, head::TROUBLED), [troubled]);
+    let all = "SCAN punctual_recurrence";
+    assert_eq!(
+        plan(&conn, recurrences::DECIDED_AFTER),
+        [all],
+        "and no sorting"
+    );
     for sql in recur_change::REMOVE {
         assert_plan(&conn, "remove", sql, "=?)");
     }

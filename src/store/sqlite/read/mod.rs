@@ -35,6 +35,7 @@ pub(crate) fn read(
         Query::Recurrence(name) => {
             Answer::Recurrence(recurrences::recurrence(conn, name)?.map(Box::new))
         }
+        Query::DecidedAfter(at) => Answer::DecidedAfter(recurrences::decided_after(conn, *at)?),
         Query::Explain { name, from, to } => {
             Answer::Explained(recurrences::explain(conn, name, *from, *to)?)
         }

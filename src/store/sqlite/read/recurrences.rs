@@ -7,7 +7,8 @@ use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
 use crate::model::recurrence::view::{PausedBy, RecurrenceStatus};
 use crate::store::sqlite::ops::recur::record;
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring};
-use crate::store::sqlite::sql::sql;
+use crate::store::sqlite::ops::row;
+use crate::store::sqlite::sql::{columns, sql};
 use crate::time::Timestamp;
 
 pub(crate) const PAGE: &str = sql!(
@@ -106,4 +107,30 @@ pub(super) fn explain(
     let record = record::read(conn, &recurring, &definition, from, to)?;
     snapshot.finish()?;
     Ok(Some(record.explain(from, to)))
+}
+
+/// Passes over all recurrences: it is asked when the clock was set back, and at the start.
+pub(crate) const DECIDED_AFTER: &str = sql!(
+    "SELECT {columns} FROM punctual_recurrence WHERE run_last > :at ORDER BY id LIMIT 100",
+    columns = Decided::COLUMNS
+);
+
+columns! {
+    /// A recurrence, and the slot that was decided last.
+    struct Decided {
+        name: String = "name" by row::get,
+        run_last: Timestamp = "run_last" by row::time,
+    }
+}
+
+pub(super) fn decided_after(
+    conn: &Connection,
+    at: Timestamp,
+) -> rusqlite::Result<Vec<(String, Timestamp)>> {
+    conn.prepare_cached(DECIDED_AFTER)?
+        .query_map([at.micros()], |row| {
+            let decided = Decided::read(row)?;
+            Ok((decided.name, decided.run_last))
+        })?
+        .collect()
 }
