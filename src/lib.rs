@@ -102,7 +102,7 @@
 //! - [`Scheduler`] owns the file and the threads. [`Client`] does everything but run tasks; a scheduler derefs to one.
 //! - [`NewTask`] is a task to be scheduled: when, in which queue, with how many attempts.
 //! - [`Recurrence`] makes tasks by a [`Rule`]: when, in which time zone, and what becomes of missed and overlapping slots;
-//!   [`Recurrences`] reads and changes those that are stored.
+//!   [`Recurrences`] reads and changes those that are stored. The page [`recurrences`] has tables of what happens when.
 //! - [`Tx`] is a transaction that also holds the user's own SQL; [`Sqlite`] is what only a store in SQLite can do.
 //! - [`TaskHandler`], or a closure, runs a kind of task; [`TaskContext`] is the attempt it runs; [`Outcome`] and [`Failure`]
 //!   are its answers.
@@ -152,6 +152,7 @@ mod log;
 mod model;
 mod panics;
 mod process;
+pub mod recurrences;
 mod runtime;
 mod scheduler;
 mod store;
