@@ -196,6 +196,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_each_older_version_is_migrated_and_keeps_what_it_holds() {
+        for older in 1..MIGRATIONS.len() {
+            let conn = open::memory().unwrap();
+            for step in &MIGRATIONS[..older] {
+                conn.execute_batch(step).unwrap();
+            }
+            conn.execute(WRITE_VERSION, [older as i64]).unwrap();
+            let sql = "INSERT INTO punctual_queue (name, paused_at) VALUES ('mail', 7)";
+            conn.execute(sql, []).unwrap();
+            migrate(&conn).unwrap();
+            verify(&conn).unwrap();
+            assert_eq!(version(&conn).unwrap(), VERSION, "from {older}");
+            let sql = "SELECT paused_at FROM punctual_queue WHERE name = 'mail'";
+            let paused_at: i64 = conn.query_row(sql, [], |row| row.get(0)).unwrap();
+            assert_eq!(paused_at, 7);
+        }
+    }
+
+    #[test]
     fn a_newer_schema_is_refused_by_name_and_left_alone() {
         let conn = open::memory().unwrap();
         migrate(&conn).unwrap();
