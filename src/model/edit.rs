@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::json::{encode, verified};
-use crate::model::limits::{MAX_ATTEMPTS, MAX_PRIORITY};
+use crate::model::limits::{check_max_attempts, check_priority};
 use crate::model::payload::Payload;
 
 /// What to change in a task that is pending, or is retried; everything else stays as it is.
@@ -57,19 +57,8 @@ impl Edit {
     ///
     /// `Invalid` or `Payload`.
     pub(crate) fn prepare(self) -> Result<Patch> {
-        if let Some(priority) = self.priority.filter(|&priority| priority > MAX_PRIORITY) {
-            return Err(Error::invalid(format!(
-                "the priority {priority} is not between 0 and {MAX_PRIORITY}"
-            )));
-        }
-        if let Some(attempts) = self
-            .max_attempts
-            .filter(|n| !(1..=MAX_ATTEMPTS).contains(n))
-        {
-            return Err(Error::invalid(format!(
-                "max_attempts {attempts} is not between 1 and {MAX_ATTEMPTS}"
-            )));
-        }
+        self.priority.map_or(Ok(()), check_priority)?;
+        self.max_attempts.map_or(Ok(()), check_max_attempts)?;
         let payload = self
             .payload
             .map(|(kind, bytes)| bytes.map(|bytes| (kind.to_owned(), bytes)))

@@ -80,6 +80,30 @@ fn is_printable(c: char) -> bool {
     String::from_iter(['a', c]).escape_debug().count() == 2
 }
 
+/// # Errors
+///
+/// `Invalid` if the priority is over 9.
+pub(crate) fn check_priority(priority: u8) -> Result<()> {
+    if priority <= MAX_PRIORITY {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the priority {priority} is not between 0 and {MAX_PRIORITY}"
+    )))
+}
+
+/// # Errors
+///
+/// `Invalid` if it is not 1 to 10,000.
+pub(crate) fn check_max_attempts(attempts: u32) -> Result<()> {
+    if (1..=MAX_ATTEMPTS).contains(&attempts) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "max_attempts {attempts} is not between 1 and {MAX_ATTEMPTS}"
+    )))
+}
+
 /// Checks a limit of a queue for all processes: 1 to 1,000,000.
 ///
 /// # Errors

@@ -13,8 +13,8 @@ use crate::id::TaskId;
 use crate::model::delivery::Delivery;
 use crate::model::json::{encode, verified};
 use crate::model::limits::{
-    DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE, MAX_ATTEMPTS, MAX_METADATA_BYTES,
-    MAX_PRIORITY, MAX_TAGS, after, check_name, check_span,
+    DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE, MAX_METADATA_BYTES, MAX_TAGS, after,
+    check_max_attempts, check_name, check_priority, check_span,
 };
 use crate::model::payload::Payload;
 use crate::model::retry::RetryPolicy;
@@ -264,12 +264,7 @@ impl NewTask {
         if let Some(partition) = &self.partition {
             check_name("partition", partition)?;
         }
-        if self.priority > MAX_PRIORITY {
-            return Err(Error::invalid(format!(
-                "the priority {} is not between 0 and {MAX_PRIORITY}",
-                self.priority
-            )));
-        }
+        check_priority(self.priority)?;
         let max_attempts = self.checked_attempts()?;
         check_options(&self.options)?;
         self.tags.sort_unstable();
@@ -341,11 +336,7 @@ impl NewTask {
             Delivery::AtLeastOnce => DEFAULT_MAX_ATTEMPTS,
             Delivery::AtMostOnce => 1,
         });
-        if !(1..=MAX_ATTEMPTS).contains(&max_attempts) {
-            return Err(Error::invalid(format!(
-                "max_attempts {max_attempts} is not between 1 and {MAX_ATTEMPTS}"
-            )));
-        }
+        check_max_attempts(max_attempts)?;
         if max_attempts > 1 && self.delivery == Delivery::AtMostOnce {
             return Err(Error::invalid(format!(
                 "max_attempts {max_attempts} for a task that is delivered at most once"

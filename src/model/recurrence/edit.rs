@@ -9,7 +9,7 @@ use super::rule::Rule;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::delivery::Delivery;
 use crate::model::json::{encode, verified};
-use crate::model::limits::{MAX_ATTEMPTS, MAX_PRIORITY, check_name};
+use crate::model::limits::{check_max_attempts, check_name, check_priority};
 use crate::model::payload::Payload;
 
 /// What to change in a stored recurrence; everything else stays as it is.
@@ -133,19 +133,8 @@ impl RecurrenceEdit {
         if let Some(queue) = &patch.queue {
             check_name("queue", queue)?;
         }
-        if let Some(priority) = patch.priority.filter(|priority| *priority > MAX_PRIORITY) {
-            return Err(Error::invalid(format!(
-                "the priority {priority} is not between 0 and {MAX_PRIORITY}"
-            )));
-        }
-        if let Some(attempts) = patch
-            .max_attempts
-            .filter(|attempts| !(1..=MAX_ATTEMPTS).contains(attempts))
-        {
-            return Err(Error::invalid(format!(
-                "max_attempts {attempts} is not between 1 and {MAX_ATTEMPTS}"
-            )));
-        }
+        patch.priority.map_or(Ok(()), check_priority)?;
+        patch.max_attempts.map_or(Ok(()), check_max_attempts)?;
         let payload = self.payload;
         patch.payload = payload
             .map(|(kind, bytes)| bytes.map(|bytes| (kind, bytes)))
