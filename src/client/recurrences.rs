@@ -28,6 +28,10 @@ impl Client {
     /// Stores a recurrence by its name: creates it, or changes the one that is stored. A scheduler that has the file open makes
     /// its tasks, in whichever process.
     ///
+    /// It makes tasks as soon as it is stored, if a scheduler has the file open. To change recurrences before any task is made at
+    /// the start of a program, use [`Builder::recurrences`](crate::Builder::recurrences), or a client that is opened before the
+    /// scheduler.
+    ///
     /// It may be called at each start of a program: if the same was given before, nothing changes and no slot is lost, also if
     /// the recurrence was paused or edited since. If the rule is another, its slots begin anew, after the call or as
     /// [`since`](Recurrence::since) says; any other change holds for the slots to come.
@@ -166,13 +170,8 @@ impl Recurrences<'_> {
     ///
     /// As [`resume`](Self::resume).
     pub fn trigger(self, name: &str) -> Result<Triggered> {
-        let action = RecurrenceAction::Trigger(TaskId::new());
-        self.write(name, action, |reply, _| {
-            match write::recurrence_changed(reply)? {
-                RecurrenceChanged::Triggered(triggered) => Ok(triggered),
-                other => unreachable!("a call for a task was answered by {other:?}"),
-            }
-        })
+        let triggered = self.0.write(write::trigger(name));
+        triggered.map_err(|error| named(name, error))
     }
 
     /// Changes a recurrence for the slots to come.

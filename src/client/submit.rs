@@ -14,6 +14,9 @@ use crate::model::answer::Cancel;
 use crate::model::edit::{Edit, Patch};
 use crate::model::new_task::{NewTask, Scheduled};
 use crate::model::op::{Action, Reply};
+use crate::model::recurrence::request::Recurrence;
+use crate::model::recurrence::set::{Declared, RecurrenceSet};
+use crate::model::recurrence::view::{Recurred, Triggered};
 use crate::store::Ticket;
 
 impl Client {
@@ -111,6 +114,21 @@ impl Submit<'_> {
     /// As [`Client::set_global_limit`].
     pub fn set_global_limit(self, queue: &str, limit: Option<usize>) -> Receipt<()> {
         self.send(write::limit(queue, limit))
+    }
+
+    /// As [`Client::recur`].
+    pub fn recur(self, recurrence: Recurrence) -> Receipt<Recurred> {
+        self.send(write::recur(self.0.now(), recurrence))
+    }
+
+    /// As [`Client::declare`].
+    pub fn declare(self, set: RecurrenceSet) -> Receipt<Declared> {
+        self.send(write::declare(self.0.now(), set))
+    }
+
+    /// As [`Recurrences::trigger`](crate::Recurrences::trigger).
+    pub fn trigger(self, recurrence: &str) -> Receipt<Triggered> {
+        self.send(write::trigger(recurrence))
     }
 
     fn send<T>(self, write: Result<Write<T>>) -> Receipt<T> {

@@ -10,7 +10,7 @@ use crate::model::new_task::{NewTask, Scheduled};
 use crate::model::op::{Action, Changed, Op, Reply};
 use crate::model::recurrence::request::Recurrence;
 use crate::model::recurrence::set::{Declared, Declaring, RecurrenceSet};
-use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceChanged};
+use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceChanged, Triggered};
 use crate::time::Timestamp;
 
 pub(super) fn not_found(id: TaskId) -> Error {
@@ -164,6 +164,14 @@ pub(super) fn change_recurrence<T>(
         now: None,
         task: None,
         answer,
+    })
+}
+
+pub(super) fn trigger(name: &str) -> Result<Write<Triggered>> {
+    let action = RecurrenceAction::Trigger(TaskId::new());
+    change_recurrence(name, action, |reply, _| match recurrence_changed(reply)? {
+        RecurrenceChanged::Triggered(triggered) => Ok(triggered),
+        other => unreachable!("a call for a task was answered by {other:?}"),
     })
 }
 

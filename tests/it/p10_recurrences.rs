@@ -361,6 +361,28 @@ fn a_clock_that_was_years_ahead_is_told() {
 }
 
 #[test]
+fn a_preview_stores_nothing_and_is_what_comes() {
+    let clock = TestClock::new(utc("2026-03-01T00:00:00Z"));
+    let (log, path) = (Log::new(), file());
+    let mut scheduler = logs(&path.1, &clock, &log);
+    let expected = ["01 05:00:00", "01 10:00:00", "01 15:00:00"];
+    let every = named("a").every(S * 5 * 3600).unwrap();
+    let preview = every.preview(clock.now()).take(3);
+    let preview: Vec<_> = preview
+        .map(|slot| slot.format("%d %H:%M:%S").to_string())
+        .collect();
+    assert_eq!(preview, expected);
+    assert!(scheduler.recurrences().get("a").unwrap().is_none());
+    assert_eq!(
+        scheduler.submit().recur(every).wait().unwrap(),
+        Recurred::Created
+    );
+    scheduler.advance(S * 15 * 3600);
+    assert_eq!(log.take(), expected);
+    assert_eq!(named("b").preview(clock.now()).count(), 0);
+}
+
+#[test]
 fn recurrences_are_listed_by_name_in_pages() {
     let scheduler = Scheduler::in_memory().start().unwrap();
     let names = ["b", "a", "c", "ab", "d"];

@@ -196,6 +196,31 @@ impl Recurrence {
         self
     }
 
+    /// The slots that it would have after an instant, in ascending order; nothing is stored. An interval without an instant of its
+    /// own is counted from this one. Without a rule there are none.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Recurrence};
+    /// let weekly = Recurrence::new("weekly", NewTask::with_kind("report", &7)).cron("0 9 * * MON")?;
+    /// let next: Vec<_> = weekly.preview("2026-03-01T00:00:00Z".parse()?).take(5).collect();
+    /// assert_eq!(next[0].to_rfc3339(), "2026-03-02T09:00:00+00:00");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn preview(&self, after: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> + '_ {
+        let anchor = Timestamp::rounded_up(after).unwrap_or(Timestamp::MIN);
+        let rule = self.rule.clone().map(|rule| match self.floats {
+            true => rule.anchored_at(anchor),
+            false => rule,
+        });
+        let mut last = Some(after);
+        std::iter::from_fn(move || {
+            last = rule.as_ref()?.after(last?).next();
+            last
+        })
+    }
+
     /// The name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -392,6 +392,15 @@ impl Rule {
         Ok(self)
     }
 
+    /// The name of the time zone of its cron expressions. `None`: it has none, or they have several.
+    #[must_use]
+    pub fn zone_name(&self) -> Option<&str> {
+        let crons = self.0.crons();
+        let name = crons.first()?.zone.name();
+        let is_same = |cron: &&ZonedCron| cron.zone.name() == name;
+        crons.iter().all(is_same).then_some(name)
+    }
+
     /// The slots after an instant, in ascending order. They end only if the rule does, or after a million excluded ones in a row.
     pub fn after(&self, instant: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> + '_ {
         let mut last = Some(floor(instant));
