@@ -103,7 +103,8 @@ impl Recurrences<'_> {
         Ok(answer.recurrence().map(|status| *status))
     }
 
-    /// Reads a page of the matching recurrences, in the order of their names.
+    /// Reads a page of the matching recurrences, in the order of their names. One that cannot be read is left out; `get` says
+    /// what is wrong with it.
     ///
     /// # Errors
     ///

@@ -43,6 +43,7 @@ pub struct Health {
     pub(crate) global_limits: Vec<(String, usize)>,
     pub(crate) overdue_recurrences: Vec<String>,
     pub(crate) stopped_recurrences: Vec<String>,
+    pub(crate) unreadable_recurrences: Vec<String>,
     pub(crate) newer_time_zones: Option<String>,
     pub(crate) decided_ahead: Vec<String>,
     pub(crate) is_polling: bool,
@@ -186,10 +187,17 @@ impl Health {
     }
 
     /// Recurrences that are paused although no caller has paused them, as [`PausedBy`](crate::PausedBy) says: their tasks have
-    /// failed in a row, or they cannot be read.
+    /// failed in a row.
     #[must_use]
     pub fn stopped_recurrences(&self) -> &[String] {
         &self.stopped_recurrences
+    }
+
+    /// Recurrences that are due and that this program cannot read: a newer version of it has stored them, or they are damaged.
+    /// They are left to other processes. Storing one again by [`recur`](crate::Client::recur) mends it.
+    #[must_use]
+    pub fn unreadable_recurrences(&self) -> &[String] {
+        &self.unreadable_recurrences
     }
 
     /// Recurrences of which slots are decided that are still to come by the clock, by over a minute: the clock was ahead and was

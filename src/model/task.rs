@@ -121,12 +121,18 @@ pub(crate) struct Options {
 pub(crate) struct SlotOf {
     /// The name.
     pub(crate) recurrence: String,
+    /// Which of those that had the name: one that was removed differs from its successor.
+    #[serde(default)]
+    pub(crate) key: i64,
     /// `None`: a caller triggered it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) at: Option<Timestamp>,
     /// The slot of the task made before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) previous: Option<Timestamp>,
+    /// Whether the slot was made up for later: the task is beside those of the recurrence, and is not counted as a live one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_beside: bool,
 }
 
 impl Options {
@@ -456,8 +462,10 @@ mod tests {
             metadata: [("a".to_owned(), "b".to_owned())].into(),
             slot: Some(SlotOf {
                 recurrence: "nightly".to_owned(),
+                key: 3,
                 at: Some(Timestamp::from_micros(7)),
                 previous: None,
+                is_beside: true,
             }),
         };
         let stored = serde_json::to_string(&options).unwrap();

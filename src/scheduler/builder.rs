@@ -9,6 +9,7 @@ use crate::client::settings::{Location, StoreSettings, store_setters};
 use crate::error::{Error, Result};
 use crate::handler::context::TaskContext;
 use crate::handler::{FnHandler, Handlers, TaskHandler};
+use crate::log::log;
 use crate::model::limits::{check_limit, check_name};
 use crate::model::outcome::TaskResult;
 use crate::model::payload::Payload;
@@ -195,7 +196,12 @@ impl Builder {
             client.set_global_limit(queue, Some(*limit))?;
         }
         for set in self.recurrences {
-            client.declare(set)?;
+            if client.declare(set)?.is_outdated() {
+                log!(
+                    warn,
+                    "a newer version of this program has declared its recurrences: they stay"
+                );
+            }
         }
         // Before anything is claimed: the tasks of dead processes may come before those that wait.
         client.recover()?;

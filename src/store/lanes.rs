@@ -34,6 +34,8 @@ pub(crate) struct Lanes {
     troubled: BTreeMap<String, Trouble>,
     /// The version of the time zone database by which other processes find slots, if it is newer than that of this program.
     newer_tzdb: Option<String>,
+    /// The recurrences that this program cannot read. After a commit of another process they are tried again.
+    unreadable: BTreeMap<i64, String>,
     /// Whether another process may have changed what is due since the heads were read.
     is_stale: bool,
 }
@@ -79,6 +81,7 @@ impl Lanes {
         }
         self.troubled = news.troubled;
         self.newer_tzdb = news.newer_tzdb;
+        self.unreadable.clear();
         if news.settings != self.settings {
             self.settings = news.settings;
             for lane in Arc::make_mut(&mut self.list) {
@@ -117,6 +120,11 @@ impl Lanes {
     /// The recurrences that an operator should know of.
     pub(crate) fn troubled(&self) -> &BTreeMap<String, Trouble> {
         &self.troubled
+    }
+
+    /// The recurrences that this program cannot read.
+    pub(crate) fn unreadable(&self) -> &BTreeMap<i64, String> {
+        &self.unreadable
     }
 
     /// The version of the time zone database by which other processes find slots, if it is newer than that of this program.
@@ -225,6 +233,10 @@ impl Lanes {
             head.apply_to(&mut self.recurrence_at);
         }
         self.troubled.extend(learnt.troubled);
+        for id in learnt.readable {
+            self.unreadable.remove(&id);
+        }
+        self.unreadable.extend(learnt.unreadable);
         self.troubled
             .retain(|_, trouble| *trouble != Trouble::default());
         if learnt.heads.is_empty() && learnt.queues.is_empty() {
@@ -292,6 +304,8 @@ pub(crate) struct Learnt {
     queues: Vec<(String, QueueChange)>,
     recurrence: Option<Head>,
     troubled: Vec<(String, Trouble)>,
+    unreadable: BTreeMap<i64, String>,
+    readable: Vec<i64>,
 }
 
 /// A change of a queue's setting.
@@ -412,6 +426,22 @@ impl Learnt {
     pub(crate) fn recurrence_at(&self) -> Option<Timestamp> {
         let added = self.recurrence.filter(|head| !head.exact);
         added.and_then(|head| head.at)
+    }
+
+    /// Notes that this program cannot read a recurrence.
+    pub(crate) fn unreadable(&mut self, id: i64, recurrence: String) {
+        self.unreadable.insert(id, recurrence);
+    }
+
+    /// Notes that a recurrence was written, so that it can be read.
+    pub(crate) fn readable(&mut self, id: i64) {
+        self.unreadable.remove(&id);
+        self.readable.push(id);
+    }
+
+    /// The recurrences that this transaction could not read.
+    pub(crate) fn all_unreadable(&self) -> impl Iterator<Item = &i64> {
+        self.unreadable.keys()
     }
 
     /// Notes what an operator should know of a recurrence, if anything.

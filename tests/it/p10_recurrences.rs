@@ -516,3 +516,41 @@ fn a_mistake_is_refused_and_named() {
     assert_eq!(none.kind(), ErrorKind::NotFound);
     assert!(none.to_string().contains("nightly"), "{none}");
 }
+
+/// P10, P6: the user's own connection ends the live task, and the slot that waited is made and run.
+#[test]
+fn a_slot_that_waits_runs_when_the_user_cancels_on_a_connection_of_their_own() {
+    let (_dir, path) = file();
+    let ran = Log::new();
+    let log = ran.clone();
+    let scheduler = Scheduler::builder(&path)
+        .workers(1)
+        .handler_fn(move |_: Probe, cx| {
+            log.push(cx.id());
+            Ok(Outcome::done())
+        })
+        .start()
+        .unwrap();
+    let often = named("a").overlap(Overlap::BufferOne);
+    scheduler.pause("default").unwrap();
+    scheduler.recur(often.every(LONG).unwrap()).unwrap();
+    let recurrences = scheduler.recurrences();
+    let punctual::Triggered::Made(live) = recurrences.trigger("a").unwrap() else {
+        panic!("nothing is live");
+    };
+    let punctual::Triggered::Waiting(waits) = recurrences.trigger("a").unwrap() else {
+        panic!("one is live");
+    };
+
+    let mut conn = punctual::rusqlite::Connection::open(&path).unwrap();
+    let tx = conn.transaction().unwrap();
+    let own = scheduler.sqlite().unwrap();
+    assert_eq!(
+        own.cancel_in(&tx, live).unwrap(),
+        punctual::Cancel::Cancelled
+    );
+    tx.commit().unwrap();
+    scheduler.resume("default").unwrap();
+    eventually("it runs", || ran.len() == 1);
+    assert_eq!(ran.take(), [waits]);
+}

@@ -111,16 +111,16 @@ impl Planner<'_> {
         match part {
             Part::Forgotten => self.plan.counts.forgotten += count,
             Part::Made => self.plan.counts.existing += count,
-            Part::Unrecorded => self.make(slots, rule),
+            Part::Unrecorded => self.make(slots, rule, None),
             Part::Skipped(run) => {
                 self.replace(run, from, stop);
-                self.make(slots, rule);
+                self.make(slots, rule, run.number);
             }
         }
         stop
     }
 
-    fn make(&mut self, slots: Vec<Timestamp>, rule: &Rule) {
+    fn make(&mut self, slots: Vec<Timestamp>, rule: &Rule, number: Option<i64>) {
         let (Some(&first), Some(&last)) = (slots.first(), slots.last()) else {
             return;
         };
@@ -129,6 +129,7 @@ impl Planner<'_> {
             last,
             fate: Fate::Made,
             rule: rule.clone(),
+            number,
         });
         // One that cancels the live task, and waits for its end.
         let waits = |slot: &Timestamp| self.record.waiting.contains(slot);

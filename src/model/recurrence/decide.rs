@@ -10,8 +10,10 @@ use crate::time::Timestamp;
 
 /// The most slots that one decision gives a place. More are decided by the next one.
 pub(crate) const MAX_PLACED: usize = 100;
-/// How often one decision repeats a search that finds only excluded slots.
+/// How often a search for the next slot is repeated that finds only excluded ones. It goes on in the next transaction.
 const MAX_SEARCHES: usize = 10;
+/// The same of a search for a slot that is past: a day of seconds takes 43.
+const MAX_SEARCHES_BACK: usize = 50;
 
 /// How many slots may have the civil times of slots that were decided, after a change of the time zone database: those of a
 /// day, at one a second.
@@ -53,7 +55,7 @@ pub(crate) enum Upcoming {
 impl Upcoming {
     /// The first slot after an instant.
     pub(crate) fn after(rule: &Rule, instant: Timestamp) -> Self {
-        match near(rule, instant, Rule::next_slot) {
+        match near(rule, instant, MAX_SEARCHES, Rule::next_slot) {
             Found::Slot(slot) => Self::Slot(slot),
             Found::Further(at) => Self::Search(at),
             Found::Nothing => Self::Ended,
@@ -67,6 +69,9 @@ impl Upcoming {
         let (Some(civil), Some(now)) = (civil, rule.civil(until)) else {
             return Self::after(rule, until);
         };
+        if now == civil {
+            return Self::after(rule, until);
+        }
         let mut at = until - now.since(civil);
         for _ in 0..MAX_SHIFTED {
             match Self::after(rule, at) {
@@ -81,9 +86,22 @@ impl Upcoming {
 /// Decides about all slots from `next`, which is due, up to `now`.
 pub(crate) fn decide(definition: &Definition, next: Timestamp, now: Timestamp) -> Decision {
     let rule = &definition.rule;
-    let latest = previous(rule, now + MICRO)
-        .filter(|latest| *latest > next)
-        .unwrap_or(next);
+    let latest = match near(rule, now + MICRO, MAX_SEARCHES_BACK, Rule::previous_slot) {
+        Found::Slot(latest) => latest.max(next),
+        Found::Nothing => next,
+        Found::Further(at) => {
+            // Too many excluded slots to find the latest: all are passed over, and it is recorded.
+            let pass = Step::Pass {
+                first: next,
+                last: at.max(next),
+                reason: SkipReason::Missed,
+            };
+            return Decision {
+                steps: vec![pass],
+                next: Upcoming::after(rule, now),
+            };
+        }
+    };
     let is_on_time = now.since(latest) <= definition.grace;
     let mut steps = Vec::new();
     // The last that is missed; `None`: none is.
@@ -152,7 +170,7 @@ fn missed_slots(
             chosen.reverse();
             chosen
         }
-        _ => vec![last],
+        Missed::Skip | Missed::Latest => vec![last],
     };
     let (Some(&from), Some(&to)) = (chosen.first(), chosen.last()) else {
         steps.push(pass(first, last, SkipReason::TooOld));
@@ -185,11 +203,11 @@ fn missed_slots(
 }
 
 fn next(rule: &Rule, after: Timestamp) -> Option<Timestamp> {
-    slot(near(rule, after, Rule::next_slot))
+    slot(near(rule, after, MAX_SEARCHES_BACK, Rule::next_slot))
 }
 
 fn previous(rule: &Rule, before: Timestamp) -> Option<Timestamp> {
-    slot(near(rule, before, Rule::previous_slot))
+    slot(near(rule, before, MAX_SEARCHES_BACK, Rule::previous_slot))
 }
 
 fn slot(found: Found) -> Option<Timestamp> {
@@ -200,9 +218,14 @@ fn slot(found: Found) -> Option<Timestamp> {
 }
 
 /// Searches a few times.
-fn near(rule: &Rule, from: Timestamp, search: fn(&Rule, Timestamp) -> Found) -> Found {
+fn near(
+    rule: &Rule,
+    from: Timestamp,
+    times: usize,
+    search: fn(&Rule, Timestamp) -> Found,
+) -> Found {
     let mut found = Found::Further(from);
-    for _ in 0..MAX_SEARCHES {
+    for _ in 0..times {
         match found {
             Found::Further(at) => found = search(rule, at),
             _ => break,
@@ -427,5 +450,46 @@ mod tests {
         let decision = decide(&definition, START, hour(1));
         assert_eq!(decision.steps, [Step::Place(START)]);
         assert_eq!(decision.next, Upcoming::Ended);
+    }
+
+    #[test]
+    fn p10_no_slot_is_passed_over_in_silence_when_many_are_excluded() {
+        let second = Rule::every(Duration::from_secs(1), START.to_utc()).unwrap();
+        let (first, last) = (START + HOUR, START + 25 * HOUR);
+        let closed = second.clone().not_before(first.to_utc()).unwrap();
+        let closed = closed.not_after(last.to_utc()).unwrap();
+        let mut definition = hourly(Missed::All { max: 10_000 });
+        definition.rule = second.except(closed).unwrap();
+        let mut seen = 0;
+        let (mut next, now) = (START, START + 24 * HOUR);
+        for _ in 0..1_000 {
+            let decision = decide(&definition, next, now);
+            for step in decision.steps {
+                seen += match step {
+                    Step::Pass { first, last, .. } => last.since(first).as_secs() + 1,
+                    Step::Place(_) => 1,
+                };
+            }
+            match decision.next {
+                Upcoming::Slot(slot) if slot <= now => next = slot,
+                _ => break,
+            }
+        }
+        assert_eq!(seen, 3600);
+    }
+
+    #[test]
+    fn p10_a_new_database_that_says_the_same_loses_no_second_slot_of_a_fold() {
+        let rule = Rule::cron("30 2 * * *")
+            .unwrap()
+            .time_zone("Europe/Berlin")
+            .unwrap();
+        let rule = rule
+            .fold(crate::model::recurrence::slots::Fold::Both)
+            .unwrap();
+        let at = |text: &str| Timestamp::rounded_up(text.parse().unwrap()).unwrap();
+        let until = at("2026-10-25T00:30:00Z");
+        let found = Upcoming::after_update(&rule, until, rule.civil(until));
+        assert_eq!(found, Upcoming::after(&rule, until));
     }
 }

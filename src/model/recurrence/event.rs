@@ -48,6 +48,11 @@ pub enum RecurrenceEventKind {
         /// The task that it will make.
         task: TaskId,
     },
+    /// A call that waited makes no task: a newer slot took its place.
+    Dropped {
+        /// The task that it would have made.
+        task: TaskId,
+    },
     /// The slots from the first to the last made no task.
     Skipped {
         /// The first of them.

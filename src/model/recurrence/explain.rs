@@ -122,7 +122,10 @@ pub(crate) struct RuledRun {
     pub(crate) first: Timestamp,
     pub(crate) last: Timestamp,
     pub(crate) fate: Fate,
+    /// The rule that its slots are of.
     pub(crate) rule: Rule,
+    /// The number of that; `None`: the rule now.
+    pub(crate) number: Option<i64>,
 }
 
 /// What is stored of a recurrence's slots.

@@ -138,7 +138,8 @@ impl Recurrence {
     }
 
     /// If the recurrence is new, or its rule is another than the stored one: the slots from this instant on count, also past
-    /// ones, which are then missed. Default: those after it is stored.
+    /// ones, which are then missed; but none up to the last that is decided. Otherwise this changes nothing. Default: those after
+    /// it is stored.
     pub fn since(mut self, start: DateTime<Utc>) -> Self {
         self.since = Some(start);
         self

@@ -129,8 +129,6 @@ pub enum PausedBy {
     /// As many of its tasks in a row have failed as
     /// [`pause_after_failures`](crate::Recurrence::pause_after_failures) says.
     Failures,
-    /// What is stored of it cannot be read: the row is damaged, or a newer version of the program wrote it.
-    Damage,
     /// A program that declared it does not any more: [`Undeclared::Pause`](crate::Undeclared::Pause).
     Undeclared,
 }
@@ -142,14 +140,12 @@ impl PausedBy {
             Self::Undeclared => -1,
             Self::Caller => 0,
             Self::Failures => 1,
-            Self::Damage => 2,
         }
     }
 
     pub(crate) fn from_code(code: i64) -> Self {
         match code {
             1 => Self::Failures,
-            2 => Self::Damage,
             -1 => Self::Undeclared,
             _ => Self::Caller,
         }

@@ -70,6 +70,7 @@ impl Firer {
             Ok(answer) => answer.decided_after(),
             Err(error) => {
                 log!(warn, %error, "cannot look for recurrences that are ahead of the clock");
+                self.looked_at = None;
                 return;
             }
         };

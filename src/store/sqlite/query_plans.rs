@@ -315,6 +315,16 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
         ("delete a run", runs::DELETE, run),
         ("delete later runs", runs::DELETE_FROM, run),
         ("cut a run", runs::CUT, run),
+        (
+            "forget rules",
+            runs::FORGET_RULES,
+            "SEARCH punctual_recurrence_rule USING PRIMARY KEY (recurrence=?",
+        ),
+        (
+            "former rule",
+            record::FORMER_RULE,
+            "PRIMARY KEY (recurrence=? AND number=?)",
+        ),
         ("set's revision", declare::REVISION, "PRIMARY KEY (name=?)"),
         ("set of one", declare::SET_OF, "(name=?)"),
         ("join a set", declare::JOIN, "(name=?)"),

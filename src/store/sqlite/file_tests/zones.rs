@@ -19,6 +19,11 @@ on_a_file!(
     p10_what_a_newer_database_has_found_is_left_to_those_who_have_it,
     p10_a_rule_without_a_zone_is_not_touched,
     p10_a_damaged_recurrence_keeps_no_other_from_its_slot,
+    p10_a_damaged_name_keeps_no_other_from_its_slot,
+    p10_a_task_ends_though_the_name_of_its_recurrence_is_damaged,
+    p10_a_run_that_cannot_be_read_is_not_made_again,
+    p10_a_damaged_recurrence_that_is_stored_again_goes_on,
+    p10_a_definition_of_a_newer_program_is_left_to_it,
 );
 
 fn at(text: &str) -> Timestamp {
@@ -131,10 +136,101 @@ fn p10_a_damaged_recurrence_keeps_no_other_from_its_slot(kit: &mut Kit) {
     kit.now = at("2026-07-02T12:00:00Z");
     fire(kit);
     assert_eq!(kit.rows("task"), 1);
-    assert_eq!(kit.store().health().stopped_recurrences(), ["a"]);
+    assert_eq!(kit.store().health().unreadable_recurrences(), ["a"]);
     let error = kit
         .store()
         .read(Query::Recurrence("a".to_owned()))
         .unwrap_err();
     assert!(error.to_string().contains("cannot be read"), "{error}");
+}
+
+fn p10_a_damaged_name_keeps_no_other_from_its_slot(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    recur(kit, "a", "UTC");
+    recur(kit, "b", "UTC");
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence SET name = CAST(x'ff' AS TEXT) WHERE id = 1";
+        conn.execute(sql, []).unwrap();
+    });
+    kit.now = at("2026-07-02T12:00:00Z");
+    let fired = kit.store().apply(kit.now, vec![Op::Fire { limit: 10 }]);
+    assert!(fired.is_ok(), "{fired:?}");
+    assert!(kit.rows("task") >= 1);
+}
+
+fn p10_a_damaged_recurrence_that_is_stored_again_goes_on(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    recur(kit, "a", "UTC");
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence_definition SET definition = x'7b' WHERE id = 1";
+        conn.execute(sql, []).unwrap();
+    });
+    kit.now = at("2026-07-02T12:00:00Z");
+    fire(kit);
+    // The program starts again.
+    recur(kit, "a", "UTC");
+    kit.now = at("2026-07-03T12:00:00Z");
+    fire(kit);
+    assert_eq!(kit.rows("task"), 1);
+}
+
+/// A rolling deploy: the old program meets what the new one has stored.
+fn p10_a_definition_of_a_newer_program_is_left_to_it(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    recur(kit, "a", "UTC");
+    let newer = |conn: &rusqlite::Connection, from: &str, to: &str| {
+        let sql = "UPDATE punctual_recurrence_definition
+            SET definition = CAST(replace(CAST(definition AS TEXT), ?, ?) AS BLOB)";
+        conn.execute(sql, [from, to]).unwrap();
+    };
+    kit.sql(|conn| newer(conn, "\"allow\"", "\"of_tomorrow\""));
+    kit.now = at("2026-07-02T02:30:00Z");
+    fire(kit);
+    // The new program reads it.
+    kit.sql(|conn| newer(conn, "\"of_tomorrow\"", "\"allow\""));
+    fire(kit);
+    assert_eq!(kit.rows("task"), 1);
+}
+
+fn p10_a_task_ends_though_the_name_of_its_recurrence_is_damaged(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    recur(kit, "a", "UTC");
+    kit.now = at("2026-07-02T12:00:00Z");
+    fire(kit);
+    let claim = kit.claim_one();
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence SET name = CAST(x'ff' AS TEXT) WHERE id = 1";
+        conn.execute(sql, []).unwrap();
+    });
+    kit.settle(&claim, crate::store::suite::done());
+    assert_eq!(
+        kit.state(claim.id),
+        crate::model::task::TaskState::Completed
+    );
+}
+
+fn p10_a_run_that_cannot_be_read_is_not_made_again(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    recur(kit, "a", "UTC");
+    kit.now = at("2026-07-02T02:30:00Z");
+    fire(kit);
+    let claim = kit.claim_one();
+    kit.settle(&claim, crate::store::suite::done());
+    kit.change(claim.id, crate::model::op::Action::Delete);
+    let again = |kit: &Kit| {
+        let action = crate::model::recurrence::view::RecurrenceAction::Backfill {
+            from: at("2026-07-02T00:00:00Z"),
+            to: at("2026-07-02T12:00:00Z"),
+        };
+        let name = "a".to_owned();
+        kit.apply(Op::ChangeRecurrence { name, action });
+        kit.rows("task")
+    };
+    assert_eq!(again(kit), 0, "it was made");
+    // By a program that knows a kind of rule more.
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence_run SET rule = 7";
+        assert_eq!(conn.execute(sql, []).unwrap(), 1);
+    });
+    assert_eq!(again(kit), 0, "it was made");
 }

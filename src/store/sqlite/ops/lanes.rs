@@ -120,7 +120,7 @@ pub(crate) fn load(conn: &Connection) -> rusqlite::Result<Lanes> {
     let mut lanes = Lanes::default();
     lanes.catch_up(read_changes(conn, lanes.known())?);
     lanes.set_heads(read_heads(conn)?);
-    lanes.set_recurrence_at(head::next(conn)?);
+    lanes.set_recurrence_at(head::next(conn, head::ALL_READABLE)?);
     Ok(lanes)
 }
 

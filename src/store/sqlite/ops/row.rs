@@ -25,6 +25,12 @@ pub(crate) fn time_or_none(row: &Row<'_>, index: usize) -> rusqlite::Result<Opti
     Ok(micros.map(Timestamp::from_micros))
 }
 
+/// A name; what is no text in it is replaced.
+pub(crate) fn name(row: &Row<'_>, index: usize) -> rusqlite::Result<String> {
+    let bytes = row.get_ref(index)?.as_bytes()?;
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
 /// A lane's number.
 pub(crate) fn lane(row: &Row<'_>, index: usize) -> rusqlite::Result<LaneId> {
     row.get(index).map(LaneId)

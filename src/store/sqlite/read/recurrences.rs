@@ -70,7 +70,7 @@ fn status(conn: &Connection, recurring: Recurring) -> rusqlite::Result<Option<Re
     };
     let paused_by = PausedBy::from_code(recurring.paused_by.unwrap_or_default());
     Ok(Some(RecurrenceStatus {
-        is_searching: recurring.next_slot.is_none() && recurring.due_at.is_some(),
+        is_searching: recurring.next_slot.is_none() && !recurring.has_ended(),
         name: recurring.name,
         definition,
         payload,
@@ -111,15 +111,15 @@ pub(super) fn explain(
 
 /// Passes over all recurrences: it is asked when the clock was set back, and at the start.
 pub(crate) const DECIDED_AFTER: &str = sql!(
-    "SELECT {columns} FROM punctual_recurrence WHERE run_last > :at ORDER BY id LIMIT 100",
+    "SELECT {columns} FROM punctual_recurrence WHERE decided_until > :at ORDER BY id LIMIT 100",
     columns = Decided::COLUMNS
 );
 
 columns! {
     /// A recurrence, and the slot that was decided last.
     struct Decided {
-        name: String = "name" by row::get,
-        run_last: Timestamp = "run_last" by row::time,
+        name: String = "name" by row::name,
+        decided_until: Timestamp = "decided_until" by row::time,
     }
 }
 
@@ -130,7 +130,7 @@ pub(super) fn decided_after(
     conn.prepare_cached(DECIDED_AFTER)?
         .query_map([at.micros()], |row| {
             let decided = Decided::read(row)?;
-            Ok((decided.name, decided.run_last))
+            Ok((decided.name, decided.decided_until))
         })?
         .collect()
 }

@@ -116,7 +116,7 @@ impl Peers {
     fn freshen_heads(&mut self, conn: &Connection, shared: &Shared) -> rusqlite::Result<()> {
         if lock(&shared.lanes).is_stale() {
             let heads = read_heads(conn)?;
-            let recurrence_at = head::next(conn)?;
+            let recurrence_at = head::next(conn, head::ALL_READABLE)?;
             let mut lanes = lock(&shared.lanes);
             lanes.set_heads(heads);
             lanes.set_recurrence_at(recurrence_at);

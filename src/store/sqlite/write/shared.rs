@@ -63,6 +63,7 @@ impl Shared {
             newer_time_zones: lanes.newer_tzdb().cloned(),
             overdue_recurrences: recurrences(|trouble| trouble.is_overdue),
             stopped_recurrences: recurrences(|trouble| trouble.is_stopped),
+            unreadable_recurrences: lanes.unreadable().values().cloned().collect(),
             ..Health::default()
         }
     }

@@ -5,14 +5,16 @@ INSERT INTO punctual_meta (key, value) VALUES ('mark', randomblob(16));
 
 -- What changes with each slot. What the tasks are made of is in a table of its own: a large payload in this row would be
 -- written anew for each slot. due_at is when the store has to act: at next_slot, or at once where a search for the next slot
--- has to go on; NULL if it is paused, or has no slot any more. Slots up to decided_until are decided. The last decisions that
--- were alike are run_first, run_last and run_fate; those before them, runs many, are in punctual_recurrence_run.
+-- has to go on; NULL if it is paused, or has no slot any more. Slots up to decided_until are decided; after it there is none up to
+-- searched_until, while a search goes on or the first slot is to come later. The last decisions that were alike are run_first, run_last and run_fate; those before them, runs many, are in punctual_recurrence_run. rule is the number of its
+-- rule, which grows with each other one.
 CREATE TABLE punctual_recurrence (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     due_at INTEGER,
     next_slot INTEGER,
     decided_until INTEGER NOT NULL,
+    searched_until INTEGER,
     previous_slot INTEGER,
     made INTEGER NOT NULL,
     buffered INTEGER NOT NULL,
@@ -26,6 +28,7 @@ CREATE TABLE punctual_recurrence (
     run_last INTEGER,
     run_fate INTEGER,
     runs INTEGER NOT NULL,
+    rule INTEGER NOT NULL,
     forgotten_until INTEGER,
     declared_in TEXT,
     tzdb TEXT,
@@ -83,6 +86,14 @@ CREATE TABLE punctual_recurrence_run (
     first INTEGER NOT NULL,
     last INTEGER NOT NULL,
     fate INTEGER NOT NULL,
-    rule BLOB NOT NULL,
+    rule INTEGER NOT NULL,
     PRIMARY KEY (recurrence, first)
+) STRICT, WITHOUT ROWID;
+
+-- The former rules of recurrences, which runs are of.
+CREATE TABLE punctual_recurrence_rule (
+    recurrence INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    rule BLOB NOT NULL,
+    PRIMARY KEY (recurrence, number)
 ) STRICT, WITHOUT ROWID;

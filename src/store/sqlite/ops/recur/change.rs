@@ -14,20 +14,22 @@ use crate::model::recurrence::policy::{Fate, SkipReason};
 use crate::model::recurrence::view::{
     PausedBy, RecurrenceAction, RecurrenceChanged, Triggered, Trouble,
 };
+use crate::store::sqlite::ops::recur::fire::decide_due;
 use crate::store::sqlite::ops::recur::make::{Maker, Placed};
 use crate::store::sqlite::ops::recur::record;
 use crate::store::sqlite::ops::recur::register::{EDIT_DEFINITION, redefine};
-use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, Run};
+use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, Run, mark};
 use crate::store::sqlite::ops::recur::runs;
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::time::Timestamp;
 
-pub(crate) const REMOVE: [&str; 5] = [
+pub(crate) const REMOVE: [&str; 6] = [
     "DELETE FROM punctual_recurrence WHERE id = :id",
     "DELETE FROM punctual_recurrence_definition WHERE id = :id",
     "DELETE FROM punctual_recurrence_live WHERE recurrence = :id",
     "DELETE FROM punctual_recurrence_buffer WHERE recurrence = :id",
     "DELETE FROM punctual_recurrence_run WHERE recurrence = :id",
+    "DELETE FROM punctual_recurrence_rule WHERE recurrence = :id",
 ];
 
 impl Recurring {
@@ -61,16 +63,23 @@ pub(crate) fn change(
             return Ok(changed);
         }
         RecurrenceAction::Pause if recurring.paused_at.is_some() => return Ok(changed),
-        RecurrenceAction::Pause => recurring.pause(tx, PausedBy::Caller),
+        RecurrenceAction::Pause => {
+            recurring = decide_due(tx, recurring)?;
+            recurring.pause(tx, PausedBy::Caller);
+        }
         RecurrenceAction::Resume if recurring.paused_at.is_none() => return Ok(changed),
         _ => {
             let Some((definition, payload)) = rows::definition(tx.conn, &recurring)? else {
                 return Ok(RecurrenceChanged::Damaged);
             };
+            if matches!(action, RecurrenceAction::Edit(_)) {
+                recurring = decide_due(tx, recurring)?;
+            }
             let mut maker = Maker {
                 recurring: &mut recurring,
                 definition: &definition,
                 payload: &payload,
+                mark: mark(tx.conn)?,
             };
             changed = match action {
                 RecurrenceAction::Trigger(id) => maker.trigger(tx, *id)?,
@@ -89,7 +98,7 @@ impl Maker<'_> {
     fn trigger(&mut self, tx: &mut WriteTx<'_>, id: TaskId) -> rusqlite::Result<RecurrenceChanged> {
         let placed = self.place(tx, None, id)?;
         Ok(RecurrenceChanged::Triggered(match placed {
-            Placed::Made => Triggered::Made(id),
+            Placed::Made | Placed::Existing => Triggered::Made(id),
             Placed::Buffered => Triggered::Waiting(id),
             Placed::Skipped(reason) => Triggered::Skipped(reason),
         }))
@@ -111,6 +120,13 @@ impl Maker<'_> {
             self.recurring.id
         ])?;
         tx.recurrence_event(&self.recurring.name, RecurrenceEventKind::Changed);
+        let mut edited = Maker {
+            recurring: &mut *self.recurring,
+            definition: &new,
+            payload: payload.as_deref().unwrap_or(self.payload),
+            mark: self.mark,
+        };
+        edited.release(tx)?;
         Ok(RecurrenceChanged::Applied)
     }
 
@@ -121,7 +137,7 @@ impl Maker<'_> {
         from: Timestamp,
         to: Timestamp,
     ) -> rusqlite::Result<RecurrenceChanged> {
-        runs::close(tx.conn, self.recurring, self.definition)?;
+        runs::close(tx.conn, self.recurring)?;
         let record = record::read(tx.conn, self.recurring, self.definition, from, to)?;
         let mut plan = backfill::plan(&record, from, to);
         for slot in plan.slots {
@@ -139,23 +155,19 @@ impl Maker<'_> {
         (recurring.paused_at, recurring.paused_by, recurring.failures) = (None, None, 0);
         let mut next = match recurring.next_slot {
             Some(slot) => Upcoming::Slot(slot),
-            None => Upcoming::after(rule, recurring.decided_until),
+            None => Upcoming::after(rule, recurring.bound()),
         };
         if let Upcoming::Slot(first) = next
             && first <= tx.now
         {
             let last = match rule.previous_slot(tx.now + Duration::from_micros(1)) {
-                Found::Slot(last) if last > first => last,
-                _ => first,
+                Found::Slot(last) => last.max(first),
+                Found::Nothing | Found::Further(_) => tx.now,
             };
             let fate = Fate::Skipped(SkipReason::Paused);
-            runs::record(tx, recurring, self.definition, Run { first, last, fate })?;
+            runs::record(tx, recurring, Run { first, last, fate })?;
             recurring.decided_until = tx.now;
             next = Upcoming::after(rule, tx.now);
-        }
-        let max = self.definition.max_count;
-        if max.is_some_and(|max| recurring.made >= max) {
-            next = Upcoming::Ended;
         }
         tx.recurrence_event(&recurring.name, RecurrenceEventKind::Resumed);
         recurring.move_to(tx, next, self.definition);
@@ -169,10 +181,11 @@ impl Maker<'_> {
         tx: &mut WriteTx<'_>,
         from: Timestamp,
     ) -> rusqlite::Result<RecurrenceChanged> {
-        runs::cut(tx.conn, self.recurring, self.definition, from)?;
+        runs::cut(tx.conn, self.recurring, from)?;
         let recurring = &mut *self.recurring;
         recurring.decided_until = Timestamp::from_micros(from.micros() - 1);
-        recurring.expected_by = None;
+        (recurring.searched_until, recurring.expected_by) = (None, None);
+        recurring.previous_slot = recurring.previous_slot.filter(|slot| *slot < from);
         let next = Upcoming::after(&self.definition.rule, recurring.decided_until);
         recurring.move_to(tx, next, self.definition);
         Ok(RecurrenceChanged::Applied)

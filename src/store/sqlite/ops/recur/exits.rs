@@ -9,7 +9,7 @@ use crate::model::recurrence::view::PausedBy;
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::options;
 use crate::store::sqlite::ops::recur::make::{ADD_LIVE, Maker};
-use crate::store::sqlite::ops::recur::row::{self as rows, Recurring};
+use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, mark};
 use crate::store::sqlite::ops::write_tx::{Turned, WriteTx};
 
 pub(crate) const END_LIVE: &str =
@@ -64,8 +64,14 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
             recurring: &mut recurring,
             definition: &definition,
             payload: &payload,
+            mark: mark(tx.conn)?,
         };
         maker.release(tx)?;
+        if state == TaskState::Completed && maker.is_live(tx.conn)? {
+            // Another task, which has waited or runs beside it.
+            let slot = recurring.previous_slot;
+            recurring.expect_of(&definition, slot);
+        }
     }
     recurring.keep(tx)
 }
@@ -77,13 +83,13 @@ fn revived(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()> {
         .prepare_cached(OPTIONS)?
         .query_row([seq], |row| row.get(0))?;
     let options = options::decode(stored.as_deref()).ok().flatten();
-    let Some(slot) = options.and_then(|options| options.slot) else {
+    let slot = options.and_then(|options| options.slot);
+    let Some(slot) = slot.filter(|slot| !slot.is_beside) else {
         return Ok(());
     };
-    if let Some(recurring) = Recurring::by_name(tx.conn, &slot.recurrence)? {
-        tx.conn
-            .prepare_cached(ADD_LIVE)?
-            .execute([seq, recurring.id])?;
+    // It may be removed, and its name may be in use by another.
+    if Recurring::by_id(tx.conn, slot.key)?.is_some() {
+        tx.conn.prepare_cached(ADD_LIVE)?.execute([seq, slot.key])?;
     }
     Ok(())
 }

@@ -1,25 +1,26 @@
 //! Firing: the slots that are due make their tasks, and their recurrences move on.
 
 use rusqlite::{Params, params};
+use uuid::Uuid;
 
 use crate::log::log;
-use crate::model::recurrence::decide::{Decision, Step, Upcoming, decide};
-use crate::model::recurrence::definition::Draw;
+use crate::model::recurrence::decide::{Decision, MAX_PLACED, Step, Upcoming, decide};
 use crate::model::recurrence::event::RecurrenceEventKind;
-use crate::model::recurrence::policy::Fate;
-use crate::model::recurrence::view::PausedBy;
+use crate::model::recurrence::policy::{Fate, MAX_KEPT};
 use crate::model::recurrence::zone::TZDB;
 use crate::store::sqlite::ops::recur::head;
-use crate::store::sqlite::ops::recur::make::{Maker, Placed};
+use crate::store::sqlite::ops::recur::make::Maker;
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, Run, mark};
 use crate::store::sqlite::ops::recur::runs;
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::sql::sql;
+use crate::sync::lock;
 use crate::time::Timestamp;
 
 pub(crate) const DUE: &str = sql!(
     "SELECT {columns} FROM punctual_recurrence INDEXED BY punctual_recurrence_due
-    WHERE due_at <= :now AND (tzdb IS NULL OR tzdb <= :tzdb) ORDER BY due_at LIMIT :limit",
+    WHERE due_at <= :now AND (tzdb IS NULL OR tzdb <= :tzdb) AND id NOT IN (SELECT value FROM json_each(:unreadable))
+    ORDER BY due_at LIMIT :limit",
     columns = Recurring::COLUMNS
 );
 
@@ -36,6 +37,13 @@ pub(crate) const OVERDUE: &str = sql!(
     columns = Recurring::COLUMNS
 );
 
+/// In how many chunks all that is due may have to be decided.
+const MAX_CHUNKS: usize = MAX_KEPT as usize / MAX_PLACED + 1;
+/// After so many slots a call ends.
+const MAX_SLOTS: usize = 500;
+/// After so many slots a call ends if other requests wait.
+const ENOUGH: usize = 50;
+
 /// Fires up to `limit` recurrences, and notes up to `limit` whose completion is overdue. Returns how many there were.
 pub(crate) fn fire(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize> {
     let outdated = update_zones(tx, limit)?;
@@ -45,10 +53,18 @@ pub(crate) fn fire(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize
         return Ok(outdated);
     }
     let (now, limited) = (tx.now.micros(), limit as i64);
-    let due = select(tx, DUE, params![now, TZDB, limited])?;
-    let mut fired = due.len();
-    for recurring in due {
-        fire_one(tx, recurring)?;
+    let due = select(tx, DUE, params![now, TZDB, unreadable(tx), limited])?;
+    let (mut fired, mut placed) = (0, 0);
+    if !due.is_empty() {
+        let mark = mark(tx.conn)?;
+        for recurring in due {
+            placed += fire_one(tx, recurring, mark)?;
+            fired += 1;
+            if placed >= MAX_SLOTS || placed >= ENOUGH && tx.is_waited_for() {
+                // The next call goes on, after the requests that wait.
+                break;
+            }
+        }
     }
     for mut recurring in select(tx, OVERDUE, params![now, limited])? {
         fired += 1;
@@ -57,8 +73,20 @@ pub(crate) fn fire(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize
         tx.recurrence_event(&recurring.name, RecurrenceEventKind::Overdue);
         recurring.keep(tx)?;
     }
-    tx.done.learnt.recurs_next(head::next(tx.conn)?);
+    let next = head::next(tx.conn, &unreadable(tx))?;
+    tx.done.learnt.recurs_next(next);
     Ok(fired)
+}
+
+/// The recurrences that this process cannot read, as JSON.
+fn unreadable(tx: &WriteTx<'_>) -> String {
+    let lanes = lock(tx.lanes);
+    let known = lanes.unreadable().keys();
+    let ids: Vec<i64> = known
+        .chain(tx.done.learnt.all_unreadable())
+        .copied()
+        .collect();
+    serde_json::to_string(&ids).expect("numbers can be encoded")
 }
 
 fn select(tx: &WriteTx<'_>, sql: &str, params: impl Params) -> rusqlite::Result<Vec<Recurring>> {
@@ -79,7 +107,10 @@ fn update_zones(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize> {
                 recurring.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
             }
             Some((definition, _)) => {
-                let (until, civil) = (recurring.decided_until, recurring.decided_civil);
+                let until = recurring.bound();
+                let civil = recurring
+                    .decided_civil
+                    .filter(|_| until == recurring.decided_until);
                 let next = Upcoming::after_update(&definition.rule, until, civil);
                 recurring.move_to(tx, next, &definition);
             }
@@ -90,28 +121,53 @@ fn update_zones(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize> {
     Ok(count)
 }
 
-fn fire_one(tx: &mut WriteTx<'_>, mut recurring: Recurring) -> rusqlite::Result<()> {
+/// Decides what is due of a recurrence by its rule as it is now, before something else changes that. Returns the row after it.
+pub(crate) fn decide_due(
+    tx: &mut WriteTx<'_>,
+    mut recurring: Recurring,
+) -> rusqlite::Result<Recurring> {
+    let mark = mark(tx.conn)?;
+    for _ in 0..MAX_CHUNKS {
+        let is_due =
+            recurring.next_slot.is_some() && recurring.due_at.is_some_and(|at| at <= tx.now);
+        let is_ours = recurring.tzdb.as_deref().is_none_or(|tzdb| tzdb <= TZDB);
+        if !is_due || !is_ours {
+            break;
+        }
+        let id = recurring.id;
+        fire_one(tx, recurring, mark)?;
+        match Recurring::by_id(tx.conn, id)? {
+            Some(after) => recurring = after,
+            None => unreachable!("a transaction that fires a recurrence removes none"),
+        }
+    }
+    Ok(recurring)
+}
+
+/// Fires a recurrence. Returns how many of its slots were given a place.
+fn fire_one(tx: &mut WriteTx<'_>, mut recurring: Recurring, mark: Uuid) -> rusqlite::Result<usize> {
     let now = tx.now;
     let Some((definition, payload)) = rows::definition(tx.conn, &recurring)? else {
-        // It must not keep the others from their slots.
-        recurring.pause(tx, PausedBy::Damage);
-        return recurring.keep(tx);
+        // It is damaged, or a newer program has stored it: it is left alone, and keeps no other from its slots.
+        tx.done.learnt.unreadable(recurring.id, recurring.name);
+        return Ok(0);
     };
     let decision = match recurring.next_slot {
         Some(slot) => decide(&definition, slot, now),
         None => Decision {
             steps: Vec::new(),
-            next: Upcoming::after(&definition.rule, recurring.decided_until),
+            next: Upcoming::after(&definition.rule, recurring.bound()),
         },
     };
     let mut maker = Maker {
         recurring: &mut recurring,
         definition: &definition,
         payload: &payload,
+        mark,
     };
     // Nothing, unless the end of a live task has gone unnoticed.
     maker.release(tx)?;
-    let mut next = decision.next;
+    let (mut next, mut placed) = (decision.next, 0);
     for step in decision.steps {
         match step {
             Step::Pass {
@@ -121,16 +177,14 @@ fn fire_one(tx: &mut WriteTx<'_>, mut recurring: Recurring) -> rusqlite::Result<
             } => {
                 let fate = Fate::Skipped(reason);
                 let slots = Run { first, last, fate };
-                runs::record(tx, maker.recurring, &definition, slots)?;
+                runs::record(tx, maker.recurring, slots)?;
                 maker.recurring.decided_until = last;
             }
             Step::Place(slot) => {
-                let id = Draw::new(mark(tx.conn)?, &maker.recurring.name, slot).id(slot);
-                let placed = maker.place(tx, Some(slot), id)?;
+                let id = maker.draw(slot).id(slot);
+                maker.place(tx, Some(slot), id)?;
                 maker.recurring.decided_until = slot;
-                if matches!(placed, Placed::Made | Placed::Buffered) {
-                    maker.recurring.made += 1;
-                }
+                placed += 1;
                 if definition
                     .max_count
                     .is_some_and(|max| maker.recurring.made >= max)
@@ -142,5 +196,6 @@ fn fire_one(tx: &mut WriteTx<'_>, mut recurring: Recurring) -> rusqlite::Result<
         }
     }
     recurring.move_to(tx, next, &definition);
-    recurring.keep(tx)
+    recurring.keep(tx)?;
+    Ok(placed)
 }

@@ -12,7 +12,8 @@ use crate::time::Timestamp;
 
 pub(crate) const NEXT_DUE: &str = "
     SELECT due_at FROM punctual_recurrence INDEXED BY punctual_recurrence_due
-    WHERE due_at IS NOT NULL AND (tzdb IS NULL OR tzdb <= :tzdb) ORDER BY due_at LIMIT 1";
+    WHERE due_at IS NOT NULL AND (tzdb IS NULL OR tzdb <= :tzdb) AND id NOT IN (SELECT value FROM json_each(:unreadable))
+    ORDER BY due_at LIMIT 1";
 
 pub(crate) const OLDEST_TZDB: &str = "
     SELECT tzdb FROM punctual_recurrence INDEXED BY punctual_recurrence_tzdb
@@ -26,15 +27,18 @@ pub(crate) const NEXT_EXPECTED: &str = "
     SELECT expected_by FROM punctual_recurrence INDEXED BY punctual_recurrence_expected
     WHERE expected_by IS NOT NULL ORDER BY expected_by LIMIT 1";
 
-/// When a recurrence has to be looked at next: three seeks. At once, if the time zone database is newer than one by which a next
+/// None of which it is known that it cannot be read.
+pub(crate) const ALL_READABLE: &str = "[]";
+
+/// When a recurrence has to be looked at next, except for some, whose numbers are given as JSON: three seeks. At once, if the time zone database is newer than one by which a next
 /// slot was found.
-pub(crate) fn next(conn: &Connection) -> rusqlite::Result<Option<Timestamp>> {
+pub(crate) fn next(conn: &Connection, unreadable: &str) -> rusqlite::Result<Option<Timestamp>> {
     if tzdb(conn, OLDEST_TZDB)?.is_some_and(|oldest| *oldest < *TZDB) {
         return Ok(Some(Timestamp::MIN));
     }
     let due: Option<i64> = conn
         .prepare_cached(NEXT_DUE)?
-        .query_row([TZDB], |row| row.get(0))
+        .query_row([TZDB, unreadable], |row| row.get(0))
         .optional()?;
     let expected: Option<i64> = conn
         .prepare_cached(NEXT_EXPECTED)?
@@ -65,7 +69,7 @@ pub(crate) const TROUBLED: &str = sql!(
 columns! {
     /// A recurrence that an operator should know of.
     struct Troubled {
-        name: String = "name" by row::get,
+        name: String = "name" by row::name,
         is_overdue: bool = "overdue_since IS NOT NULL" by row::get,
         is_stopped: bool = "ifnull(paused_by, 0) > 0" by row::get,
     }

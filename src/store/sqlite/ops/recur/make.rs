@@ -1,6 +1,9 @@
 //! Making the task of a slot, or letting the slot wait for the live task.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
 
 use crate::id::TaskId;
 use crate::model::op::Action;
@@ -12,7 +15,7 @@ use crate::model::recurrence::policy::{Fate, Overlap, Place, SkipReason};
 use crate::model::task::SlotOf;
 use crate::store::sqlite::ops::change;
 use crate::store::sqlite::ops::insert::insert_one;
-use crate::store::sqlite::ops::recur::row::{Recurring, mark};
+use crate::store::sqlite::ops::recur::row::Recurring;
 use crate::store::sqlite::ops::recur::runs;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::write_tx::WriteTx;
@@ -61,12 +64,16 @@ pub(crate) struct Maker<'a> {
     pub(crate) recurring: &'a mut Recurring,
     pub(crate) definition: &'a Definition,
     pub(crate) payload: &'a [u8],
+    /// The random mark of the file.
+    pub(crate) mark: Uuid,
 }
 
 /// What became of a slot, or of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Placed {
     Made,
+    /// Its task was there already.
+    Existing,
     Buffered,
     Skipped(SkipReason),
 }
@@ -81,23 +88,37 @@ impl Maker<'_> {
     ) -> rusqlite::Result<Placed> {
         let overlap = self.definition.overlap;
         let is_live = overlap != Overlap::Allow && self.is_live(tx.conn)?;
-        let placed = match overlap.place(is_live, self.recurring.buffered) {
-            Place::Make => {
-                self.make(tx, slot, id)?;
-                Placed::Made
-            }
+        // A caller who asks for a task while the recurrence is paused does not wait for what waits for its end.
+        let is_aside = slot.is_none() && self.recurring.paused_at.is_some();
+        let buffered = if is_aside { 0 } else { self.recurring.buffered };
+        match overlap.place(is_live, buffered) {
+            Place::Make => self.make_now(tx, slot, id),
             Place::Buffer => {
                 self.buffer(tx, slot, id, true)?;
-                Placed::Buffered
+                self.decided(tx, slot, Fate::Made)?;
+                Ok(Placed::Buffered)
             }
-            Place::Cancel => return self.cancel_and_place(tx, slot, id),
+            Place::Cancel => self.cancel_and_place(tx, slot, id),
             Place::Skip(reason) => {
                 self.decided(tx, slot, Fate::Skipped(reason))?;
-                return Ok(Placed::Skipped(reason));
+                Ok(Placed::Skipped(reason))
             }
-        };
+        }
+    }
+
+    fn make_now(
+        &mut self,
+        tx: &mut WriteTx<'_>,
+        slot: Option<Timestamp>,
+        id: TaskId,
+    ) -> rusqlite::Result<Placed> {
+        let is_new = self.make(tx, slot, id)?;
         self.decided(tx, slot, Fate::Made)?;
-        Ok(placed)
+        if !is_new {
+            return Ok(Placed::Existing);
+        }
+        self.recurring.made += u64::from(slot.is_some());
+        Ok(Placed::Made)
     }
 
     /// Cancels the live tasks. The slot takes the place of what waits for their end; what becomes of it is decided when it
@@ -112,35 +133,48 @@ impl Maker<'_> {
             change::change(tx, live, &Action::Cancel)?;
         }
         while let Some(buffered) = self.unbuffer(tx.conn)? {
+            self.uncount(&buffered);
+            if buffered.slot.is_none() {
+                let task = buffered.id;
+                tx.recurrence_event(&self.recurring.name, RecurrenceEventKind::Dropped { task });
+            }
             if !buffered.decided {
                 let fate = Fate::Skipped(SkipReason::Superseded);
                 self.decided(tx, buffered.slot, fate)?;
             }
         }
         if self.is_live(tx.conn)? {
+            // What becomes of the slot is not decided: the decisions about later ones begin a run of their own.
+            runs::close(tx.conn, self.recurring)?;
             self.buffer(tx, slot, id, false)?;
             return Ok(Placed::Buffered);
         }
-        self.make(tx, slot, id)?;
-        self.decided(tx, slot, Fate::Made)?;
-        Ok(Placed::Made)
+        self.make_now(tx, slot, id)
     }
 
     /// Makes the tasks of what waits, as long as no task is live.
     pub(crate) fn release(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<()> {
-        if self.recurring.buffered == 0
-            || self.recurring.paused_at.is_some()
-            || self.is_live(tx.conn)?
+        while self.recurring.buffered > 0
+            && self.recurring.paused_at.is_none()
+            && (self.definition.overlap == Overlap::Allow || !self.is_live(tx.conn)?)
         {
-            return Ok(());
-        }
-        if let Some(buffered) = self.unbuffer(tx.conn)? {
-            self.make(tx, buffered.slot, buffered.id)?;
+            let Some(buffered) = self.unbuffer(tx.conn)? else {
+                return Ok(());
+            };
+            if !self.make(tx, buffered.slot, buffered.id)? {
+                self.uncount(&buffered);
+            }
             if !buffered.decided {
                 self.decided(tx, buffered.slot, Fate::Made)?;
             }
         }
         Ok(())
+    }
+
+    /// What waited makes no task: it does not count.
+    fn uncount(&mut self, buffered: &Buffered) {
+        let counted = u64::from(buffered.slot.is_some());
+        self.recurring.made = self.recurring.made.saturating_sub(counted);
     }
 
     fn live(&self, conn: &Connection) -> rusqlite::Result<Vec<TaskId>> {
@@ -153,71 +187,85 @@ impl Maker<'_> {
         conn.prepare_cached(LIVE)?.exists([self.recurring.id])
     }
 
-    /// Makes a task. A task with that id may be there already: a slot that is made up for has made it before.
+    /// Makes a task. Returns whether it is new: a task with that id may be there already, if the slot is decided again.
     fn make(
         &mut self,
         tx: &mut WriteTx<'_>,
         slot: Option<Timestamp>,
         id: TaskId,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<bool> {
         let previous = self.recurring.previous_slot;
-        if let Some(seq) = self.insert(tx, slot, previous, id)? {
+        let seq = self.insert(tx, id, self.slot_of(slot, previous))?;
+        if let Some(seq) = seq {
             tx.conn
                 .prepare_cached(ADD_LIVE)?
                 .execute([seq, self.recurring.id])?;
         }
         self.recurring.previous_slot = previous.max(slot);
-        Ok(())
+        Ok(seq.is_some())
     }
 
     /// Makes the task of a slot of long ago, beside those of the recurrence: it is not counted as a live one. Returns whether
     /// there was none.
     pub(crate) fn make_up(&self, tx: &mut WriteTx<'_>, slot: Timestamp) -> rusqlite::Result<bool> {
-        let id = Draw::new(mark(tx.conn)?, &self.recurring.name, slot).id(slot);
         let previous = match self.definition.rule.previous_slot(slot) {
             Found::Slot(previous) => Some(previous),
-            _ => None,
+            Found::Nothing | Found::Further(_) => None,
         };
-        let seq = self.insert(tx, Some(slot), previous, id)?;
+        let of = SlotOf {
+            is_beside: true,
+            ..self.slot_of(Some(slot), previous)
+        };
+        let seq = self.insert(tx, self.draw(slot).id(slot), of)?;
         Ok(seq.is_some())
     }
 
+    /// What is drawn for a slot.
+    pub(crate) fn draw(&self, slot: Timestamp) -> Draw {
+        Draw::new(self.mark, &self.recurring.name, slot)
+    }
+
+    fn slot_of(&self, at: Option<Timestamp>, previous: Option<Timestamp>) -> SlotOf {
+        SlotOf {
+            recurrence: self.recurring.name.clone(),
+            key: self.recurring.id,
+            at,
+            previous,
+            is_beside: false,
+        }
+    }
+
+    /// Stores a task and returns its row; `None`: there is one of that id.
     fn insert(
         &self,
         tx: &mut WriteTx<'_>,
-        slot: Option<Timestamp>,
-        previous: Option<Timestamp>,
         id: TaskId,
+        of: SlotOf,
     ) -> rusqlite::Result<Option<i64>> {
-        let of = SlotOf {
-            recurrence: self.recurring.name.clone(),
-            at: slot,
-            previous,
-        };
-        let due_at = match slot {
-            Some(slot) => slot + self.delay(tx, slot)?,
-            None => tx.now,
-        };
+        let slot = of.at;
+        let due_at = slot.map_or(tx.now, |slot| slot + self.delay(slot));
         let payload = self.payload.to_vec();
         let task = self.definition.task.task(id, payload, of, due_at, tx.now);
-        let made = RecurrenceEventKind::Made {
-            slot: slot.map(Timestamp::to_utc),
-            task: id,
-        };
-        tx.recurrence_event(&self.recurring.name, made);
-        insert_one(tx, &task)
+        let seq = insert_one(tx, &task)?;
+        if seq.is_some() {
+            let made = RecurrenceEventKind::Made {
+                slot: slot.map(Timestamp::to_utc),
+                task: id,
+            };
+            tx.recurrence_event(&self.recurring.name, made);
+        }
+        Ok(seq)
     }
 
-    fn delay(&self, tx: &WriteTx<'_>, slot: Timestamp) -> rusqlite::Result<std::time::Duration> {
+    fn delay(&self, slot: Timestamp) -> Duration {
         if self.definition.jitter.is_none() {
-            return Ok(std::time::Duration::ZERO);
+            return Duration::ZERO;
         }
-        let draw = Draw::new(mark(tx.conn)?, &self.recurring.name, slot);
         let next = match Upcoming::after(&self.definition.rule, slot) {
             Upcoming::Slot(next) => Some(next),
             Upcoming::Search(_) | Upcoming::Ended => None,
         };
-        Ok(self.definition.delay(&draw, slot, next))
+        self.definition.delay(&self.draw(slot), slot, next)
     }
 
     fn buffer(
@@ -239,6 +287,7 @@ impl Maker<'_> {
         };
         tx.recurrence_event(&self.recurring.name, waits);
         self.recurring.buffered += 1;
+        self.recurring.made += u64::from(slot.is_some());
         Ok(())
     }
 
@@ -269,7 +318,7 @@ impl Maker<'_> {
         fate: Fate,
     ) -> rusqlite::Result<()> {
         match slot {
-            Some(slot) => runs::record_one(tx, self.recurring, self.definition, slot, fate),
+            Some(slot) => runs::record_one(tx, self.recurring, slot, fate),
             None => Ok(()),
         }
     }

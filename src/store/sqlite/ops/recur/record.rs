@@ -1,10 +1,11 @@
 //! Reading the record of what became of slots.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::model::recurrence::definition::Definition;
 use crate::model::recurrence::explain::{Record, RuledRun};
 use crate::model::recurrence::policy::Fate;
+use crate::model::recurrence::rule::Rule;
 use crate::store::sqlite::ops::recur::row::{Recurring, mark};
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::sql::{columns, sql};
@@ -16,7 +17,7 @@ columns! {
         first: Timestamp = "first" by row::time,
         last: Timestamp = "last" by row::time,
         fate: i64 = "fate" by row::get,
-        rule: Vec<u8> = "rule" by row::get,
+        rule: i64 = "rule" by row::get,
     }
 }
 
@@ -46,14 +47,21 @@ pub(crate) fn read(
         if run.last < from {
             break;
         }
-        if let Ok(rule) = serde_json::from_slice(&run.rule) {
-            runs.push(RuledRun {
-                first: run.first,
-                last: run.last,
-                fate: Fate::from_code(run.fate),
-                rule,
-            });
+        let (mut fate, mut rule) = (Fate::from_code(run.fate), None);
+        if run.rule != recurring.rule {
+            rule = former_rule(conn, recurring.id, run.rule)?;
+            if rule.is_none() {
+                // A rule that cannot be read: its slots must not make tasks again.
+                fate = Fate::Made;
+            }
         }
+        runs.push(RuledRun {
+            first: run.first,
+            last: run.last,
+            fate,
+            rule: rule.unwrap_or_else(|| definition.rule.clone()),
+            number: Some(run.rule),
+        });
     }
     runs.reverse();
     runs.extend(recurring.run().map(|run| RuledRun {
@@ -61,6 +69,7 @@ pub(crate) fn read(
         last: run.last,
         fate: run.fate,
         rule: definition.rule.clone(),
+        number: None,
     }));
     let waiting = conn
         .prepare_cached(WAITING)?
@@ -76,4 +85,16 @@ pub(crate) fn read(
         decided_until: recurring.decided_until,
         forgotten_until: recurring.forgotten_until,
     })
+}
+
+pub(crate) const FORMER_RULE: &str = "
+    SELECT rule FROM punctual_recurrence_rule WHERE recurrence = :recurrence AND number = :number";
+
+/// A former rule of a recurrence; `None`: it cannot be read.
+fn former_rule(conn: &Connection, recurrence: i64, number: i64) -> rusqlite::Result<Option<Rule>> {
+    let stored: Option<Vec<u8>> = conn
+        .prepare_cached(FORMER_RULE)?
+        .query_row([recurrence, number], |row| row.get(0))
+        .optional()?;
+    Ok(stored.and_then(|stored| serde_json::from_slice(&stored).ok()))
 }

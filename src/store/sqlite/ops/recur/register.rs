@@ -7,6 +7,7 @@ use crate::model::recurrence::definition::{Definition, Registration};
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::view::Recurred;
 use crate::store::sqlite::file::counter::Counter;
+use crate::store::sqlite::ops::recur::fire::decide_due;
 use crate::store::sqlite::ops::recur::row::{ADD, Recurring};
 use crate::store::sqlite::ops::recur::runs;
 use crate::store::sqlite::ops::row;
@@ -55,23 +56,20 @@ pub(crate) fn register(
 
 fn add(tx: &mut WriteTx<'_>, registration: &Registration) -> rusqlite::Result<Recurred> {
     let id = Counter::Recurrences.draw(tx.conn)?;
-    let since = registration.since.unwrap_or(tx.now);
-    let definition = anchored(&registration.definition, since);
-    let until = match registration.since {
-        Some(since) => Timestamp::from_micros(since.micros() - 1),
-        None => tx.now,
-    };
+    let anchor = registration.since.unwrap_or(tx.now);
+    let definition = anchored(&registration.definition, anchor);
     tx.conn
         .prepare_cached(ADD)?
-        .execute(params![id, registration.name, until.micros()])?;
+        .execute(params![id, registration.name, tx.now.micros()])?;
     tx.conn.prepare_cached(ADD_DEFINITION)?.execute(params![
         id,
         definition.encode(),
         registration.payload
     ])?;
     if let Some(mut recurring) = Recurring::by_id(tx.conn, id)? {
-        let next = Upcoming::after(&definition.rule, until);
-        recurring.move_to(tx, next, &definition);
+        let from = before(since_or_now(tx, registration.since));
+        recurring.decided_until = from.min(tx.now);
+        begin(tx, &mut recurring, &definition, from);
         recurring.keep(tx)?;
     }
     tx.recurrence_event(&registration.name, RecurrenceEventKind::Created);
@@ -98,6 +96,10 @@ fn update(
             return Ok(Recurred::Unchanged);
         }
         current = Definition::decode(&stored.definition).ok();
+    }
+    tx.done.learnt.readable(recurring.id);
+    if current.is_some() {
+        recurring = decide_due(tx, recurring)?;
     }
     let changed = redefine(
         tx,
@@ -131,32 +133,52 @@ pub(super) fn redefine(
     match current {
         Some(current) if new.has_rule_of(current) => {
             changed.rule = current.rule.clone();
-            let may_go_on = new.max_count.is_none_or(|max| recurring.made < max);
-            if !may_go_on {
-                recurring.move_to(tx, Upcoming::Ended, &changed);
-            } else if recurring.next_slot.is_none() {
-                // It had made as many tasks as it might.
-                let from = recurring.decided_until.max(tx.now);
-                recurring.move_to(tx, Upcoming::after(&changed.rule, from), &changed);
+            if current.expect_within != new.expect_within {
+                (recurring.expected_by, recurring.overdue_since) = (None, None);
             }
+            let next = match recurring.next_slot {
+                Some(slot) => Upcoming::Slot(slot),
+                // It had made as many tasks as it might, and may go on now.
+                None if recurring.has_ended() => {
+                    Upcoming::after(&changed.rule, recurring.bound().max(tx.now))
+                }
+                None => Upcoming::after(&changed.rule, recurring.bound()),
+            };
+            recurring.move_to(tx, next, &changed);
         }
         current => {
-            if let Some(current) = current {
-                runs::close(tx.conn, recurring, current)?;
-            }
+            let former = current.map(|current| &current.rule);
+            runs::change_rule(tx.conn, recurring, former)?;
+            (recurring.expected_by, recurring.overdue_since) = (None, None);
             changed = anchored(new, since.unwrap_or(tx.now));
-            let from = since.map_or(tx.now, |since| Timestamp::from_micros(since.micros() - 1));
             // What is decided stays decided.
-            let from = from.max(recurring.decided_until);
-            recurring.expected_by = None;
-            recurring.decided_until = from;
-            recurring.move_to(tx, Upcoming::after(&changed.rule, from), &changed);
+            let from = before(since_or_now(tx, since)).max(recurring.decided_until);
+            recurring.decided_until = from.min(tx.now).max(recurring.decided_until);
+            begin(tx, recurring, &changed, from);
         }
     }
-    if changed.expect_within.is_none() {
-        (recurring.expected_by, recurring.overdue_since) = (None, None);
-    }
     Ok(changed)
+}
+
+/// The first instant of which a slot counts.
+fn since_or_now(tx: &WriteTx<'_>, since: Option<Timestamp>) -> Timestamp {
+    since.unwrap_or_else(|| Timestamp::from_micros(tx.now.micros() + 1))
+}
+
+fn before(at: Timestamp) -> Timestamp {
+    Timestamp::from_micros(at.micros() - 1)
+}
+
+/// Begins with the first slot after an instant, which may be long after now.
+fn begin(
+    tx: &mut WriteTx<'_>,
+    recurring: &mut Recurring,
+    definition: &Definition,
+    from: Timestamp,
+) {
+    recurring.searched_until = (from > recurring.decided_until).then_some(from);
+    let next = Upcoming::after(&definition.rule, from);
+    recurring.move_to(tx, next, definition);
 }
 
 /// The definition, with its interval counted from `since` if it has no instant of its own.

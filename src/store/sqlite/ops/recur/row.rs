@@ -1,5 +1,7 @@
 //! The rows of a recurrence: the one that changes with each slot, and its definition.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
@@ -21,10 +23,11 @@ columns! {
     #[derive(Debug, Clone)]
     struct Recurring {
         id: i64 = "id" by row::get,
-        name: String = "name" by row::get,
+        name: String = "name" by row::name,
         due_at: Option<Timestamp> = "due_at" by row::time_or_none,
         next_slot: Option<Timestamp> = "next_slot" by row::time_or_none,
         decided_until: Timestamp = "decided_until" by row::time,
+        searched_until: Option<Timestamp> = "searched_until" by row::time_or_none,
         previous_slot: Option<Timestamp> = "previous_slot" by row::time_or_none,
         made: u64 = "made" by row::total,
         buffered: u64 = "buffered" by row::total,
@@ -38,6 +41,7 @@ columns! {
         run_last: Option<Timestamp> = "run_last" by row::time_or_none,
         run_fate: Option<i64> = "run_fate" by row::get,
         runs: u64 = "runs" by row::total,
+        rule: i64 = "rule" by row::get,
         forgotten_until: Option<Timestamp> = "forgotten_until" by row::time_or_none,
         tzdb: Option<String> = "tzdb" by row::get,
         decided_civil: Option<Timestamp> = "decided_civil" by row::time_or_none,
@@ -63,15 +67,21 @@ pub(crate) const BY_ID: &str = sql!(
 );
 
 pub(crate) const ADD: &str = "
-    INSERT INTO punctual_recurrence (id, name, decided_until, made, buffered, failures, runs)
-    VALUES (:id, :name, :decided_until, 0, 0, 0, 0)";
+    INSERT INTO punctual_recurrence (id, name, decided_until, made, buffered, failures, runs, rule)
+    VALUES (:id, :name, :decided_until, 0, 0, 0, 0, 0)";
 
 pub(crate) const KEEP: &str = "
     UPDATE punctual_recurrence
     SET due_at = ?2, next_slot = ?3, decided_until = ?4, previous_slot = ?5, made = ?6, buffered = ?7, failures = ?8,
         paused_at = ?9, paused_by = ?10, expected_by = ?11, overdue_since = ?12, completed_at = ?13, run_first = ?14,
-        run_last = ?15, run_fate = ?16, runs = ?17, forgotten_until = ?18, tzdb = ?19, decided_civil = ?20
+        run_last = ?15, run_fate = ?16, runs = ?17, forgotten_until = ?18, tzdb = ?19, decided_civil = ?20,
+        searched_until = ?21, rule = ?22
     WHERE id = ?1";
+
+/// How long a search for the next slot rests that has found many excluded ones.
+const SEARCH_AGAIN: Duration = Duration::from_secs(1);
+/// If all slots up to so long from now are excluded, there is none: a hundred years.
+const MAX_SEARCHED: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl Recurring {
     pub(crate) fn by_name(conn: &Connection, name: &str) -> rusqlite::Result<Option<Self>> {
@@ -110,6 +120,8 @@ impl Recurring {
             micros(self.forgotten_until),
             self.tzdb,
             micros(self.decided_civil),
+            micros(self.searched_until),
+            self.rule,
         ])?;
         let trouble = self.trouble();
         if trouble != Trouble::default() || lock(tx.lanes).troubled().contains_key(&self.name) {
@@ -129,27 +141,48 @@ impl Recurring {
         }
     }
 
-    /// Moves the recurrence on. While it is paused nothing is due.
+    /// The instant after which the next slot is to be found.
+    pub(crate) fn bound(&self) -> Timestamp {
+        self.decided_until
+            .max(self.searched_until.unwrap_or(self.decided_until))
+    }
+
+    /// Whether no slot is left, and none is searched.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.next_slot.is_none() && self.searched_until.is_none()
+    }
+
+    /// Moves the recurrence on; it ends if it has made as many tasks as it may. While it is paused nothing is due.
     pub(crate) fn move_to(
         &mut self,
         tx: &mut WriteTx<'_>,
         next: Upcoming,
         definition: &Definition,
     ) {
-        self.next_slot = None;
-        let mut due_at = None;
-        match next {
-            Upcoming::Slot(slot) => {
-                self.next_slot = Some(slot);
-                due_at = Some(slot);
-            }
-            Upcoming::Search(until) => {
-                self.decided_until = self.decided_until.max(until);
-                due_at = Some(tx.now);
-            }
-            Upcoming::Ended => tx.recurrence_event(&self.name, RecurrenceEventKind::Ended),
-        }
+        let had_ended = self.has_ended();
+        let is_complete = definition.max_count.is_some_and(|max| self.made >= max);
+        let next = match next {
+            _ if is_complete => Upcoming::Ended,
+            Upcoming::Search(until) if until > tx.now + MAX_SEARCHED => Upcoming::Ended,
+            next => next,
+        };
+        let due_at = match next {
+            Upcoming::Slot(slot) => Some(slot),
+            Upcoming::Search(_) => Some(tx.now + SEARCH_AGAIN),
+            Upcoming::Ended => None,
+        };
         self.due_at = due_at.filter(|_| self.paused_at.is_none());
+        (self.next_slot, self.searched_until) = match next {
+            Upcoming::Slot(slot) => {
+                let decided = self.decided_until;
+                (Some(slot), self.searched_until.filter(|at| *at > decided))
+            }
+            Upcoming::Search(until) => (None, Some(until)),
+            Upcoming::Ended => (None, None),
+        };
+        if next == Upcoming::Ended && !had_ended {
+            tx.recurrence_event(&self.name, RecurrenceEventKind::Ended);
+        }
         self.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
         self.decided_civil = match self.tzdb {
             Some(_) => definition.rule.civil(self.decided_until),
@@ -160,12 +193,16 @@ impl Recurring {
 
     /// Begins to expect a completion, unless one is expected already.
     pub(crate) fn expect(&mut self, definition: &Definition) {
-        if self.expected_by.is_none()
-            && self.overdue_since.is_none()
-            && let (Some(within), Some(slot)) = (definition.expect_within, self.next_slot)
-            && self.paused_at.is_none()
-        {
-            self.expected_by = Some(slot + within);
+        if self.expected_by.is_none() && self.overdue_since.is_none() {
+            self.expect_of(definition, self.next_slot);
+        }
+    }
+
+    /// Expects a completion after a slot, if that is not expected sooner.
+    pub(crate) fn expect_of(&mut self, definition: &Definition, slot: Option<Timestamp>) {
+        if let (Some(within), Some(slot), None) = (definition.expect_within, slot, self.paused_at) {
+            let by = slot + within;
+            self.expected_by = Some(self.expected_by.map_or(by, |sooner| sooner.min(by)));
         }
     }
 

@@ -2,7 +2,6 @@
 
 use rusqlite::{Connection, params};
 
-use crate::model::recurrence::definition::Definition;
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::explain::RuledRun;
 use crate::model::recurrence::policy::Fate;
@@ -16,8 +15,9 @@ pub(crate) const MAX_RUNS: u64 = 1_000;
 /// How many more there may be before the oldest are deleted.
 const SLACK: u64 = 50;
 
+/// A run that begins at the same slot is about that slot already.
 pub(crate) const ADD: &str = "
-    INSERT OR REPLACE INTO punctual_recurrence_run (recurrence, first, last, fate, rule)
+    INSERT OR IGNORE INTO punctual_recurrence_run (recurrence, first, last, fate, rule)
     VALUES (:recurrence, :first, :last, :fate, :rule)";
 
 pub(crate) const LAST_OF_OLDEST: &str = "
@@ -38,11 +38,18 @@ pub(crate) const CUT: &str = "
     WHERE recurrence = ?1 AND last >= ?2 AND first =
         (SELECT first FROM punctual_recurrence_run WHERE recurrence = ?1 ORDER BY first DESC LIMIT 1)";
 
-/// Records what became of the slots from the first to the last, which come after those that were recorded before.
+pub(crate) const KEEP_RULE: &str = "
+    INSERT OR IGNORE INTO punctual_recurrence_rule (recurrence, number, rule) VALUES (:recurrence, :number, :rule)";
+
+/// Those that no run is of any more.
+pub(crate) const FORGET_RULES: &str = "
+    DELETE FROM punctual_recurrence_rule WHERE recurrence = ?1 AND number NOT IN
+        (SELECT rule FROM punctual_recurrence_run WHERE recurrence = ?1)";
+
+/// Records what became of the slots from the first to the last.
 pub(crate) fn record(
     tx: &mut WriteTx<'_>,
     recurring: &mut Recurring,
-    definition: &Definition,
     slots: Run,
 ) -> rusqlite::Result<()> {
     if let Fate::Skipped(reason) = slots.fate {
@@ -54,12 +61,14 @@ pub(crate) fn record(
         tx.recurrence_event(&recurring.name, skipped);
     }
     match recurring.run() {
-        Some(run) if run.fate == slots.fate && run.last <= slots.first => {
+        // One that has waited, while later ones were decided.
+        Some(run) if slots.first <= run.last => add(tx.conn, recurring, slots, recurring.rule)?,
+        Some(run) if run.fate == slots.fate => {
             let last = slots.last;
             recurring.set_run(Some(Run { last, ..run }));
         }
         _ => {
-            close(tx.conn, recurring, definition)?;
+            close(tx.conn, recurring)?;
             recurring.set_run(Some(slots));
         }
     }
@@ -70,7 +79,6 @@ pub(crate) fn record(
 pub(crate) fn record_one(
     tx: &mut WriteTx<'_>,
     recurring: &mut Recurring,
-    definition: &Definition,
     slot: Timestamp,
     fate: Fate,
 ) -> rusqlite::Result<()> {
@@ -79,40 +87,46 @@ pub(crate) fn record_one(
         last: slot,
         fate,
     };
-    record(tx, recurring, definition, slots)
+    record(tx, recurring, slots)
 }
 
-/// Moves the newest run to the others, with the rule that its slots are of.
-pub(crate) fn close(
-    conn: &Connection,
-    recurring: &mut Recurring,
-    definition: &Definition,
-) -> rusqlite::Result<()> {
+/// Moves the newest run to the others.
+pub(crate) fn close(conn: &Connection, recurring: &mut Recurring) -> rusqlite::Result<()> {
     let Some(run) = recurring.run() else {
         return Ok(());
     };
     recurring.set_run(None);
-    add(conn, recurring, run, &definition.rule)
+    add(conn, recurring, run, recurring.rule)
 }
 
-fn add(
-    conn: &Connection,
-    recurring: &mut Recurring,
-    run: Run,
-    rule: &Rule,
-) -> rusqlite::Result<()> {
-    let rule = serde_json::to_vec(rule).expect("a rule can be encoded");
-    conn.prepare_cached(ADD)?.execute(params![
+fn add(conn: &Connection, recurring: &mut Recurring, run: Run, rule: i64) -> rusqlite::Result<()> {
+    let added = conn.prepare_cached(ADD)?.execute(params![
         recurring.id,
         run.first.micros(),
         run.last.micros(),
         run.fate.code(),
         rule
     ])?;
-    recurring.runs += 1;
+    recurring.runs += added as u64;
     if recurring.runs > MAX_RUNS + SLACK {
         forget_oldest(conn, recurring)?;
     }
+    Ok(())
+}
+
+/// Begins a record of slots of another rule. `former`: the rule until now, if it can be read.
+pub(crate) fn change_rule(
+    conn: &Connection,
+    recurring: &mut Recurring,
+    former: Option<&Rule>,
+) -> rusqlite::Result<()> {
+    close(conn, recurring)?;
+    if let Some(former) = former {
+        let rule = serde_json::to_vec(former).expect("a rule can be encoded");
+        conn.prepare_cached(KEEP_RULE)?
+            .execute(params![recurring.id, recurring.rule, rule])?;
+    }
+    recurring.rule += 1;
     Ok(())
 }
 
@@ -131,7 +145,8 @@ pub(crate) fn replace(
     }
     for run in runs {
         let (first, last, fate) = (run.first, run.last, run.fate);
-        add(conn, recurring, Run { first, last, fate }, &run.rule)?;
+        let number = run.number.unwrap_or(recurring.rule);
+        add(conn, recurring, Run { first, last, fate }, number)?;
     }
     Ok(())
 }
@@ -140,10 +155,9 @@ pub(crate) fn replace(
 pub(crate) fn cut(
     conn: &Connection,
     recurring: &mut Recurring,
-    definition: &Definition,
     from: Timestamp,
 ) -> rusqlite::Result<()> {
-    close(conn, recurring, definition)?;
+    close(conn, recurring)?;
     let id = recurring.id;
     let deleted = conn
         .prepare_cached(DELETE_FROM)?
@@ -161,6 +175,7 @@ fn forget_oldest(conn: &Connection, recurring: &mut Recurring) -> rusqlite::Resu
         .prepare_cached(FORGET)?
         .execute([recurring.id, until])?;
     recurring.runs = recurring.runs.saturating_sub(deleted as u64);
+    conn.prepare_cached(FORGET_RULES)?.execute([recurring.id])?;
     let until = Timestamp::from_micros(until);
     recurring.forgotten_until = recurring.forgotten_until.max(Some(until));
     Ok(())
