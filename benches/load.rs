@@ -15,6 +15,8 @@ mod bare;
 mod both;
 #[path = "load/child.rs"]
 mod child;
+#[path = "load/crowd.rs"]
+mod crowd;
 #[path = "load/drain.rs"]
 mod drain;
 #[path = "load/group.rs"]
@@ -29,6 +31,8 @@ mod insert;
 mod lateness;
 #[path = "load/mix.rs"]
 mod mix;
+#[path = "load/noon.rs"]
+mod noon;
 #[path = "load/ours.rs"]
 mod ours;
 #[path = "load/pairs.rs"]
@@ -43,6 +47,8 @@ mod quantile;
 mod recovery;
 #[path = "load/report.rs"]
 mod report;
+#[path = "load/slots.rs"]
+mod slots;
 #[path = "load/work.rs"]
 mod work;
 
@@ -94,6 +100,9 @@ fn main() -> Result<()> {
         ("W10", recovery::run),
         ("W11", processes::flat_out),
         ("W12", processes::wake_up),
+        ("W13", crowd::run),
+        ("W13b", noon::run),
+        ("W13c", slots::run),
     ];
     let names = arguments.iter().any(|each| each.starts_with('W'));
     for (name, workload) in workloads {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use crate::{Result, idle, processes, recovery};
+use crate::{Result, crowd, idle, processes, recovery};
 
 /// The environment variables that give a child its part and its file.
 const PART: &str = "PUNCTUAL_LOAD_PART";
@@ -36,6 +36,7 @@ pub(crate) fn play() -> Option<Result<()>> {
     Some(match task.part {
         "idle" => idle::scheduler(task),
         "bare" => idle::bare(task),
+        "crowd" => crowd::keeper(task),
         "claimed" | "started" => recovery::doomed(task),
         "commit" | "commit-bare" => processes::committer(task),
         "wake" | "wake-own" => processes::caller(task),

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use punctual::{NewTask, Outcome, Scheduler, TaskState};
 
 use crate::child::{Running, Task};
+use crate::pairs::processor_time;
 use crate::quantile::{listed, median};
 use crate::report::Row;
 use crate::work::Work;
@@ -15,7 +16,7 @@ use crate::{Result, Run};
 const TASKS: u64 = 1_000;
 const WORKERS: usize = 2;
 /// How long a process may take to become idle.
-const SETTLE: Duration = Duration::from_secs(2);
+pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 
 /// The most processor time beyond the bare process's, and the most memory.
 const MAX_CPU_MS: f64 = 5.0;
@@ -76,28 +77,70 @@ pub(crate) fn run(run: &mut Run) -> Result<()> {
 }
 
 /// What a process used while it was idle.
-struct Cost {
-    cpu_ms: f64,
-    resident_mib: f64,
+pub(crate) struct Cost {
+    pub(crate) cpu_ms: f64,
+    pub(crate) resident_mib: f64,
+    /// How often its threads went to sleep again.
+    pub(crate) wakes: f64,
 }
 
 impl std::str::FromStr for Cost {
     type Err = Box<dyn std::error::Error>;
 
     fn from_str(line: &str) -> Result<Self> {
-        let (cpu, resident) = line.split_once(' ').ok_or("two numbers are expected")?;
+        let numbers: Vec<f64> = line
+            .split(' ')
+            .map(str::parse)
+            .collect::<std::result::Result<_, _>>()?;
+        let [cpu_ms, resident_mib, wakes] = numbers[..] else {
+            return Err(format!("a child says {line:?}").into());
+        };
         Ok(Self {
-            cpu_ms: cpu.parse()?,
-            resident_mib: resident.parse()?,
+            cpu_ms,
+            resident_mib,
+            wakes,
         })
     }
 }
 
 impl Cost {
+    /// What this process uses while it is idle.
+    pub(crate) fn of<T>(idle: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
+        let cpu = || processor_time().ok_or("measured on Linux only");
+        let (before, slept) = (cpu()?, sleeps()?);
+        let seen = idle()?;
+        let cost = Self {
+            cpu_ms: (cpu()? - before).as_secs_f64() * 1e3,
+            wakes: (sleeps()? - slept) as f64,
+            resident_mib: resident_mib()?,
+        };
+        Ok((cost, seen))
+    }
+
+    /// What this process uses while it has a file open.
+    ///
+    /// # Errors
+    ///
+    /// If it reads or writes anything meanwhile.
+    pub(crate) fn with_file(file: &Path, span: Duration) -> Result<Self> {
+        let (cost, [first, before, after]) = Self::of(|| {
+            // Looking is itself reading: two looks with nothing between them show how much.
+            let (first, before) = (Traces::of(file)?, Traces::of(file)?);
+            std::thread::sleep(span);
+            Ok([first, before, Traces::of(file)?])
+        })?;
+        let (looking, idle) = (before.since(&first), after.since(&before));
+        if idle != looking {
+            return Err(
+                format!("touched a file while idle: {idle:?}, by looking {looking:?}").into(),
+            );
+        }
+        Ok(cost)
+    }
+
     /// Reports to the parent process.
-    fn tell(cpu: Duration) -> Result<()> {
-        println!("{} {}", cpu.as_secs_f64() * 1e3, resident_mib()?);
-        Ok(())
+    pub(crate) fn tell(&self) {
+        println!("{} {} {}", self.cpu_ms, self.resident_mib, self.wakes);
     }
 }
 
@@ -115,44 +158,40 @@ pub(crate) fn scheduler(task: Task<'_>) -> Result<()> {
     scheduler
         .schedule_stream((0..task.count).map(|n| NewTask::new(Work::numbered(n)).after(hour)))?;
     std::thread::sleep(SETTLE);
-    // Looking is itself reading: two looks with nothing between them show how much.
-    let (first, before) = (Traces::of(task.file)?, Traces::of(task.file)?);
-    let from = processor_time()?;
-    std::thread::sleep(task.span);
-    let cpu = processor_time()? - from;
-    let (looking, idle) = (before.since(&first), Traces::of(task.file)?.since(&before));
-    if idle != looking {
-        return Err(format!("touched a file while idle: {idle:?}, by looking {looking:?}").into());
-    }
+    let cost = Cost::with_file(task.file, task.span)?;
     let pending = scheduler.stats()?.count(TaskState::Pending);
     if pending != task.count {
         return Err(format!("{pending} of {} tasks are pending", task.count).into());
     }
-    Cost::tell(cpu)
+    cost.tell();
+    Ok(())
 }
 
 /// The child that only wakes, once a second.
 pub(crate) fn bare(task: Task<'_>) -> Result<()> {
     std::thread::sleep(SETTLE);
-    let from = processor_time()?;
-    for _ in 0..task.span.as_secs() {
-        std::thread::sleep(Duration::from_secs(1));
-    }
-    Cost::tell(processor_time()? - from)
-}
-
-fn processor_time() -> Result<Duration> {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::time::{ClockId, clock_gettime};
-        Ok(Duration::try_from(clock_gettime(ClockId::ProcessCPUTime))?)
-    }
-    #[cfg(not(target_os = "linux"))]
-    Err("measured on Linux only".into())
+    let (cost, ()) = Cost::of(|| {
+        for _ in 0..task.span.as_secs() {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        Ok(())
+    })?;
+    cost.tell();
+    Ok(())
 }
 
 fn resident_mib() -> Result<f64> {
     Ok(numbered(&fs::read_to_string("/proc/self/status")?, "VmRSS:")? as f64 / 1024.0)
+}
+
+/// How often the threads of this process have gone to sleep so far.
+fn sleeps() -> Result<u64> {
+    let mut sleeps = 0;
+    for thread in fs::read_dir("/proc/self/task")? {
+        let status = fs::read_to_string(thread?.path().join("status"))?;
+        sleeps += numbered(&status, "voluntary_ctxt_switches:")?;
+    }
+    Ok(sleeps)
 }
 
 /// The number after a name at the beginning of a line.

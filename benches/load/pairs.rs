@@ -51,7 +51,7 @@ impl Slice {
 }
 
 /// The processor time of all threads of this process; `None` if the system does not report it.
-fn processor_time() -> Option<Duration> {
+pub(crate) fn processor_time() -> Option<Duration> {
     #[cfg(target_os = "linux")]
     {
         use rustix::time::{ClockId, clock_gettime};
