@@ -10,6 +10,7 @@ pub(crate) mod event;
 pub(crate) mod explain;
 pub(crate) mod filter;
 pub(crate) mod kind;
+mod known;
 pub(crate) mod policy;
 pub(crate) mod request;
 pub(crate) mod rule;

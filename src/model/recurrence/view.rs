@@ -1,6 +1,7 @@
 //! A stored recurrence, as callers see it, and the answers of the calls that change one.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -178,7 +179,7 @@ pub(crate) struct Trouble {
 #[derive(Clone)]
 pub struct RecurrenceStatus {
     pub(crate) name: String,
-    pub(crate) definition: Definition,
+    pub(crate) definition: Arc<Definition>,
     pub(crate) payload: Vec<u8>,
     pub(crate) next_slot: Option<Timestamp>,
     pub(crate) is_searching: bool,

@@ -1,5 +1,6 @@
 //! The rows of a recurrence: the one that changes with each slot, and its definition.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -233,7 +234,7 @@ pub(crate) const DEFINITION: &str =
 pub(crate) fn definition(
     conn: &Connection,
     recurring: &Recurring,
-) -> rusqlite::Result<Option<(Definition, Vec<u8>)>> {
+) -> rusqlite::Result<Option<(Arc<Definition>, Vec<u8>)>> {
     let found: Option<(Vec<u8>, Vec<u8>)> = conn
         .prepare_cached(DEFINITION)?
         .query_row([recurring.id], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -241,7 +242,7 @@ pub(crate) fn definition(
     let Some((stored, payload)) = found else {
         return Ok(None);
     };
-    match Definition::decode(&stored) {
+    match Definition::known(&stored) {
         Ok(definition) => Ok(Some((definition, payload))),
         Err(error) => {
             log!(error, recurrence = %recurring.name, %error, "the definition of a recurrence cannot be read");
