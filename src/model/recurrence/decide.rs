@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::definition::Definition;
-use super::kind::Found;
 use super::policy::{Missed, SkipReason};
 use super::rule::Rule;
+use super::search::Found;
 use crate::time::Timestamp;
 
 /// The most slots that one decision gives a place. More are decided by the next one.

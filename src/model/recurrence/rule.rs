@@ -7,7 +7,8 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::cron::Cron;
-use super::kind::{Found, Kind, Way};
+use super::kind::Kind;
+use super::search::{Found, Way};
 use super::slots::{Fold, Gap, ZonedCron};
 use super::stored::StoredRule;
 use super::zone::Zone;

@@ -9,8 +9,8 @@ use crate::model::recurrence::backfill;
 use crate::model::recurrence::decide::Upcoming;
 use crate::model::recurrence::edit::RecurrencePatch;
 use crate::model::recurrence::event::RecurrenceEventKind;
-use crate::model::recurrence::kind::Found;
 use crate::model::recurrence::policy::{Fate, SkipReason};
+use crate::model::recurrence::search::Found;
 use crate::model::recurrence::view::{
     PausedBy, RecurrenceAction, RecurrenceChanged, Triggered, Trouble,
 };
