@@ -117,6 +117,7 @@
 //!
 //! - `bundled` (default): compiles SQLite in. Without it the system's SQLite is linked, and refused at run time if that version
 //!   can lose commits (before 3.51.3, except 3.50.7 and 3.44.6 and later in their lines).
+//! - `rrule`: `Rule::calendar`, rules as calendars write them (RFC 5545).
 //! - `testing`: `TestClock` and `Stepper`, for tests that move time by hand.
 //!
 //! `rusqlite`, `chrono` and `uuid` are re-exported: their versions are part of this crate's interface. Rust 1.89 or later;

@@ -1,7 +1,12 @@
 //! What a rule is made of, and the bounded search for its slots.
 
+#[cfg(feature = "rrule")]
+use std::sync::Arc;
+
 use chrono::NaiveDate;
 
+#[cfg(feature = "rrule")]
+use super::calendar::Calendar;
 use super::search::{Found, Way, nearer};
 use super::slots::ZonedCron;
 use super::zone::Zone;
@@ -15,6 +20,8 @@ const MAX_EXCLUDED: usize = 2_000;
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
     Cron(Box<ZonedCron>),
+    #[cfg(feature = "rrule")]
+    Calendar(Arc<Calendar>),
     Every {
         anchor: Timestamp,
         micros: i64,
@@ -48,6 +55,8 @@ impl Kind {
                 Way::After => cron.next(from).into(),
                 Way::Before => cron.previous(from).into(),
             },
+            #[cfg(feature = "rrule")]
+            Self::Calendar(calendar) => calendar.find(way, from),
             Self::Every { anchor, micros } => multiple(*anchor, *micros, way, from).into(),
             Self::At(instants) => {
                 let index = match way {
@@ -103,24 +112,42 @@ impl Kind {
         self.find(Way::After, Way::After.step_back(at)) == Found::Slot(at)
     }
 
-    /// The cron expressions in it.
-    pub(super) fn crons(&self) -> Vec<&ZonedCron> {
+    /// The time zones of its civil times.
+    pub(super) fn zones(&self) -> Vec<&Zone> {
         match self {
-            Self::Cron(cron) => vec![cron],
+            Self::Cron(cron) => vec![&cron.zone],
+            #[cfg(feature = "rrule")]
+            Self::Calendar(calendar) => vec![calendar.zone()],
             Self::Every { .. } | Self::At(_) => Vec::new(),
-            Self::AnyOf(rules) => rules.iter().flat_map(Self::crons).collect(),
+            Self::AnyOf(rules) => rules.iter().flat_map(Self::zones).collect(),
             Self::Except { rule, except } => {
-                let mut crons = rule.crons();
-                crons.extend(except.crons());
-                crons
+                let mut zones = rule.zones();
+                zones.extend(except.zones());
+                zones
             }
-            Self::ExceptDates { rule, .. } | Self::Within { rule, .. } => rule.crons(),
+            Self::ExceptDates { rule, .. } | Self::Within { rule, .. } => rule.zones(),
+        }
+    }
+
+    /// Whether some of its slots go by elapsed time in a time zone, not by civil times.
+    pub(super) fn follows_elapsed_time(&self) -> bool {
+        match self {
+            Self::Cron(cron) => cron.cron.follows_elapsed_time(),
+            #[cfg(feature = "rrule")]
+            Self::Calendar(_) => false,
+            Self::Every { .. } | Self::At(_) => false,
+            Self::AnyOf(rules) => rules.iter().any(Self::follows_elapsed_time),
+            Self::Except { rule, .. }
+            | Self::ExceptDates { rule, .. }
+            | Self::Within { rule, .. } => rule.follows_elapsed_time(),
         }
     }
 
     /// How deep its parts are nested.
     pub(super) fn depth(&self) -> usize {
         match self {
+            #[cfg(feature = "rrule")]
+            Self::Calendar(_) => 1,
             Self::Cron(_) | Self::Every { .. } | Self::At(_) => 1,
             Self::AnyOf(rules) => 1 + rules.iter().map(Self::depth).max().unwrap_or(0),
             Self::Except { rule, except } => 1 + rule.depth().max(except.depth()),

@@ -2,6 +2,8 @@
 //! out.
 
 pub(crate) mod backfill;
+#[cfg(feature = "rrule")]
+mod calendar;
 mod cron;
 pub(crate) mod decide;
 pub(crate) mod definition;

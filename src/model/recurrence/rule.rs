@@ -6,6 +6,8 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "rrule")]
+use super::calendar::Calendar;
 use super::cron::Cron;
 use super::kind::Kind;
 use super::search::{Found, Way};
@@ -27,7 +29,8 @@ const MAX_DEPTH: usize = 16;
 /// How many searches in a row may find nothing but excluded slots before a rule counts as one that has none.
 const MAX_SEARCHES: usize = 500;
 
-/// When something recurs: a cron expression in a time zone, a fixed interval, a list of instants, or what these combine to.
+/// When something recurs: a cron expression in a time zone, a fixed interval, a list of instants, or what these combine to;
+/// with the feature `rrule` also a rule as calendars write them.
 ///
 /// A rule names instants, its *slots*, from 1970 to 9999. It knows no clock: [`after`](Self::after) and
 /// [`before`](Self::before) say what comes next and what came last. A [`Recurrence`](crate::Recurrence) makes a task for each
@@ -109,6 +112,61 @@ impl Rule {
             gap: Gap::default(),
             fold: Fold::default(),
         }))))
+    }
+
+    /// What iCalendar lines say (RFC 5545): `DTSTART`, `RRULE`, and any number of `RDATE` and `EXDATE`.
+    ///
+    /// - `DTSTART` and `RRULE` are there once, in any order. `DTSTART` is where periods and slots are counted from; it is a slot
+    ///   only if the `RRULE` names it. Several rules are united by [`any_of`](Self::any_of), and a rule is excluded by
+    ///   [`except`](Self::except): `EXRULE` is not read.
+    /// - A time ends with `Z`, or its line names a zone of the IANA database, as in `DTSTART;TZID=Europe/Berlin:20260105T093000`.
+    ///   Times without a zone are refused, and so are dates without a time: a slot is an instant. `UNTIL` is in UTC, as RFC 5545
+    ///   says for a `DTSTART` with a zone; a slot at that instant counts. Each line of `RDATE` or `EXDATE` may have a zone of
+    ///   its own.
+    /// - A civil time that comes twice is its first, and one that is skipped goes by the offset before the change: half past two
+    ///   becomes half past three. Two slots that so meet are one. All frequencies count by the clock of the zone: `HOURLY`,
+    ///   `MINUTELY` and `SECONDLY` have nothing in an hour that comes again. Start such a rule in UTC.
+    /// - `EXDATE` excludes the slot at that instant; for whole days there is [`except_dates`](Self::except_dates).
+    /// - In `BYDAY`, days with a number and without one may be mixed. `BYWEEKNO` without days means the day of the week of
+    ///   `DTSTART`. `BYSETPOS` counts in whole periods, also before `DTSTART`.
+    ///
+    /// Long lines may be folded as RFC 5545 says: columns count from the beginning of the unfolded line.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) with the line, the property, and where it can be told the column, if a
+    /// line cannot be read; if the text has over 8 KiB, `INTERVAL` is over 65,535 or `COUNT` over 10,000; if a part does not go
+    /// with the frequency, as RFC 5545 says; if the `RRULE` names no time in its first hundred years, or does not reach its
+    /// `COUNT` in a thousand; or if no slot is left from 1970 on. The `rrule` crate also refuses what is out of the ordinary: the
+    /// second 60, a day of the week before the last but three of a month (`-5MO`), and a `BYSETPOS` beyond 366, or beyond 53 in a
+    /// week, 31 in a month, 24 in an hour, 60 in a minute.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use punctual::Rule;
+    ///
+    /// // The last working day of each month, but not in December.
+    /// let payday = Rule::calendar(
+    ///     "DTSTART;TZID=Europe/Berlin:20260130T090000
+    /// RRULE:FREQ=MONTHLY;BYDAY=MO,TU,WE,TH,FR;BYSETPOS=-1
+    /// EXDATE;TZID=Europe/Berlin:20261231T090000",
+    /// )?;
+    /// let slots: Vec<String> = payday
+    ///     .after("2026-10-01T00:00:00Z".parse()?)
+    ///     .take(3)
+    ///     .map(|slot| slot.to_rfc3339())
+    ///     .collect();
+    /// let expected = ["2026-10-30T08:00:00+00:00", "2026-11-30T08:00:00+00:00", "2027-01-29T08:00:00+00:00"];
+    /// assert_eq!(slots, expected);
+    ///
+    /// let error = Rule::calendar("DTSTART:20260130T090000Z\nRRULE:FREQ=DAILY;BYHOUR=9,25").unwrap_err();
+    /// assert!(error.to_string().contains("line 2, column 27, RRULE: BYHOUR"), "{error}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "rrule")]
+    pub fn calendar(text: &str) -> Result<Self> {
+        Self(Kind::Calendar(Calendar::known(text)?)).checked()
     }
 
     /// Every `interval`, counted from an instant in both directions: the slots are `anchor + n × interval`, whatever happens
@@ -265,7 +323,7 @@ impl Rule {
         Self(kind).checked()
     }
 
-    /// Without the slots on these dates, in the time zone of the rule's cron expressions, or else in UTC.
+    /// Without the slots on these dates, in the time zone of the rule's cron expressions and calendar rules, or else in UTC.
     ///
     /// # Errors
     ///
@@ -294,7 +352,7 @@ impl Rule {
         dates.sort_unstable();
         dates.dedup();
         let zone = {
-            let mut zones = self.0.crons().into_iter().map(|cron| &cron.zone);
+            let mut zones = self.0.zones().into_iter();
             let zone = zones.next().cloned().unwrap_or_else(Zone::utc);
             if zones.any(|other| other.name() != zone.name()) {
                 return Err(Error::invalid(
@@ -384,6 +442,12 @@ impl Rule {
                     "{what} is only for a cron expression: this rule names instants"
                 )));
             }
+            #[cfg(feature = "rrule")]
+            Kind::Calendar(_) => {
+                return Err(Error::invalid(format!(
+                    "{what} is only for a cron expression: a calendar rule says it itself"
+                )));
+            }
             _ => {
                 return Err(Error::invalid(format!(
                     "{what} is only for a cron expression: give it before rules are combined"
@@ -393,13 +457,18 @@ impl Rule {
         Ok(self)
     }
 
-    /// The name of the time zone of its cron expressions. `None`: it has none, or they have several.
+    /// The name of the time zone of its civil times. `None`: it has none, or its parts have several.
     #[must_use]
     pub fn zone_name(&self) -> Option<&str> {
-        let crons = self.0.crons();
-        let name = crons.first()?.zone.name();
-        let is_same = |cron: &&ZonedCron| cron.zone.name() == name;
-        crons.iter().all(is_same).then_some(name)
+        self.only_zone().map(Zone::name)
+    }
+
+    /// The time zone of its civil times, if that is one.
+    fn only_zone(&self) -> Option<&Zone> {
+        let zones = self.0.zones();
+        let zone = *zones.first()?;
+        let is_same = |other: &&Zone| other.name() == zone.name();
+        zones.iter().all(is_same).then_some(zone)
     }
 
     /// The slots after an instant, in ascending order. They end only if the rule does, or after a million excluded ones in a row.
@@ -459,20 +528,14 @@ impl Rule {
 
     /// Whether its slots depend on the time zone database.
     pub(crate) fn has_zones(&self) -> bool {
-        let mut crons = self.0.crons().into_iter();
-        crons.any(|cron| !cron.zone.is_utc())
+        self.0.zones().into_iter().any(|zone| !zone.is_utc())
     }
 
     /// The civil time at an instant, if the slots are civil times of one time zone: in microseconds, as if it were UTC.
     pub(crate) fn civil(&self, at: Timestamp) -> Option<Timestamp> {
-        let crons = self.0.crons();
-        let zone = &crons.first()?.zone;
-        let is_civil = |cron: &&ZonedCron| {
-            !cron.cron.follows_elapsed_time() && cron.zone.name() == zone.name()
-        };
-        if !crons.iter().all(is_civil) {
-            return None;
-        }
+        let zone = self
+            .only_zone()
+            .filter(|_| !self.0.follows_elapsed_time())?;
         let civil = zone.civil(at).and_utc();
         Some(Timestamp::from_micros(civil.timestamp_micros()))
     }
@@ -506,6 +569,8 @@ impl fmt::Display for Kind {
         let shown = |at: &Timestamp| at.to_utc().to_rfc3339();
         match self {
             Self::Cron(cron) => write!(f, "cron {} in {}", cron.cron.text(), cron.zone.name()),
+            #[cfg(feature = "rrule")]
+            Self::Calendar(calendar) => calendar.fmt(f),
             Self::Every { anchor, micros } => {
                 let interval = Duration::from_micros(micros.unsigned_abs());
                 write!(f, "every {interval:?}, counted from {}", shown(anchor))

@@ -3,6 +3,8 @@
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "rrule")]
+use super::calendar::Calendar;
 use super::cron::Cron;
 use super::kind::Kind;
 use super::slots::{Fold, Gap, ZonedCron};
@@ -21,6 +23,10 @@ pub(super) enum StoredRule {
         gap: Gap,
         #[serde(default)]
         fold: Fold,
+    },
+    /// There with the feature `rrule` or without it, so that the name means nothing else.
+    Calendar {
+        text: String,
     },
     Every {
         micros: i64,
@@ -54,6 +60,10 @@ impl StoredRule {
                 gap: zoned.gap,
                 fold: zoned.fold,
             },
+            #[cfg(feature = "rrule")]
+            Kind::Calendar(calendar) => Self::Calendar {
+                text: calendar.text().to_owned(),
+            },
             Kind::Every { anchor, micros } => Self::Every {
                 micros: *micros,
                 anchor: anchor.micros(),
@@ -79,7 +89,8 @@ impl StoredRule {
 
     /// # Errors
     ///
-    /// `Invalid` if it is damaged, or if this version of the program does not know one of its names.
+    /// `Invalid` if it is damaged, if this version of the program does not know one of its names, or if it needs a feature that
+    /// this program was built without.
     pub(super) fn read(self) -> Result<Kind> {
         let boxed = |stored: Box<Self>| stored.read().map(Box::new);
         Ok(match self {
@@ -94,6 +105,14 @@ impl StoredRule {
                 gap,
                 fold,
             })),
+            #[cfg(feature = "rrule")]
+            Self::Calendar { text } => Kind::Calendar(Calendar::known(&text)?),
+            #[cfg(not(feature = "rrule"))]
+            Self::Calendar { .. } => {
+                return Err(Error::invalid(
+                    "the stored rule is a calendar rule, and this program was built without the feature `rrule` of punctual",
+                ));
+            }
             Self::Every { micros, anchor } => {
                 if micros < 1 {
                     return Err(Error::invalid(

@@ -355,6 +355,14 @@ fn a_rule_survives_its_storage_and_is_equal_only_to_its_like() {
         let from = "2025-10-01T00:00:00Z";
         assert_eq!(times(&back, from, 5), times(rule, from, 5));
     }
+    #[cfg(not(feature = "rrule"))]
+    {
+        let calendar = r#"{"calendar":{"text":"DTSTART:20260101T000000Z\nRRULE:FREQ=DAILY"}}"#;
+        let error = serde_json::from_str::<Rule>(calendar)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("without the feature `rrule`"), "{error}");
+    }
     let damaged = r#"{"cron":{"expression":"x","zone":"UTC"}}"#;
     assert!(serde_json::from_str::<Rule>(damaged).is_err());
 }
