@@ -10,6 +10,8 @@ mod health;
 mod kit;
 mod lifecycle;
 mod oracles;
+#[cfg(feature = "rrule")]
+mod oracles_rrule;
 mod p01_durable;
 mod p02_not_early;
 mod p03_not_late;
