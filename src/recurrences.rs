@@ -73,7 +73,7 @@
 //! # Which task a slot makes
 //!
 //! Its `scheduled_at` is the slot, plus the [`jitter`](crate::Recurrence::jitter) if there is one.
-//! [`TaskContext::slot`](crate::TaskContext::slot) is the nominal instant in any case. Its id is drawn from the file, the name and the
+//! [`TaskContext::slot`](crate::TaskContext::slot) is the nominal instant in any case. Its id is drawn from the file, the recurrence and the
 //! slot: if a power cut takes back the transaction that made it, it is made again with the same id.
 //!
 //! # Example

@@ -212,20 +212,35 @@ impl Template {
 
 /// What is drawn for a slot: the same in every process and after every crash.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Draw(Uuid);
+pub(crate) struct Draw {
+    hash: Uuid,
+    key: i64,
+}
 
 impl Draw {
-    /// The draw for a slot of the recurrence of this name; `file` is the random mark of the file.
-    pub(crate) fn new(file: Uuid, name: &str, slot: Timestamp) -> Self {
+    /// The draw for a slot of the recurrence of this name; `file` is the random mark of the file, `key` the number of the recurrence
+    /// in it.
+    pub(crate) fn new(file: Uuid, key: i64, name: &str, slot: Timestamp) -> Self {
         let mut text = slot.micros().to_be_bytes().to_vec();
         text.extend(name.as_bytes());
-        Self(Uuid::new_v5(&file, &text))
+        let hash = Uuid::new_v5(&file, &text);
+        Self { hash, key }
     }
 
-    /// The id of the slot's task: a UUIDv7 with the time of the slot, so ids are in the order of slots.
+    /// The id of the slot's task: a UUIDv7 with the time of the slot. Of its other bits the first 26 are the number of the
+    /// recurrence, so the tasks of one instant are stored in the order of their ids: in random order each would touch another
+    /// page of the index. The other 48 are drawn.
     pub(crate) fn id(self, slot: Timestamp) -> TaskId {
+        let hash = self.hash.as_bytes();
+        let byte = |shift: u32, mask: i64| u8::try_from(self.key >> shift & mask).unwrap_or(0);
+        let (high, low) = (
+            [byte(22, 0x0f), byte(14, 0xff)],
+            [byte(8, 0x3f), byte(0, 0xff)],
+        );
         let mut random = [0; 10];
-        random.copy_from_slice(&self.0.as_bytes()[..10]);
+        random[..2].copy_from_slice(&high);
+        random[2..4].copy_from_slice(&low);
+        random[4..].copy_from_slice(&hash[..6]);
         let millis = u64::try_from(slot.micros() / 1_000).unwrap_or(0);
         TaskId::from(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
@@ -233,7 +248,7 @@ impl Draw {
     /// A number below `end`, and 0 if that is 0. It does not depend on the bits that the id uses.
     fn below(self, end: u64) -> u64 {
         let mut bytes = [0; 8];
-        bytes[2..].copy_from_slice(&self.0.as_bytes()[10..]);
+        bytes[2..].copy_from_slice(&self.hash.as_bytes()[10..]);
         let draw = u128::from(u64::from_be_bytes(bytes));
         let below = (draw * u128::from(end)) >> 48;
         u64::try_from(below).unwrap_or(0)
@@ -254,5 +269,55 @@ pub(crate) struct Registration {
 impl std::fmt::Debug for Registration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Registration({:?}, {})", self.name, self.definition.rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::new_task::NewTask;
+    use crate::model::recurrence::request::Recurrence;
+
+    #[test]
+    fn ids_are_drawn_from_the_file_the_recurrence_and_the_slot_in_order() {
+        let slot = Timestamp::from_micros(1_767_225_600_000_000);
+        let file = Uuid::from_u128(7);
+        let id = |file, key, name: &str, slot| Draw::new(file, key, name, slot).id(slot);
+        let first = id(file, 1, "a", slot);
+        assert_eq!(first, id(file, 1, "a", slot), "the same in every process");
+        assert_eq!(first.as_uuid().get_version_num(), 7);
+        let others = [
+            id(Uuid::from_u128(8), 1, "a", slot),
+            id(file, 1, "b", slot),
+            id(file, 1, "a", slot + Duration::from_micros(1)),
+        ];
+        assert!(others.iter().all(|other| *other != first));
+        let keys = [1, 2, 255, 256, 16_383, 16_384, 4_194_304, 67_108_863];
+        let ids = keys.map(|key| id(file, key, "a", slot));
+        assert!(ids.is_sorted(), "{ids:?}");
+        assert!(ids[7] < id(file, 1, "a", slot + Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_delay_is_less_than_the_jitter_and_the_time_to_the_next_slot() {
+        let slot = Timestamp::from_micros(1_767_225_600_000_000);
+        let hour = Duration::from_secs(3600);
+        let jittered = Recurrence::new("a", NewTask::with_kind("kind", &()))
+            .cron("0 * * * *")
+            .unwrap()
+            .jitter(hour);
+        let definition = jittered.prepare(slot).unwrap().definition;
+        let delays = |next: Option<Timestamp>| {
+            let draws = (0..200).map(|key| Draw::new(Uuid::from_u128(key), 1, "a", slot));
+            let delays: Vec<_> = draws
+                .map(|draw| definition.delay(&draw, slot, next))
+                .collect();
+            (delays.iter().min().copied(), delays.iter().max().copied())
+        };
+        let (least, most) = delays(None);
+        assert!(least < Some(hour / 10) && most > Some(hour / 10 * 9) && most < Some(hour));
+        let minute = Duration::from_secs(60);
+        let (_, most) = delays(Some(slot + minute));
+        assert!(most < Some(minute), "{most:?}");
     }
 }

@@ -132,6 +132,8 @@ pub(crate) struct RuledRun {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) name: String,
+    /// Its number in the file.
+    pub(crate) key: i64,
     /// The random mark of the file.
     pub(crate) mark: Uuid,
     /// In ascending order.
@@ -180,7 +182,7 @@ impl Record {
     }
 
     fn explained(&self, slot: Timestamp, fate: Option<Fate>) -> ExplainedSlot {
-        let id = || Draw::new(self.mark, &self.name, slot).id(slot);
+        let id = || Draw::new(self.mark, self.key, &self.name, slot).id(slot);
         let fate = match fate {
             Some(Fate::Skipped(reason)) => SlotFate::Skipped(reason),
             _ if self.waiting.contains(&slot) => SlotFate::Waiting(id()),

@@ -52,6 +52,11 @@ on_every_backend![
     p10_an_older_revision_of_a_set_changes_nothing,
     p10_what_a_set_declares_no_more_is_paused_until_it_is_declared_again,
     p10_a_reset_leaves_no_slot_in_the_record_twice,
+    p10_what_waits_waits_on_in_a_pause_and_is_made_after_it,
+    p10_a_change_in_a_pause_makes_nothing_due,
+    p10_a_rule_that_is_given_again_decides_no_slot_again,
+    p10_nothing_of_a_removed_recurrence_is_left_for_its_successor,
+    the_store_knows_when_a_completion_is_overdue_next,
     the_store_knows_when_a_recurrence_is_due_next,
     a_recurrence_that_is_rolled_back_is_not_there,
     p10_slots_that_a_pause_skipped_are_not_taken_for_made,
@@ -950,6 +955,77 @@ fn p10_a_reset_leaves_no_slot_in_the_record_twice(kit: &mut Kit) {
     assert_eq!(explained(kit, "a", 6), expected);
 }
 
+fn p10_what_waits_waits_on_in_a_pause_and_is_made_after_it(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::BufferOne));
+    kit.fire_at(1);
+    kit.fire_at(2);
+    kit.act("a", RecurrenceAction::Pause);
+    let claim = kit.claim_one();
+    kit.settle(&claim, done());
+    kit.fire_at(3);
+    assert_eq!(kit.hours("a"), [1]);
+    kit.act("a", RecurrenceAction::Resume);
+    assert_eq!(kit.hours("a"), [1, 2], "at once");
+}
+
+fn p10_a_change_in_a_pause_makes_nothing_due(kit: &mut Kit) {
+    kit.recur(hourly("a").expect_within(HOUR / 4));
+    kit.act("a", RecurrenceAction::Pause);
+    kit.edit("a", RecurrenceEdit::new().priority(1));
+    let often = Rule::every(HOUR / 2, NOW.to_utc()).unwrap();
+    kit.edit("a", RecurrenceEdit::new().rule(often));
+    kit.recur(hourly("a").expect_within(HOUR / 2));
+    kit.act("a", RecurrenceAction::Reset(NOW));
+    kit.fire_at(9);
+    assert!(kit.hours("a").is_empty());
+    assert_eq!(kit.recurrence("a").overdue_since(), None);
+}
+
+fn p10_a_rule_that_is_given_again_decides_no_slot_again(kit: &mut Kit) {
+    let since = NOW.to_utc();
+    let hourly = || hourly("a").since(since).missed(Missed::All { max: 9 });
+    kit.recur(hourly());
+    kit.fire_at(3);
+    let claims = kit.claim(9);
+    for claim in claims {
+        kit.settle(&claim, done());
+        kit.change(claim.id, Action::Delete);
+    }
+    kit.recur(hourly().every(2 * HOUR).unwrap());
+    kit.recur(hourly());
+    kit.fire();
+    assert!(kit.hours("a").is_empty(), "they were made, and are pruned");
+}
+
+fn p10_nothing_of_a_removed_recurrence_is_left_for_its_successor(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::BufferOne).expect_within(S));
+    kit.fire_at(1);
+    kit.fire_at(2);
+    kit.later(S);
+    kit.fire();
+    assert_eq!(kit.store().health().overdue_recurrences(), ["a"]);
+    kit.act("a", RecurrenceAction::Remove);
+    assert!(kit.store().health().overdue_recurrences().is_empty());
+    kit.recur(hourly("a").overlap(Overlap::Skip));
+    let status = kit.recurrence("a");
+    assert_eq!((status.waiting_count(), status.made_count()), (0, 0));
+    assert_eq!(explained(kit, "a", 3), ["3 upcoming"; 0]);
+    kit.later(HOUR);
+    kit.fire();
+    assert_eq!(
+        kit.recurrence("a").made_count(),
+        1,
+        "the live one is another's"
+    );
+}
+
+fn the_store_knows_when_a_completion_is_overdue_next(kit: &mut Kit) {
+    kit.recur(hourly("a").expect_within(HOUR / 4));
+    kit.fire_at(1);
+    let next = kit.store().lanes().recurrence_at;
+    assert_eq!(next, Some(NOW + HOUR + HOUR / 4));
+}
+
 fn the_store_knows_when_a_recurrence_is_due_next(kit: &mut Kit) {
     let next = |kit: &Kit| kit.store().lanes().recurrence_at;
     assert_eq!(next(kit), None);
@@ -1387,7 +1463,7 @@ fn p10_a_call_that_waits_is_told_when_a_slot_takes_its_place(kit: &mut Kit) {
     kit.fire_at(1);
     let claim = kit.claim_one();
     let Triggered::Waiting(id) = kit.trigger("a") else {
-        panic!()
+        panic!("it may wait");
     };
     let events = kit
         .store()

@@ -222,7 +222,7 @@ impl Maker<'_> {
 
     /// What is drawn for a slot.
     pub(crate) fn draw(&self, slot: Timestamp) -> Draw {
-        Draw::new(self.mark, &self.recurring.name, slot)
+        Draw::new(self.mark, self.recurring.id, &self.recurring.name, slot)
     }
 
     fn slot_of(&self, at: Option<Timestamp>, previous: Option<Timestamp>) -> SlotOf {

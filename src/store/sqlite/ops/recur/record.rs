@@ -78,6 +78,7 @@ pub(crate) fn read(
     Ok(Record {
         mark: mark(conn)?,
         name: recurring.name.clone(),
+        key: recurring.id,
         runs,
         waiting,
         rule: definition.rule.clone(),
