@@ -8,6 +8,7 @@ use crate::model::op::Op;
 use crate::model::query::Query;
 use crate::model::recurrence::policy::Overlap;
 use crate::model::recurrence::request::Recurrence;
+use crate::model::recurrence::view::RecurrenceAction;
 use crate::model::recurrence::zone::TZDB;
 use crate::store::Store;
 use crate::store::sqlite::kit::File;
@@ -16,6 +17,7 @@ use crate::time::Timestamp;
 
 on_a_file!(
     p10_a_newer_database_finds_the_next_slot_anew,
+    p10_a_change_by_an_updated_program_finds_the_next_slot_anew,
     p10_what_a_newer_database_has_found_is_left_to_those_who_have_it,
     p10_a_rule_without_a_zone_is_not_touched,
     p10_a_damaged_recurrence_keeps_no_other_from_its_slot,
@@ -48,6 +50,35 @@ fn next_slot(store: &dyn Store, name: &str) -> Option<DateTime<Utc>> {
 
 fn fire(kit: &Kit) {
     while kit.apply(Op::Fire { limit: 10 }).done() > 0 {}
+}
+
+/// The first thing that an updated program does may be to store a recurrence otherwise, or to resume one.
+fn p10_a_change_by_an_updated_program_finds_the_next_slot_anew(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    for name in ["stored", "resumed"] {
+        recur(kit, name, "Europe/Berlin");
+    }
+    let found = next_slot(&**kit.store(), "stored");
+    let act = |kit: &Kit, action| {
+        let name = "resumed".to_owned();
+        kit.apply(Op::ChangeRecurrence { name, action });
+    };
+    act(kit, RecurrenceAction::Pause);
+    kit.sql(|conn| {
+        let sql =
+            "UPDATE punctual_recurrence SET tzdb = '1999a', next_slot = next_slot + 3600000000,
+            due_at = due_at + 3600000000, decided_civil = decided_civil - 3600000000";
+        assert_eq!(conn.execute(sql, []).unwrap(), 2);
+    });
+    let recurrence = Recurrence::new("stored", NewTask::with_kind("probe", &2));
+    let recurrence = recurrence.cron("30 2 * * *").unwrap();
+    let recurrence = recurrence.time_zone("Europe/Berlin").unwrap();
+    let registration = recurrence.prepare(kit.now).unwrap();
+    kit.apply(Op::Recur(Box::new(registration)));
+    act(kit, RecurrenceAction::Resume);
+    for name in ["stored", "resumed"] {
+        assert_eq!(next_slot(&**kit.store(), name), found, "{name}");
+    }
 }
 
 /// By the older version Berlin had no summer time, so the next slot was an hour later.
@@ -218,7 +249,7 @@ fn p10_a_run_that_cannot_be_read_is_not_made_again(kit: &mut Kit) {
     kit.settle(&claim, crate::store::suite::done());
     kit.change(claim.id, crate::model::op::Action::Delete);
     let again = |kit: &Kit| {
-        let action = crate::model::recurrence::view::RecurrenceAction::Backfill {
+        let action = RecurrenceAction::Backfill {
             from: at("2026-07-02T00:00:00Z"),
             to: at("2026-07-02T12:00:00Z"),
         };

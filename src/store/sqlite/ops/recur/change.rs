@@ -14,7 +14,7 @@ use crate::model::recurrence::search::Found;
 use crate::model::recurrence::view::{
     PausedBy, RecurrenceAction, RecurrenceChanged, Triggered, Trouble,
 };
-use crate::store::sqlite::ops::recur::fire::decide_due;
+use crate::store::sqlite::ops::recur::fire::{decide_due, update_zone};
 use crate::store::sqlite::ops::recur::make::{Maker, Placed};
 use crate::store::sqlite::ops::recur::record;
 use crate::store::sqlite::ops::recur::register::{EDIT_DEFINITION, redefine};
@@ -72,8 +72,9 @@ pub(crate) fn change(
             let Some((definition, payload)) = rows::definition(tx.conn, &recurring)? else {
                 return Ok(RecurrenceChanged::Damaged);
             };
-            if matches!(action, RecurrenceAction::Edit(_)) {
-                recurring = decide_due(tx, recurring)?;
+            match action {
+                RecurrenceAction::Edit(_) => recurring = decide_due(tx, recurring)?,
+                _ => update_zone(tx, &mut recurring)?,
             }
             let mut maker = Maker {
                 recurring: &mut recurring,

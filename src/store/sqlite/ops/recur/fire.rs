@@ -101,24 +101,33 @@ fn update_zones(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize> {
     let outdated = select(tx, OUTDATED, params![TZDB, limit as i64])?;
     let count = outdated.len();
     for mut recurring in outdated {
-        match rows::definition(tx.conn, &recurring)? {
-            // It has no slot any more: no version gives it one.
-            Some((definition, _)) if recurring.next_slot.is_none() => {
-                recurring.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
-            }
-            Some((definition, _)) => {
-                let until = recurring.bound();
-                let civil = recurring
-                    .decided_civil
-                    .filter(|_| until == recurring.decided_until);
-                let next = Upcoming::after_update(&definition.rule, until, civil);
-                recurring.move_to(tx, next, &definition);
-            }
-            None => recurring.tzdb = None,
-        }
+        update_zone(tx, &mut recurring)?;
         recurring.keep(tx)?;
     }
     Ok(count)
+}
+
+/// Finds the next slot anew, if an older version of the time zone database has found it.
+pub(crate) fn update_zone(tx: &mut WriteTx<'_>, recurring: &mut Recurring) -> rusqlite::Result<()> {
+    if recurring.tzdb.as_deref().is_none_or(|tzdb| tzdb >= TZDB) {
+        return Ok(());
+    }
+    match rows::definition(tx.conn, recurring)? {
+        // It has no slot any more: no version gives it one.
+        Some((definition, _)) if recurring.next_slot.is_none() => {
+            recurring.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
+        }
+        Some((definition, _)) => {
+            let until = recurring.bound();
+            let civil = recurring
+                .decided_civil
+                .filter(|_| until == recurring.decided_until);
+            let next = Upcoming::after_update(&definition.rule, until, civil);
+            recurring.move_to(tx, next, &definition);
+        }
+        None => recurring.tzdb = None,
+    }
+    Ok(())
 }
 
 /// Decides what is due of a recurrence by its rule as it is now, before something else changes that. Returns the row after it.
@@ -127,6 +136,7 @@ pub(crate) fn decide_due(
     mut recurring: Recurring,
 ) -> rusqlite::Result<Recurring> {
     let mark = mark(tx.conn)?;
+    update_zone(tx, &mut recurring)?;
     for _ in 0..MAX_CHUNKS {
         let is_due =
             recurring.next_slot.is_some() && recurring.due_at.is_some_and(|at| at <= tx.now);
