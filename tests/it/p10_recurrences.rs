@@ -23,6 +23,14 @@ fn named(name: &str) -> Recurrence {
     Recurrence::new(name, Probe(1)).overlap(Overlap::Allow)
 }
 
+/// A scheduler in memory whose tasks complete.
+fn completes(clock: &TestClock) -> Stepper {
+    let stepped = Scheduler::in_memory()
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .stepped(clock);
+    stepped.unwrap()
+}
+
 /// A scheduler on a file that logs the slots of the tasks that it runs.
 fn logs(path: &std::path::Path, clock: &TestClock, log: &Log<String>) -> Stepper {
     let log = log.clone();
@@ -146,10 +154,7 @@ fn several_schedulers_on_one_file_make_one_task_of_a_slot() {
 #[test]
 fn a_recurrence_commits_with_the_transaction_that_stores_it() {
     let clock = clock();
-    let mut scheduler = Scheduler::in_memory()
-        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
-        .stepped(&clock)
-        .unwrap();
+    let mut scheduler = completes(&clock);
     let minutely = || named("a").cron("* * * * *").unwrap();
     let undone = scheduler.transaction(|tx| {
         assert_eq!(tx.recur(minutely())?, Recurred::Created);
@@ -329,10 +334,7 @@ fn a_set_that_is_not_allowed_stops_the_start() {
 #[test]
 fn a_clock_that_was_years_ahead_is_told() {
     let clock = TestClock::new(utc("2026-03-01T00:00:00Z"));
-    let mut scheduler = Scheduler::in_memory()
-        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
-        .stepped(&clock)
-        .unwrap();
+    let mut scheduler = completes(&clock);
     for name in ["a", "b"] {
         scheduler
             .recur(named(name).cron("0 * * * *").unwrap())

@@ -10,6 +10,7 @@ pub(crate) mod definition;
 pub(crate) mod edit;
 pub(crate) mod event;
 pub(crate) mod explain;
+mod field;
 pub(crate) mod filter;
 mod kind;
 mod known;
@@ -18,6 +19,7 @@ pub(crate) mod request;
 pub(crate) mod rule;
 pub(crate) mod search;
 pub(crate) mod set;
+mod shown;
 pub(crate) mod slots;
 mod stored;
 #[cfg(test)]
