@@ -28,6 +28,14 @@ pub(crate) struct Decision {
     pub(crate) next: Upcoming,
 }
 
+impl Decision {
+    /// None is due.
+    pub(crate) fn nothing(next: Upcoming) -> Self {
+        let steps = Vec::new();
+        Self { steps, next }
+    }
+}
+
 /// One step of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {

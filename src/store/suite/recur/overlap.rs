@@ -17,6 +17,7 @@ on_every_backend![
     p10_a_slot_that_waited_is_expected_to_complete_too,
     p10_an_old_task_s_retry_is_not_live_for_another_recurrence_of_its_name,
     p10_what_waits_drains_when_the_policy_is_allow,
+    p10_much_that_waits_is_made_in_chunks_when_the_policy_is_allow,
     p10_a_call_that_waits_is_told_when_a_slot_takes_its_place,
 ];
 
@@ -285,6 +286,25 @@ fn p10_what_waits_drains_when_the_policy_is_allow(kit: &mut Kit) {
         running = next;
     }
     assert_eq!(kit.recurrence("a").waiting_count(), 0);
+}
+
+fn p10_much_that_waits_is_made_in_chunks_when_the_policy_is_allow(kit: &mut Kit) {
+    let waits = Overlap::BufferAll { max: 1_000 };
+    let all = Missed::All { max: 1_000 };
+    kit.recur(hourly("a").missed(all).overlap(waits));
+    kit.fire_at(701);
+    assert_eq!(kit.recurrence("a").waiting_count(), 700);
+    kit.recur(hourly("a").missed(all));
+    assert_eq!(kit.store().lanes().recurrence_at, Some(kit.now), "at once");
+    let mut waiting = vec![kit.recurrence("a").waiting_count()];
+    while kit.apply(Op::Fire { limit: 100 }).done() > 0 {
+        waiting.push(kit.recurrence("a").waiting_count());
+    }
+    assert_eq!(waiting, [700, 200, 0]);
+    assert_eq!(kit.hours("a"), (1..=701).collect::<Vec<_>>());
+    let next = Some((NOW + 702 * HOUR).to_utc());
+    assert_eq!(kit.recurrence("a").next_slot(), next);
+    assert_eq!(kit.recurrence("a").made_count(), 701);
 }
 
 fn p10_a_call_that_waits_is_told_when_a_slot_takes_its_place(kit: &mut Kit) {

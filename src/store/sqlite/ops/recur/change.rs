@@ -64,7 +64,7 @@ pub(crate) fn change(
         }
         RecurrenceAction::Pause if recurring.paused_at.is_some() => return Ok(changed),
         RecurrenceAction::Pause => {
-            recurring = decide_due(tx, recurring)?;
+            decide_due(tx, &mut recurring)?;
             recurring.pause(tx, PausedBy::Caller);
         }
         RecurrenceAction::Resume if recurring.paused_at.is_none() => return Ok(changed),
@@ -73,7 +73,7 @@ pub(crate) fn change(
                 return Ok(RecurrenceChanged::Damaged);
             };
             match action {
-                RecurrenceAction::Edit(_) => recurring = decide_due(tx, recurring)?,
+                RecurrenceAction::Edit(_) => decide_due(tx, &mut recurring)?,
                 _ => update_zone(tx, &mut recurring)?,
             }
             let mut maker = Maker {
@@ -121,13 +121,6 @@ impl Maker<'_> {
             self.recurring.id
         ])?;
         tx.recurrence_event(&self.recurring.name, RecurrenceEventKind::Changed);
-        let mut edited = Maker {
-            recurring: &mut *self.recurring,
-            definition: &new,
-            payload: payload.as_deref().unwrap_or(self.payload),
-            mark: self.mark,
-        };
-        edited.release(tx)?;
         Ok(RecurrenceChanged::Applied)
     }
 

@@ -9,7 +9,7 @@ use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::policy::{Fate, MAX_KEPT};
 use crate::model::recurrence::zone::TZDB;
 use crate::store::sqlite::ops::recur::head;
-use crate::store::sqlite::ops::recur::make::Maker;
+use crate::store::sqlite::ops::recur::make::{MAX_RELEASED, Maker};
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, Run, mark};
 use crate::store::sqlite::ops::recur::runs;
 use crate::store::sqlite::ops::write_tx::WriteTx;
@@ -130,44 +130,34 @@ pub(crate) fn update_zone(tx: &mut WriteTx<'_>, recurring: &mut Recurring) -> ru
     Ok(())
 }
 
-/// Decides what is due of a recurrence by its rule as it is now, before something else changes that. Returns the row after it.
-pub(crate) fn decide_due(
-    tx: &mut WriteTx<'_>,
-    mut recurring: Recurring,
-) -> rusqlite::Result<Recurring> {
+/// Decides what is due of a recurrence by its rule as it is now, before something else changes that.
+pub(crate) fn decide_due(tx: &mut WriteTx<'_>, recurring: &mut Recurring) -> rusqlite::Result<()> {
+    update_zone(tx, recurring)?;
+    let Some((definition, payload)) = rows::definition(tx.conn, recurring)? else {
+        return Ok(());
+    };
     let mark = mark(tx.conn)?;
-    update_zone(tx, &mut recurring)?;
+    let mut maker = Maker {
+        recurring,
+        definition: &definition,
+        payload: &payload,
+        mark,
+    };
     for _ in 0..MAX_CHUNKS {
-        let is_due =
-            recurring.next_slot.is_some() && recurring.due_at.is_some_and(|at| at <= tx.now);
-        let is_ours = recurring.tzdb.as_deref().is_none_or(|tzdb| tzdb <= TZDB);
-        if !is_due || !is_ours {
+        if !maker.recurring.has_due_slot(tx.now) {
             break;
         }
-        let id = recurring.id;
-        fire_one(tx, recurring, mark)?;
-        match Recurring::by_id(tx.conn, id)? {
-            Some(after) => recurring = after,
-            None => unreachable!("a transaction that fires a recurrence removes none"),
-        }
+        maker.decide(tx)?;
     }
-    Ok(recurring)
+    Ok(())
 }
 
-/// Fires a recurrence. Returns how many of its slots were given a place.
+/// Fires a recurrence. Returns how many of its slots were given a place, or left the one where they waited.
 fn fire_one(tx: &mut WriteTx<'_>, mut recurring: Recurring, mark: Uuid) -> rusqlite::Result<usize> {
-    let now = tx.now;
     let Some((definition, payload)) = rows::definition(tx.conn, &recurring)? else {
         // It is damaged, or a newer program has stored it: it is left alone, and keeps no other from its slots.
         tx.done.learnt.unreadable(recurring.id, recurring.name);
         return Ok(0);
-    };
-    let decision = match recurring.next_slot {
-        Some(slot) => decide(&definition, slot, now),
-        None => Decision {
-            steps: Vec::new(),
-            next: Upcoming::after(&definition.rule, recurring.bound()),
-        },
     };
     let mut maker = Maker {
         recurring: &mut recurring,
@@ -175,37 +165,53 @@ fn fire_one(tx: &mut WriteTx<'_>, mut recurring: Recurring, mark: Uuid) -> rusql
         payload: &payload,
         mark,
     };
-    // Nothing, unless the end of a live task has gone unnoticed.
-    maker.release(tx)?;
-    let (mut next, mut placed) = (decision.next, 0);
-    for step in decision.steps {
-        match step {
-            Step::Pass {
-                first,
-                last,
-                reason,
-            } => {
-                let fate = Fate::Skipped(reason);
-                let slots = Run { first, last, fate };
-                runs::record(tx, maker.recurring, slots)?;
-                maker.recurring.decided_until = last;
-            }
-            Step::Place(slot) => {
-                let id = maker.draw(slot).id(slot);
-                maker.place(tx, Some(slot), id)?;
-                maker.recurring.decided_until = slot;
-                placed += 1;
-                if definition
-                    .max_count
-                    .is_some_and(|max| maker.recurring.made >= max)
-                {
-                    next = Upcoming::Ended;
-                    break;
+    // What waits comes before the next slot: the policy may be another now, or the end of a live task has gone unnoticed.
+    let mut placed = maker.release(tx)?;
+    if placed < MAX_RELEASED {
+        placed += maker.decide(tx)?;
+    }
+    recurring.keep(tx)?;
+    Ok(placed)
+}
+
+impl Maker<'_> {
+    /// Decides a chunk of the slots that are due, and moves on. Returns how many were given a place.
+    fn decide(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<usize> {
+        let definition = self.definition;
+        let decision = match self.recurring.next_slot {
+            Some(slot) if slot <= tx.now => decide(definition, slot, tx.now),
+            Some(slot) => Decision::nothing(Upcoming::Slot(slot)),
+            None => Decision::nothing(Upcoming::after(&definition.rule, self.recurring.bound())),
+        };
+        let (mut next, mut placed) = (decision.next, 0);
+        for step in decision.steps {
+            match step {
+                Step::Pass {
+                    first,
+                    last,
+                    reason,
+                } => {
+                    let fate = Fate::Skipped(reason);
+                    let slots = Run { first, last, fate };
+                    runs::record(tx, self.recurring, slots)?;
+                    self.recurring.decided_until = last;
+                }
+                Step::Place(slot) => {
+                    let id = self.draw(slot).id(slot);
+                    self.place(tx, Some(slot), id)?;
+                    self.recurring.decided_until = slot;
+                    placed += 1;
+                    if definition
+                        .max_count
+                        .is_some_and(|max| self.recurring.made >= max)
+                    {
+                        next = Upcoming::Ended;
+                        break;
+                    }
                 }
             }
         }
+        self.recurring.move_to(tx, next, definition);
+        Ok(placed)
     }
-    recurring.move_to(tx, next, &definition);
-    recurring.keep(tx)?;
-    Ok(placed)
 }

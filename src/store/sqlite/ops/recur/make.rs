@@ -58,6 +58,9 @@ columns! {
     }
 }
 
+/// The most of what waits that one transaction makes. Other writers have their turn before the next.
+pub(crate) const MAX_RELEASED: usize = 500;
+
 /// A recurrence with what its tasks are made of.
 #[derive(Debug)]
 pub(crate) struct Maker<'a> {
@@ -152,14 +155,18 @@ impl Maker<'_> {
         self.make_now(tx, slot, id)
     }
 
-    /// Makes the tasks of what waits, as long as no task is live.
-    pub(crate) fn release(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<()> {
-        while self.recurring.buffered > 0
-            && self.recurring.paused_at.is_none()
-            && (self.definition.overlap == Overlap::Allow || !self.is_live(tx.conn)?)
-        {
+    /// Makes the tasks of what waits, as long as no task is live. Returns how many left their place: if it is
+    /// [`MAX_RELEASED`], the recurrence is due, and goes on in the next transaction.
+    pub(crate) fn release(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<usize> {
+        for released in 0..MAX_RELEASED {
+            let may_release = self.recurring.buffered > 0
+                && self.recurring.paused_at.is_none()
+                && (self.definition.overlap == Overlap::Allow || !self.is_live(tx.conn)?);
+            if !may_release {
+                return Ok(released);
+            }
             let Some(buffered) = self.unbuffer(tx.conn)? else {
-                return Ok(());
+                return Ok(released);
             };
             if !self.make(tx, buffered.slot, buffered.id)? {
                 self.uncount(&buffered);
@@ -168,7 +175,8 @@ impl Maker<'_> {
                 self.decided(tx, buffered.slot, Fate::Made)?;
             }
         }
-        Ok(())
+        self.recurring.due_at = Some(tx.now);
+        Ok(MAX_RELEASED)
     }
 
     /// What waited makes no task: it does not count.

@@ -99,7 +99,7 @@ fn update(
     }
     tx.done.learnt.readable(recurring.id);
     if current.is_some() {
-        recurring = decide_due(tx, recurring)?;
+        decide_due(tx, &mut recurring)?;
     }
     let changed = redefine(
         tx,

@@ -10,7 +10,7 @@ use crate::log::log;
 use crate::model::recurrence::decide::Upcoming;
 use crate::model::recurrence::definition::Definition;
 use crate::model::recurrence::event::RecurrenceEventKind;
-use crate::model::recurrence::policy::Fate;
+use crate::model::recurrence::policy::{Fate, Overlap};
 use crate::model::recurrence::view::Trouble;
 use crate::model::recurrence::zone::TZDB;
 use crate::store::sqlite::ops::row;
@@ -153,6 +153,13 @@ impl Recurring {
         self.next_slot.is_none() && self.searched_until.is_none()
     }
 
+    /// Whether a slot is due that this program may decide.
+    pub(crate) fn has_due_slot(&self, now: Timestamp) -> bool {
+        let is_ours = self.tzdb.as_deref().is_none_or(|tzdb| tzdb <= TZDB);
+        let slot = self.next_slot.filter(|slot| *slot <= now);
+        slot.is_some() && is_ours && self.paused_at.is_none()
+    }
+
     /// Moves the recurrence on; it ends if it has made as many tasks as it may. While it is paused nothing is due.
     pub(crate) fn move_to(
         &mut self,
@@ -168,6 +175,8 @@ impl Recurring {
             next => next,
         };
         let due_at = match next {
+            // What waits need not wait any more.
+            _ if self.buffered > 0 && definition.overlap == Overlap::Allow => Some(tx.now),
             Upcoming::Slot(slot) => Some(slot),
             Upcoming::Search(_) => Some(tx.now + SEARCH_AGAIN),
             Upcoming::Ended => None,
