@@ -26,6 +26,7 @@ on_every_backend![
     p10_an_edit_in_a_search_loses_no_slot,
     p10_another_rule_passes_over_no_due_slot_in_silence,
     p10_a_pause_takes_no_slot_that_was_due_before,
+    p10_a_set_that_declares_a_recurrence_no_more_takes_no_slot_that_was_due_before,
 ];
 
 fn p10_another_rule_begins_anew_and_another_payload_holds_for_the_slots_to_come(kit: &mut Kit) {
@@ -458,4 +459,19 @@ fn p10_a_pause_takes_no_slot_that_was_due_before(kit: &mut Kit) {
     kit.act("a", RecurrenceAction::Resume);
     kit.fire();
     assert_eq!(kit.hours("a"), [1, 2, 3]);
+}
+
+fn p10_a_set_that_declares_a_recurrence_no_more_takes_no_slot_that_was_due_before(kit: &mut Kit) {
+    let hourly = || hourly("a").missed(Missed::All { max: 9 });
+    kit.declare(RecurrenceSet::new("set").recurrence(hourly()));
+    kit.now = NOW + 2 * HOUR + HOUR / 2;
+    let none = RecurrenceSet::new("set").undeclared(Undeclared::Pause);
+    assert_eq!(kit.declare(none), Some([0, 0, 0, 1]));
+    assert_eq!(kit.hours("a"), [1, 2]);
+    kit.fire_at(3);
+    kit.declare(RecurrenceSet::new("set").recurrence(hourly()));
+    assert_eq!(
+        explained(kit, "a", 5),
+        ["1 made 1", "2 made 2", "3 Paused", "4 upcoming"]
+    );
 }

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, params};
 use crate::model::recurrence::set::{Declaration, Declared, Declaring, Undeclared};
 use crate::model::recurrence::view::{PausedBy, Recurred, RecurrenceAction};
 use crate::store::sqlite::ops::recur::change::change;
+use crate::store::sqlite::ops::recur::fire::decide_due;
 use crate::store::sqlite::ops::recur::register::register;
 use crate::store::sqlite::ops::recur::row::Recurring;
 use crate::store::sqlite::ops::row;
@@ -101,6 +102,7 @@ pub(crate) fn declare(
             Undeclared::Pause if member.paused_by.is_some() => continue,
             Undeclared::Pause => {
                 if let Some(mut recurring) = Recurring::by_name(tx.conn, &member.name)? {
+                    decide_due(tx, &mut recurring)?;
                     recurring.pause(tx, PausedBy::Undeclared);
                     recurring.keep(tx)?;
                 }
