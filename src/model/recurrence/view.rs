@@ -299,6 +299,13 @@ impl RecurrenceStatus {
         self.next_slot.is_none() && !self.is_searching
     }
 
+    /// Whether the next slot is still being searched, because its rule excludes very many: the search goes on by itself, and ends
+    /// if there is no slot in the next hundred years. Until then `next_slot` is `None`.
+    #[must_use]
+    pub fn is_searching(&self) -> bool {
+        self.is_searching
+    }
+
     /// How many slots have made a task, or wait to make one.
     #[must_use]
     pub fn made_count(&self) -> u64 {

@@ -418,6 +418,8 @@ fn p10_an_edit_in_a_search_loses_no_slot(kit: &mut Kit) {
             .rule(closed_for_a_day())
             .missed(Missed::All { max: 99 }),
     );
+    assert!(kit.recurrence("a").is_searching());
+    assert!(!kit.recurrence("a").is_ended());
     // Nobody has fired: the search is under way. Time passes beyond its end.
     kit.now = NOW + 24 * HOUR + 5 * S;
     kit.edit("a", RecurrenceEdit::new().priority(1));
