@@ -177,7 +177,7 @@ pub use client::Client;
 pub use client::builder::ClientBuilder;
 pub use client::recurrences::Recurrences;
 pub use client::sqlite::Sqlite;
-pub use client::submit::{Receipt, Submit};
+pub use client::submit::{Receipt, Submit, SubmitRecurrences};
 pub use client::transaction::Tx;
 pub use error::{Error, ErrorKind, Result};
 pub use handler::TaskHandler;

@@ -71,7 +71,7 @@ impl Client {
         let replies = self
             .store
             .apply(write.now.unwrap_or_else(|| self.now()), vec![write.op]);
-        write::answer(replies, write.task, write.answer)
+        write.answer.of(replies)
     }
 }
 

@@ -9,8 +9,6 @@ use crate::client::{Client, write};
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
-use crate::id::TaskId;
-use crate::model::op::Reply;
 use crate::model::query::Query;
 use crate::model::recurrence::edit::RecurrenceEdit;
 use crate::model::recurrence::event::RecurrenceEvent;
@@ -19,7 +17,7 @@ use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
 use crate::model::recurrence::request::Recurrence;
 use crate::model::recurrence::set::{Declared, RecurrenceSet};
 use crate::model::recurrence::view::{
-    Backfilled, Recurred, RecurrenceAction, RecurrenceChanged, RecurrenceStatus, Triggered,
+    Backfilled, Recurred, RecurrenceAction, RecurrenceStatus, Triggered,
 };
 use crate::store::events::Events;
 use crate::time::Timestamp;
@@ -133,7 +131,7 @@ impl Recurrences<'_> {
             to,
         };
         let explained = self.0.store.read(query)?.explained();
-        explained.ok_or_else(|| named(name, write::no_recurrence()))
+        explained.ok_or_else(|| write::of_recurrence(name, write::no_recurrence()))
     }
 
     /// Stops making tasks, in every process, until [`resume`](Self::resume). Live tasks go on; slots that wait for their end
@@ -171,8 +169,7 @@ impl Recurrences<'_> {
     ///
     /// As [`resume`](Self::resume).
     pub fn trigger(self, name: &str) -> Result<Triggered> {
-        let triggered = self.0.write(write::trigger(name));
-        triggered.map_err(|error| named(name, error))
+        self.0.write(write::trigger(name))
     }
 
     /// Changes a recurrence for the slots to come.
@@ -182,8 +179,7 @@ impl Recurrences<'_> {
     /// As [`resume`](Self::resume); [`ErrorKind::Invalid`] if the change is not allowed, [`ErrorKind::Payload`] if the new
     /// payload cannot be encoded or is of another kind.
     pub fn edit(self, name: &str, edit: RecurrenceEdit) -> Result<()> {
-        let patch = edit.prepare().map_err(|error| named(name, error))?;
-        self.change(name, RecurrenceAction::Edit(Box::new(patch)))
+        self.0.write(write::edit_recurrence(name, edit))
     }
 
     /// Makes the tasks of the slots in a past range that made none: those that were skipped, and those from before the
@@ -203,13 +199,7 @@ impl Recurrences<'_> {
         let (mut from, to) = instants(&range)?;
         let mut all = Backfilled::default();
         loop {
-            let action = RecurrenceAction::Backfill { from, to };
-            let (filled, next) = self.write(name, action, |reply, _| {
-                match write::recurrence_changed(reply)? {
-                    RecurrenceChanged::Backfilled(filled, next) => Ok((filled, next)),
-                    other => unreachable!("a backfill was answered by {other:?}"),
-                }
-            })?;
+            let (filled, next) = self.0.write(write::backfill(name, from, to))?;
             all.made += filled.made;
             all.existing += filled.existing;
             all.forgotten += filled.forgotten;
@@ -228,8 +218,7 @@ impl Recurrences<'_> {
     ///
     /// As [`resume`](Self::resume); [`ErrorKind::Invalid`] outside 1970 to 9999.
     pub fn reset(self, name: &str, from: DateTime<Utc>) -> Result<()> {
-        let from = Timestamp::rounded_up(from)?;
-        self.change(name, RecurrenceAction::Reset(from))
+        self.0.write(write::reset(name, from))
     }
 
     /// Subscribes to what happens to recurrences by this process, holding up to 1,024 events, as
@@ -241,19 +230,7 @@ impl Recurrences<'_> {
     }
 
     fn change(self, name: &str, action: RecurrenceAction) -> Result<()> {
-        self.write(name, action, |reply, _| {
-            write::recurrence_changed(reply).map(|_| ())
-        })
-    }
-
-    fn write<T>(
-        self,
-        name: &str,
-        action: RecurrenceAction,
-        answer: fn(Reply, TaskId) -> Result<T>,
-    ) -> Result<T> {
-        let written = self.0.write(write::change_recurrence(name, action, answer));
-        written.map_err(|error| named(name, error))
+        self.0.write(write::change_recurrence(name, action))
     }
 }
 
@@ -272,8 +249,4 @@ fn instants(range: &Range<DateTime<Utc>>) -> Result<(Timestamp, Timestamp)> {
         "the range from {} to {} is empty",
         range.start, range.end
     )))
-}
-
-fn named(name: &str, error: Error) -> Error {
-    error.in_context(&format!("the recurrence {name:?}"))
 }

@@ -180,6 +180,6 @@ impl Sqlite<'_> {
     fn run_in<T>(self, conn: &Connection, now: Timestamp, write: Result<Write<T>>) -> Result<T> {
         let write = write?;
         let reply = self.store.apply_on(now, conn, &write.op);
-        write::answer(reply.map(|reply| vec![reply]), write.task, write.answer)
+        write.answer.of(reply.map(|reply| vec![reply]))
     }
 }

@@ -7,16 +7,17 @@ use std::task::{Context, Poll};
 use chrono::{DateTime, Utc};
 
 use crate::client::Client;
-use crate::client::write::{self, Write, answer};
+use crate::client::write::{self, Answer, Write};
 use crate::error::Result;
 use crate::id::TaskId;
 use crate::model::answer::Cancel;
 use crate::model::edit::{Edit, Patch};
 use crate::model::new_task::{NewTask, Scheduled};
-use crate::model::op::{Action, Reply};
+use crate::model::op::Action;
+use crate::model::recurrence::edit::RecurrenceEdit;
 use crate::model::recurrence::request::Recurrence;
 use crate::model::recurrence::set::{Declared, RecurrenceSet};
-use crate::model::recurrence::view::{Recurred, Triggered};
+use crate::model::recurrence::view::{Recurred, RecurrenceAction, Triggered};
 use crate::store::Ticket;
 
 impl Client {
@@ -49,7 +50,7 @@ impl Client {
 #[derive(Debug, Clone, Copy)]
 pub struct Submit<'a>(pub(super) &'a Client);
 
-impl Submit<'_> {
+impl<'a> Submit<'a> {
     /// As [`Client::schedule`].
     pub fn schedule(self, task: impl Into<NewTask>) -> Receipt<Scheduled> {
         self.send(write::schedule(self.0.now(), task.into()))
@@ -126,9 +127,10 @@ impl Submit<'_> {
         self.send(write::declare(self.0.now(), set))
     }
 
-    /// As [`Recurrences::trigger`](crate::Recurrences::trigger).
-    pub fn trigger(self, recurrence: &str) -> Receipt<Triggered> {
-        self.send(write::trigger(recurrence))
+    /// Returns the changes of stored recurrences, without waiting for them.
+    #[must_use]
+    pub fn recurrences(self) -> SubmitRecurrences<'a> {
+        SubmitRecurrences(self)
     }
 
     fn send<T>(self, write: Result<Write<T>>) -> Receipt<T> {
@@ -138,15 +140,70 @@ impl Submit<'_> {
                     .0
                     .store
                     .submit(write.now.unwrap_or_else(|| self.0.now()), vec![write.op]),
-                task: write.task,
                 answer: write.answer,
             },
             Err(error) => Receipt {
-                task: error.task_id(),
                 ticket: Ticket::ready(Err(error)),
-                answer: |_, _| unreachable!("an error has no answer"),
+                answer: Answer::refused(),
             },
         }
+    }
+}
+
+/// The changes of stored recurrences without waiting. Made by [`Submit::recurrences`].
+///
+/// # Example
+///
+/// ```
+/// use punctual::Client;
+///
+/// async fn pause_all(client: &Client, names: &[&str]) -> punctual::Result<()> {
+///     let receipts: Vec<_> = names
+///         .iter()
+///         .map(|name| client.submit().recurrences().pause(name))
+///         .collect();
+///     for receipt in receipts {
+///         receipt.await?;
+///     }
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct SubmitRecurrences<'a>(Submit<'a>);
+
+impl SubmitRecurrences<'_> {
+    /// As [`Recurrences::pause`](crate::Recurrences::pause).
+    pub fn pause(self, name: &str) -> Receipt<()> {
+        self.change(name, RecurrenceAction::Pause)
+    }
+
+    /// As [`Recurrences::resume`](crate::Recurrences::resume).
+    pub fn resume(self, name: &str) -> Receipt<()> {
+        self.change(name, RecurrenceAction::Resume)
+    }
+
+    /// As [`Recurrences::remove`](crate::Recurrences::remove).
+    pub fn remove(self, name: &str) -> Receipt<()> {
+        self.change(name, RecurrenceAction::Remove)
+    }
+
+    /// As [`Recurrences::trigger`](crate::Recurrences::trigger).
+    pub fn trigger(self, name: &str) -> Receipt<Triggered> {
+        self.0.send(write::trigger(name))
+    }
+
+    /// As [`Recurrences::edit`](crate::Recurrences::edit).
+    pub fn edit(self, name: &str, edit: RecurrenceEdit) -> Receipt<()> {
+        self.0.send(write::edit_recurrence(name, edit))
+    }
+
+    /// As [`Recurrences::reset`](crate::Recurrences::reset).
+    pub fn reset(self, name: &str, from: DateTime<Utc>) -> Receipt<()> {
+        self.0.send(write::reset(name, from))
+    }
+
+    fn change(self, name: &str, action: RecurrenceAction) -> Receipt<()> {
+        self.0.send(write::change_recurrence(name, action))
     }
 }
 
@@ -169,8 +226,7 @@ impl Submit<'_> {
 #[must_use = "the write may fail"]
 pub struct Receipt<T> {
     ticket: Ticket,
-    task: Option<TaskId>,
-    answer: fn(Reply, TaskId) -> Result<T>,
+    answer: Answer<T>,
 }
 
 impl<T> Receipt<T> {
@@ -183,7 +239,7 @@ impl<T> Receipt<T> {
     /// inside by the same thread; such a write is refused. [`ErrorKind::State`](crate::ErrorKind::State) if the answer was
     /// given to a poll before.
     pub fn wait(self) -> Result<T> {
-        answer(self.ticket.wait(), self.task, self.answer)
+        self.answer.of(self.ticket.wait())
     }
 }
 
@@ -192,7 +248,7 @@ impl<T> Future for Receipt<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.ticket.poll(cx) {
-            Poll::Ready(replies) => Poll::Ready(answer(replies, self.task, self.answer)),
+            Poll::Ready(replies) => Poll::Ready(self.answer.of(replies)),
             Poll::Pending => Poll::Pending,
         }
     }

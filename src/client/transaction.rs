@@ -12,7 +12,7 @@ use crate::model::answer::Cancel;
 use crate::model::new_task::{NewTask, Scheduled};
 use crate::model::recurrence::request::Recurrence;
 use crate::model::recurrence::set::{Declared, RecurrenceSet};
-use crate::model::recurrence::view::Recurred;
+use crate::model::recurrence::view::{Recurred, RecurrenceAction};
 use crate::store::sqlite::face;
 use crate::store::{Holder, Transaction, TransactionEnd};
 use crate::time::Timestamp;
@@ -108,6 +108,16 @@ impl<'a> Tx<'a> {
         self.run(write::declare(self.now, set))
     }
 
+    /// Removes a recurrence with the transaction.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recurrences::remove`](crate::Recurrences::remove). After [`ErrorKind::NotFound`] the transaction can go on; after any
+    /// other error it cannot be committed.
+    pub fn remove_recurrence(&self, name: &str) -> Result<()> {
+        self.run(write::change_recurrence(name, RecurrenceAction::Remove))
+    }
+
     /// Cancels a task with the transaction.
     ///
     /// # Errors
@@ -136,7 +146,7 @@ impl<'a> Tx<'a> {
     fn run<T>(&self, write: Result<Write<T>>) -> Result<T> {
         let write = write?;
         let reply = self.work.apply(write.op).map(|reply| vec![reply]);
-        write::answer(reply, write.task, write.answer)
+        write.answer.of(reply)
     }
 }
 

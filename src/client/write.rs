@@ -1,5 +1,7 @@
 //! A client's writes before they are sent: the operation, and how to read its answer.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -8,17 +10,28 @@ use crate::model::answer::Cancel;
 use crate::model::limits::{MAX_BATCH, check_limit, check_name};
 use crate::model::new_task::{NewTask, Scheduled};
 use crate::model::op::{Action, Changed, Op, Reply};
+use crate::model::recurrence::edit::RecurrenceEdit;
 use crate::model::recurrence::request::Recurrence;
 use crate::model::recurrence::set::{Declared, Declaring, RecurrenceSet};
-use crate::model::recurrence::view::{Recurred, RecurrenceAction, RecurrenceChanged, Triggered};
+use crate::model::recurrence::view::{
+    Backfilled, Recurred, RecurrenceAction, RecurrenceChanged, Triggered,
+};
 use crate::time::Timestamp;
 
 pub(super) fn not_found(id: TaskId) -> Error {
-    Error::new(ErrorKind::NotFound, format!("there is no task {id}")).with_task(id)
+    none(&About::Task(id)).with_task(id)
+}
+
+fn none(about: &About) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no {about}"))
 }
 
 pub(super) fn no_recurrence() -> Error {
     Error::new(ErrorKind::NotFound, "there is none of that name")
+}
+
+pub(super) fn of_recurrence(name: &str, error: Error) -> Error {
+    error.in_context(&format!("the recurrence {name:?}"))
 }
 
 pub(super) fn one(mut replies: Vec<Reply>) -> Reply {
@@ -29,33 +42,81 @@ pub(super) fn one(mut replies: Vec<Reply>) -> Reply {
 pub(super) struct Write<T> {
     pub(super) op: Op,
     pub(super) now: Option<Timestamp>,
-    pub(super) task: Option<TaskId>,
-    pub(super) answer: fn(Reply, TaskId) -> Result<T>,
+    pub(super) answer: Answer<T>,
 }
 
-pub(super) fn answer<T>(
-    replies: Result<Vec<Reply>>,
-    task: Option<TaskId>,
-    answer: fn(Reply, TaskId) -> Result<T>,
-) -> Result<T> {
-    match (replies, task) {
-        (Ok(replies), task) => answer(
-            one(replies),
-            task.unwrap_or_else(|| TaskId::from_bytes([0; 16])),
-        ),
-        (Err(error), Some(task)) => Err(error.with_task(task)),
-        (Err(error), None) => Err(error),
+impl<T> Write<T> {
+    fn new(op: Op, about: About, read: fn(Reply, &About) -> Result<T>) -> Self {
+        let answer = Answer { about, read };
+        Self {
+            op,
+            now: None,
+            answer,
+        }
+    }
+
+    fn at(mut self, now: Timestamp) -> Self {
+        self.now = Some(now);
+        self
+    }
+}
+
+/// How to read the answer to a write.
+#[derive(Debug)]
+pub(super) struct Answer<T> {
+    about: About,
+    read: fn(Reply, &About) -> Result<T>,
+}
+
+impl<T> Answer<T> {
+    /// The answer to a write that was refused before it was sent.
+    pub(super) fn refused() -> Self {
+        Self {
+            about: About::Store,
+            read: |_, _| unreachable!("an error has no answer"),
+        }
+    }
+
+    pub(super) fn of(&self, replies: Result<Vec<Reply>>) -> Result<T> {
+        let answer = replies.and_then(|replies| (self.read)(one(replies), &self.about));
+        answer.map_err(|error| self.about.tell(error))
+    }
+}
+
+/// What a write is about.
+#[derive(Debug, Clone)]
+pub(super) enum About {
+    Task(TaskId),
+    Recurrence(String),
+    Store,
+}
+
+impl About {
+    /// The error, which tells what it is about.
+    fn tell(&self, error: Error) -> Error {
+        match self {
+            Self::Task(id) => error.with_task(*id),
+            Self::Recurrence(name) => of_recurrence(name, error),
+            Self::Store => error,
+        }
+    }
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Task(id) => write!(f, "task {id}"),
+            Self::Recurrence(name) => write!(f, "recurrence {name:?}"),
+            Self::Store => f.write_str("store"),
+        }
     }
 }
 
 pub(super) fn schedule(now: Timestamp, task: NewTask) -> Result<Write<Scheduled>> {
     let insert = task.prepare(now)?;
-    Ok(Write {
-        task: Some(insert.id),
-        op: Op::Insert(vec![insert]),
-        now: Some(now),
-        answer: |reply, _| Ok(reply.inserted().remove(0)),
-    })
+    let about = About::Task(insert.id);
+    let read = |reply: Reply, _: &About| Ok(reply.inserted().remove(0));
+    Ok(Write::new(Op::Insert(vec![insert]), about, read).at(now))
 }
 
 /// `first`: the number of the first task in the caller's call. An error tells that of the task that it is about.
@@ -74,29 +135,22 @@ pub(super) fn schedule_many<T: Into<NewTask>>(
         let prepared = task.into().prepare(now);
         inserts.push(prepared.map_err(|error| error.in_context(&format!("task {number}")))?);
     }
-    Ok(Write {
-        op: Op::Insert(inserts),
-        now: Some(now),
-        task: None,
-        answer: |reply, _| Ok(reply.inserted()),
-    })
+    let read = |reply: Reply, _: &About| Ok(reply.inserted());
+    Ok(Write::new(Op::Insert(inserts), About::Store, read).at(now))
 }
 
 pub(super) fn cancel(id: TaskId) -> Result<Write<Cancel>> {
-    Ok(Write {
-        op: Op::Change {
-            id,
-            action: Action::Cancel,
-        },
-        now: None,
-        task: Some(id),
-        answer: |reply, id| match reply.changed() {
+    let action = Action::Cancel;
+    Ok(Write::new(
+        Op::Change { id, action },
+        About::Task(id),
+        |reply, about| match reply.changed() {
             Changed::Applied => Ok(Cancel::Cancelled),
             Changed::Requested => Ok(Cancel::Requested),
             Changed::Refused(state) => Ok(Cancel::Finished(state)),
-            Changed::WrongKind | Changed::NotFound => Err(not_found(id)),
+            Changed::WrongKind | Changed::NotFound => Err(none(about)),
         },
-    })
+    ))
 }
 
 pub(super) fn reschedule(at: DateTime<Utc>) -> Result<Action> {
@@ -105,82 +159,97 @@ pub(super) fn reschedule(at: DateTime<Utc>) -> Result<Action> {
 
 pub(super) fn change(id: TaskId, action: Result<Action>) -> Result<Write<()>> {
     let action = action.map_err(|error| error.with_task(id))?;
-    Ok(Write {
-        op: Op::Change { id, action },
-        now: None,
-        task: Some(id),
-        answer: |reply, id| match reply.changed() {
+    Ok(Write::new(
+        Op::Change { id, action },
+        About::Task(id),
+        |reply, about| match reply.changed() {
             Changed::Applied | Changed::Requested => Ok(()),
             Changed::Refused(state) => Err(Error::new(
                 ErrorKind::State,
-                format!("the task {id} is {state}, which does not allow this"),
-            )
-            .with_task(id)),
+                format!("the {about} is {state}, which does not allow this"),
+            )),
             Changed::WrongKind => Err(Error::new(
                 ErrorKind::Payload,
-                format!("the new payload is of another kind than the task {id}"),
-            )
-            .with_task(id)),
-            Changed::NotFound => Err(not_found(id)),
+                format!("the new payload is of another kind than the {about}"),
+            )),
+            Changed::NotFound => Err(none(about)),
         },
-    })
+    ))
 }
 
 pub(super) fn recur(now: Timestamp, recurrence: Recurrence) -> Result<Write<Recurred>> {
     let registration = recurrence.prepare(now)?;
-    Ok(Write {
-        op: Op::Recur(Box::new(registration)),
-        now: Some(now),
-        task: None,
-        answer: |reply, _| Ok(reply.recurred()),
-    })
+    let about = About::Recurrence(registration.name.clone());
+    let read = |reply: Reply, _: &About| Ok(reply.recurred());
+    Ok(Write::new(Op::Recur(Box::new(registration)), about, read).at(now))
 }
 
 pub(super) fn declare(now: Timestamp, set: RecurrenceSet) -> Result<Write<Declared>> {
-    let declaration = set.prepare(now)?;
-    Ok(Write {
-        op: Op::Declare(Box::new(declaration)),
-        now: Some(now),
-        task: None,
-        answer: |reply, _| match reply.declared() {
-            Declaring::Done(declared) => Ok(declared),
-            Declaring::Refused { recurrence, set } => Err(Error::invalid(format!(
-                "the recurrence {recurrence:?} is declared by the set {set:?}"
-            ))),
-        },
+    let declaration = Box::new(set.prepare(now)?);
+    let read = |reply: Reply, _: &About| match reply.declared() {
+        Declaring::Done(declared) => Ok(declared),
+        Declaring::Refused { recurrence, set } => Err(Error::invalid(format!(
+            "the recurrence {recurrence:?} is declared by the set {set:?}"
+        ))),
+    };
+    Ok(Write::new(Op::Declare(declaration), About::Store, read).at(now))
+}
+
+pub(super) fn change_recurrence(name: &str, action: RecurrenceAction) -> Result<Write<()>> {
+    write_recurrence(name, action, |reply, _| {
+        changed_recurrence(reply).map(|_| ())
     })
 }
 
-pub(super) fn change_recurrence<T>(
-    name: &str,
-    action: RecurrenceAction,
-    answer: fn(Reply, TaskId) -> Result<T>,
-) -> Result<Write<T>> {
-    Ok(Write {
-        op: Op::ChangeRecurrence {
-            name: name.to_owned(),
-            action,
-        },
-        now: None,
-        task: None,
-        answer,
-    })
+pub(super) fn edit_recurrence(name: &str, edit: RecurrenceEdit) -> Result<Write<()>> {
+    let patch = edit.prepare().map_err(|error| of_recurrence(name, error))?;
+    change_recurrence(name, RecurrenceAction::Edit(Box::new(patch)))
+}
+
+pub(super) fn reset(name: &str, from: DateTime<Utc>) -> Result<Write<()>> {
+    let from = Timestamp::rounded_up(from).map_err(|error| of_recurrence(name, error))?;
+    change_recurrence(name, RecurrenceAction::Reset(from))
 }
 
 pub(super) fn trigger(name: &str) -> Result<Write<Triggered>> {
     let action = RecurrenceAction::Trigger(TaskId::new());
-    change_recurrence(name, action, |reply, _| match recurrence_changed(reply)? {
+    write_recurrence(name, action, |reply, _| match changed_recurrence(reply)? {
         RecurrenceChanged::Triggered(triggered) => Ok(triggered),
         other => unreachable!("a call for a task was answered by {other:?}"),
     })
 }
 
-/// The answer to a change of a recurrence.
-///
+/// A chunk of a backfill; answered by what it did, and where the next begins.
+pub(super) fn backfill(
+    name: &str,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<Write<(Backfilled, Option<Timestamp>)>> {
+    let action = RecurrenceAction::Backfill { from, to };
+    write_recurrence(name, action, |reply, _| match changed_recurrence(reply)? {
+        RecurrenceChanged::Backfilled(filled, next) => Ok((filled, next)),
+        other => unreachable!("a backfill was answered by {other:?}"),
+    })
+}
+
+fn write_recurrence<T>(
+    name: &str,
+    action: RecurrenceAction,
+    read: fn(Reply, &About) -> Result<T>,
+) -> Result<Write<T>> {
+    let about = About::Recurrence(name.to_owned());
+    let name = name.to_owned();
+    Ok(Write::new(
+        Op::ChangeRecurrence { name, action },
+        about,
+        read,
+    ))
+}
+
 /// # Errors
 ///
 /// `NotFound`, `Corrupt`, or why the change is refused.
-pub(super) fn recurrence_changed(reply: Reply) -> Result<RecurrenceChanged> {
+fn changed_recurrence(reply: Reply) -> Result<RecurrenceChanged> {
     match reply.recurrence_changed() {
         RecurrenceChanged::NotFound => Err(no_recurrence()),
         RecurrenceChanged::Refused(error) => Err(error),
@@ -194,33 +263,26 @@ pub(super) fn recurrence_changed(reply: Reply) -> Result<RecurrenceChanged> {
 
 pub(super) fn pause(queue: &str, paused: bool) -> Result<Write<()>> {
     check_name("queue", queue)?;
-    Ok(Write {
-        op: Op::PauseQueue {
-            queue: queue.to_owned(),
-            paused,
-        },
-        now: None,
-        task: None,
-        answer: |reply, _| {
-            reply.done();
-            Ok(())
-        },
-    })
+    let queue = queue.to_owned();
+    Ok(Write::new(
+        Op::PauseQueue { queue, paused },
+        About::Store,
+        done,
+    ))
 }
 
 pub(super) fn limit(queue: &str, limit: Option<usize>) -> Result<Write<()>> {
     check_name("queue", queue)?;
     let limit = limit.map(|limit| check_limit(queue, limit)).transpose()?;
-    Ok(Write {
-        op: Op::LimitQueue {
-            queue: queue.to_owned(),
-            limit,
-        },
-        now: None,
-        task: None,
-        answer: |reply, _| {
-            reply.done();
-            Ok(())
-        },
-    })
+    let queue = queue.to_owned();
+    Ok(Write::new(
+        Op::LimitQueue { queue, limit },
+        About::Store,
+        done,
+    ))
+}
+
+fn done(reply: Reply, _: &About) -> Result<()> {
+    reply.done();
+    Ok(())
 }

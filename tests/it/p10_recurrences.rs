@@ -9,7 +9,8 @@ use chrono::{DateTime, Utc};
 use punctual::testing::{Stepper, TestClock};
 use punctual::{
     Client, ErrorKind, Filter, Missed, NewTask, Outcome, Overlap, Recurred, Recurrence,
-    RecurrenceEventKind, RecurrenceFilter, RecurrenceSet, Rule, Scheduler,
+    RecurrenceEdit, RecurrenceEventKind, RecurrenceFilter, RecurrenceSet, Rule, Scheduler,
+    Triggered,
 };
 
 use crate::kit::{DAY, LONG, Log, MS, Probe, S, clock, eventually, file, probe};
@@ -164,6 +165,70 @@ fn a_recurrence_commits_with_the_transaction_that_stores_it() {
     assert_eq!(scheduler.advance(S * 120), 0);
     scheduler.transaction(|tx| tx.recur(minutely())).unwrap();
     assert_eq!(scheduler.advance(S * 120), 2);
+}
+
+#[test]
+fn a_recurrence_is_removed_with_the_transaction_that_removes_it() {
+    let scheduler = Scheduler::in_memory().start().unwrap();
+    let stored = |name| scheduler.recurrences().get(name).unwrap().is_some();
+    scheduler.recur(named("a").every(S).unwrap()).unwrap();
+    let kept: punctual::Result<()> = scheduler.transaction(|tx| {
+        tx.remove_recurrence("a")?;
+        tx.remove_recurrence("a")
+    });
+    let error = kept.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("\"a\""), "{error}");
+    assert!(stored("a"), "rolled back");
+    scheduler
+        .transaction(|tx| {
+            assert!(tx.remove_recurrence("b").is_err());
+            tx.remove_recurrence("a")
+        })
+        .unwrap();
+    assert!(!stored("a"));
+}
+
+#[test]
+fn each_change_of_a_recurrence_can_be_submitted() {
+    let clock = clock();
+    let scheduler = completes(&clock);
+    let get = |scheduler: &Stepper| scheduler.recurrences().get("a").unwrap().unwrap();
+    let every = named("a").every(S).unwrap();
+    scheduler.submit().recur(every).wait().unwrap();
+    let changes = scheduler.submit().recurrences();
+    changes.pause("a").wait().unwrap();
+    assert!(get(&scheduler).is_paused());
+    changes.resume("a").wait().unwrap();
+    assert!(!get(&scheduler).is_paused());
+    changes
+        .edit("a", RecurrenceEdit::new().priority(1))
+        .wait()
+        .unwrap();
+    assert_eq!(get(&scheduler).priority(), 1);
+    let Triggered::Made(task) = changes.trigger("a").wait().unwrap() else {
+        panic!("nothing is live");
+    };
+    assert_eq!(
+        scheduler.get(task).unwrap().unwrap().recurrence(),
+        Some("a")
+    );
+    let from = clock.now() + 9 * S;
+    changes.reset("a", from).wait().unwrap();
+    assert!(get(&scheduler).next_slot().unwrap() >= from);
+    changes.remove("a").wait().unwrap();
+    assert!(scheduler.recurrences().get("a").unwrap().is_none());
+    for refused in [
+        changes.pause("a").wait(),
+        changes.edit("a", RecurrenceEdit::new()).wait(),
+        changes.reset("a", DateTime::UNIX_EPOCH - DAY).wait(),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(
+            error.to_string().contains("the recurrence \"a\""),
+            "{error}"
+        );
+    }
 }
 
 /// P10, P3: by real threads, after a commit by a client that runs nothing.
