@@ -31,8 +31,11 @@ impl Client {
     /// scheduler.
     ///
     /// It may be called at each start of a program: if the same was given before, nothing changes and no slot is lost, also if
-    /// the recurrence was paused or edited since. If the rule is another, its slots begin anew, after the call or as
-    /// [`since`](Recurrence::since) says; any other change holds for the slots to come.
+    /// the recurrence was paused or edited since. If the rule is another, what is due by the old one is decided first; then the slots
+    /// begin anew, after the call or as [`since`](Recurrence::since) says. The text of a rule counts: `@daily` is another than
+    /// `0 0 * * *`. Any other change holds for the slots to come.
+    ///
+    /// One of a [set](Self::declare) is changed, too; the next program that declares the set changes it back.
     ///
     /// # Errors
     ///
@@ -129,13 +132,17 @@ impl Recurrences<'_> {
             name: name.to_owned(),
             from,
             to,
+            now: self.0.now(),
         };
         let explained = self.0.store.read(query)?.explained();
         explained.ok_or_else(|| write::of_recurrence(name, write::no_recurrence()))
     }
 
     /// Stops making tasks, in every process, until [`resume`](Self::resume). Live tasks go on; slots that wait for their end
-    /// wait on.
+    /// wait on. What is due already is decided first. No completion is [expected](Recurrence::expect_within) during the pause.
+    ///
+    /// If its failures have paused it, or it is not declared any more, this makes it a pause by a caller: a program that declares
+    /// it again does not resume it.
     ///
     /// # Errors
     ///
@@ -187,7 +194,8 @@ impl Recurrences<'_> {
     ///
     /// Each slot makes at most one task, also if this is called again, even after the tasks are pruned: where the record of
     /// decisions is gone, none is made, and [`Backfilled`] counts them. The overlap policy does not apply: all are made at once,
-    /// so give them a queue with a limit if they must not run side by side. They do not count for
+    /// so give them a queue with a limit if they must not run side by side, and look at the range with [`explain`](Self::explain)
+    /// first: a wrong year may mean a million tasks. They do not count for
     /// [`max_count`](Recurrence::max_count) or
     /// [`pause_after_failures`](Recurrence::pause_after_failures). Slots that are still to be decided are left alone.
     ///
@@ -221,8 +229,8 @@ impl Recurrences<'_> {
         self.0.write(write::reset(name, from))
     }
 
-    /// Subscribes to what happens to recurrences by this process, holding up to 1,024 events, as
-    /// [`Client::events`] does to what happens to tasks.
+    /// Subscribes to what this client, its clones, and the scheduler that it belongs to do with recurrences, holding up to 1,024
+    /// events, as [`Client::events`] does to what happens to tasks.
     #[must_use]
     pub fn events(self) -> Events<RecurrenceEvent> {
         let signals = self.0.store.signals();

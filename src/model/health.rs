@@ -186,8 +186,8 @@ impl Health {
         &self.overdue_recurrences
     }
 
-    /// Recurrences that are paused although no caller has paused them, as [`PausedBy`](crate::PausedBy) says: their tasks have
-    /// failed in a row.
+    /// Recurrences that are paused because as many of their tasks in a row have failed as
+    /// [`pause_after_failures`](crate::Recurrence::pause_after_failures) says.
     #[must_use]
     pub fn stopped_recurrences(&self) -> &[String] {
         &self.stopped_recurrences

@@ -48,6 +48,7 @@ pub(crate) enum Query {
         name: String,
         from: Timestamp,
         to: Timestamp,
+        now: Timestamp,
     },
 }
 

@@ -79,8 +79,8 @@ pub enum RecurrenceEventKind {
 /// Something that happened to a recurrence.
 ///
 /// Made by [`Recurrences::events`](crate::Recurrences::events). An event is sent after its commit, so it always agrees with what
-/// is stored. Only subscribers in the process that made the change receive it; what happened while no process was there to
-/// see it is told by [`Recurrences::explain`](crate::Recurrences::explain) and [`Health`](crate::Health).
+/// is stored. Only subscribers of the scheduler or client that made the change receive it; what others did, or what
+/// happened before there was a subscriber, is told by [`Recurrences::explain`](crate::Recurrences::explain) and [`Health`](crate::Health).
 ///
 /// # Example
 ///

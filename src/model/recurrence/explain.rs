@@ -146,6 +146,8 @@ pub(crate) struct Record {
     /// Up to where slots are decided.
     pub(crate) decided_until: Timestamp,
     pub(crate) forgotten_until: Option<Timestamp>,
+    /// While it is paused: the present.
+    pub(crate) paused_until: Option<Timestamp>,
 }
 
 impl Record {
@@ -187,6 +189,9 @@ impl Record {
             Some(Fate::Skipped(reason)) => SlotFate::Skipped(reason),
             _ if self.waiting.contains(&slot) => SlotFate::Waiting(id()),
             Some(Fate::Made) => SlotFate::Made(id()),
+            None if self.paused_until.is_some_and(|now| slot <= now) => {
+                SlotFate::Skipped(SkipReason::Paused)
+            }
             None => SlotFate::Upcoming,
         };
         ExplainedSlot { slot, fate }

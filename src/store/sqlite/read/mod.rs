@@ -36,9 +36,12 @@ pub(crate) fn read(
             Answer::Recurrence(recurrences::recurrence(conn, name)?.map(Box::new))
         }
         Query::DecidedAfter(at) => Answer::DecidedAfter(recurrences::decided_after(conn, *at)?),
-        Query::Explain { name, from, to } => {
-            Answer::Explained(recurrences::explain(conn, name, *from, *to)?)
-        }
+        Query::Explain {
+            name,
+            from,
+            to,
+            now,
+        } => Answer::Explained(recurrences::explain(conn, name, *from, *to, *now)?),
         Query::Recurrences(filter) => Answer::Recurrences(recurrences::recurrences(conn, filter)?),
     })
 }

@@ -98,13 +98,14 @@ pub(super) fn explain(
     name: &str,
     from: Timestamp,
     to: Timestamp,
+    now: Timestamp,
 ) -> rusqlite::Result<Option<Explanation>> {
     let snapshot = conn.unchecked_transaction()?;
     let Some(recurring) = Recurring::by_name(conn, name)? else {
         return Ok(None);
     };
     let (definition, _) = rows::definition(conn, &recurring)?.ok_or_else(damaged)?;
-    let record = record::read(conn, &recurring, &definition, from, to)?;
+    let record = record::read(conn, &recurring, &definition, from, to, now)?;
     snapshot.finish()?;
     Ok(Some(record.explain(from, to)))
 }

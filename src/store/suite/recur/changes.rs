@@ -1,6 +1,7 @@
 //! Changes of stored recurrences: another rule, edits, pauses, resets, declared sets.
 
 use super::*;
+use crate::model::recurrence::event::RecurrenceEventKind;
 
 on_every_backend![
     p10_another_rule_begins_anew_and_another_payload_holds_for_the_slots_to_come,
@@ -27,6 +28,9 @@ on_every_backend![
     p10_another_rule_passes_over_no_due_slot_in_silence,
     p10_a_pause_takes_no_slot_that_was_due_before,
     p10_a_set_that_declares_a_recurrence_no_more_takes_no_slot_that_was_due_before,
+    p10_a_caller_s_pause_stays_whatever_had_paused_it_before,
+    p10_a_completion_is_expected_though_failures_have_paused_the_recurrence,
+    p10_a_rule_that_is_over_is_told,
 ];
 
 fn p10_another_rule_begins_anew_and_another_payload_holds_for_the_slots_to_come(kit: &mut Kit) {
@@ -458,8 +462,11 @@ fn p10_a_pause_takes_no_slot_that_was_due_before(kit: &mut Kit) {
     kit.now = NOW + 3 * HOUR + HOUR / 2;
     kit.act("a", RecurrenceAction::Pause);
     kit.later(HOUR);
+    let told = ["1 made 1", "2 made 2", "3 made 3", "4 Paused", "5 upcoming"];
+    assert_eq!(explained(kit, "a", 6), told, "still paused");
     kit.act("a", RecurrenceAction::Resume);
     kit.fire();
+    assert_eq!(explained(kit, "a", 6), told);
     assert_eq!(kit.hours("a"), [1, 2, 3]);
 }
 
@@ -476,4 +483,81 @@ fn p10_a_set_that_declares_a_recurrence_no_more_takes_no_slot_that_was_due_befor
         explained(kit, "a", 5),
         ["1 made 1", "2 made 2", "3 Paused", "4 upcoming"]
     );
+}
+
+fn p10_a_caller_s_pause_stays_whatever_had_paused_it_before(kit: &mut Kit) {
+    let set = |names| set(names).undeclared(Undeclared::Pause);
+    kit.declare(set(&["a"]));
+    kit.declare(set(&[]));
+    let paused_at = kit.recurrence("a").paused_at();
+    kit.later(S);
+    kit.act("a", RecurrenceAction::Pause);
+    assert_eq!(kit.recurrence("a").paused_by(), Some(PausedBy::Caller));
+    assert_eq!(kit.recurrence("a").paused_at(), paused_at);
+    kit.declare(set(&["a"]));
+    assert_eq!(kit.recurrence("a").paused_by(), Some(PausedBy::Caller));
+    kit.now = NOW;
+    kit.recur(hourly("b").pause_after_failures(1));
+    kit.fire_at(1);
+    kit.settle(&kit.claim_one(), returned(Err(Failure::fatal("no"))));
+    assert_eq!(kit.store().health().stopped_recurrences(), ["b"]);
+    kit.act("b", RecurrenceAction::Pause);
+    assert!(
+        kit.store().health().stopped_recurrences().is_empty(),
+        "it is known"
+    );
+    kit.fire_at(3);
+    assert_eq!(kit.hours("b"), [1]);
+}
+
+/// Nobody has asked for it to stop.
+fn p10_a_completion_is_expected_though_failures_have_paused_the_recurrence(kit: &mut Kit) {
+    let fails_at = |kit: &mut Kit, hour| {
+        kit.fire_at(hour);
+        kit.settle(&kit.claim_one(), returned(Err(Failure::fatal("no"))));
+        assert_eq!(kit.recurrence("a").paused_by(), Some(PausedBy::Failures));
+    };
+    kit.recur(hourly("a").expect_within(2 * HOUR).pause_after_failures(1));
+    fails_at(kit, 1);
+    kit.fire_at(3);
+    let since = Some((NOW + 3 * HOUR).to_utc());
+    assert_eq!(kit.recurrence("a").overdue_since(), since);
+    kit.act("a", RecurrenceAction::Resume);
+    assert_eq!(kit.recurrence("a").overdue_since(), since);
+    kit.fire_at(4);
+    kit.settle(&kit.claim_one(), done());
+    assert_eq!(kit.recurrence("a").overdue_since(), None);
+    fails_at(kit, 5);
+    kit.fire_at(9);
+    assert_eq!(kit.store().health().overdue_recurrences(), ["a"]);
+    kit.act("a", RecurrenceAction::Pause);
+    assert_eq!(
+        kit.recurrence("a").overdue_since(),
+        None,
+        "a caller pauses it"
+    );
+    kit.fire_at(99);
+    assert!(kit.store().health().overdue_recurrences().is_empty());
+    kit.act("a", RecurrenceAction::Resume);
+    kit.fire_at(103);
+    assert_eq!(kit.store().health().overdue_recurrences(), ["a"]);
+}
+
+fn p10_a_rule_that_is_over_is_told(kit: &mut Kit) {
+    let events = kit
+        .store()
+        .signals()
+        .recurrence_subscriptions()
+        .subscribe(99);
+    let past = Rule::at([(NOW - HOUR).to_utc()]).unwrap();
+    kit.recur(hourly("a").rule(past));
+    let mut told = Vec::new();
+    while let Some(event) = events.try_next().event() {
+        told.push(event.kind());
+    }
+    assert_eq!(
+        told,
+        [RecurrenceEventKind::Created, RecurrenceEventKind::Ended]
+    );
+    assert!(kit.recurrence("a").is_ended());
 }

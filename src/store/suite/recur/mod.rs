@@ -366,7 +366,12 @@ fn explained(kit: &Kit, name: &str, hours: u32) -> Vec<String> {
 
 fn explain(kit: &Kit, name: &str, from: Timestamp, to: Timestamp) -> Explanation {
     let name = name.to_owned();
-    let answer = kit.store().read(Query::Explain { name, from, to });
+    let answer = kit.store().read(Query::Explain {
+        name,
+        from,
+        to,
+        now: kit.now,
+    });
     answer.unwrap().explained().expect("it is stored")
 }
 

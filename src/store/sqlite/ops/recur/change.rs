@@ -33,14 +33,15 @@ pub(crate) const REMOVE: [&str; 6] = [
 ];
 
 impl Recurring {
-    /// Nothing is due while it is paused, and no completion is expected.
+    /// Nothing is due while it is paused. No completion is expected, unless its failures have paused it.
     pub(crate) fn pause(&mut self, tx: &mut WriteTx<'_>, by: PausedBy) {
         tx.recurrence_event(&self.name, RecurrenceEventKind::Paused(by));
-        self.paused_at = Some(tx.now);
+        self.paused_at.get_or_insert(tx.now);
         self.paused_by = Some(by.code());
         self.due_at = None;
-        self.expected_by = None;
-        self.overdue_since = None;
+        if self.is_at_rest() {
+            (self.expected_by, self.overdue_since) = (None, None);
+        }
     }
 }
 
@@ -62,7 +63,10 @@ pub(crate) fn change(
             tx.done.learnt.troubled(recurring.name, Trouble::default());
             return Ok(changed);
         }
-        RecurrenceAction::Pause if recurring.paused_at.is_some() => return Ok(changed),
+        RecurrenceAction::Pause if recurring.paused_by == Some(PausedBy::Caller.code()) => {
+            return Ok(changed);
+        }
+        // Also if its failures have paused it, or a program that does not declare it any more: the caller's pause stays.
         RecurrenceAction::Pause => {
             decide_due(tx, &mut recurring)?;
             recurring.pause(tx, PausedBy::Caller);
@@ -132,7 +136,7 @@ impl Maker<'_> {
         to: Timestamp,
     ) -> rusqlite::Result<RecurrenceChanged> {
         runs::close(tx.conn, self.recurring)?;
-        let record = record::read(tx.conn, self.recurring, self.definition, from, to)?;
+        let record = record::read(tx.conn, self.recurring, self.definition, from, to, tx.now)?;
         let mut plan = backfill::plan(&record, from, to);
         for slot in plan.slots {
             let made = self.make_up(tx, slot)?;

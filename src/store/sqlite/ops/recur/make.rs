@@ -11,7 +11,6 @@ use crate::model::recurrence::decide::Upcoming;
 use crate::model::recurrence::definition::{Definition, Draw};
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::policy::{Fate, Overlap, Place, SkipReason};
-use crate::model::recurrence::search::Found;
 use crate::model::task::SlotOf;
 use crate::store::sqlite::ops::change;
 use crate::store::sqlite::ops::insert::insert_one;
@@ -216,10 +215,7 @@ impl Maker<'_> {
     /// Makes the task of a slot of long ago, beside those of the recurrence: it is not counted as a live one. Returns whether
     /// there was none.
     pub(crate) fn make_up(&self, tx: &mut WriteTx<'_>, slot: Timestamp) -> rusqlite::Result<bool> {
-        let previous = match self.definition.rule.previous_slot(slot) {
-            Found::Slot(previous) => Some(previous),
-            Found::Nothing | Found::Further(_) => None,
-        };
+        let previous = self.definition.rule.previous_slot(slot).slot();
         let of = SlotOf {
             is_beside: true,
             ..self.slot_of(Some(slot), previous)

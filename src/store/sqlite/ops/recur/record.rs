@@ -38,6 +38,7 @@ pub(crate) fn read(
     definition: &Definition,
     from: Timestamp,
     to: Timestamp,
+    now: Timestamp,
 ) -> rusqlite::Result<Record> {
     let mut runs = Vec::new();
     let mut statement = conn.prepare_cached(RUNS)?;
@@ -85,6 +86,7 @@ pub(crate) fn read(
         next_slot: recurring.next_slot,
         decided_until: recurring.decided_until,
         forgotten_until: recurring.forgotten_until,
+        paused_until: recurring.paused_at.map(|_| now),
     })
 }
 

@@ -69,10 +69,13 @@ fn add(tx: &mut WriteTx<'_>, registration: &Registration) -> rusqlite::Result<Re
     if let Some(mut recurring) = Recurring::by_id(tx.conn, id)? {
         let from = before(since_or_now(tx, registration.since));
         recurring.decided_until = from.min(tx.now);
+        tx.recurrence_event(&registration.name, RecurrenceEventKind::Created);
         begin(tx, &mut recurring, &definition, from);
+        if recurring.has_ended() {
+            tx.recurrence_event(&registration.name, RecurrenceEventKind::Ended);
+        }
         recurring.keep(tx)?;
     }
-    tx.recurrence_event(&registration.name, RecurrenceEventKind::Created);
     Ok(Recurred::Created)
 }
 

@@ -201,6 +201,11 @@ impl Recurring {
         self.expect(definition);
     }
 
+    /// Whether somebody has paused it. It was not its failures.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.paused_by.is_some_and(|by| by <= 0)
+    }
+
     /// Begins to expect a completion, unless one is expected already.
     pub(crate) fn expect(&mut self, definition: &Definition) {
         if self.expected_by.is_none() && self.overdue_since.is_none() {
@@ -210,7 +215,9 @@ impl Recurring {
 
     /// Expects a completion after a slot, if that is not expected sooner.
     pub(crate) fn expect_of(&mut self, definition: &Definition, slot: Option<Timestamp>) {
-        if let (Some(within), Some(slot), None) = (definition.expect_within, slot, self.paused_at) {
+        if let (Some(within), Some(slot)) = (definition.expect_within, slot)
+            && !self.is_at_rest()
+        {
             let by = slot + within;
             self.expected_by = Some(self.expected_by.map_or(by, |sooner| sooner.min(by)));
         }
