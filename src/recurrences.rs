@@ -40,7 +40,7 @@
 //! | missed, and older than the [`window`](crate::Recurrence::window) (365 days) | skipped |
 //! | due while the recurrence is paused | skipped, when it is resumed |
 //!
-//! | of several that are due | on time: the latest of them | all are late |
+//! | which of several due slots make tasks | if the latest of them is on time | if all are late |
 //! |---|---|---|
 //! | [`Missed::Skip`](crate::Missed::Skip) | the latest | none |
 //! | [`Missed::Latest`](crate::Missed::Latest), the default | the latest | the latest |

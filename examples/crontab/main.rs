@@ -85,12 +85,18 @@ fn start() -> Result<ExitCode> {
         demo::run()?;
         return Ok(ExitCode::SUCCESS);
     };
+    if file.starts_with('-') {
+        return Err(USAGE.into());
+    }
     let (mut db, mut mode) = (PathBuf::from(format!("{file}.db")), Mode::Run);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--db" => db = args.next().ok_or(USAGE)?.into(),
             "--once" => mode = Mode::Once,
-            "--next" => mode = Mode::Next(args.next().ok_or(USAGE)?.parse()?),
+            "--next" => {
+                let count = args.next().and_then(|count| count.parse().ok());
+                mode = Mode::Next(count.ok_or(USAGE)?);
+            }
             "--log" => mode = Mode::Log,
             _ => return Err(USAGE.into()),
         }

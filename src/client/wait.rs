@@ -77,7 +77,8 @@ impl Client {
         }
     }
 
-    /// Subscribes to the changes of tasks made by this process, holding up to 1,024 events. When a call returns, its events
+    /// Subscribes to the changes of tasks made by this client, its clones and the scheduler that it belongs to, holding up to 1,024
+    /// events. When a call returns, its events
     /// have been sent; those of the scheduler may come a moment after [`get`](Self::get) or [`wait`](Self::wait) show what it
     /// did. Changes by [`schedule_in`](crate::Sqlite::schedule_in) and [`cancel_in`](crate::Sqlite::cancel_in) are
     /// not included. [`Events`] shows the loop that reads a subscription, and when one ends.

@@ -155,7 +155,8 @@ impl TaskContext {
         slot.map(Timestamp::to_utc)
     }
 
-    /// The slot of the task that the recurrence made before this one.
+    /// The slot of the task that the recurrence made before this one. In a task of a [backfill](crate::Recurrences::backfill):
+    /// the slot before, by the rule, whether it made a task or not.
     #[must_use]
     pub fn previous_slot(&self) -> Option<DateTime<Utc>> {
         let previous = self.slot_of().and_then(|slot| slot.previous);

@@ -59,7 +59,7 @@ pub enum EventKind {
 /// Something that happened to a task.
 ///
 /// Made by [`Client::events`](crate::Client::events). An event is sent after its commit, so it always agrees with what is
-/// stored. Only subscribers in the process that made the change receive it.
+/// stored. Only subscribers of the scheduler or client that made the change receive it.
 ///
 /// # Example
 ///

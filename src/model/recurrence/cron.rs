@@ -90,11 +90,19 @@ impl Cron {
         let expression = match nickname {
             Some((_, expression)) => expression,
             None if trimmed.starts_with('@') => {
-                return Err(invalid("there is no such nickname".to_owned()));
+                let names = NICKNAMES.map(|(name, _)| name).join(", ");
+                return Err(invalid(format!(
+                    "there is no such nickname; there are {names}"
+                )));
             }
             None => text,
         };
         let words: Vec<&str> = expression.split_ascii_whitespace().collect();
+        if let Some((name, _)) = words.first().and_then(|first| first.split_once('=')) {
+            return Err(invalid(format!(
+                "{name} is no part of it: `time_zone` sets its zone"
+            )));
+        }
         let fields = match words.len() {
             5 => &Field::ALL[1..6],
             6 => &Field::ALL[..6],
@@ -108,7 +116,12 @@ impl Cron {
                 let before = word.as_ptr().addr() - expression.as_ptr().addr() + at;
                 let column = expression[..before].chars().count() + 1;
                 let name = field.name();
-                return Err(invalid(format!("column {column}, {name}: {wrong}")));
+                let hint = if words.len() == 6 {
+                    " (the first of six fields is the second)"
+                } else {
+                    ""
+                };
+                return Err(invalid(format!("column {column}, {name}: {wrong}{hint}")));
             }
         }
         let word = |field| {
@@ -435,7 +448,10 @@ mod tests {
     #[test]
     fn a_refusal_names_the_column_and_the_field() {
         let table = [
-            ("60 * * * *", "column 1, minute: `60`: number out of bounds"),
+            (
+                "60 * * * *",
+                "column 1, minute: `60`: a number is not between 0 and 59",
+            ),
             ("0 25 * * *", "column 3, hour"),
             (
                 "0  1,,2 * * *",
@@ -449,6 +465,26 @@ mod tests {
             ("L * * * *", "column 1, minute: `L` is not allowed"),
             ("*/0 * * * *", "column 1, minute"),
             ("5/15 * * * *", "column 1, minute"),
+            (
+                "0 9-5 * * *",
+                "hour: `9-5`: it is no range from a lower to a higher number between 0 and 23",
+            ),
+            (
+                "*/90 * * * *",
+                "minute: `*/90`: the step is longer than the field",
+            ),
+            (
+                "0-59/61 * * * *",
+                "minute: `0-59/61`: the step is longer than the field",
+            ),
+            (
+                "0 0 1 1 * 2030",
+                "column 11, day of week: `2030`: a number is not between 0 and 7 (the first of six fields",
+            ),
+            (
+                "CRON_TZ=Europe/Berlin 0 9 * * *",
+                "CRON_TZ is no part of it",
+            ),
             ("*,5 * * * *", "column 1, minute"),
             ("0 0 * * 1#6", "column 9, day of week"),
             ("0 0 * * +1", "column 9, day of week: `+` is not allowed"),
@@ -462,7 +498,7 @@ mod tests {
             ("99999999999 * * * *", "column 1, minute"),
             ("* * * *", "it has 4 fields, not 5, 6 or 7"),
             ("", "it has 0 fields"),
-            ("@reboot", "there is no such nickname"),
+            ("@reboot", "there is no such nickname; there are @yearly, "),
             ("@daily 5", "there is no such nickname"),
             ("* * * * @daily", "column 9, day of week"),
         ];

@@ -211,18 +211,11 @@ fn missed_slots(
 }
 
 fn next(rule: &Rule, after: Timestamp) -> Option<Timestamp> {
-    slot(near(rule, after, MAX_SEARCHES_BACK, Rule::next_slot))
+    near(rule, after, MAX_SEARCHES_BACK, Rule::next_slot).slot()
 }
 
 fn previous(rule: &Rule, before: Timestamp) -> Option<Timestamp> {
-    slot(near(rule, before, MAX_SEARCHES_BACK, Rule::previous_slot))
-}
-
-fn slot(found: Found) -> Option<Timestamp> {
-    match found {
-        Found::Slot(slot) => Some(slot),
-        Found::Nothing | Found::Further(_) => None,
-    }
+    near(rule, before, MAX_SEARCHES_BACK, Rule::previous_slot).slot()
 }
 
 /// Searches a few times.

@@ -104,11 +104,30 @@ impl Field {
         self.parse(&upper).map(|wrong| (0, wrong))
     }
 
+    /// The lowest and the highest number; `None`: those of the parser.
+    fn bounds(self) -> Option<(u32, u32)> {
+        match self {
+            Self::Second | Self::Minute => Some((0, 59)),
+            Self::Hour => Some((0, 23)),
+            Self::Day => Some((1, 31)),
+            Self::Month => Some((1, 12)),
+            Self::Weekday => Some((0, 7)),
+            Self::Year => None,
+        }
+    }
+
     /// What the parser says against one item of this field.
     fn parse(self, item: &str) -> Option<String> {
         let mut fields = ["0", "0", "0", "*", "*", "*", "*"];
         fields[self as usize] = item;
-        let error = parser(false).parse(&fields.join(" ")).err()?;
+        let parsed = parser(false).parse(&fields.join(" "));
+        let bounds = self.bounds();
+        let step = item.split_once('/').and_then(|(_, step)| step.parse().ok());
+        let Err(error) = parsed else {
+            let (low, high) = bounds?;
+            let is_long = step.is_some_and(|step: u32| step > high - low + 1);
+            return is_long.then(|| format!("`{item}`: the step is longer than the field"));
+        };
         let text = error.to_string();
         let text = text
             .rsplit_once(": ")
@@ -116,6 +135,20 @@ impl Field {
         let mut text = text.trim_end_matches('.').to_owned();
         if let Some(first) = text.get_mut(..1) {
             first.make_ascii_lowercase();
+        }
+        if let Some((low, high)) = bounds {
+            // The parser does not say which.
+            match text.as_str() {
+                "number out of bounds" => {
+                    text = format!("a number is not between {low} and {high}")
+                }
+                "range out of bounds" => {
+                    text = format!(
+                        "it is no range from a lower to a higher number between {low} and {high}"
+                    );
+                }
+                _ => {}
+            }
         }
         Some(format!("`{item}`: {text}"))
     }

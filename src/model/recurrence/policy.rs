@@ -36,8 +36,9 @@ pub enum Missed {
     Latest,
     /// The earliest makes a task; and so does the latest of all that are due, if it is on time.
     Earliest,
-    /// Each makes a task, up to the latest `max`: 1 to 10,000. The overlap policy must be able to hold them, so it may be
-    /// neither [`Overlap::Skip`] nor [`Overlap::CancelPrevious`].
+    /// Each makes a task, up to the latest `max`: 1 to 10,000. The overlap policy must be able to hold several, so it may be
+    /// neither [`Overlap::Skip`] nor [`Overlap::CancelPrevious`]. What a smaller buffer cannot hold is skipped as
+    /// [`SkipReason::BufferFull`].
     All {
         /// The most tasks that are made up for.
         max: u32,

@@ -137,9 +137,10 @@ impl Recurrence {
         Ok(self)
     }
 
-    /// If the recurrence is new, or its rule is another than the stored one: the slots from this instant on count, also past
-    /// ones, which are then missed; but none up to the last that is decided. Otherwise this changes nothing. Default: those after
-    /// it is stored.
+    /// The first slot that counts is at this instant or after it, if the recurrence is new or its rule is another than the stored
+    /// one; else this changes nothing. It may be past: past slots are missed ones. What is decided stays decided, so slots up to
+    /// the last decided one do not count again. With the present, an [`every`](Self::every) has its first slot at once. Default:
+    /// the slots after it is stored.
     pub fn since(mut self, start: DateTime<Utc>) -> Self {
         self.since = Some(start);
         self
@@ -171,7 +172,7 @@ impl Recurrence {
 
     /// Delays the tasks, each by a part of this span that depends on the name and the slot alone, and that is less than the
     /// time to the next slot. So recurrences with the same rule do not all start at once. The slot itself stays as it is.
-    /// Default: none.
+    /// Longer than the interval of [`every`](Self::every) it is refused. Default: none.
     pub fn jitter(mut self, span: Duration) -> Self {
         self.jitter = Some(span);
         self
@@ -190,8 +191,8 @@ impl Recurrence {
     }
 
     /// Expects a task of the recurrence to complete within this span after each slot. If none does,
-    /// [`Health::overdue_recurrences`](crate::Health::overdue_recurrences) names the recurrence, until one has. Default: no
-    /// expectation.
+    /// [`Health::overdue_recurrences`](crate::Health::overdue_recurrences) names the recurrence, until one has, or a caller
+    /// [pauses](crate::Recurrences::pause) it. Default: no expectation.
     pub fn expect_within(mut self, span: Duration) -> Self {
         self.expect_within = Some(span);
         self

@@ -49,9 +49,16 @@ const MAX_SEARCHES: usize = 500;
 /// assert_eq!(slots, ["2026-03-29T01:00:00+00:00", "2026-03-30T00:30:00+00:00"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(into = "StoredRule", try_from = "StoredRule")]
 pub struct Rule(pub(super) Kind);
+
+/// As `Display`: a zone has some hundred changes of its offset.
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rule({self})")
+    }
+}
 
 impl From<Rule> for StoredRule {
     fn from(rule: Rule) -> Self {
@@ -429,8 +436,11 @@ impl Rule {
         }
         let before_all = Timestamp::from_micros(-1);
         match self.search_far(Way::After, before_all) {
-            Some(_) => Ok(self),
-            None => Err(Error::invalid(format!("the rule has no slot: {self}"))),
+            Found::Slot(_) => Ok(self),
+            Found::Nothing => Err(Error::invalid(format!("the rule has no slot: {self}"))),
+            Found::Further(_) => Err(Error::invalid(format!(
+                "the first million slots of the rule are all excluded: {self}"
+            ))),
         }
     }
 
@@ -475,7 +485,7 @@ impl Rule {
     pub fn after(&self, instant: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> + '_ {
         let mut last = Some(floor(instant));
         std::iter::from_fn(move || {
-            last = self.search_far(Way::After, last?);
+            last = self.search_far(Way::After, last?).slot();
             last.map(Timestamp::to_utc)
         })
     }
@@ -487,22 +497,21 @@ impl Rule {
             last = Some(Timestamp::MAX);
         }
         std::iter::from_fn(move || {
-            last = self.search_far(Way::Before, last?);
+            last = self.search_far(Way::Before, last?).slot();
             last.map(Timestamp::to_utc)
         })
     }
 
     /// The nearest slot, by as many searches as it takes, up to [`MAX_SEARCHES`].
-    fn search_far(&self, way: Way, from: Timestamp) -> Option<Timestamp> {
-        let mut from = from;
+    fn search_far(&self, way: Way, from: Timestamp) -> Found {
+        let mut found = Found::Further(from);
         for _ in 0..MAX_SEARCHES {
-            match self.search(way, from) {
-                Found::Slot(slot) => return Some(slot),
-                Found::Nothing => return None,
-                Found::Further(at) => from = at,
+            match found {
+                Found::Further(at) => found = self.search(way, at),
+                _ => break,
             }
         }
-        None
+        found
     }
 
     fn search(&self, way: Way, from: Timestamp) -> Found {

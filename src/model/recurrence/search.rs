@@ -12,6 +12,15 @@ pub(crate) enum Found {
     Further(Timestamp),
 }
 
+impl Found {
+    pub(crate) fn slot(self) -> Option<Timestamp> {
+        match self {
+            Self::Slot(slot) => Some(slot),
+            Self::Nothing | Self::Further(_) => None,
+        }
+    }
+}
+
 /// The direction of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {

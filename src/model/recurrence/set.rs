@@ -105,7 +105,8 @@ impl RecurrenceSet {
         let mut registrations = Vec::with_capacity(self.recurrences.len());
         let mut names = std::collections::HashSet::new();
         for recurrence in self.recurrences {
-            let registration = recurrence.prepare(now)?;
+            let of_set = |error: Error| error.in_context(&format!("the set {:?}", self.name));
+            let registration = recurrence.prepare(now).map_err(of_set)?;
             if !names.insert(registration.name.clone()) {
                 return Err(Error::invalid(format!(
                     "the set {:?} has two recurrences {:?}",

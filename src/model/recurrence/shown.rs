@@ -4,13 +4,23 @@ use std::fmt;
 use std::time::Duration;
 
 use super::kind::Kind;
+use super::slots::{Fold, Gap};
 use crate::time::Timestamp;
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |at: &Timestamp| at.to_utc().to_rfc3339();
         match self {
-            Self::Cron(cron) => write!(f, "cron {} in {}", cron.cron.text(), cron.zone.name()),
+            Self::Cron(cron) => {
+                write!(f, "cron {} in {}", cron.cron.text(), cron.zone.name())?;
+                if cron.gap != Gap::default() {
+                    write!(f, ", gap {:?}", cron.gap)?;
+                }
+                if cron.fold != Fold::default() {
+                    write!(f, ", fold {:?}", cron.fold)?;
+                }
+                Ok(())
+            }
             #[cfg(feature = "rrule")]
             Self::Calendar(calendar) => calendar.fmt(f),
             Self::Every { anchor, micros } => {
@@ -32,7 +42,12 @@ impl fmt::Display for Kind {
             }
             Self::Except { rule, except } => write!(f, "{rule}, except [{except}]"),
             Self::ExceptDates { rule, dates, .. } => {
-                write!(f, "{rule}, except {} dates", dates.len())
+                let dates = dates.len();
+                write!(
+                    f,
+                    "{rule}, except {dates} date{}",
+                    if dates == 1 { "" } else { "s" }
+                )
             }
             Self::Within { rule, first, last } => {
                 write!(f, "{rule}")?;

@@ -310,7 +310,7 @@ fn a_start_and_an_end_are_slots_themselves() {
 fn a_rule_that_excludes_all_its_slots_is_refused() {
     let minutes = || Rule::cron("* * * * *").unwrap();
     let error = minutes().except(minutes()).unwrap_err();
-    assert!(error.to_string().contains("no slot"), "{error}");
+    assert!(error.to_string().contains("are all excluded"), "{error}");
     let start = utc("2026-03-01T00:00:30Z");
     let end = utc("2026-03-01T00:00:40Z");
     let between = minutes().not_before(start).unwrap().not_after(end);
@@ -365,4 +365,19 @@ fn a_rule_survives_its_storage_and_is_equal_only_to_its_like() {
     }
     let damaged = r#"{"cron":{"expression":"x","zone":"UTC"}}"#;
     assert!(serde_json::from_str::<Rule>(damaged).is_err());
+}
+
+/// A zone has some hundred changes of its offset, and each of them was printed.
+#[test]
+fn a_rule_is_shown_in_a_line_with_all_that_differs_from_the_defaults() {
+    let rule = Rule::cron("30 2 * * *").unwrap();
+    let rule = rule.time_zone("Europe/Berlin").unwrap();
+    assert_eq!(
+        format!("{rule:?}"),
+        "Rule(cron 30 2 * * * in Europe/Berlin)"
+    );
+    let rule = rule.gap(Gap::Skip).unwrap().fold(Fold::Both).unwrap();
+    let rule = rule.except_dates(["2026-12-24".parse().unwrap()]).unwrap();
+    let expected = "cron 30 2 * * * in Europe/Berlin, gap Skip, fold Both, except 1 date";
+    assert_eq!(rule.to_string(), expected);
 }

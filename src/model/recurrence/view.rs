@@ -280,6 +280,18 @@ impl RecurrenceStatus {
         self.definition.max_count
     }
 
+    /// After how many failures in a row it is paused.
+    #[must_use]
+    pub fn pause_after_failures(&self) -> Option<u32> {
+        self.definition.pause_after_failures
+    }
+
+    /// Within what span after each slot a task is expected to complete.
+    #[must_use]
+    pub fn expect_within(&self) -> Option<Duration> {
+        self.definition.expect_within
+    }
+
     /// The next slot that is to be decided, also while it is paused. `None`: there is no slot any more, or the search for it
     /// has not ended.
     #[must_use]

@@ -46,13 +46,16 @@ impl Zone {
     ///
     /// `Invalid` if the database has no zone of that name.
     pub(crate) fn named(name: &str) -> Result<Self> {
-        let tz = name.parse::<Tz>().map_err(|_| {
-            Error::invalid(format!(
-                "there is no time zone {name:?} in the IANA database, version {}",
-                chrono_tz::IANA_TZDB_VERSION
-            ))
-        })?;
-        Ok(Self::of(tz))
+        if let Ok(tz) = name.parse::<Tz>() {
+            return Ok(Self::of(tz));
+        }
+        let meant = chrono_tz::TZ_VARIANTS
+            .iter()
+            .find(|tz| tz.name().eq_ignore_ascii_case(name));
+        let hint = meant.map_or_else(String::new, |tz| format!("; it is written {}", tz.name()));
+        Err(Error::invalid(format!(
+            "there is no time zone {name:?} in the IANA database, version {TZDB}{hint}"
+        )))
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -248,6 +251,8 @@ mod tests {
             let error = Zone::named(name).unwrap_err();
             assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
         }
+        let error = Zone::named("europe/berlin").unwrap_err();
+        assert!(error.to_string().ends_with("; it is written Europe/Berlin"));
     }
 
     #[test]

@@ -228,7 +228,9 @@ impl<'a> Line<'a> {
         match (is_utc, zone) {
             (true, None) | (false, Some(_)) => Ok(civil),
             (true, Some(_)) => Err(fault(" is UTC, and the line names a zone")),
-            (false, None) => Err(fault(" is in no time zone: end it with Z, or give a TZID")),
+            (false, None) => Err(fault(
+                " is in no time zone: end it with Z or, except for UNTIL, give a TZID",
+            )),
         }
     }
 
