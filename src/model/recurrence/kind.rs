@@ -107,9 +107,38 @@ impl Kind {
         Found::Further(from)
     }
 
-    /// Whether an instant is a slot.
+    /// Whether an instant is a slot. By the parts: a search would pass over the excluded slots of each level anew.
     fn has(&self, at: Timestamp) -> bool {
-        self.find(Way::After, Way::After.step_back(at)) == Found::Slot(at)
+        match self {
+            Self::AnyOf(rules) => rules.iter().any(|rule| rule.has(at)),
+            Self::Except { rule, except } => rule.has(at) && !except.has(at),
+            Self::ExceptDates { rule, dates, zone } => {
+                rule.has(at) && dates.binary_search(&zone.civil(at).date()).is_err()
+            }
+            Self::Within { rule, first, last } => (*first..=*last).contains(&at) && rule.has(at),
+            rule => rule.find(Way::After, Way::After.step_back(at)) == Found::Slot(at),
+        }
+    }
+
+    /// The one time zone of which all its slots are civil times; `None`: some are instants, or go by elapsed time, or the zones are
+    /// several. Excluded slots do not count.
+    pub(super) fn civil_zone(&self) -> Option<&Zone> {
+        match self {
+            Self::Cron(cron) => (!cron.cron.follows_elapsed_time()).then_some(&cron.zone),
+            #[cfg(feature = "rrule")]
+            Self::Calendar(calendar) => Some(calendar.zone()),
+            Self::Every { .. } | Self::At(_) => None,
+            Self::AnyOf(rules) => {
+                let mut zones = rules.iter().map(Self::civil_zone);
+                let first = zones.next()??;
+                zones
+                    .all(|zone| zone.is_some_and(|zone| zone.name() == first.name()))
+                    .then_some(first)
+            }
+            Self::Except { rule, .. }
+            | Self::ExceptDates { rule, .. }
+            | Self::Within { rule, .. } => rule.civil_zone(),
+        }
     }
 
     /// The time zones of its civil times.
@@ -126,20 +155,6 @@ impl Kind {
                 zones
             }
             Self::ExceptDates { rule, .. } | Self::Within { rule, .. } => rule.zones(),
-        }
-    }
-
-    /// Whether some of its slots go by elapsed time in a time zone, not by civil times.
-    pub(super) fn follows_elapsed_time(&self) -> bool {
-        match self {
-            Self::Cron(cron) => cron.cron.follows_elapsed_time(),
-            #[cfg(feature = "rrule")]
-            Self::Calendar(_) => false,
-            Self::Every { .. } | Self::At(_) => false,
-            Self::AnyOf(rules) => rules.iter().any(Self::follows_elapsed_time),
-            Self::Except { rule, .. }
-            | Self::ExceptDates { rule, .. }
-            | Self::Within { rule, .. } => rule.follows_elapsed_time(),
         }
     }
 

@@ -540,12 +540,9 @@ impl Rule {
         self.0.zones().into_iter().any(|zone| !zone.is_utc())
     }
 
-    /// The civil time at an instant, if the slots are civil times of one time zone: in microseconds, as if it were UTC.
+    /// The civil time at an instant, if all slots are civil times of one time zone: in microseconds, as if it were UTC.
     pub(crate) fn civil(&self, at: Timestamp) -> Option<Timestamp> {
-        let zone = self
-            .only_zone()
-            .filter(|_| !self.0.follows_elapsed_time())?;
-        let civil = zone.civil(at).and_utc();
+        let civil = self.0.civil_zone()?.civil(at).and_utc();
         Some(Timestamp::from_micros(civil.timestamp_micros()))
     }
 

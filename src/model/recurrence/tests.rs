@@ -6,10 +6,13 @@ use chrono_tz::Tz;
 use std::time::Duration;
 
 use super::cron::Cron;
+use super::decide::Upcoming;
 use super::kind::Kind;
 use super::rule::Rule;
+use super::search::Found;
 use super::slots::{Fold, Gap, ZonedCron};
 use super::zone::Zone;
+use crate::time::Timestamp;
 
 fn utc(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
@@ -380,4 +383,65 @@ fn a_rule_is_shown_in_a_line_with_all_that_differs_from_the_defaults() {
     let rule = rule.except_dates(["2026-12-24".parse().unwrap()]).unwrap();
     let expected = "cron 30 2 * * * in Europe/Berlin, gap Skip, fold Both, except 1 date";
     assert_eq!(rule.to_string(), expected);
+}
+
+/// Each level would pass over the excluded slots of the next one anew.
+#[test]
+fn nested_exclusions_are_searched_within_bounds() {
+    let second = || Rule::cron("* * * * * *").unwrap();
+    let mut rule = Rule::cron("* * * * * * 2026").unwrap();
+    for _ in 0..8 {
+        // Not by `except`, which would search a million.
+        rule = Rule(Kind::Except {
+            rule: Box::new(second().0),
+            except: Box::new(rule.0),
+        });
+    }
+    let at = Timestamp::rounded_up(utc("2026-06-01T00:00:00Z")).unwrap();
+    let next = at + Duration::from_secs(1);
+    assert_eq!(rule.next_slot(at), Found::Slot(next));
+    let even = Rule(Kind::Except {
+        rule: Box::new(second().0),
+        except: Box::new(rule.0),
+    });
+    assert!(matches!(even.next_slot(at), Found::Further(_)));
+}
+
+/// The instants of an interval do not move with the time zones, and of several zones no civil time is that of all.
+#[test]
+fn p10_after_a_change_of_the_time_zones_a_rule_of_instants_goes_on_after_the_last() {
+    let at = |text: &str| Timestamp::rounded_up(utc(text)).unwrap();
+    let every = || Rule::every(Duration::from_secs(900), chrono::DateTime::UNIX_EPOCH).unwrap();
+    let nightly = |zone| {
+        let rule = Rule::cron("30 2 * * *").unwrap();
+        rule.time_zone(zone).unwrap()
+    };
+    let berlin = || nightly("Europe/Berlin");
+    // Noon is 14:00 in Berlin. By the former database it was 13:00, or 15:00.
+    let until = at("2026-07-01T12:00:00Z");
+    let next = |rule: &Rule, civil| match Upcoming::after_update(rule, until, Some(at(civil))) {
+        Upcoming::Slot(slot) => slot.to_utc().format("%d %H:%M").to_string(),
+        other => panic!("{other:?}"),
+    };
+    let quarters = Rule::cron("*/15 * * * *").unwrap();
+    let instants = [
+        (Rule::any_of([every(), berlin()]).unwrap(), "01 12:15"),
+        (every().except(berlin()).unwrap(), "01 12:15"),
+        (quarters.time_zone("Europe/Berlin").unwrap(), "01 12:15"),
+        (
+            Rule::any_of([berlin(), nightly("Asia/Tokyo")]).unwrap(),
+            "01 17:30",
+        ),
+    ];
+    for (rule, expected) in instants {
+        for civil in ["2026-07-01T13:00:00Z", "2026-07-01T15:00:00Z"] {
+            assert_eq!(next(&rule, civil), expected, "{rule}");
+        }
+    }
+    let once = Rule::at([until.to_utc()]).unwrap();
+    let civil = berlin().except(once).unwrap();
+    assert!(
+        civil.civil(until).is_some(),
+        "what is excluded does not count"
+    );
 }
