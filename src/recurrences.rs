@@ -27,9 +27,24 @@
 //! If both the day of the month and the day of the week are restricted, a day matches by **either**: `0 0 13 * FRI` is each 13th
 //! and each Friday. If one of the two begins with `*`, both have to match: `0 0 */2 * MON` is each Monday with an odd date.
 //!
+//! Other libraries answer otherwise in places. The vectors of the tests have every difference from two of them; away from changes of
+//! clocks, and without the signs and ranges below, there is none:
+//!
+//! | | here, and in Vixie cron if it has it | croniter | APScheduler |
+//! |---|---|---|---|
+//! | a time of the day in a gap | at its end, once | dropped, or later by the length of the gap | later by the length of the gap |
+//! | a skipped slot of a rule that begins with `*` | none | after the gap | after the gap |
+//! | a time of the day that comes twice | the first, unless [`Fold`](crate::Fold) says else | both | both |
+//! | a slot on a day that a zone skipped | one, at the end of the gap | one | none |
+//! | `31W` in a month of 30 days | none | the last working day | (has no `W`) |
+//! | `0 0 1 * 5#2`: one day field with `#`, `L` or `W` | either field | the field with the sign alone | (has no `#`) |
+//! | `5-5` | 5 | every value | 5 |
+//! | `5/15`, `22-2`, `FRI-MON` | refused | from 5; over the end | from 5; refused |
+//!
 //! When a program is built with a newer time zone database, the next slots are found anew: after the instant and the civil time
 //! of the slot that was decided last, so no civil time comes twice and none is lost. A process with an older database leaves
-//! those recurrences to others, and [`Health::newer_time_zones`](crate::Health::newer_time_zones) says so.
+//! those recurrences to others, and [`Health::newer_time_zones`](crate::Health::newer_time_zones) says so. A rule of which some slots
+//! are instants or go by elapsed time, or whose parts are in several time zones, goes on after the instant alone.
 //!
 //! # When a slot is due
 //!

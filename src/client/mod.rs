@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use crate::client::write::Write;
 use crate::error::Result;
+use crate::model::op::Op;
 use crate::store::Store;
 use crate::time::Timestamp;
 
@@ -64,6 +65,20 @@ impl Client {
     /// The time by the store's clock.
     pub(crate) fn now(&self) -> Timestamp {
         self.store.clock().now()
+    }
+
+    /// Writes what changes recurrences. What is due of them is decided before, in bounded transactions.
+    fn change_recurrences<T>(&self, write: Result<Write<T>>) -> Result<T> {
+        let write = write?;
+        let is_due = |at| at <= self.now();
+        while self.store.lanes().recurrence_at.is_some_and(is_due) {
+            let op = Op::DecideBefore(Box::new(write.op.clone()));
+            let decided = self.store.apply(self.now(), vec![op])?;
+            if write::one(decided).done() == 0 {
+                break;
+            }
+        }
+        self.write(Ok(write))
     }
 
     fn write<T>(&self, write: Result<Write<T>>) -> Result<T> {

@@ -55,7 +55,7 @@ impl Client {
     /// # Ok::<(), punctual::Error>(())
     /// ```
     pub fn recur(&self, recurrence: Recurrence) -> Result<Recurred> {
-        self.write(write::recur(self.now(), recurrence))
+        self.change_recurrences(write::recur(self.now(), recurrence))
     }
 
     /// Brings the stored recurrences of a set in line with what the program declares, in one commit. One that is stored, but of no
@@ -65,7 +65,7 @@ impl Client {
     ///
     /// As [`recur`](Self::recur); [`ErrorKind::Invalid`] also if two recurrences have the same name, or one is of another set.
     pub fn declare(&self, set: RecurrenceSet) -> Result<Declared> {
-        self.write(write::declare(self.now(), set))
+        self.change_recurrences(write::declare(self.now(), set))
     }
 
     /// Returns what can be done with stored recurrences.
@@ -160,7 +160,8 @@ impl Recurrences<'_> {
         self.change(name, RecurrenceAction::Resume)
     }
 
-    /// Removes a recurrence, with the record of its slots and with those that wait. Its tasks stay.
+    /// Removes a recurrence, with the record of its slots and with those that wait. Its tasks stay. One that is stored under its
+    /// name later is another, which knows nothing of its slots; but a slot of both has one task as long as that is stored.
     ///
     /// # Errors
     ///
@@ -186,7 +187,8 @@ impl Recurrences<'_> {
     /// As [`resume`](Self::resume); [`ErrorKind::Invalid`] if the change is not allowed, [`ErrorKind::Payload`] if the new
     /// payload cannot be encoded or is of another kind.
     pub fn edit(self, name: &str, edit: RecurrenceEdit) -> Result<()> {
-        self.0.write(write::edit_recurrence(name, edit))
+        self.0
+            .change_recurrences(write::edit_recurrence(name, edit))
     }
 
     /// Makes the tasks of the slots in a past range that made none: those that were skipped, and those from before the
@@ -219,14 +221,15 @@ impl Recurrences<'_> {
     }
 
     /// Lets the recurrence go on with the slots from this instant on, past or future, whatever was decided before. A task that a
-    /// slot has made and that is still stored is not made again. This is for a clock that was far ahead and was set back:
+    /// slot has made and that is still stored is not made again. Slots from this instant on that wait for the end of a live task are
+    /// decided anew; with a future instant, what is due is decided first, and the slots in between are passed over. This is for a clock that was far ahead and was set back:
     /// the recurrence would wait until the clock comes where it was.
     ///
     /// # Errors
     ///
     /// As [`resume`](Self::resume); [`ErrorKind::Invalid`] outside 1970 to 9999.
     pub fn reset(self, name: &str, from: DateTime<Utc>) -> Result<()> {
-        self.0.write(write::reset(name, from))
+        self.0.change_recurrences(write::reset(name, from))
     }
 
     /// Subscribes to what this client, its clones, and the scheduler that it belongs to do with recurrences, holding up to 1,024
@@ -238,7 +241,8 @@ impl Recurrences<'_> {
     }
 
     fn change(self, name: &str, action: RecurrenceAction) -> Result<()> {
-        self.0.write(write::change_recurrence(name, action))
+        self.0
+            .change_recurrences(write::change_recurrence(name, action))
     }
 }
 

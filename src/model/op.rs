@@ -65,6 +65,8 @@ pub(crate) enum Op {
         name: String,
         action: RecurrenceAction,
     },
+    /// Decides up to [`CHUNK`] slots that are due of the recurrences which another operation is about to change.
+    DecideBefore(Box<Op>),
     /// Makes the tasks of slots that are due, of at most `limit` recurrences.
     Fire { limit: usize },
     /// Gives back everything that this instance holds except these claims: the claims of a commit whose outcome was unknown.
@@ -92,6 +94,7 @@ impl Op {
             | Self::Expire { .. }
             | Self::RetireLanes { .. }
             | Self::ForgetLanes { .. }
+            | Self::DecideBefore(_)
             | Self::Fire { .. }
             | Self::Disown { .. } => false,
         }

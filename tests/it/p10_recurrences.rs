@@ -189,6 +189,25 @@ fn a_recurrence_is_removed_with_the_transaction_that_removes_it() {
     assert!(!stored("a"));
 }
 
+/// P10: nobody had the file open for months, and the first thing that a program does is a change.
+#[test]
+fn a_change_after_a_long_downtime_loses_no_slot() {
+    let clock = clock();
+    let scheduler = completes(&clock);
+    let all = || {
+        let recurrence = named("a").every(S).unwrap();
+        recurrence.missed(Missed::All { max: 2_000 })
+    };
+    scheduler.recur(all()).unwrap();
+    let made = || scheduler.count(&Filter::new().recurrence("a")).unwrap();
+    clock.advance(1_500 * S);
+    scheduler.recur(all().grace(2 * S)).unwrap();
+    assert_eq!(made(), 1_500);
+    clock.advance(700 * S);
+    scheduler.recurrences().pause("a").unwrap();
+    assert_eq!(made(), 2_200);
+}
+
 #[test]
 fn each_change_of_a_recurrence_can_be_submitted() {
     let clock = clock();

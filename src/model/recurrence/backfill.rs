@@ -38,13 +38,27 @@ pub(crate) fn plan(record: &Record, from: Timestamp, to: Timestamp) -> Plan {
     if at < forgotten {
         at = planner.part(&record.rule, at, forgotten, Part::Forgotten);
     }
+    // Whether slots that are in no run are those of the rule now. Between the runs of former rules there were none.
+    let is_now = |run: &RuledRun| run.number == record.number;
+    let mut is_ours = record.forgotten_until.is_none() || record.runs.first().is_some_and(is_now);
+    let is_first = |run: &RuledRun| {
+        record
+            .runs
+            .first()
+            .is_some_and(|first| first.first == run.first)
+    };
     for run in &record.runs {
         if at >= end || planner.left == 0 {
             break;
         }
         if at < run.first {
-            at = planner.part(&record.rule, at, run.first.min(end), Part::Unrecorded);
+            at = if is_ours && (is_now(run) || is_first(run)) {
+                planner.part(&record.rule, at, run.first.min(end), Part::Unrecorded)
+            } else {
+                run.first
+            };
         }
+        is_ours = is_now(run);
         if at < end && at <= run.last && at >= run.first {
             let part = match run.fate {
                 Fate::Made => Part::Made,
@@ -54,7 +68,11 @@ pub(crate) fn plan(record: &Record, from: Timestamp, to: Timestamp) -> Plan {
         }
     }
     if at < end && planner.left > 0 {
-        at = planner.part(&record.rule, at, end, Part::Unrecorded);
+        at = if is_ours {
+            planner.part(&record.rule, at, end, Part::Unrecorded)
+        } else {
+            end
+        };
     }
     planner.plan.next = (at < end).then_some(at);
     planner.plan
@@ -111,7 +129,7 @@ impl Planner<'_> {
         match part {
             Part::Forgotten => self.plan.counts.forgotten += count,
             Part::Made => self.plan.counts.existing += count,
-            Part::Unrecorded => self.make(slots, rule, None),
+            Part::Unrecorded => self.make(slots, rule, self.record.number),
             Part::Skipped(run) => {
                 self.replace(run, from, stop);
                 self.make(slots, rule, run.number);
@@ -120,7 +138,7 @@ impl Planner<'_> {
         stop
     }
 
-    fn make(&mut self, slots: Vec<Timestamp>, rule: &Rule, number: Option<i64>) {
+    fn make(&mut self, slots: Vec<Timestamp>, rule: &Rule, number: i64) {
         let (Some(&first), Some(&last)) = (slots.first(), slots.last()) else {
             return;
         };
@@ -131,10 +149,6 @@ impl Planner<'_> {
             rule: rule.clone(),
             number,
         });
-        // One that cancels the live task, and waits for its end.
-        let waits = |slot: &Timestamp| self.record.waiting.contains(slot);
-        let (waiting, slots): (Vec<_>, Vec<_>) = slots.into_iter().partition(waits);
-        self.plan.counts.existing += waiting.len() as u64;
         self.plan.counts.made += slots.len() as u64;
         self.plan.slots.extend(slots);
     }

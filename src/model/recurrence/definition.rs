@@ -214,25 +214,29 @@ impl Template {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Draw {
     hash: Uuid,
-    key: i64,
+    place: u32,
+}
+
+/// The place of a recurrence among those with the same slot, drawn from its name: 26 bits. `file` is the random mark of the file.
+pub(crate) fn place(file: Uuid, name: &str) -> u32 {
+    Uuid::new_v5(&file, name.as_bytes()).as_fields().0 >> 6
 }
 
 impl Draw {
-    /// The draw for a slot of the recurrence of this name; `file` is the random mark of the file, `key` the number of the recurrence
-    /// in it.
-    pub(crate) fn new(file: Uuid, key: i64, name: &str, slot: Timestamp) -> Self {
+    /// The draw for a slot of the recurrence of this name; `file` is the random mark of the file.
+    pub(crate) fn new(file: Uuid, name: &str, slot: Timestamp) -> Self {
         let mut text = slot.micros().to_be_bytes().to_vec();
         text.extend(name.as_bytes());
-        let hash = Uuid::new_v5(&file, &text);
-        Self { hash, key }
+        let (hash, place) = (Uuid::new_v5(&file, &text), place(file, name));
+        Self { hash, place }
     }
 
-    /// The id of the slot's task: a UUIDv7 with the time of the slot. Of its other bits the first 26 are the number of the
-    /// recurrence, so the tasks of one instant are stored in the order of their ids: in random order each would touch another
-    /// page of the index. The other 48 are drawn.
+    /// The id of the slot's task: a UUIDv7 with the time of the slot. Of its other bits the first 26 are the place of the
+    /// recurrence. Those that are due at one instant fire in the order of their places, so their tasks are stored in the order of
+    /// their ids: in random order each would touch another page of the index. The other 48 are drawn.
     pub(crate) fn id(self, slot: Timestamp) -> TaskId {
         let hash = self.hash.as_bytes();
-        let byte = |shift: u32, mask: i64| u8::try_from(self.key >> shift & mask).unwrap_or(0);
+        let byte = |shift: u32, mask: u32| u8::try_from(self.place >> shift & mask).unwrap_or(0);
         let (high, low) = (
             [byte(22, 0x0f), byte(14, 0xff)],
             [byte(8, 0x3f), byte(0, 0xff)],
@@ -282,20 +286,22 @@ mod tests {
     fn ids_are_drawn_from_the_file_the_recurrence_and_the_slot_in_order() {
         let slot = Timestamp::from_micros(1_767_225_600_000_000);
         let file = Uuid::from_u128(7);
-        let id = |file, key, name: &str, slot| Draw::new(file, key, name, slot).id(slot);
-        let first = id(file, 1, "a", slot);
-        assert_eq!(first, id(file, 1, "a", slot), "the same in every process");
+        let id = |file, name: &str, slot| Draw::new(file, name, slot).id(slot);
+        let first = id(file, "a", slot);
+        assert_eq!(first, id(file, "a", slot), "the same in every process");
         assert_eq!(first.as_uuid().get_version_num(), 7);
         let others = [
-            id(Uuid::from_u128(8), 1, "a", slot),
-            id(file, 1, "b", slot),
-            id(file, 1, "a", slot + Duration::from_micros(1)),
+            id(Uuid::from_u128(8), "a", slot),
+            id(file, "b", slot),
+            id(file, "a", slot + Duration::from_micros(1)),
         ];
         assert!(others.iter().all(|other| *other != first));
-        let keys = [1, 2, 255, 256, 16_383, 16_384, 4_194_304, 67_108_863];
-        let ids = keys.map(|key| id(file, key, "a", slot));
-        assert!(ids.is_sorted(), "{ids:?}");
-        assert!(ids[7] < id(file, 1, "a", slot + Duration::from_millis(1)));
+        let mut names: Vec<String> = (0..1_000).map(|name| name.to_string()).collect();
+        names.sort_unstable_by_key(|name| place(file, name));
+        let ids: Vec<_> = names.iter().map(|name| id(file, name, slot)).collect();
+        assert!(ids.is_sorted(), "in the order of their places");
+        let last = ids[999];
+        assert!(last < id(file, &names[0], slot + Duration::from_millis(1)));
     }
 
     #[test]
@@ -308,7 +314,7 @@ mod tests {
             .jitter(hour);
         let definition = jittered.prepare(slot).unwrap().definition;
         let delays = |next: Option<Timestamp>| {
-            let draws = (0..200).map(|key| Draw::new(Uuid::from_u128(key), 1, "a", slot));
+            let draws = (0..200).map(|key| Draw::new(Uuid::from_u128(key), "a", slot));
             let delays: Vec<_> = draws
                 .map(|draw| definition.delay(&draw, slot, next))
                 .collect();

@@ -124,24 +124,23 @@ pub(crate) struct RuledRun {
     pub(crate) fate: Fate,
     /// The rule that its slots are of.
     pub(crate) rule: Rule,
-    /// The number of that; `None`: the rule now.
-    pub(crate) number: Option<i64>,
+    /// The number of that.
+    pub(crate) number: i64,
 }
 
 /// What is stored of a recurrence's slots.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) name: String,
-    /// Its number in the file.
-    pub(crate) key: i64,
     /// The random mark of the file.
     pub(crate) mark: Uuid,
     /// In ascending order.
     pub(crate) runs: Vec<RuledRun>,
     /// The slots that wait.
     pub(crate) waiting: Vec<Timestamp>,
-    /// The rule now, and its next slot.
+    /// The rule now, its number, and its next slot.
     pub(crate) rule: Rule,
+    pub(crate) number: i64,
     pub(crate) next_slot: Option<Timestamp>,
     /// Up to where slots are decided.
     pub(crate) decided_until: Timestamp,
@@ -167,24 +166,15 @@ impl Record {
             let first = slot.max(from);
             next = next.or_else(|| walk.walk(&self.rule, first, Timestamp::MAX, None));
         }
-        let mut slots = walk.slots;
-        // One that cancels the live task is decided only when it leaves its place.
-        let undecided = self.waiting.iter().filter(|slot| {
-            (from..next.unwrap_or(to)).contains(*slot)
-                && slots.binary_search_by_key(*slot, |each| each.slot).is_err()
-        });
-        let undecided: Vec<_> = undecided.map(|slot| self.explained(*slot, None)).collect();
-        slots.extend(undecided);
-        slots.sort_unstable_by_key(|each| each.slot);
         Explanation {
-            slots,
+            slots: walk.slots,
             next,
             forgotten_until: self.forgotten_until,
         }
     }
 
     fn explained(&self, slot: Timestamp, fate: Option<Fate>) -> ExplainedSlot {
-        let id = || Draw::new(self.mark, self.key, &self.name, slot).id(slot);
+        let id = || Draw::new(self.mark, &self.name, slot).id(slot);
         let fate = match fate {
             Some(Fate::Skipped(reason)) => SlotFate::Skipped(reason),
             _ if self.waiting.contains(&slot) => SlotFate::Waiting(id()),

@@ -286,6 +286,18 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
             head::NEWEST_TZDB,
             "punctual_recurrence_tzdb (tzdb>?)",
         ),
+        ("run at an instant", runs::AT, run),
+        ("leave a set", declare::LEAVE, "(name=?)"),
+        (
+            "the slots that wait from an instant on",
+            make::UNBUFFER_FROM,
+            "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=?)",
+        ),
+        (
+            "calls that wait",
+            make::WAITING_CALLS,
+            "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=?)",
+        ),
         ("by name", rows::BY_NAME, "(name=?)"),
         ("by id", rows::BY_ID, row),
         ("keep", rows::KEEP, row),

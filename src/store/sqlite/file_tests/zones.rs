@@ -1,18 +1,23 @@
 //! Recurrences whose next slots were found by another version of the time zone database.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use super::on_a_file;
 use crate::model::new_task::NewTask;
-use crate::model::op::Op;
+use crate::model::op::{Action, Op};
 use crate::model::query::Query;
-use crate::model::recurrence::policy::Overlap;
+use crate::model::recurrence::edit::RecurrenceEdit;
+use crate::model::recurrence::filter::RecurrenceFilter;
+use crate::model::recurrence::policy::{Missed, Overlap};
 use crate::model::recurrence::request::Recurrence;
+use crate::model::recurrence::rule::Rule;
 use crate::model::recurrence::view::RecurrenceAction;
 use crate::model::recurrence::zone::TZDB;
 use crate::store::Store;
 use crate::store::sqlite::kit::File;
-use crate::store::suite::Kit;
+use crate::store::suite::{Kit, done};
 use crate::time::Timestamp;
 
 on_a_file!(
@@ -26,6 +31,13 @@ on_a_file!(
     p10_a_run_that_cannot_be_read_is_not_made_again,
     p10_a_damaged_recurrence_that_is_stored_again_goes_on,
     p10_a_definition_of_a_newer_program_is_left_to_it,
+    pages_of_recurrences_end_though_a_name_is_damaged,
+    p10_a_slot_of_a_newer_database_is_not_fired_by_an_old_program_that_edits,
+    p10_an_interval_beside_a_zone_is_neither_doubled_nor_lost,
+    p10_a_completion_is_expected_after_the_slot_that_is_found_anew,
+    two_processes_that_cannot_read_a_recurrence_do_not_wake_each_other_for_ever,
+    p10_a_change_by_an_old_program_keeps_what_a_newer_database_has_found,
+    p10_an_unreadable_definition_keeps_its_time_zones,
 );
 
 fn at(text: &str) -> Timestamp {
@@ -264,4 +276,197 @@ fn p10_a_run_that_cannot_be_read_is_not_made_again(kit: &mut Kit) {
         assert_eq!(conn.execute(sql, []).unwrap(), 1);
     });
     assert_eq!(again(kit), 0, "it was made");
+}
+
+fn pages_of_recurrences_end_though_a_name_is_damaged(kit: &mut Kit) {
+    recur(kit, "a", "UTC");
+    recur(kit, "b", "UTC");
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence SET name = CAST(x'ff' AS TEXT) WHERE id = 2";
+        conn.execute(sql, []).unwrap();
+    });
+    let mut filter = RecurrenceFilter::new().limit(1);
+    for _ in 0..9 {
+        let page = kit
+            .store()
+            .read(Query::Recurrences(filter.clone()))
+            .unwrap()
+            .recurrences();
+        match page.next() {
+            Some(next) => filter = filter.after(next),
+            None => return,
+        }
+    }
+    panic!("the pages never end");
+}
+
+fn p10_a_slot_of_a_newer_database_is_not_fired_by_an_old_program_that_edits(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    recur(kit, "a", "Europe/Berlin");
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence SET tzdb = '9999a'";
+        conn.execute(sql, []).unwrap();
+    });
+    kit.now = at("2026-07-02T00:30:00Z");
+    fire(kit);
+    assert_eq!(kit.rows("task"), 0, "it is left to the others");
+    let patch = RecurrenceEdit::new().priority(1).prepare().unwrap();
+    kit.apply(Op::ChangeRecurrence {
+        name: "a".to_owned(),
+        action: RecurrenceAction::Edit(Box::new(patch)),
+    });
+    fire(kit);
+    assert_eq!(kit.rows("task"), 0, "it is left to the others still");
+}
+
+/// An interval united with civil times: its instants do not move with the time zones.
+fn p10_an_interval_beside_a_zone_is_neither_doubled_nor_lost(kit: &mut Kit) {
+    let (hour, quarter) = (Duration::from_secs(3600), Duration::from_secs(900));
+    for (name, sign) in [("twice", "-"), ("lost", "+")] {
+        kit.now = at("2026-07-01T10:00:00Z");
+        let every = Rule::every(quarter, DateTime::UNIX_EPOCH).unwrap();
+        let nightly = Rule::cron("30 2 * * *")
+            .unwrap()
+            .time_zone("Europe/Berlin")
+            .unwrap();
+        let union = Rule::any_of([every, nightly]).unwrap();
+        let recurrence = Recurrence::new(name, NewTask::with_kind("probe", &1)).rule(union);
+        let recurrence = recurrence
+            .overlap(Overlap::Allow)
+            .missed(Missed::All { max: 99 });
+        kit.apply(Op::Recur(Box::new(recurrence.prepare(kit.now).unwrap())));
+        kit.now = at("2026-07-01T12:00:00Z");
+        fire(kit);
+        // They run, and are pruned.
+        for claim in kit.claim(99) {
+            kit.settle(&claim, done());
+            kit.change(claim.id, Action::Delete);
+        }
+        assert_eq!(kit.rows("task"), 0);
+        kit.sql(|conn| {
+            let sql = format!("UPDATE punctual_recurrence SET tzdb = '1999a', decided_civil = decided_civil {sign} 3600000000 WHERE name = ?");
+            assert_eq!(conn.execute(&sql, [name]).unwrap(), 1);
+        });
+        fire(kit);
+        kit.now = kit.now + hour;
+        fire(kit);
+        let tasks = kit.rows("task");
+        kit.apply(Op::ChangeRecurrence {
+            name: name.to_owned(),
+            action: RecurrenceAction::Remove,
+        });
+        for claim in kit.claim(99) {
+            kit.settle(&claim, done());
+            kit.change(claim.id, Action::Delete);
+        }
+        assert_eq!(tasks, 4, "{name}: 12:15, 12:30, 12:45 and 13:00");
+    }
+}
+
+/// By the older database the next slot was an hour earlier.
+fn p10_a_completion_is_expected_after_the_slot_that_is_found_anew(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    let recurrence = Recurrence::new("a", NewTask::with_kind("probe", &1))
+        .cron("30 2 * * *")
+        .unwrap();
+    let recurrence = recurrence
+        .time_zone("Europe/Berlin")
+        .unwrap()
+        .expect_within(Duration::from_secs(600));
+    kit.apply(Op::Recur(Box::new(recurrence.prepare(kit.now).unwrap())));
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence SET tzdb = '1999a', next_slot = next_slot - 3600000000,
+            due_at = due_at - 3600000000, expected_by = expected_by - 3600000000, decided_civil = decided_civil + 3600000000";
+        assert_eq!(conn.execute(sql, []).unwrap(), 1);
+    });
+    fire(kit);
+    assert_eq!(
+        next_slot(&**kit.store(), "a"),
+        Some(at("2026-07-02T00:30:00Z").to_utc())
+    );
+    // A second before the slot.
+    kit.now = at("2026-07-02T00:29:59Z");
+    fire(kit);
+    assert!(
+        kit.store().health().overdue_recurrences().is_empty(),
+        "before the slot is due"
+    );
+}
+
+fn two_processes_that_cannot_read_a_recurrence_do_not_wake_each_other_for_ever(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    recur(kit, "a", "UTC");
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence_definition SET definition = x'7b' WHERE id = 1";
+        conn.execute(sql, []).unwrap();
+    });
+    let other = kit.another(true);
+    kit.now = at("2026-07-02T12:00:00Z");
+    let mut fired = 0;
+    for _ in 0..50 {
+        for store in [&**kit.store(), &*other] {
+            store.refresh().unwrap();
+            if store.lanes().recurrence_at.is_some_and(|at| at <= kit.now) {
+                store.apply(kit.now, vec![Op::Fire { limit: 10 }]).unwrap();
+                fired += 1;
+            }
+        }
+    }
+    assert!(fired < 10, "{fired}");
+}
+
+/// An old program edits something else than the rule of what a program with a newer database has stored.
+fn p10_a_change_by_an_old_program_keeps_what_a_newer_database_has_found(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    for name in ["edited", "resumed"] {
+        recur(kit, name, "Europe/Berlin");
+    }
+    kit.now = at("2026-07-02T00:30:00Z");
+    fire(kit);
+    // By the newer database clocks are an hour ahead: the slot at 00:30Z was half past three.
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence SET tzdb = '9999a', decided_civil = decided_civil + 3600000000";
+        assert_eq!(conn.execute(sql, []).unwrap(), 2);
+    });
+    let act = |kit: &Kit, name: &str, action| {
+        let name = name.to_owned();
+        kit.apply(Op::ChangeRecurrence { name, action });
+    };
+    let patch = RecurrenceEdit::new().priority(1).prepare().unwrap();
+    act(kit, "edited", RecurrenceAction::Edit(Box::new(patch)));
+    act(kit, "resumed", RecurrenceAction::Pause);
+    act(kit, "resumed", RecurrenceAction::Resume);
+    for name in ["edited", "resumed"] {
+        let (tzdb, civil): (String, i64) = kit.sql(|conn| {
+            let sql = "SELECT tzdb, decided_civil FROM punctual_recurrence WHERE name = ?";
+            conn.query_row(sql, [name], |row| Ok((row.get(0)?, row.get(1)?)))
+                .unwrap()
+        });
+        assert_eq!(civil, at("2026-07-02T03:30:00Z").micros(), "{name}: {tzdb}");
+        assert_eq!(tzdb, "9999a", "{name}");
+    }
+}
+
+/// A rolling deploy with a new database and a rule that the old program does not know.
+fn p10_an_unreadable_definition_keeps_its_time_zones(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    recur(kit, "a", "Europe/Berlin");
+    let found = next_slot(&**kit.store(), "a");
+    let replace = |conn: &rusqlite::Connection, from: &str, to: &str| {
+        let sql = "UPDATE punctual_recurrence_definition
+            SET definition = CAST(replace(CAST(definition AS TEXT), ?, ?) AS BLOB)";
+        conn.execute(sql, [from, to]).unwrap();
+    };
+    kit.sql(|conn| {
+        replace(conn, "\"allow\"", "\"of_tomorrow\"");
+        let sql =
+            "UPDATE punctual_recurrence SET tzdb = '1999a', next_slot = next_slot + 3600000000,
+            due_at = due_at + 3600000000, decided_civil = decided_civil - 3600000000";
+        assert_eq!(conn.execute(sql, []).unwrap(), 1);
+    });
+    fire(kit);
+    // A program that can read it, with a database that is newer than that of the stored slot.
+    kit.sql(|conn| replace(conn, "\"of_tomorrow\"", "\"allow\""));
+    fire(kit);
+    assert_eq!(next_slot(&**kit.store(), "a"), found);
 }

@@ -24,6 +24,7 @@ pub(crate) fn what(op: &Op) -> &'static str {
         Op::Recur(_) => "store a recurrence",
         Op::Declare(_) => "declare recurrences",
         Op::ChangeRecurrence { .. } => "change a recurrence",
+        Op::DecideBefore(_) => "decide what is due",
         Op::Fire { .. } => "fire recurrences",
         Op::Disown { .. } => "give back",
     }
@@ -65,6 +66,7 @@ pub(crate) fn apply(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<Reply> {
         Op::ChangeRecurrence { name, action } => {
             Reply::RecurrenceChanged(recur::change::change(tx, name, action)?)
         }
+        Op::DecideBefore(op) => Reply::Done(recur::before::decide_before(tx, op)?.into()),
         Op::Fire { limit } => Reply::Done(recur::fire::fire(tx, *limit)?),
         Op::Disown { held } => Reply::Done(rescue::disown(tx, held)?),
     })

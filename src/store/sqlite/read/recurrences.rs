@@ -53,7 +53,8 @@ pub(super) fn recurrences(
             page.recurrences.push(status);
         }
         if page.recurrences.len() == filter.limit || examined == MAX_EXAMINED {
-            page.next = Some(name);
+            // A damaged name is not the one in the file: it must not lead back to itself.
+            page.next = Some(name).filter(|name| filter.after.as_ref() != Some(name));
             break;
         }
     }

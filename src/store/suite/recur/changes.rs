@@ -31,6 +31,14 @@ on_every_backend![
     p10_a_caller_s_pause_stays_whatever_had_paused_it_before,
     p10_a_completion_is_expected_though_failures_have_paused_the_recurrence,
     p10_a_rule_that_is_over_is_told,
+    p10_a_reset_into_the_future_is_no_clock_that_is_ahead,
+    p10_what_is_declared_no_more_and_is_resumed_stays_so,
+    p10_what_is_declared_no_more_may_be_declared_by_another_set,
+    p10_what_is_due_before_a_change_is_decided_in_chunks,
+    p10_a_slot_that_waited_through_a_pause_is_expected_to_complete,
+    p10_a_pause_by_failures_takes_no_slot_that_was_due_before,
+    p10_a_call_that_waits_is_told_when_its_recurrence_is_removed,
+    p10_nothing_is_expected_of_what_has_ended,
 ];
 
 fn p10_another_rule_begins_anew_and_another_payload_holds_for_the_slots_to_come(kit: &mut Kit) {
@@ -560,4 +568,114 @@ fn p10_a_rule_that_is_over_is_told(kit: &mut Kit) {
         [RecurrenceEventKind::Created, RecurrenceEventKind::Ended]
     );
     assert!(kit.recurrence("a").is_ended());
+}
+
+fn p10_a_reset_into_the_future_is_no_clock_that_is_ahead(kit: &mut Kit) {
+    kit.recur(hourly("a"));
+    kit.act("a", RecurrenceAction::Reset(NOW + 100 * HOUR));
+    let found = kit.store().read(Query::DecidedAfter(kit.now)).unwrap();
+    assert!(found.decided_after().is_empty());
+}
+
+fn p10_what_is_declared_no_more_and_is_resumed_stays_so(kit: &mut Kit) {
+    kit.declare(RecurrenceSet::new("s").recurrence(hourly("a")));
+    kit.declare(RecurrenceSet::new("s"));
+    kit.act("a", RecurrenceAction::Resume);
+    // The program starts again, unchanged.
+    kit.declare(RecurrenceSet::new("s"));
+    assert!(!kit.recurrence("a").is_paused());
+}
+
+fn p10_what_is_declared_no_more_may_be_declared_by_another_set(kit: &mut Kit) {
+    kit.declare(RecurrenceSet::new("s").recurrence(hourly("a")));
+    kit.declare(RecurrenceSet::new("s"));
+    let moved = kit.declare(RecurrenceSet::new("t").recurrence(hourly("a")));
+    assert_eq!(moved, Some([0, 1, 0, 0]));
+    assert!(!kit.recurrence("a").is_paused());
+}
+
+fn p10_what_is_due_before_a_change_is_decided_in_chunks(kit: &mut Kit) {
+    kit.recur(
+        hourly("a")
+            .missed(Missed::All { max: 10_000 })
+            .window(HOUR * 20_000),
+    );
+    kit.now = NOW + 10_100 * HOUR;
+    let pause = Op::ChangeRecurrence {
+        name: "a".to_owned(),
+        action: RecurrenceAction::Pause,
+    };
+    let mut counts = vec![0];
+    while kit.apply(Op::DecideBefore(Box::new(pause.clone()))).done() > 0 {
+        counts.push(kit.recurrence("a").made_count());
+    }
+    assert!(
+        counts.len() >= 20 && counts.windows(2).all(|pair| pair[1] - pair[0] <= 501),
+        "{counts:?}"
+    );
+    kit.act("a", RecurrenceAction::Pause);
+    assert_eq!(kit.recurrence("a").made_count(), 10_001);
+}
+
+fn p10_a_slot_that_waited_through_a_pause_is_expected_to_complete(kit: &mut Kit) {
+    kit.recur(
+        hourly("a")
+            .overlap(Overlap::BufferOne)
+            .expect_within(HOUR / 4),
+    );
+    kit.fire_at(1);
+    let claim = kit.claim_one();
+    kit.fire_at(2);
+    kit.act("a", RecurrenceAction::Pause);
+    kit.settle(&claim, done());
+    kit.later(HOUR / 2);
+    kit.act("a", RecurrenceAction::Resume);
+    assert_eq!(kit.hours("a"), [1, 2]);
+    kit.now = NOW + 3 * HOUR - S;
+    kit.fire();
+    assert!(kit.recurrence("a").overdue_since().is_some());
+}
+
+fn p10_a_pause_by_failures_takes_no_slot_that_was_due_before(kit: &mut Kit) {
+    kit.recur(hourly("a").pause_after_failures(1));
+    kit.fire_at(1);
+    let claim = kit.claim_one();
+    kit.now = NOW + 2 * HOUR;
+    // The slot at two is due; the failure comes before the firer.
+    kit.settle(&claim, returned(Err(Failure::fatal("no"))));
+    kit.act("a", RecurrenceAction::Resume);
+    assert_eq!(kit.hours("a"), [1, 2], "{:?}", explained(kit, "a", 4));
+}
+
+fn p10_a_call_that_waits_is_told_when_its_recurrence_is_removed(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::BufferOne));
+    kit.trigger("a");
+    let Triggered::Waiting(id) = kit.trigger("a") else {
+        panic!()
+    };
+    let events = kit
+        .store()
+        .signals()
+        .recurrence_subscriptions()
+        .subscribe(99);
+    kit.act("a", RecurrenceAction::Remove);
+    let mut told = false;
+    while let Some(event) = events.try_next().event() {
+        told |= format!("{event:?}").contains(&id.to_string());
+    }
+    assert!(
+        told,
+        "a call that was answered by Waiting vanishes without a word"
+    );
+}
+
+fn p10_nothing_is_expected_of_what_has_ended(kit: &mut Kit) {
+    kit.recur(hourly("a").expect_within(HOUR / 4));
+    kit.fire_at(1);
+    kit.settle(&kit.claim_one(), done());
+    // It has made as many as it may: there is no slot at two.
+    kit.edit("a", RecurrenceEdit::new().max_count(1));
+    assert!(kit.recurrence("a").is_ended());
+    kit.fire_at(3);
+    assert_eq!(kit.recurrence("a").overdue_since(), None);
 }

@@ -1,6 +1,7 @@
 //! Recurrences: what each slot makes.
 
 mod changes;
+mod histories;
 mod overlap;
 mod record;
 

@@ -19,6 +19,8 @@ on_every_backend![
     p10_what_waits_drains_when_the_policy_is_allow,
     p10_much_that_waits_is_made_in_chunks_when_the_policy_is_allow,
     p10_a_call_that_waits_is_told_when_a_slot_takes_its_place,
+    p10_a_slot_that_waited_and_was_dropped_is_told_as_superseded,
+    p10_a_superseded_last_slot_does_not_end_the_recurrence,
 ];
 
 on_shared![p10_a_crashed_task_makes_room,];
@@ -327,4 +329,31 @@ fn p10_a_call_that_waits_is_told_when_a_slot_takes_its_place(kit: &mut Kit) {
         told += usize::from(format!("{event:?}").contains(&id.to_string()));
     }
     assert!(told > 0 || kit.find(id).is_some(), "the call has vanished");
+}
+
+fn p10_a_slot_that_waited_and_was_dropped_is_told_as_superseded(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::BufferAll { max: 9 }));
+    for hour in 1..=3 {
+        kit.fire_at(hour);
+    }
+    kit.edit("a", RecurrenceEdit::new().overlap(Overlap::CancelPrevious));
+    kit.fire_at(4);
+    // 1 was pending, so it is cancelled at once; 2 and 3 waited and are dropped; 4 is made.
+    assert_eq!(kit.hours("a"), [1, 4]);
+    let expected = ["1 made 1", "2 Superseded", "3 Superseded", "4 made 4"];
+    assert_eq!(explained(kit, "a", 5)[..], expected);
+    assert_eq!(kit.backfill("a", 2..4), (2, 0, 0));
+}
+
+fn p10_a_superseded_last_slot_does_not_end_the_recurrence(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::CancelPrevious).max_count(2));
+    kit.fire_at(1);
+    let claim = kit.claim_one();
+    kit.fire_at(2);
+    assert!(matches!(kit.trigger("a"), Triggered::Waiting(_)));
+    kit.settle(&claim, done());
+    kit.settle(&kit.claim_one(), done());
+    assert_eq!(kit.recurrence("a").made_count(), 1);
+    kit.fire_at(3);
+    assert_eq!(kit.hours("a"), [1, 3], "of two tasks it has made one");
 }

@@ -16,6 +16,14 @@ on_every_backend![
     p10_a_clock_that_was_ahead_is_noticed_after_a_backfill,
     p10_a_backfill_makes_no_task_of_a_slot_to_come,
     p10_a_made_event_is_for_a_task_that_was_made,
+    p10_slots_between_an_end_and_its_revival_are_not_taken_for_made,
+    p10_a_waiting_slot_of_a_former_rule_is_explained,
+    p10_slots_of_a_rule_from_before_it_are_not_taken_for_made,
+    p10_a_backfill_does_not_decide_a_slot_that_waits,
+    p10_a_successor_of_the_same_name_backfills_no_slot_twice,
+    p10_a_reset_decides_a_slot_that_cancels_and_waits_again,
+    p10_a_reset_decides_a_slot_that_waits_again,
+    p10_a_backfill_makes_no_slot_between_the_runs_of_a_former_rule,
 ];
 
 fn p10_every_slot_is_explained(kit: &mut Kit) {
@@ -253,4 +261,111 @@ fn p10_a_made_event_is_for_a_task_that_was_made(kit: &mut Kit) {
     kit.fire();
     let event = events.try_next().event();
     assert!(event.is_none(), "{event:?}");
+}
+
+fn p10_slots_between_an_end_and_its_revival_are_not_taken_for_made(kit: &mut Kit) {
+    kit.recur(hourly("a").max_count(2));
+    for hour in 1..=4 {
+        kit.fire_at(hour);
+    }
+    kit.edit("a", RecurrenceEdit::new().max_count(9));
+    kit.fire_at(5);
+    assert_eq!(kit.hours("a"), [1, 2, 5]);
+    let told = explained(kit, "a", 6);
+    assert!(!told.iter().any(|line| line.contains("gone")), "{told:?}");
+    assert_eq!(kit.backfill("a", 3..5), (2, 0, 0));
+}
+
+fn p10_a_waiting_slot_of_a_former_rule_is_explained(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::CancelPrevious));
+    kit.fire_at(1);
+    let claim = kit.claim_one();
+    kit.fire_at(2);
+    kit.later(HOUR / 4);
+    let rule = Rule::every(HOUR, (NOW + HOUR / 2).to_utc()).unwrap();
+    kit.edit("a", RecurrenceEdit::new().rule(rule));
+    kit.settle(&claim, done());
+    assert_eq!(kit.hours("a"), [1, 2]);
+    let told = explained(kit, "a", 3);
+    assert_eq!(told[..2], ["1 made 1", "2 made 2"]);
+}
+
+fn p10_slots_of_a_rule_from_before_it_are_not_taken_for_made(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::CancelPrevious));
+    kit.fire_at(1);
+    let claim = kit.claim_one();
+    kit.fire_at(2);
+    kit.later(HOUR / 2 + S);
+    let rule = Rule::every(HOUR / 12, NOW.to_utc()).unwrap();
+    kit.edit("a", RecurrenceEdit::new().rule(rule));
+    kit.settle(&claim, done());
+    let claim = kit.claim_one();
+    kit.settle(&claim, done());
+    kit.now = NOW + 2 * HOUR + HOUR / 12 * 7;
+    kit.fire();
+    assert_eq!(kit.recurrences_tasks("a").len(), 3);
+    let told = explained(kit, "a", 4);
+    assert!(!told.iter().any(|line| line.contains("gone")), "{told:?}");
+}
+
+fn p10_a_backfill_does_not_decide_a_slot_that_waits(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::CancelPrevious));
+    kit.fire_at(1);
+    let claim = kit.claim_one();
+    kit.fire_at(2);
+    assert_eq!(kit.backfill("a", 1..3), (0, 2, 0));
+    kit.fire_at(3);
+    kit.settle(&claim, done());
+    assert_eq!(kit.hours("a"), [1, 3]);
+    let expected = ["1 made 1", "2 Superseded", "3 made 3", "4 upcoming"];
+    assert_eq!(explained(kit, "a", 5), expected);
+}
+
+fn p10_a_successor_of_the_same_name_backfills_no_slot_twice(kit: &mut Kit) {
+    let rule = || Rule::every(HOUR, NOW.to_utc()).unwrap();
+    kit.recur(hourly("a").rule(rule()));
+    for hour in 1..=3 {
+        kit.fire_at(hour);
+    }
+    kit.act("a", RecurrenceAction::Remove);
+    kit.recur(hourly("a").rule(rule()));
+    kit.backfill("a", 1..4);
+    assert_eq!(kit.hours("a"), [1, 2, 3]);
+}
+
+fn p10_a_reset_decides_a_slot_that_cancels_and_waits_again(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::CancelPrevious));
+    kit.fire_at(1);
+    let claim = kit.claim_one();
+    kit.fire_at(2);
+    kit.act("a", RecurrenceAction::Reset(NOW + 2 * HOUR));
+    kit.fire();
+    kit.settle(&claim, done());
+    assert_eq!(kit.hours("a"), [1, 2]);
+    let expected = ["1 made 1", "2 made 2", "3 upcoming"];
+    assert_eq!(explained(kit, "a", 4), expected);
+}
+
+fn p10_a_reset_decides_a_slot_that_waits_again(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::BufferOne));
+    kit.fire_at(1);
+    let claim = kit.claim_one();
+    kit.fire_at(2);
+    kit.act("a", RecurrenceAction::Reset(NOW + 2 * HOUR));
+    kit.fire();
+    kit.settle(&claim, done());
+    assert_eq!(kit.hours("a"), [1, 2]);
+    let expected = ["1 made 1", "2 made 2", "3 upcoming"];
+    assert_eq!(explained(kit, "a", 4), expected);
+}
+
+fn p10_a_backfill_makes_no_slot_between_the_runs_of_a_former_rule(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::Skip));
+    kit.fire_at(1);
+    kit.fire_at(2);
+    kit.settle(&kit.claim_one(), done());
+    kit.fire_at(3);
+    let often = Rule::every(HOUR / 6, NOW.to_utc()).unwrap();
+    kit.edit("a", RecurrenceEdit::new().rule(often));
+    assert_eq!(kit.backfill("a", 1..4), (1, 2, 0), "only 2 was skipped");
 }

@@ -11,6 +11,7 @@ INSERT INTO punctual_meta (key, value) VALUES ('mark', randomblob(16));
 CREATE TABLE punctual_recurrence (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
+    place INTEGER NOT NULL,
     due_at INTEGER,
     next_slot INTEGER,
     decided_until INTEGER NOT NULL,
@@ -35,7 +36,8 @@ CREATE TABLE punctual_recurrence (
     decided_civil INTEGER
 ) STRICT;
 
-CREATE INDEX punctual_recurrence_due ON punctual_recurrence (due_at) WHERE due_at IS NOT NULL;
+-- place is drawn from the name, and the order in which those that are due at one instant fire: that of their tasks' ids.
+CREATE INDEX punctual_recurrence_due ON punctual_recurrence (due_at, place) WHERE due_at IS NOT NULL;
 
 CREATE INDEX punctual_recurrence_expected ON punctual_recurrence (expected_by) WHERE expected_by IS NOT NULL;
 
@@ -43,7 +45,7 @@ CREATE INDEX punctual_recurrence_expected ON punctual_recurrence (expected_by) W
 CREATE INDEX punctual_recurrence_troubled ON punctual_recurrence (id) WHERE overdue_since IS NOT NULL OR paused_by > 0;
 
 -- By which version of the time zone database the next slot was found; NULL if that does not matter. decided_civil is the civil
--- time of decided_until by that version.
+-- time of the slot that was decided last by that version; NULL if none is, or if that does not matter.
 CREATE INDEX punctual_recurrence_tzdb ON punctual_recurrence (tzdb) WHERE tzdb IS NOT NULL;
 
 -- Those that a program declares as its own, by the name of its set.
@@ -71,13 +73,12 @@ CREATE TABLE punctual_recurrence_live (
 
 CREATE INDEX punctual_recurrence_live_recurrence ON punctual_recurrence_live (recurrence);
 
--- Slots, and calls without a slot, that wait for the end of a live task. decided says whether the slot is in a run already.
+-- Slots, and calls without a slot, that wait for the end of a live task.
 CREATE TABLE punctual_recurrence_buffer (
     recurrence INTEGER NOT NULL,
     number INTEGER NOT NULL,
     id BLOB NOT NULL,
     slot INTEGER,
-    decided INTEGER NOT NULL,
     PRIMARY KEY (recurrence, number)
 ) STRICT, WITHOUT ROWID;
 

@@ -14,10 +14,11 @@ use crate::model::recurrence::search::Found;
 use crate::model::recurrence::view::{
     PausedBy, RecurrenceAction, RecurrenceChanged, Triggered, Trouble,
 };
-use crate::store::sqlite::ops::recur::fire::{decide_due, update_zone};
-use crate::store::sqlite::ops::recur::make::{Maker, Placed};
+use crate::store::sqlite::ops::recur::due::decide_due;
+use crate::store::sqlite::ops::recur::fire::update_zone;
+use crate::store::sqlite::ops::recur::make::{Maker, Placed, waiting_calls};
 use crate::store::sqlite::ops::recur::record;
-use crate::store::sqlite::ops::recur::register::{EDIT_DEFINITION, redefine};
+use crate::store::sqlite::ops::recur::register::{EDIT_DEFINITION, begin, redefine};
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, Run, mark};
 use crate::store::sqlite::ops::recur::runs;
 use crate::store::sqlite::ops::write_tx::WriteTx;
@@ -56,6 +57,9 @@ pub(crate) fn change(
     let mut changed = RecurrenceChanged::Applied;
     match action {
         RecurrenceAction::Remove => {
+            for task in waiting_calls(tx.conn, recurring.id)? {
+                tx.recurrence_event(name, RecurrenceEventKind::Dropped { task });
+            }
             for sql in REMOVE {
                 tx.conn.prepare_cached(sql)?.execute([recurring.id])?;
             }
@@ -78,6 +82,7 @@ pub(crate) fn change(
             };
             match action {
                 RecurrenceAction::Edit(_) => decide_due(tx, &mut recurring)?,
+                RecurrenceAction::Reset(from) if *from > tx.now => decide_due(tx, &mut recurring)?,
                 _ => update_zone(tx, &mut recurring)?,
             }
             let mut maker = Maker {
@@ -165,27 +170,34 @@ impl Maker<'_> {
             let fate = Fate::Skipped(SkipReason::Paused);
             runs::record(tx, recurring, Run { first, last, fate })?;
             recurring.decided_until = tx.now;
+            recurring.decided_civil = rule.civil(tx.now);
             next = Upcoming::after(rule, tx.now);
         }
         tx.recurrence_event(&recurring.name, RecurrenceEventKind::Resumed);
         recurring.move_to(tx, next, self.definition);
         self.release(tx)?;
+        if self.is_live(tx.conn)? {
+            let slot = self.recurring.previous_slot;
+            self.recurring.expect_of(self.definition, slot);
+        }
         Ok(RecurrenceChanged::Applied)
     }
 
-    /// Decides the slots from an instant on, also those that were decided while the clock was ahead.
+    /// Decides the slots from an instant on, also those that were decided while the clock was ahead, or that wait.
     fn reset(
         &mut self,
         tx: &mut WriteTx<'_>,
         from: Timestamp,
     ) -> rusqlite::Result<RecurrenceChanged> {
+        self.unbuffer_from(tx.conn, from)?;
         runs::cut(tx.conn, self.recurring, from)?;
         let recurring = &mut *self.recurring;
-        recurring.decided_until = Timestamp::from_micros(from.micros() - 1);
-        (recurring.searched_until, recurring.expected_by) = (None, None);
+        (recurring.expected_by, recurring.decided_civil) = (None, None);
         recurring.previous_slot = recurring.previous_slot.filter(|slot| *slot < from);
-        let next = Upcoming::after(&self.definition.rule, recurring.decided_until);
-        recurring.move_to(tx, next, self.definition);
+        // Slots that are to come are passed over, but not decided.
+        let before = Timestamp::from_micros(from.micros() - 1);
+        recurring.decided_until = before.min(tx.now);
+        begin(tx, recurring, self.definition, before);
         Ok(RecurrenceChanged::Applied)
     }
 }

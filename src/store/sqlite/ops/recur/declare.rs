@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::recurrence::set::{Declaration, Declared, Declaring, Undeclared};
 use crate::model::recurrence::view::{PausedBy, Recurred, RecurrenceAction};
 use crate::store::sqlite::ops::recur::change::change;
-use crate::store::sqlite::ops::recur::fire::decide_due;
-use crate::store::sqlite::ops::recur::register::register;
+use crate::store::sqlite::ops::recur::due::decide_due;
+use crate::store::sqlite::ops::recur::register::{is_changed, register};
 use crate::store::sqlite::ops::recur::row::Recurring;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::write_tx::WriteTx;
@@ -25,6 +25,9 @@ pub(crate) const SET_OF: &str = "SELECT declared_in FROM punctual_recurrence WHE
 pub(crate) const JOIN: &str =
     "UPDATE punctual_recurrence SET declared_in = :set WHERE name = :name";
 
+pub(crate) const LEAVE: &str =
+    "UPDATE punctual_recurrence SET declared_in = NULL WHERE name = :name";
+
 pub(crate) const MEMBERS: &str = sql!(
     "SELECT {columns} FROM punctual_recurrence INDEXED BY punctual_recurrence_declared
     WHERE declared_in = :set",
@@ -39,17 +42,56 @@ columns! {
     }
 }
 
+/// Whether the set was declared with a higher revision before.
+fn is_outdated(conn: &Connection, declaration: &Declaration) -> rusqlite::Result<bool> {
+    let revision: Option<i64> = conn
+        .prepare_cached(REVISION)?
+        .query_row([&declaration.set], |row| row.get(0))
+        .optional()?;
+    Ok(revision.is_some_and(|revision| revision > declaration.revision))
+}
+
+/// The recurrences that are stored as part of the set, and that it declares no more.
+fn undeclared(conn: &Connection, declaration: &Declaration) -> rusqlite::Result<Vec<Member>> {
+    let registrations = declaration.registrations.iter();
+    let names: HashSet<&str> = registrations.map(|each| each.name.as_str()).collect();
+    let mut statement = conn.prepare_cached(MEMBERS)?;
+    let members = statement.query_map([&declaration.set], Member::read)?;
+    members
+        .filter(|member| {
+            let is_declared = |member: &Member| names.contains(member.name.as_str());
+            !member.as_ref().is_ok_and(is_declared)
+        })
+        .collect()
+}
+
+/// The stored recurrences that a declaration changes or pauses.
+pub(super) fn changed(
+    tx: &WriteTx<'_>,
+    declaration: &Declaration,
+) -> rusqlite::Result<Vec<String>> {
+    let mut changed = Vec::new();
+    if is_outdated(tx.conn, declaration)? {
+        return Ok(changed);
+    }
+    for registration in &declaration.registrations {
+        if is_changed(tx.conn, registration)? {
+            changed.push(registration.name.clone());
+        }
+    }
+    if declaration.undeclared == Undeclared::Pause {
+        let undeclared = undeclared(tx.conn, declaration)?;
+        changed.extend(undeclared.into_iter().map(|member| member.name));
+    }
+    Ok(changed)
+}
+
 pub(crate) fn declare(
     tx: &mut WriteTx<'_>,
     declaration: &Declaration,
 ) -> rusqlite::Result<Declaring> {
     let set = declaration.set.as_str();
-    let revision: Option<i64> = tx
-        .conn
-        .prepare_cached(REVISION)?
-        .query_row([set], |row| row.get(0))
-        .optional()?;
-    if revision.is_some_and(|revision| revision > declaration.revision) {
+    if is_outdated(tx.conn, declaration)? {
         return Ok(Declaring::Done(Declared {
             is_outdated: true,
             ..Declared::default()
@@ -70,7 +112,6 @@ pub(crate) fn declare(
         }
     }
     let mut declared = Declared::default();
-    let mut names = HashSet::with_capacity(declaration.registrations.len());
     for registration in &declaration.registrations {
         let mut recurred = register(tx, registration)?;
         if resume_declared(tx, &registration.name)? && recurred == Recurred::Unchanged {
@@ -84,17 +125,8 @@ pub(crate) fn declare(
             Recurred::Changed => &mut declared.changed,
             Recurred::Unchanged => &mut declared.unchanged,
         } += 1;
-        names.insert(registration.name.as_str());
     }
-    let members: Vec<Member> = tx
-        .conn
-        .prepare_cached(MEMBERS)?
-        .query_map([set], Member::read)?
-        .collect::<rusqlite::Result<_>>()?;
-    for member in members {
-        if names.contains(member.name.as_str()) {
-            continue;
-        }
+    for member in undeclared(tx.conn, declaration)? {
         match declaration.undeclared {
             Undeclared::Remove => {
                 change(tx, &member.name, &RecurrenceAction::Remove)?;
@@ -105,6 +137,8 @@ pub(crate) fn declare(
                     decide_due(tx, &mut recurring)?;
                     recurring.pause(tx, PausedBy::Undeclared);
                     recurring.keep(tx)?;
+                    // It is of no set: an operator may resume it, and another set may declare it.
+                    tx.conn.prepare_cached(LEAVE)?.execute([&member.name])?;
                 }
             }
         }

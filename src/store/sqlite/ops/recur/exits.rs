@@ -8,6 +8,7 @@ use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::view::PausedBy;
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::options;
+use crate::store::sqlite::ops::recur::due::decide_due;
 use crate::store::sqlite::ops::recur::make::{ADD_LIVE, Maker};
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, mark};
 use crate::store::sqlite::ops::write_tx::{Turned, WriteTx};
@@ -57,6 +58,7 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
         let bound = definition.pause_after_failures;
         if bound.is_some_and(|bound| recurring.failures >= bound) && recurring.paused_at.is_none() {
             log!(warn, recurrence = %recurring.name, "paused: its tasks have failed in a row");
+            decide_due(tx, &mut recurring)?;
             recurring.pause(tx, PausedBy::Failures);
         }
         recurring.expect(&definition);

@@ -4,9 +4,9 @@ use rusqlite::{Params, params};
 use uuid::Uuid;
 
 use crate::log::log;
-use crate::model::recurrence::decide::{Decision, MAX_PLACED, Step, Upcoming, decide};
+use crate::model::recurrence::decide::{Decision, Step, Upcoming, decide};
 use crate::model::recurrence::event::RecurrenceEventKind;
-use crate::model::recurrence::policy::{Fate, MAX_KEPT};
+use crate::model::recurrence::policy::Fate;
 use crate::model::recurrence::zone::TZDB;
 use crate::store::sqlite::ops::recur::head;
 use crate::store::sqlite::ops::recur::make::{MAX_RELEASED, Maker};
@@ -20,14 +20,14 @@ use crate::time::Timestamp;
 pub(crate) const DUE: &str = sql!(
     "SELECT {columns} FROM punctual_recurrence INDEXED BY punctual_recurrence_due
     WHERE due_at <= :now AND (tzdb IS NULL OR tzdb <= :tzdb) AND id NOT IN (SELECT value FROM json_each(:unreadable))
-    ORDER BY due_at LIMIT :limit",
+    ORDER BY due_at, place LIMIT :limit",
     columns = Recurring::COLUMNS
 );
 
 /// Those whose next slot was found by an older version of the time zone database.
 pub(crate) const OUTDATED: &str = sql!(
     "SELECT {columns} FROM punctual_recurrence INDEXED BY punctual_recurrence_tzdb
-    WHERE tzdb < :tzdb LIMIT :limit",
+    WHERE tzdb < :tzdb AND id NOT IN (SELECT value FROM json_each(:unreadable)) LIMIT :limit",
     columns = Recurring::COLUMNS
 );
 
@@ -37,8 +37,6 @@ pub(crate) const OVERDUE: &str = sql!(
     columns = Recurring::COLUMNS
 );
 
-/// In how many chunks all that is due may have to be decided.
-const MAX_CHUNKS: usize = MAX_KEPT as usize / MAX_PLACED + 1;
 /// After so many slots a call ends.
 const MAX_SLOTS: usize = 500;
 /// After so many slots a call ends if other requests wait.
@@ -98,7 +96,7 @@ fn select(tx: &WriteTx<'_>, sql: &str, params: impl Params) -> rusqlite::Result<
 
 /// Finds the next slots anew that an older version of the time zone database has found. Returns how many there were.
 fn update_zones(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize> {
-    let outdated = select(tx, OUTDATED, params![TZDB, limit as i64])?;
+    let outdated = select(tx, OUTDATED, params![TZDB, unreadable(tx), limit as i64])?;
     let count = outdated.len();
     for mut recurring in outdated {
         update_zone(tx, &mut recurring)?;
@@ -125,29 +123,10 @@ pub(crate) fn update_zone(tx: &mut WriteTx<'_>, recurring: &mut Recurring) -> ru
             let next = Upcoming::after_update(&definition.rule, until, civil);
             recurring.move_to(tx, next, &definition);
         }
-        None => recurring.tzdb = None,
-    }
-    Ok(())
-}
-
-/// Decides what is due of a recurrence by its rule as it is now, before something else changes that.
-pub(crate) fn decide_due(tx: &mut WriteTx<'_>, recurring: &mut Recurring) -> rusqlite::Result<()> {
-    update_zone(tx, recurring)?;
-    let Some((definition, payload)) = rows::definition(tx.conn, recurring)? else {
-        return Ok(());
-    };
-    let mark = mark(tx.conn)?;
-    let mut maker = Maker {
-        recurring,
-        definition: &definition,
-        payload: &payload,
-        mark,
-    };
-    for _ in 0..MAX_CHUNKS {
-        if !maker.recurring.has_due_slot(tx.now) {
-            break;
-        }
-        maker.decide(tx)?;
+        None => tx
+            .done
+            .learnt
+            .unreadable(recurring.id, recurring.name.clone()),
     }
     Ok(())
 }
@@ -176,13 +155,14 @@ fn fire_one(tx: &mut WriteTx<'_>, mut recurring: Recurring, mark: Uuid) -> rusql
 
 impl Maker<'_> {
     /// Decides a chunk of the slots that are due, and moves on. Returns how many were given a place.
-    fn decide(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<usize> {
+    pub(super) fn decide(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<usize> {
         let definition = self.definition;
         let decision = match self.recurring.next_slot {
             Some(slot) if slot <= tx.now => decide(definition, slot, tx.now),
             Some(slot) => Decision::nothing(Upcoming::Slot(slot)),
             None => Decision::nothing(Upcoming::after(&definition.rule, self.recurring.bound())),
         };
+        let decided_before = self.recurring.decided_until;
         let (mut next, mut placed) = (decision.next, 0);
         for step in decision.steps {
             match step {
@@ -210,6 +190,9 @@ impl Maker<'_> {
                     }
                 }
             }
+        }
+        if self.recurring.decided_until != decided_before {
+            self.recurring.decided_civil = definition.rule.civil(self.recurring.decided_until);
         }
         self.recurring.move_to(tx, next, definition);
         Ok(placed)

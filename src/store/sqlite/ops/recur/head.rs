@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Params};
 
 use crate::model::recurrence::view::Trouble;
 use crate::model::recurrence::zone::TZDB;
@@ -17,7 +17,7 @@ pub(crate) const NEXT_DUE: &str = "
 
 pub(crate) const OLDEST_TZDB: &str = "
     SELECT tzdb FROM punctual_recurrence INDEXED BY punctual_recurrence_tzdb
-    WHERE tzdb IS NOT NULL ORDER BY tzdb LIMIT 1";
+    WHERE tzdb IS NOT NULL AND id NOT IN (SELECT value FROM json_each(:unreadable)) ORDER BY tzdb LIMIT 1";
 
 pub(crate) const NEWEST_TZDB: &str = "
     SELECT tzdb FROM punctual_recurrence INDEXED BY punctual_recurrence_tzdb
@@ -33,7 +33,7 @@ pub(crate) const ALL_READABLE: &str = "[]";
 /// When a recurrence has to be looked at next, except for some, whose numbers are given as JSON: three seeks. At once, if the time zone database is newer than one by which a next
 /// slot was found.
 pub(crate) fn next(conn: &Connection, unreadable: &str) -> rusqlite::Result<Option<Timestamp>> {
-    if tzdb(conn, OLDEST_TZDB)?.is_some_and(|oldest| *oldest < *TZDB) {
+    if tzdb(conn, OLDEST_TZDB, [unreadable])?.is_some_and(|oldest| *oldest < *TZDB) {
         return Ok(Some(Timestamp::MIN));
     }
     let due: Option<i64> = conn
@@ -50,13 +50,13 @@ pub(crate) fn next(conn: &Connection, unreadable: &str) -> rusqlite::Result<Opti
 
 /// The version of the time zone database by which a next slot was found, if it is newer than that of this program.
 pub(crate) fn newer_tzdb(conn: &Connection) -> rusqlite::Result<Option<String>> {
-    let newest = tzdb(conn, NEWEST_TZDB)?;
+    let newest = tzdb(conn, NEWEST_TZDB, [])?;
     Ok(newest.filter(|newest| **newest > *TZDB))
 }
 
-fn tzdb(conn: &Connection, sql: &str) -> rusqlite::Result<Option<String>> {
+fn tzdb(conn: &Connection, sql: &str, params: impl Params) -> rusqlite::Result<Option<String>> {
     conn.prepare_cached(sql)?
-        .query_row([], |row| row.get(0))
+        .query_row(params, |row| row.get(0))
         .optional()
 }
 

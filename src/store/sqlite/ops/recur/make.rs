@@ -34,9 +34,9 @@ pub(crate) const ADD_LIVE: &str =
     "INSERT OR REPLACE INTO punctual_recurrence_live (seq, recurrence) VALUES (:seq, :recurrence)";
 
 pub(crate) const BUFFER: &str = "
-    INSERT INTO punctual_recurrence_buffer (recurrence, number, id, slot, decided)
+    INSERT INTO punctual_recurrence_buffer (recurrence, number, id, slot)
     VALUES (:recurrence, (SELECT coalesce(max(number), 0) + 1 FROM punctual_recurrence_buffer
-        WHERE recurrence = :recurrence), :id, :slot, :decided)";
+        WHERE recurrence = :recurrence), :id, :slot)";
 
 pub(crate) const FIRST_BUFFERED: &str = sql!(
     "SELECT {columns} FROM punctual_recurrence_buffer WHERE recurrence = :recurrence ORDER BY number LIMIT 1",
@@ -46,6 +46,19 @@ pub(crate) const FIRST_BUFFERED: &str = sql!(
 pub(crate) const UNBUFFER: &str =
     "DELETE FROM punctual_recurrence_buffer WHERE recurrence = :recurrence AND number = :number";
 
+pub(crate) const UNBUFFER_FROM: &str = "
+    DELETE FROM punctual_recurrence_buffer WHERE recurrence = :recurrence AND slot >= :from";
+
+pub(crate) const WAITING_CALLS: &str =
+    "SELECT id FROM punctual_recurrence_buffer WHERE recurrence = :recurrence AND slot IS NULL";
+
+/// The tasks that calls would have made which wait.
+pub(crate) fn waiting_calls(conn: &Connection, recurrence: i64) -> rusqlite::Result<Vec<TaskId>> {
+    conn.prepare_cached(WAITING_CALLS)?
+        .query_map([recurrence], |row| row::id(row, 0))?
+        .collect()
+}
+
 columns! {
     /// A slot, or a call without one, that waits for the end of the live task.
     #[derive(Debug, Clone, Copy)]
@@ -53,7 +66,6 @@ columns! {
         number: i64 = "number" by row::get,
         id: TaskId = "id" by row::id,
         slot: Option<Timestamp> = "slot" by row::time_or_none,
-        decided: bool = "decided" by row::get,
     }
 }
 
@@ -95,11 +107,7 @@ impl Maker<'_> {
         let buffered = if is_aside { 0 } else { self.recurring.buffered };
         match overlap.place(is_live, buffered) {
             Place::Make => self.make_now(tx, slot, id),
-            Place::Buffer => {
-                self.buffer(tx, slot, id, true)?;
-                self.decided(tx, slot, Fate::Made)?;
-                Ok(Placed::Buffered)
-            }
+            Place::Buffer => self.buffer(tx, slot, id),
             Place::Cancel => self.cancel_and_place(tx, slot, id),
             Place::Skip(reason) => {
                 self.decided(tx, slot, Fate::Skipped(reason))?;
@@ -123,8 +131,7 @@ impl Maker<'_> {
         Ok(Placed::Made)
     }
 
-    /// Cancels the live tasks. The slot takes the place of what waits for their end; what becomes of it is decided when it
-    /// leaves that place.
+    /// Cancels the live tasks. The slot takes the place of what waits for their end.
     fn cancel_and_place(
         &mut self,
         tx: &mut WriteTx<'_>,
@@ -135,21 +142,22 @@ impl Maker<'_> {
             change::change(tx, live, &Action::Cancel)?;
         }
         while let Some(buffered) = self.unbuffer(tx.conn)? {
-            self.uncount(&buffered);
-            if buffered.slot.is_none() {
-                let task = buffered.id;
-                tx.recurrence_event(&self.recurring.name, RecurrenceEventKind::Dropped { task });
-            }
-            if !buffered.decided {
-                let fate = Fate::Skipped(SkipReason::Superseded);
-                self.decided(tx, buffered.slot, fate)?;
+            match buffered.slot {
+                Some(slot) => {
+                    runs::supersede(tx, self.recurring, &self.definition.rule, slot)?;
+                    self.uncount(tx)?;
+                }
+                None => {
+                    let task = buffered.id;
+                    tx.recurrence_event(
+                        &self.recurring.name,
+                        RecurrenceEventKind::Dropped { task },
+                    );
+                }
             }
         }
         if self.is_live(tx.conn)? {
-            // What becomes of the slot is not decided: the decisions about later ones begin a run of their own.
-            runs::close(tx.conn, self.recurring)?;
-            self.buffer(tx, slot, id, false)?;
-            return Ok(Placed::Buffered);
+            return self.buffer(tx, slot, id);
         }
         self.make_now(tx, slot, id)
     }
@@ -167,21 +175,25 @@ impl Maker<'_> {
             let Some(buffered) = self.unbuffer(tx.conn)? else {
                 return Ok(released);
             };
-            if !self.make(tx, buffered.slot, buffered.id)? {
-                self.uncount(&buffered);
-            }
-            if !buffered.decided {
-                self.decided(tx, buffered.slot, Fate::Made)?;
+            if !self.make(tx, buffered.slot, buffered.id)? && buffered.slot.is_some() {
+                self.uncount(tx)?;
             }
         }
         self.recurring.due_at = Some(tx.now);
         Ok(MAX_RELEASED)
     }
 
-    /// What waited makes no task: it does not count.
-    fn uncount(&mut self, buffered: &Buffered) {
-        let counted = u64::from(buffered.slot.is_some());
-        self.recurring.made = self.recurring.made.saturating_sub(counted);
+    /// A slot that waited makes no task: it does not count. If it was the last that may make one, another may.
+    fn uncount(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<()> {
+        let recurring = &mut *self.recurring;
+        recurring.made = recurring.made.saturating_sub(1);
+        if recurring.has_ended() {
+            runs::close(tx.conn, recurring)?;
+            let from = recurring.bound().max(tx.now);
+            let next = Upcoming::after(&self.definition.rule, from);
+            recurring.move_to(tx, next, self.definition);
+        }
+        Ok(())
     }
 
     fn live(&self, conn: &Connection) -> rusqlite::Result<Vec<TaskId>> {
@@ -226,7 +238,7 @@ impl Maker<'_> {
 
     /// What is drawn for a slot.
     pub(crate) fn draw(&self, slot: Timestamp) -> Draw {
-        Draw::new(self.mark, self.recurring.id, &self.recurring.name, slot)
+        Draw::new(self.mark, &self.recurring.name, slot)
     }
 
     fn slot_of(&self, at: Option<Timestamp>, previous: Option<Timestamp>) -> SlotOf {
@@ -277,13 +289,11 @@ impl Maker<'_> {
         tx: &mut WriteTx<'_>,
         slot: Option<Timestamp>,
         id: TaskId,
-        decided: bool,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<Placed> {
         tx.conn.prepare_cached(BUFFER)?.execute(params![
             self.recurring.id,
             id.as_bytes(),
             slot.map(Timestamp::micros),
-            decided
         ])?;
         let waits = RecurrenceEventKind::Waiting {
             slot: slot.map(Timestamp::to_utc),
@@ -292,6 +302,21 @@ impl Maker<'_> {
         tx.recurrence_event(&self.recurring.name, waits);
         self.recurring.buffered += 1;
         self.recurring.made += u64::from(slot.is_some());
+        self.decided(tx, slot, Fate::Made)?;
+        Ok(Placed::Buffered)
+    }
+
+    /// Takes the slots from an instant on that wait.
+    pub(crate) fn unbuffer_from(
+        &mut self,
+        conn: &Connection,
+        from: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let taken = conn
+            .prepare_cached(UNBUFFER_FROM)?
+            .execute([self.recurring.id, from.micros()])? as u64;
+        self.recurring.buffered = self.recurring.buffered.saturating_sub(taken);
+        self.recurring.made = self.recurring.made.saturating_sub(taken);
         Ok(())
     }
 

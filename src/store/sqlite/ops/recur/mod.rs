@@ -1,8 +1,10 @@
 //! Recurrences: stored, changed, and fired. Each function works in the transaction of its operation, so a slot makes its task
 //! in the transaction that moves the recurrence on: whoever comes second finds it moved.
 
+pub(crate) mod before;
 pub(crate) mod change;
 pub(crate) mod declare;
+mod due;
 pub(crate) mod exits;
 pub(crate) mod fire;
 pub(crate) mod head;

@@ -61,7 +61,7 @@ pub(crate) fn read(
             last: run.last,
             fate,
             rule: rule.unwrap_or_else(|| definition.rule.clone()),
-            number: Some(run.rule),
+            number: run.rule,
         });
     }
     runs.reverse();
@@ -70,7 +70,7 @@ pub(crate) fn read(
         last: run.last,
         fate: run.fate,
         rule: definition.rule.clone(),
-        number: None,
+        number: recurring.rule,
     }));
     let waiting = conn
         .prepare_cached(WAITING)?
@@ -79,10 +79,10 @@ pub(crate) fn read(
     Ok(Record {
         mark: mark(conn)?,
         name: recurring.name.clone(),
-        key: recurring.id,
         runs,
         waiting,
         rule: definition.rule.clone(),
+        number: recurring.rule,
         next_slot: recurring.next_slot,
         decided_until: recurring.decided_until,
         forgotten_until: recurring.forgotten_until,

@@ -1,14 +1,14 @@
 //! Storing a recurrence, or what is new about it.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::recurrence::decide::Upcoming;
-use crate::model::recurrence::definition::{Definition, Registration};
+use crate::model::recurrence::definition::{Definition, Registration, place};
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::view::Recurred;
 use crate::store::sqlite::file::counter::Counter;
-use crate::store::sqlite::ops::recur::fire::decide_due;
-use crate::store::sqlite::ops::recur::row::{ADD, Recurring};
+use crate::store::sqlite::ops::recur::due::decide_due;
+use crate::store::sqlite::ops::recur::row::{ADD, Recurring, mark};
 use crate::store::sqlite::ops::recur::runs;
 use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::write_tx::WriteTx;
@@ -44,6 +44,30 @@ pub(crate) const EDIT_DEFINITION: &str = "
         definition = :definition, payload = ifnull(:payload, payload)
     WHERE id = :id";
 
+impl Stored {
+    fn of(conn: &Connection, recurrence: i64) -> rusqlite::Result<Option<Self>> {
+        conn.prepare_cached(STORED)?
+            .query_row([recurrence], Self::read)
+            .optional()
+    }
+
+    /// Whether the program gave the same last.
+    fn is_of(&self, registration: &Registration) -> bool {
+        let registered = Definition::decode(&self.registered).ok();
+        registered.is_some_and(|registered| registration.definition.is_same(&registered))
+            && self.registered_payload == registration.payload
+    }
+}
+
+/// Whether a recurrence of that name is stored, and is another.
+pub(super) fn is_changed(conn: &Connection, registration: &Registration) -> rusqlite::Result<bool> {
+    let Some(recurring) = Recurring::by_name(conn, &registration.name)? else {
+        return Ok(false);
+    };
+    let stored = Stored::of(conn, recurring.id)?;
+    Ok(stored.is_none_or(|stored| !stored.is_of(registration)))
+}
+
 pub(crate) fn register(
     tx: &mut WriteTx<'_>,
     registration: &Registration,
@@ -58,9 +82,12 @@ fn add(tx: &mut WriteTx<'_>, registration: &Registration) -> rusqlite::Result<Re
     let id = Counter::Recurrences.draw(tx.conn)?;
     let anchor = registration.since.unwrap_or(tx.now);
     let definition = anchored(&registration.definition, anchor);
-    tx.conn
-        .prepare_cached(ADD)?
-        .execute(params![id, registration.name, tx.now.micros()])?;
+    tx.conn.prepare_cached(ADD)?.execute(params![
+        id,
+        registration.name,
+        place(mark(tx.conn)?, &registration.name),
+        tx.now.micros()
+    ])?;
     tx.conn.prepare_cached(ADD_DEFINITION)?.execute(params![
         id,
         definition.encode(),
@@ -84,18 +111,10 @@ fn update(
     registration: &Registration,
     mut recurring: Recurring,
 ) -> rusqlite::Result<Recurred> {
-    let stored = tx
-        .conn
-        .prepare_cached(STORED)?
-        .query_row([recurring.id], Stored::read)
-        .optional()?;
     let new = &registration.definition;
     let mut current = None;
-    if let Some(stored) = stored {
-        let registered = Definition::decode(&stored.registered).ok();
-        if registered.is_some_and(|registered| new.is_same(&registered))
-            && stored.registered_payload == registration.payload
-        {
+    if let Some(stored) = Stored::of(tx.conn, recurring.id)? {
+        if stored.is_of(registration) {
             return Ok(Recurred::Unchanged);
         }
         current = Definition::decode(&stored.definition).ok();
@@ -141,8 +160,9 @@ pub(super) fn redefine(
             }
             let next = match recurring.next_slot {
                 Some(slot) => Upcoming::Slot(slot),
-                // It had made as many tasks as it might, and may go on now.
+                // It had made as many tasks as it might, and may go on now. What came between is in no run.
                 None if recurring.has_ended() => {
+                    runs::close(tx.conn, recurring)?;
                     Upcoming::after(&changed.rule, recurring.bound().max(tx.now))
                 }
                 None => Upcoming::after(&changed.rule, recurring.bound()),
@@ -157,6 +177,7 @@ pub(super) fn redefine(
             // What is decided stays decided.
             let from = before(since_or_now(tx, since)).max(recurring.decided_until);
             recurring.decided_until = from.min(tx.now).max(recurring.decided_until);
+            recurring.decided_civil = None;
             begin(tx, recurring, &changed, from);
         }
     }
@@ -173,7 +194,7 @@ fn before(at: Timestamp) -> Timestamp {
 }
 
 /// Begins with the first slot after an instant, which may be long after now.
-fn begin(
+pub(super) fn begin(
     tx: &mut WriteTx<'_>,
     recurring: &mut Recurring,
     definition: &Definition,

@@ -68,8 +68,8 @@ pub(crate) const BY_ID: &str = sql!(
 );
 
 pub(crate) const ADD: &str = "
-    INSERT INTO punctual_recurrence (id, name, decided_until, made, buffered, failures, runs, rule)
-    VALUES (:id, :name, :decided_until, 0, 0, 0, 0, 0)";
+    INSERT INTO punctual_recurrence (id, name, place, decided_until, made, buffered, failures, runs, rule)
+    VALUES (:id, :name, :place, :decided_until, 0, 0, 0, 0, 0)";
 
 pub(crate) const KEEP: &str = "
     UPDATE punctual_recurrence
@@ -168,6 +168,7 @@ impl Recurring {
         definition: &Definition,
     ) {
         let had_ended = self.has_ended();
+        let undecided = self.next_slot.filter(|slot| *slot > self.decided_until);
         let is_complete = definition.max_count.is_some_and(|max| self.made >= max);
         let next = match next {
             _ if is_complete => Upcoming::Ended,
@@ -193,11 +194,17 @@ impl Recurring {
         if next == Upcoming::Ended && !had_ended {
             tx.recurrence_event(&self.name, RecurrenceEventKind::Ended);
         }
-        self.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
-        self.decided_civil = match self.tzdb {
-            Some(_) => definition.rule.civil(self.decided_until),
-            None => None,
-        };
+        // What a newer version of the time zone database has found stays as it is.
+        if undecided.is_none() || undecided != self.next_slot || self.tzdb.as_deref() < Some(TZDB) {
+            self.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
+        }
+        if let (Some(slot), Some(within)) = (undecided, definition.expect_within)
+            && self.next_slot != undecided
+            && self.expected_by == Some(slot + within)
+        {
+            // That slot does not come.
+            self.expected_by = None;
+        }
         self.expect(definition);
     }
 

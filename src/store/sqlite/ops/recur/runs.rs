@@ -1,13 +1,16 @@
 //! The record of what became of slots: as runs of decisions that were alike. The newest is in the recurrence's row.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::model::recurrence::decide::Upcoming;
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::explain::RuledRun;
-use crate::model::recurrence::policy::Fate;
+use crate::model::recurrence::policy::{Fate, SkipReason};
 use crate::model::recurrence::rule::Rule;
 use crate::store::sqlite::ops::recur::row::{Recurring, Run};
+use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::write_tx::WriteTx;
+use crate::store::sqlite::sql::{columns, sql};
 use crate::time::Timestamp;
 
 /// How many runs are kept, beside the newest.
@@ -90,6 +93,120 @@ pub(crate) fn record_one(
     record(tx, recurring, slots)
 }
 
+columns! {
+    /// A run beside the newest.
+    struct OlderRun {
+        first: Timestamp = "first" by row::time,
+        last: Timestamp = "last" by row::time,
+        fate: i64 = "fate" by row::get,
+        rule: i64 = "rule" by row::get,
+    }
+}
+
+/// The last run that begins at an instant or before it.
+pub(crate) const AT: &str = sql!(
+    "SELECT {columns} FROM punctual_recurrence_run
+    WHERE recurrence = :recurrence AND first <= :at ORDER BY first DESC LIMIT 1",
+    columns = OlderRun::COLUMNS
+);
+
+fn older(conn: &Connection, id: i64, at: Timestamp) -> rusqlite::Result<Option<OlderRun>> {
+    conn.prepare_cached(AT)?
+        .query_row([id, at.micros()], OlderRun::read)
+        .optional()
+}
+
+fn delete(conn: &Connection, recurring: &mut Recurring, first: Timestamp) -> rusqlite::Result<()> {
+    let deleted = conn
+        .prepare_cached(DELETE)?
+        .execute([recurring.id, first.micros()])?;
+    recurring.runs = recurring.runs.saturating_sub(deleted as u64);
+    Ok(())
+}
+
+/// Records that a slot which has waited makes no task: a newer one has taken its place. It is in a run of slots that have made
+/// theirs, which is split.
+pub(crate) fn supersede(
+    tx: &mut WriteTx<'_>,
+    recurring: &mut Recurring,
+    rule: &Rule,
+    slot: Timestamp,
+) -> rusqlite::Result<()> {
+    let reason = SkipReason::Superseded;
+    let skipped = RecurrenceEventKind::Skipped {
+        first: slot.to_utc(),
+        last: slot.to_utc(),
+        reason,
+    };
+    tx.recurrence_event(&recurring.name, skipped);
+    let one = Run {
+        first: slot,
+        last: slot,
+        fate: Fate::Skipped(reason),
+    };
+    let (run, number, is_newest) = match recurring.run() {
+        Some(run) if (run.first..=run.last).contains(&slot) => {
+            recurring.set_run(None);
+            (run, recurring.rule, true)
+        }
+        _ => match older(tx.conn, recurring.id, slot)? {
+            Some(run) if slot <= run.last => {
+                delete(tx.conn, recurring, run.first)?;
+                let (first, last, fate) = (run.first, run.last, Fate::from_code(run.fate));
+                (Run { first, last, fate }, run.rule, false)
+            }
+            // Its run is forgotten.
+            _ => return Ok(()),
+        },
+    };
+    if run.first < slot {
+        let last = Timestamp::from_micros(slot.micros() - 1);
+        add(tx.conn, recurring, Run { last, ..run }, number)?;
+    }
+    let after = (slot < run.last).then(|| Run {
+        first: Timestamp::from_micros(slot.micros() + 1),
+        ..run
+    });
+    match after {
+        Some(after) if is_newest => {
+            add(tx.conn, recurring, one, number)?;
+            recurring.set_run(Some(after));
+        }
+        None if is_newest => {
+            let joined = join(tx.conn, recurring, rule, one)?;
+            recurring.set_run(Some(joined));
+        }
+        after => {
+            add(tx.conn, recurring, one, number)?;
+            if let Some(after) = after {
+                add(tx.conn, recurring, after, number)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The run of a slot, joined with the one before it if that is alike and ends at the slot before.
+fn join(
+    conn: &Connection,
+    recurring: &mut Recurring,
+    rule: &Rule,
+    one: Run,
+) -> rusqlite::Result<Run> {
+    match older(conn, recurring.id, one.first)? {
+        Some(run)
+            if run.fate == one.fate.code()
+                && run.rule == recurring.rule
+                && Upcoming::after(rule, run.last) == Upcoming::Slot(one.first) =>
+        {
+            delete(conn, recurring, run.first)?;
+            let first = run.first;
+            Ok(Run { first, ..one })
+        }
+        _ => Ok(one),
+    }
+}
+
 /// Moves the newest run to the others.
 pub(crate) fn close(conn: &Connection, recurring: &mut Recurring) -> rusqlite::Result<()> {
     let Some(run) = recurring.run() else {
@@ -138,15 +255,11 @@ pub(crate) fn replace(
     runs: &[RuledRun],
 ) -> rusqlite::Result<()> {
     for first in gone {
-        let deleted = conn
-            .prepare_cached(DELETE)?
-            .execute([recurring.id, first.micros()])?;
-        recurring.runs = recurring.runs.saturating_sub(deleted as u64);
+        delete(conn, recurring, *first)?;
     }
     for run in runs {
         let (first, last, fate) = (run.first, run.last, run.fate);
-        let number = run.number.unwrap_or(recurring.rule);
-        add(conn, recurring, Run { first, last, fate }, number)?;
+        add(conn, recurring, Run { first, last, fate }, run.number)?;
     }
     Ok(())
 }
