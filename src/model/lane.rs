@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::model::delivery::Delivery;
 use crate::model::limits::MAX_PRIORITY;
+use crate::model::suspects::{Level, Suspects};
 use crate::time::Timestamp;
 
 /// A queue's tasks of one kind and class, as the store numbers them.
@@ -14,12 +15,15 @@ pub(crate) struct LaneId(pub(crate) i64);
 /// Per priority, an instant before which no pending task of the lane is due; `None`: no pending task.
 pub(crate) type Heads = [Option<Timestamp>; MAX_PRIORITY as usize + 1];
 
+/// The numbers of the classes of suspects begin here in the store, except for those that run alone.
+const SUSPECTS: i64 = 100;
+
 /// What is special about a lane's tasks: each class is claimed in its own way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Class {
     Plain,
-    /// Tasks that have crashed a process before: they run one at a time.
-    Suspect,
+    /// Tasks that ran while their process crashed: few of them run at once.
+    Suspect(Level),
     /// Tasks delivered at most once: their claim is on disk before they start.
     Once,
 }
@@ -35,7 +39,7 @@ impl Class {
 
     pub(crate) fn delivery(self) -> Delivery {
         match self {
-            Self::Plain | Self::Suspect => Delivery::AtLeastOnce,
+            Self::Plain | Self::Suspect(_) => Delivery::AtLeastOnce,
             Self::Once => Delivery::AtMostOnce,
         }
     }
@@ -44,15 +48,30 @@ impl Class {
     pub(crate) const fn code(self) -> i64 {
         match self {
             Self::Plain => 0,
-            Self::Suspect => 1,
+            Self::Suspect(Level::ALONE) => 1,
             Self::Once => 2,
+            Self::Suspect(level) => SUSPECTS + level.code() as i64,
         }
     }
 
     pub(crate) fn from_code(code: i64) -> Option<Self> {
-        [Self::Plain, Self::Suspect, Self::Once]
-            .into_iter()
-            .find(|class| class.code() == code)
+        match code {
+            0 => Some(Self::Plain),
+            1 => Some(Self::Suspect(Level::ALONE)),
+            2 => Some(Self::Once),
+            _ => {
+                let level = u8::try_from(code.checked_sub(SUSPECTS)?).ok()?;
+                Level::from_code(level).map(Self::Suspect)
+            }
+        }
+    }
+
+    /// The level of suspects.
+    pub(crate) fn level(self) -> Option<Level> {
+        match self {
+            Self::Suspect(level) => Some(level),
+            Self::Plain | Self::Once => None,
+        }
     }
 
     /// Whether its tasks may be claimed before a worker is free for them.
@@ -101,6 +120,8 @@ pub(crate) struct ClaimRequest {
     pub(crate) budget: Duration,
     /// The most tasks in all.
     pub(crate) limit: usize,
+    /// The suspects that are held already.
+    pub(crate) suspects: Suspects,
     /// The version of the lanes that the request was planned for. A standing claim is not made once the version has changed:
     /// new lanes may have better tasks.
     pub(crate) lanes_version: u64,
@@ -120,4 +141,20 @@ pub(crate) struct LaneClaim {
     /// How long one task takes a worker; `None`: unknown, so no task is claimed ahead.
     pub(crate) cost: Option<Duration>,
     pub(crate) class: Class,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_survive_storage() {
+        let levels = (0..=31).filter_map(Level::from_code).map(Class::Suspect);
+        for class in levels.chain([Class::Plain, Class::Once]) {
+            assert_eq!(Class::from_code(class.code()), Some(class));
+        }
+        for unknown in [-1, 3, 100 + 32, i64::MIN] {
+            assert_eq!(Class::from_code(unknown), None);
+        }
+    }
 }

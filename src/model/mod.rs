@@ -24,5 +24,6 @@ pub(crate) mod recurrence;
 pub(crate) mod retention;
 pub(crate) mod retry;
 pub(crate) mod settle;
+pub(crate) mod suspects;
 pub(crate) mod task;
 pub(crate) mod variants;

@@ -11,6 +11,7 @@ use crate::model::limits::DEFAULT_MAX_CRASHES;
 use crate::model::limits::clean_text;
 use crate::model::outcome::{Failure, Retry, TaskResult, Verdict};
 use crate::model::retry::RetryPolicy;
+use crate::model::suspects::Level;
 use crate::model::task::Options;
 use crate::time::Timestamp;
 
@@ -352,12 +353,28 @@ pub(crate) struct Orphan {
     /// How many crashes it was blamed for so far.
     pub(crate) blamed: u32,
     pub(crate) max_crashes: Option<u32>,
-    pub(crate) delivery: Delivery,
+    pub(crate) class: Class,
     pub(crate) cancel_requested: bool,
     /// Whether its handler had been started: the task is in the dead instance's ledger, or there is no ledger to look in.
     pub(crate) started: bool,
-    /// Whether it may have caused the death: not if, for instance, the power failed while the instance held other tasks too.
-    pub(crate) is_suspect: bool,
+    pub(crate) death: Death,
+}
+
+/// What is known of an instance's death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// Its process crashed, or was killed, and its ledger says what it ran.
+    Crash(Running),
+    /// It may have been a loss of power. `alone`: it held one claim only.
+    Unknown { alone: bool },
+}
+
+/// The attempts that a process ran when it crashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Running {
+    pub(crate) count: u64,
+    /// How many of them were of suspects.
+    pub(crate) suspects: u64,
 }
 
 /// What happens to a task whose instance died.
@@ -365,9 +382,10 @@ pub(crate) struct Orphan {
 pub(crate) enum Rescue {
     /// It was never started: as if it had not been claimed.
     GiveBack,
-    /// It can run again at once, alone: it may have caused the crash, and is blamed for it.
-    Suspect,
-    /// It can run again at once: it was started, but is not blamed.
+    /// It can run again at once, but with few others: it may have caused the crash. It is blamed for it if nothing else can
+    /// have.
+    Suspect { level: Level, is_blamed: bool },
+    /// It can run again at once: it was started, but is not suspected.
     Innocent,
     /// It has crashed too often.
     Crashed,
@@ -377,27 +395,39 @@ pub(crate) enum Rescue {
     Cancelled,
 }
 
-/// Decides for a task whose instance died. A crash costs it no attempt, but one of its `max_crashes` if it may have caused
-/// the crash. A task that allows none fails in any case: its caller wants no second start.
+/// Decides for a task whose instance died. A crash costs it no attempt, but one of its `max_crashes` if it alone may have
+/// caused the crash. A task that allows none fails in any case: its caller wants no second start.
 pub(crate) fn rescue(orphan: Orphan) -> Rescue {
     let max_crashes = orphan.max_crashes.unwrap_or(DEFAULT_MAX_CRASHES);
-    match orphan {
-        Orphan {
-            cancel_requested: true,
-            ..
-        } => Rescue::Cancelled,
-        Orphan { started: false, .. } => Rescue::GiveBack,
-        Orphan {
-            delivery: Delivery::AtMostOnce,
-            ..
-        } => Rescue::Interrupted,
-        _ if max_crashes == 0 => Rescue::Crashed,
-        Orphan {
-            is_suspect: false, ..
-        } => Rescue::Innocent,
-        Orphan { blamed, .. } if blamed >= max_crashes => Rescue::Crashed,
-        _ => Rescue::Suspect,
+    let former = orphan.class.level();
+    if orphan.cancel_requested {
+        return Rescue::Cancelled;
     }
+    if !orphan.started {
+        return Rescue::GiveBack;
+    }
+    if orphan.class.delivery() == Delivery::AtMostOnce {
+        return Rescue::Interrupted;
+    }
+    if max_crashes == 0 {
+        return Rescue::Crashed;
+    }
+    let (level, is_blamed) = match orphan.death {
+        Death::Unknown { alone: false } => return Rescue::Innocent,
+        Death::Unknown { alone: true } => (Level::ALONE, true),
+        Death::Crash(running) => {
+            // A task that was never suspected is less likely to be the cause than those that were.
+            let others = match former {
+                Some(_) => running.suspects,
+                None => running.count,
+            };
+            (Level::after_crash(running.count, former), others <= 1)
+        }
+    };
+    if is_blamed && orphan.blamed >= max_crashes {
+        return Rescue::Crashed;
+    }
+    Rescue::Suspect { level, is_blamed }
 }
 
 /// How long an attempt may take: the task's own timeout comes before its handler's.

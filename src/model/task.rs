@@ -267,8 +267,8 @@ impl Task {
         self.crashes
     }
 
-    /// For how many of these crashes the task was blamed: [`max_crashes`](Self::max_crashes) bounds them. It is blamed if it
-    /// may have caused the crash, so not for a loss of power.
+    /// For how many of these crashes the task was blamed: [`max_crashes`](Self::max_crashes) bounds them. It is blamed if
+    /// nothing else that the process ran is as likely to have caused the crash, so not for a loss of power.
     #[must_use]
     pub fn blamed_crashes(&self) -> u32 {
         self.blamed_crashes

@@ -1,12 +1,13 @@
 //! The tasks that this scheduler holds: each from its claim until it is settled, with its stop signal and its deadline.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::handler::token::{StopReason, Token};
-use crate::model::lane::Class;
 use crate::model::settle::{Claim, Fence};
+use crate::model::suspects::{Level, Suspects};
 use crate::process::Owner;
 use crate::sync::lock;
 use crate::time::Timestamp;
@@ -51,7 +52,8 @@ struct State {
     free: Vec<(usize, Arc<Token>)>,
     /// How many tasks are held of each queue that has a cap.
     capped: HashMap<Arc<str>, usize>,
-    suspects: usize,
+    /// How many suspects are held, by level.
+    suspects: BTreeMap<Level, usize>,
     /// How many tasks have a worker, or wait for one.
     open: usize,
     /// The queues from which tasks were claimed since the last [`Attempts::take_claimed_queues`], in the order of the claims.
@@ -66,7 +68,8 @@ struct State {
 struct Held {
     fence: Fence,
     queue: Arc<str>,
-    suspect: bool,
+    /// Its level, if it is a suspect.
+    level: Option<Level>,
     token: Arc<Token>,
     /// The handler runs, or is yet to be called.
     open: bool,
@@ -217,7 +220,10 @@ impl Attempts {
         HeldCounts {
             open: state.open,
             capped: state.capped.clone(),
-            has_suspect: state.suspects > 0,
+            suspects: Suspects {
+                count: state.suspects.values().sum(),
+                lowest: state.suspects.keys().next().copied(),
+            },
             started: state.started,
             ended: state.ended,
         }
@@ -257,8 +263,7 @@ impl Attempts {
 pub(crate) struct HeldCounts {
     /// How many tasks are held per queue with a cap.
     pub(crate) capped: HashMap<Arc<str>, usize>,
-    /// Whether a held task is suspected to crash processes.
-    pub(crate) has_suspect: bool,
+    pub(crate) suspects: Suspects,
     /// How many tasks have a worker, or wait for one.
     pub(crate) open: usize,
     /// How many handlers run.
@@ -281,7 +286,7 @@ impl State {
         let attempt = Held {
             fence: claim.fence,
             queue: Arc::clone(&claim.queue),
-            suspect: claim.class == Class::Suspect,
+            level: claim.class.level(),
             token: Arc::clone(&token),
             open: true,
             started: false,
@@ -289,7 +294,9 @@ impl State {
             stuck_at: None,
             stuck: false,
         };
-        self.suspects += usize::from(attempt.suspect);
+        if let Some(level) = attempt.level {
+            *self.suspects.entry(level).or_default() += 1;
+        }
         self.open += 1;
         self.count(&attempt.queue, |count| count + 1);
         if self.took.last() != Some(&attempt.queue) {
@@ -312,7 +319,14 @@ impl State {
     fn remove(&mut self, index: usize) {
         self.close(Some(index));
         if let Some(attempt) = self.slots[index].take() {
-            self.suspects -= usize::from(attempt.suspect);
+            if let Some(level) = attempt.level
+                && let Entry::Occupied(mut count) = self.suspects.entry(level)
+            {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
             self.count(&attempt.queue, |count| count - 1);
             self.free.push((index, attempt.token));
         }
@@ -330,6 +344,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::lane::Class;
     use crate::model::settle::tests::claim;
 
     const S: Duration = Duration::from_secs(1);
@@ -447,7 +462,7 @@ mod tests {
         let capped: Arc<str> = "capped".into();
         let attempts = Arc::new(Attempts::new(Wake::new(), [&capped].into_iter()));
         let suspect = Claim {
-            class: Class::Suspect,
+            class: Class::Suspect(Level::ALONE),
             queue: Arc::clone(&capped),
             ..claim(2, 1, 3)
         };
@@ -455,12 +470,13 @@ mod tests {
         let (second, _) = add(&attempts, claim(1, 0, 3));
         let held = attempts.held();
         assert_eq!((attempts.count(), held.capped["capped"]), (2, 1));
-        assert!(held.has_suspect);
+        assert_eq!(held.suspects.lowest, Some(Level::ALONE));
+        assert_eq!(held.suspects.count, 1);
         let index = first.index;
         drop(first);
         let held = attempts.held();
         assert_eq!((attempts.count(), held.capped["capped"]), (1, 0));
-        assert!(!held.has_suspect);
+        assert_eq!(held.suspects, Suspects::default());
         let (third, _) = add(&attempts, claim(1, 0, 3));
         assert_eq!(third.index, index);
         attempts.free([second]);
@@ -474,7 +490,7 @@ mod tests {
     fn a_task_that_was_in_a_process_which_lost_its_power_is_no_suspect() {
         let attempts = Arc::new(Attempts::new(Wake::new(), std::iter::empty()));
         let _held = add(&attempts, claim(2, 1, 3));
-        assert!(!attempts.held().has_suspect);
+        assert_eq!(attempts.held().suspects, Suspects::default());
     }
 
     /// P8: the request to stop is not handed on to the next task.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::lane::{Class, KnownLanes, Lane};
+use crate::model::lane::{KnownLanes, Lane};
 use crate::model::settle::Claim;
 use crate::runtime::backoff::still_to_come;
 use crate::runtime::finish::Finished;
@@ -157,7 +157,7 @@ impl Claimer {
         for lane in lanes {
             if lane.paused {
                 best.insert(&lane.queue, None);
-            } else if lane.class != Class::Suspect && self.link.registry.get(&lane.kind).is_some() {
+            } else if lane.class.level().is_none() && self.link.registry.get(&lane.kind).is_some() {
                 let due = (0..)
                     .zip(&lane.heads)
                     .filter_map(|(priority, head)| head.map(|at| (priority, at)))
@@ -186,7 +186,7 @@ impl Claimer {
         let held = self.link.attempts.held();
         Load {
             held: held.capped,
-            suspect: held.has_suspect,
+            suspects: held.suspects,
             workers,
             free: workers.saturating_sub(held.open),
             overbooked: held.open > workers,
@@ -208,7 +208,7 @@ fn give_back(jobs: Vec<Job>, now: Timestamp) -> Vec<Finished> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::lane::{Heads, LaneId};
+    use crate::model::lane::{Class, Heads, LaneId};
     use crate::model::settle::tests::claim;
     use crate::runtime::link::tests::link;
 

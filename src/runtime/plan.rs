@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::lane::{ClaimRequest, Class, KnownLanes, Lane, LaneClaim, QueueClaim};
+use crate::model::suspects::Suspects;
 use crate::runtime::costs::Costs;
 use crate::runtime::queue_order::QueueOrder;
 use crate::store::Pace;
@@ -35,8 +36,8 @@ impl Scope {
 pub(crate) struct Load {
     /// Tasks that are claimed and not settled, per queue with a cap.
     pub(crate) held: HashMap<Arc<str>, usize>,
-    /// Whether a held task is suspected to crash processes.
-    pub(crate) suspect: bool,
+    /// The suspects among these tasks.
+    pub(crate) suspects: Suspects,
     /// Workers that have no task and for which no claimed task waits.
     pub(crate) free: usize,
     /// Whether more tasks are claimed than there are workers.
@@ -108,9 +109,9 @@ impl Planner {
         };
         let special: Vec<&Lane> = lanes.iter().filter(|lane| is_special(lane)).collect();
         let may_stand = |queue: &Arc<str>| special.iter().all(|lane| lane.queue != *queue);
+        let suspects = SuspectsPlan::new(lanes, &has_handler, load.suspects, now);
         for lane in lanes {
-            let waits = lane.class == Class::Suspect && load.suspect;
-            if lane.paused || waits || !has_handler(&lane.kind) {
+            if lane.paused || suspects.wait(lane) || !has_handler(&lane.kind) {
                 continue;
             }
             let Some(room) = self.scope.room(load, &lane.queue) else {
@@ -140,6 +141,8 @@ impl Planner {
             }
             let left_for = if is_left {
                 pace.left_to_others
+            } else if lane.class == Class::Once && suspects.are_there {
+                BESIDE_SUSPECTS
             } else {
                 Duration::ZERO
             };
@@ -165,6 +168,7 @@ impl Planner {
                 free: load.free,
                 budget,
                 limit,
+                suspects: load.suspects,
                 lanes_version: known.version,
             });
         } else if !standing_claim.list.is_empty() {
@@ -173,11 +177,50 @@ impl Planner {
                 free: load.free,
                 budget: Duration::ZERO,
                 limit: load.free,
+                suspects: load.suspects,
                 lanes_version: known.version,
             };
             plan.standing_claim = Some((request, load.ended));
         }
         plan
+    }
+}
+
+/// How long a task that is delivered at most once waits beside suspects: if one of them crashes the process, it would have
+/// failed for good.
+const BESIDE_SUSPECTS: Duration = Duration::from_secs(10);
+
+/// What is to be done about the lanes of suspects.
+struct SuspectsPlan {
+    /// Whether suspects are held or due.
+    are_there: bool,
+    /// Whether the best due suspect has to wait, and with it those behind it.
+    wait: bool,
+}
+
+impl SuspectsPlan {
+    fn new(
+        lanes: &[Lane],
+        has_handler: impl Fn(&str) -> bool,
+        held: Suspects,
+        now: Timestamp,
+    ) -> Self {
+        let due = lanes.iter().filter_map(|lane| {
+            let level = lane.class.level().filter(|_| !lane.paused)?;
+            let mut heads = (0_u8..).zip(&lane.heads);
+            let best = heads.find(|(_, head)| head.is_some_and(|at| at <= now))?;
+            has_handler(&lane.kind).then_some((best, level))
+        });
+        // Of suspects that are due at one instant any may be the best: the lowest level counts.
+        let best = due.min();
+        Self {
+            are_there: held.count > 0 || best.is_some(),
+            wait: best.is_some_and(|(_, level)| !held.admit(level)),
+        }
+    }
+
+    fn wait(&self, lane: &Lane) -> bool {
+        self.wait && lane.class.level().is_some()
     }
 }
 
@@ -205,6 +248,7 @@ impl<'a> Queues<'a> {
 mod tests {
     use super::*;
     use crate::model::lane::{Heads, LaneId};
+    use crate::model::suspects::Level;
 
     const PACE: Pace = Pace::LOCAL;
     const NOW: Timestamp = Timestamp::from_micros(1_000);
@@ -374,26 +418,69 @@ mod tests {
         );
     }
 
-    #[test]
-    fn one_suspect_at_a_time() {
-        let mut suspect = lane(1, "a", 1);
-        suspect.class = Class::Suspect;
-        let lanes = [suspect, lane(2, "a", 1)];
-        let (claimed, plan) = planned(&lanes, &Scope::default(), &load(2), &measured(10));
-        assert_eq!(claimed, [1, 2]);
-        assert_eq!(
-            plan.claim.unwrap().queues[0].lanes[0].cost,
-            None,
-            "and never ahead"
-        );
-        let busy = Load {
-            suspect: true,
+    fn held(levels: &[u8]) -> Load {
+        let mut suspects = Suspects::default();
+        for level in levels {
+            suspects.add(Level::from_code(*level).unwrap());
+        }
+        Load {
+            suspects,
             ..load(2)
+        }
+    }
+
+    fn suspects(id: i64, at: i64, level: u8) -> Lane {
+        let class = Class::Suspect(Level::from_code(level).unwrap());
+        Lane {
+            class,
+            ..lane(id, "a", at)
+        }
+    }
+
+    #[test]
+    fn p4_suspects_run_in_groups_and_those_behind_one_that_waits_wait() {
+        let plan =
+            |lanes: &[Lane], load: &Load| planned(lanes, &Scope::default(), load, &measured(10));
+        let plain = || lane(9, "a", 1);
+        let alone = [suspects(1, 1, 0), plain()];
+        let (claimed, planned) = plan(&alone, &load(2));
+        assert_eq!(claimed, [1, 9]);
+        let claim = planned.claim.unwrap();
+        assert_eq!(claim.queues[0].lanes[0].cost, None, "and never ahead");
+        assert_eq!(plan(&alone, &held(&[0])).0, [9]);
+        let pairs = [suspects(1, 1, 1), plain()];
+        assert_eq!(plan(&pairs, &held(&[3])).0, [1, 9]);
+        let (_, planned) = plan(&pairs, &held(&[3]));
+        assert_eq!(planned.claim.unwrap().suspects, held(&[3]).suspects);
+        assert_eq!(plan(&pairs, &held(&[3, 3])).0, [9]);
+        assert_eq!(plan(&[suspects(1, 1, 5)], &held(&[0])).0, [0; 0]);
+        // One that runs alone is the best, and others of its time: all wait for the group to end.
+        for (at, expected) in [(1, &[9][..]), (0, &[1, 2, 9])] {
+            let lanes = [suspects(1, 1, 0), suspects(2, at, 5), plain()];
+            assert_eq!(plan(&lanes, &held(&[5])).0, expected, "{at}");
+        }
+        let later = [suspects(1, 2_000, 0), suspects(2, 1, 5), plain()];
+        assert_eq!(plan(&later, &held(&[5])).0, [2, 9], "it is not due");
+    }
+
+    /// P5: a crash beside it would be its end.
+    #[test]
+    fn p4_a_task_delivered_at_most_once_waits_a_while_beside_suspects() {
+        let once = |at| Lane {
+            class: Class::Once,
+            ..lane(1, "a", at)
         };
-        assert_eq!(
-            planned(&lanes, &Scope::default(), &busy, &Costs::default()).0,
-            [2]
-        );
+        let plan = |lanes: &[Lane], load: &Load| {
+            let (claimed, plan) = planned(lanes, &Scope::default(), load, &Costs::default());
+            (claimed, plan.next)
+        };
+        let waits = Some(Timestamp::from_micros(1) + BESIDE_SUSPECTS);
+        assert_eq!(plan(&[once(1)], &load(2)), (vec![1], None));
+        assert_eq!(plan(&[once(1)], &held(&[0])), (vec![], waits));
+        let due = [once(1), suspects(2, 1, 3)];
+        assert_eq!(plan(&due, &load(2)), (vec![2], waits));
+        let long_due = 1_000 - 10_000_000;
+        assert_eq!(plan(&[once(long_due)], &held(&[0])), (vec![1], None));
     }
 
     /// P5, P9: their claims are synced, or counted, in a transaction of their own; and what is better in their queue must not

@@ -311,6 +311,7 @@ mod tests {
             free: 2,
             budget: Duration::ZERO,
             limit: 2,
+            suspects: Default::default(),
             lanes_version: 0,
         };
         standing_claim.leave(request, 0);

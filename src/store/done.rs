@@ -91,6 +91,7 @@ mod tests {
             free: 1,
             budget: Duration::ZERO,
             limit: 1,
+            suspects: Default::default(),
             lanes_version: 0,
         };
         signals.standing_claim().leave(request, 0);

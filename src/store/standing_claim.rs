@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::model::lane::{ClaimRequest, Class, QueueClaim};
+use crate::model::lane::{ClaimRequest, QueueClaim};
 use crate::model::settle::Claim;
 use crate::sync::lock;
 use crate::wake::{Bell, Wake};
@@ -170,7 +170,7 @@ impl Taken {
     fn rest(&mut self, claims: &[Claim]) -> Option<ClaimRequest> {
         let counted = |queue: &QueueClaim| queue.limit != usize::MAX;
         let free = self.request.free.checked_sub(claims.len())?;
-        let is_suspect = |claim: &Claim| claim.class == Class::Suspect;
+        let is_suspect = |claim: &Claim| claim.class.level().is_some();
         if self.request.queues.iter().any(counted) || claims.iter().any(is_suspect) {
             return None;
         }
@@ -231,7 +231,9 @@ impl Drop for Taken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::lane::Class;
     use crate::model::settle::tests::claim;
+    use crate::model::suspects::{Level, Suspects};
     use std::time::Duration;
 
     fn standing_claim() -> (Arc<StandingClaim>, Wake) {
@@ -246,6 +248,7 @@ mod tests {
             free: 1,
             budget: Duration::ZERO,
             limit: 1,
+            suspects: Suspects::default(),
             lanes_version: 0,
         }
     }
@@ -308,7 +311,7 @@ mod tests {
         drop(taken);
         assert!(wake.wait(Duration::ZERO));
         let suspect = Claim {
-            class: Class::Suspect,
+            class: Class::Suspect(Level::ALONE),
             ..claim(2, 1, 3)
         };
         leave(2).end(vec![suspect]);

@@ -278,14 +278,21 @@ fn p5_whatever_ends_an_attempt_of_a_task_delivered_at_most_once_is_final() {
     let orphan = |started, cancel_requested| Orphan {
         blamed: 0,
         max_crashes: None,
-        delivery: Delivery::AtMostOnce,
+        class: Class::Once,
         cancel_requested,
         started,
-        is_suspect: started,
+        death: ALONE,
     };
     assert_eq!(rescue(orphan(true, false)), Rescue::Interrupted);
     assert_eq!(rescue(orphan(false, false)), Rescue::GiveBack);
     assert_eq!(rescue(orphan(true, true)), Rescue::Cancelled);
+}
+
+/// A crash of a process that ran nothing else.
+const ALONE: Death = crash(1, 0);
+
+const fn crash(count: u64, suspects: u64) -> Death {
+    Death::Crash(Running { count, suspects })
 }
 
 #[test]
@@ -293,42 +300,71 @@ fn p4_a_crash_is_forgiven_until_there_were_too_many() {
     let orphan = |blamed, started, cancel_requested| Orphan {
         blamed,
         max_crashes: None,
-        delivery: Delivery::AtLeastOnce,
+        class: Class::Plain,
         cancel_requested,
         started,
-        is_suspect: started,
+        death: ALONE,
+    };
+    let without_crashes = |orphan| Orphan {
+        max_crashes: Some(0),
+        ..orphan
     };
     // After a loss of power, for instance.
     let innocent = |blamed| Orphan {
-        is_suspect: false,
+        death: Death::Unknown { alone: false },
         ..orphan(blamed, true, false)
+    };
+    let suspect = |level, is_blamed| Rescue::Suspect {
+        level: Level::from_code(level).unwrap(),
+        is_blamed,
     };
     let table = [
         (orphan(0, false, false), Rescue::GiveBack),
-        (orphan(0, true, false), Rescue::Suspect),
-        (orphan(2, true, false), Rescue::Suspect),
+        (orphan(0, true, false), suspect(0, true)),
+        (orphan(2, true, false), suspect(0, true)),
         (orphan(3, true, false), Rescue::Crashed),
         (orphan(3, false, false), Rescue::GiveBack),
         (orphan(0, true, true), Rescue::Cancelled),
         (orphan(0, false, true), Rescue::Cancelled),
-        (
-            Orphan {
-                max_crashes: Some(0),
-                ..orphan(0, true, false)
-            },
-            Rescue::Crashed,
-        ),
+        (without_crashes(orphan(0, true, false)), Rescue::Crashed),
         (innocent(0), Rescue::Innocent),
         (innocent(3), Rescue::Innocent),
+        (without_crashes(innocent(0)), Rescue::Crashed),
+    ];
+    for (orphan, expected) in table {
+        assert_eq!(rescue(orphan), expected, "{orphan:?}");
+    }
+    let of = |class, death| Orphan {
+        class,
+        death,
+        ..orphan(3, true, false)
+    };
+    let level = |level| Class::Suspect(Level::from_code(level).unwrap());
+    let table = [
+        // Fresh: blamed only if nothing else ran.
+        (of(Class::Plain, crash(2, 0)), suspect(0, false)),
+        (of(Class::Plain, crash(2, 1)), suspect(0, false)),
+        (of(Class::Plain, crash(5_000, 0)), suspect(12, false)),
+        // Suspected: blamed if no other suspect ran.
+        (of(level(3), crash(64, 8)), suspect(2, false)),
+        (of(level(1), crash(64, 2)), suspect(0, false)),
+        (of(level(0), crash(64, 1)), Rescue::Crashed),
+        (of(level(4), crash(64, 1)), Rescue::Crashed),
         (
-            Orphan {
-                max_crashes: Some(0),
-                ..innocent(0)
-            },
+            of(level(4), Death::Unknown { alone: false }),
+            Rescue::Innocent,
+        ),
+        (
+            of(level(4), Death::Unknown { alone: true }),
             Rescue::Crashed,
         ),
     ];
     for (orphan, expected) in table {
         assert_eq!(rescue(orphan), expected, "{orphan:?}");
     }
+    let again = Orphan {
+        blamed: 2,
+        ..of(level(4), crash(64, 1))
+    };
+    assert_eq!(rescue(again), suspect(3, true));
 }

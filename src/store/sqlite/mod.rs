@@ -194,7 +194,7 @@ impl Store for SqliteStore {
         roll.find_dead(
             writes,
             || self.with_reader(|conn| roll::others(conn, self.instance)),
-            |instance| self.with_reader(|conn| rescue::count_held(conn, instance)),
+            |instance, evidence| self.with_reader(|conn| rescue::count(conn, instance, evidence)),
         )?;
         let Some((instance, evidence)) = roll.next_dead() else {
             return Ok(Rescued::default());

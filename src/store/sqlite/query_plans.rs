@@ -31,7 +31,7 @@ use crate::store::sqlite::ops::recur::row as rows;
 use crate::store::sqlite::ops::recur::{
     change as recur_change, declare, exits, fire, head, make, record, register, runs,
 };
-use crate::store::sqlite::ops::rescue::ORPHANS;
+use crate::store::sqlite::ops::rescue::{self, ORPHANS};
 use crate::store::sqlite::ops::settle;
 use crate::store::sqlite::ops::transition;
 use crate::store::sqlite::ops::write_tx::FORGET_EXPIRY;
@@ -225,6 +225,11 @@ fn p13_every_statement_finds_its_rows_by_an_index() {
         (
             "orphans",
             ORPHANS,
+            "USING INDEX punctual_task_running (lane=? AND instance=?)",
+        ),
+        (
+            "what a dead instance held",
+            rescue::HELD,
             "USING INDEX punctual_task_running (lane=? AND instance=?)",
         ),
         (
@@ -492,6 +497,7 @@ impl Kit {
             free,
             budget: std::time::Duration::ZERO,
             limit: 256,
+            suspects: Default::default(),
             lanes_version: 0,
         };
         match self

@@ -256,7 +256,7 @@ fn suspects(kit: &mut Kit, count: usize) -> Vec<TaskId> {
 }
 
 fn at_most_one_suspect_is_taken(kit: &mut Kit) {
-    let suspects = suspects(kit, 3);
+    let suspects = suspects(kit, 2);
     let innocent = kit.insert(Insert {
         priority: 9,
         ..task()

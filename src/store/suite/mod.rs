@@ -301,6 +301,7 @@ pub(super) fn request(store: &dyn Store, free: usize) -> ClaimRequest {
         free,
         budget: Duration::ZERO,
         limit: usize::MAX,
+        suspects: Default::default(),
         lanes_version: store.lanes().version,
     }
 }

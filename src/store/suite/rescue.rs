@@ -5,8 +5,11 @@ use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::delivery::Delivery;
 use crate::model::edit::Patch;
+use crate::model::lane::{ClaimRequest, Class};
 use crate::model::new_task::Insert;
 use crate::model::op::{Action, Changed, Op, Rescued, Settled};
+use crate::model::settle::Claim;
+use crate::model::suspects::{Level, Suspects};
 use crate::model::task::{Options, TaskState};
 
 on_shared!(
@@ -22,6 +25,12 @@ on_shared!(
     a_cancel_that_was_requested_is_honoured_by_the_rescue,
     a_task_that_is_taken_back_unstarted_still_has_its_start_deadline,
     only_the_dead_instance_s_tasks_are_taken_back,
+    p4_of_many_tasks_the_one_that_crashes_is_found_in_few_crashes,
+    p4_two_tasks_that_crash_only_together_are_separated,
+    p4_processes_that_are_killed_under_many_tasks_blame_nobody,
+    p4_a_suspect_that_returns_is_no_suspect_any_more,
+    p4_what_ran_beside_a_suspect_is_not_blamed,
+    p4_the_best_suspect_that_has_to_wait_is_not_overtaken_by_others,
 );
 
 pub(in crate::store) fn rescued(crashed: usize, given_back: usize) -> Rescued {
@@ -284,4 +293,153 @@ fn an_attempt_that_fails_in_the_next_process_is_counted_right(kit: &mut Kit) {
         kit.ends(id),
         [AttemptEnd::Crashed, AttemptEnd::Failed, AttemptEnd::Failed]
     );
+}
+
+impl Kit {
+    /// Runs what may run together, until nothing is due: a process that runs all of `together` crashes. Returns the crashes.
+    fn run_with_crashes(&mut self, together: &[TaskId]) -> usize {
+        let mut crashes = 0;
+        loop {
+            let claims = self.claim(10_000);
+            if claims.is_empty() {
+                return crashes;
+            }
+            let runs = |id: &TaskId| claims.iter().any(|claim| claim.id == *id);
+            if together.iter().all(runs) {
+                self.crash(&claims);
+                crashes += 1;
+            } else {
+                for claim in &claims {
+                    self.settle(claim, done());
+                }
+            }
+        }
+    }
+}
+
+fn p4_of_many_tasks_the_one_that_crashes_is_found_in_few_crashes(kit: &mut Kit) {
+    for (count, max_crashes, bound) in [(1, 0, 1), (1, 3, 4), (2, 1, 3), (7, 3, 7), (600, 2, 13)] {
+        let fragile = || Insert {
+            options: Some(Box::new(Options {
+                max_crashes: Some(max_crashes),
+                ..Options::default()
+            })),
+            ..task()
+        };
+        let ids: Vec<TaskId> = (0..count).map(|_| kit.insert(fragile())).collect();
+        let cause = ids[count / 2];
+        let crashes = kit.run_with_crashes(&[cause]);
+        assert!(crashes <= bound, "{crashes} of at most {bound} for {count}");
+        for id in ids.into_iter().filter(|id| *id != cause) {
+            let task = kit.task(id);
+            assert_eq!(task.state(), TaskState::Completed);
+            assert_eq!(task.blamed_crashes(), 0);
+        }
+        assert_eq!(kit.state(cause), TaskState::Failed);
+        assert_eq!(kit.ends(cause), vec![AttemptEnd::Crashed; crashes]);
+    }
+}
+
+fn p4_two_tasks_that_crash_only_together_are_separated(kit: &mut Kit) {
+    let ids: Vec<TaskId> = (0..50).map(|_| kit.insert(task())).collect();
+    let crashes = kit.run_with_crashes(&[ids[20], ids[30]]);
+    assert!((1..=6).contains(&crashes), "{crashes}");
+    for id in ids {
+        assert_eq!(kit.state(id), TaskState::Completed);
+    }
+}
+
+fn p4_processes_that_are_killed_under_many_tasks_blame_nobody(kit: &mut Kit) {
+    let ids: Vec<TaskId> = (0..40).map(|_| kit.insert(task())).collect();
+    let mut running = Vec::new();
+    for _ in 0..4 {
+        let claims = kit.claim(100);
+        running.push(claims.len());
+        kit.crash(&claims);
+    }
+    assert_eq!(running, [40, 32, 16, 8]);
+    let crashes: Vec<u32> = ids.iter().map(|id| kit.task(*id).crashes()).collect();
+    assert_eq!((crashes[0], crashes[39]), (4, 1));
+    assert!(ids.iter().all(|id| kit.task(*id).blamed_crashes() == 0));
+    assert_eq!(kit.run_with_crashes(&[TaskId::new()]), 0);
+    assert!(ids.iter().all(|id| kit.state(*id) == TaskState::Completed));
+}
+
+fn p4_a_suspect_that_returns_is_no_suspect_any_more(kit: &mut Kit) {
+    let id = kit.insert(task());
+    kit.insert(task());
+    let claims = kit.claim(9);
+    kit.crash(&claims);
+    for _ in 0..2 {
+        let [claim] = &kit.claim(9)[..] else {
+            panic!("one at a time");
+        };
+        assert_eq!(claim.class, Class::Suspect(Level::ALONE));
+        kit.settle(claim, error());
+    }
+    kit.later(10 * S);
+    let claims = kit.claim(9);
+    assert_eq!(claims.len(), 2, "side by side");
+    assert!(claims.iter().all(|claim| claim.class == Class::Plain));
+    // A crash for which it was blamed stays on its account.
+    for claim in &claims[1..] {
+        kit.settle(claim, done());
+    }
+    kit.crash(&claims[..1]);
+    kit.settle(&kit.claim_one(), error());
+    assert_eq!(claims[0].id, id);
+    assert_eq!(
+        (kit.task(id).crashes(), kit.task(id).blamed_crashes()),
+        (2, 1)
+    );
+}
+
+fn p4_what_ran_beside_a_suspect_is_not_blamed(kit: &mut Kit) {
+    let suspect = kit.insert(task());
+    let claims = kit.claim(9);
+    kit.crash(&claims);
+    assert_eq!(kit.task(suspect).blamed_crashes(), 1);
+    let beside = kit.insert(task());
+    let claims = kit.claim(9);
+    assert_eq!(claims.len(), 2, "a plain task may run beside it");
+    kit.crash(&claims);
+    assert_eq!(kit.task(suspect).blamed_crashes(), 2);
+    assert_eq!(kit.task(beside).blamed_crashes(), 0);
+    assert_eq!(kit.claim(9).len(), 1, "now it is suspected as well");
+}
+
+fn p4_the_best_suspect_that_has_to_wait_is_not_overtaken_by_others(kit: &mut Kit) {
+    for _ in 0..8 {
+        kit.insert(task());
+    }
+    let claims = kit.claim(9);
+    kit.crash(&claims);
+    // Of the first two a process crashes alone, so they may run in pairs only.
+    for _ in 0..2 {
+        let claims = kit.claim(2);
+        kit.crash(&claims);
+    }
+    let plain = kit.insert(task());
+    let level = |code| Level::from_code(code).unwrap();
+    let claim = |held: &[u8]| {
+        let mut suspects = Suspects::default();
+        for code in held {
+            suspects.add(level(*code));
+        }
+        let request = ClaimRequest {
+            suspects,
+            ..kit.request(9)
+        };
+        kit.claim_by(request)
+    };
+    let classes = |claims: &[Claim]| claims.iter().map(|claim| claim.class).collect::<Vec<_>>();
+    let claims = claim(&[2]);
+    assert_eq!(
+        classes(&claims),
+        [Class::Plain],
+        "the best ones may not run beside another"
+    );
+    assert_eq!(claims[0].id, plain);
+    let claims = claim(&[]);
+    assert_eq!(classes(&claims), [Class::Suspect(Level::ALONE)]);
 }

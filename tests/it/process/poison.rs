@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::kit::{Line, Part, Place, Process, eventually, part};
 
-const WORKERS: usize = 4;
-const NEIGHBOURS: u32 = 60;
+const WORKERS: u32 = 64;
+const NEIGHBOURS: u32 = 600;
+/// The cause runs in groups of at most 32, 16, 8, 4, 2 and 1, and is then blamed.
+const MAX_ABORTS: u32 = WORKERS.ilog2() + DEFAULT_MAX_CRASHES + 1;
 /// Starts of the process after which the file is not quiet, but in a loop.
 const MAX_STARTS: usize = 20;
 
@@ -38,7 +40,7 @@ fn child() {
     let Some(part) = Part::played() else { return };
     let (bomb, neighbour) = (part.clone(), part.clone());
     let scheduler = Scheduler::builder(&part.file)
-        .workers(WORKERS)
+        .workers(WORKERS as usize)
         .handler_fn(move |_: Bomb, cx: &TaskContext| {
             bomb.started(cx);
             // The neighbours are in the middle of their work by then.
@@ -62,7 +64,7 @@ fn child() {
 }
 
 /// P4: a task that kills its process at every attempt ends as failed once it has done so too often, and those that ran
-/// beside it complete: none is in two crashes, for what was in one is never beside what was in another.
+/// beside it complete, and are blamed for nothing.
 #[test]
 fn a_task_that_always_kills_the_process_ends_and_its_neighbours_complete() {
     let place = Place::new();
@@ -107,14 +109,10 @@ fn a_task_that_always_kills_the_process_ends_and_its_neighbours_complete() {
         (task.state(), task.error()),
         (TaskState::Failed, Some("crashed"))
     );
-    assert_eq!(
-        (aborted, starts[&bomb]),
-        (DEFAULT_MAX_CRASHES + 1, DEFAULT_MAX_CRASHES + 1)
-    );
-    assert_eq!(
-        (task.crashes(), task.attempt()),
-        (DEFAULT_MAX_CRASHES + 1, DEFAULT_MAX_CRASHES + 1)
-    );
+    assert!(aborted <= MAX_ABORTS, "{aborted} of at most {MAX_ABORTS}");
+    assert_eq!(starts[&bomb], aborted);
+    assert_eq!((task.crashes(), task.attempt()), (aborted, aborted));
+    assert_eq!(task.blamed_crashes(), DEFAULT_MAX_CRASHES + 1);
     let attempts = client.history(bomb).expect("its history");
     assert!(
         attempts
@@ -124,11 +122,7 @@ fn a_task_that_always_kills_the_process_ends_and_its_neighbours_complete() {
     for id in neighbours {
         let task = client.get(id).expect("to read").expect("it is there");
         assert_eq!(task.state(), TaskState::Completed, "{task:?}");
-        assert!(
-            task.crashes() <= 1,
-            "{task:?} was beside it {} times",
-            task.crashes()
-        );
+        assert_eq!(task.blamed_crashes(), 0, "{task:?} ran beside it");
         // The process may end after a start is noted and before its handler says so.
         let untold = task.attempt() - starts[&id];
         assert!(untold <= task.crashes(), "{task:?}");

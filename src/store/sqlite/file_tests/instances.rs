@@ -92,8 +92,8 @@ fn p11_a_large_rescue_goes_in_slices(kit: &mut Kit) {
     assert_eq!(locks(kit), 1);
     let answer = kit.store().read(Query::Stats { now: NOW }).unwrap();
     assert_eq!(answer.stats().count(TaskState::Pending), count as u64);
-    // 500 innocent ones, and of the 700 that were started one at a time.
-    assert_eq!(kit.claim(usize::MAX).len(), 501);
+    // 500 innocent ones, and of the 700 that were started as many as may run together.
+    assert_eq!(kit.claim(usize::MAX).len(), 500 + 512);
 }
 
 /// An older version, after a migration: it took the lock of a dead instance and kept it, which proved to all others that

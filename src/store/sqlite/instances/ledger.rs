@@ -7,12 +7,12 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::settle::Fence;
+use crate::model::settle::{Fence, Running};
 use crate::store::sqlite::file::identity::{self, Identity};
 use crate::store::sqlite::file::paths::{create_folder, lock_folder};
 use crate::store::sqlite::instances::evidence::Evidence;
@@ -123,7 +123,6 @@ impl Ledger {
 
     #[cfg(not(unix))]
     fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        use std::io::{Seek, SeekFrom, Write};
         let _one_at_a_time = lock(&self.cells);
         let mut file = &self.file;
         file.seek(SeekFrom::Start(at))?;
@@ -255,14 +254,30 @@ impl DeadLedger {
         self.evidence.clone()
     }
 
-    /// Whether one of its claims may have killed it, but no ledger says which.
-    pub(crate) fn is_unknown(&self) -> bool {
-        matches!(self.evidence, Evidence::None { .. }) && !self.is_copied
+    /// Whether the claims of the instance are still to be counted. Those in a copy of the database are not: none of them may
+    /// have killed it.
+    pub(crate) fn is_uncounted(&self) -> bool {
+        match self.evidence {
+            Evidence::None { .. } => !self.is_copied,
+            Evidence::Ledger { running, .. } => running.is_none(),
+        }
     }
 
-    /// Notes that the instance held one claim only.
-    pub(crate) fn held_one(&mut self) {
-        self.evidence = Evidence::None { alone: true };
+    /// Notes the evidence with the counts. What ran is noted in the file as well: a process that goes on with a rescue which
+    /// another has begun finds fewer claims.
+    pub(crate) fn learn(&mut self, evidence: Evidence) {
+        if let (
+            Some(file),
+            Evidence::Ledger {
+                running: Some(running),
+                ..
+            },
+        ) = (&self.file, &evidence)
+        {
+            // Without it, no more than the count of such a process is wrong.
+            let _ = note(file, *running);
+        }
+        self.evidence = evidence;
     }
 
     /// Removes the lock file, after the rescue has committed. A file of that name which is not the instance's own, as in a
@@ -277,24 +292,51 @@ impl DeadLedger {
 fn listed(mut file: &File) -> Evidence {
     let mut bytes = Vec::new();
     match file.read_to_end(&mut bytes) {
-        Ok(_) => Evidence::Ledger(decode(&bytes)),
+        Ok(_) => decode(&bytes),
         Err(_) => Evidence::None { alone: false },
     }
 }
 
-fn decode(bytes: &[u8]) -> Arc<[(i64, i64)]> {
+/// A cell with what ran when the process crashed. It is told from a claim by its negative row.
+fn note(file: &File, running: Running) -> io::Result<()> {
+    let (suspects, count) = (running.suspects.cast_signed(), running.count.cast_signed());
+    let mut bytes = Vec::with_capacity(2 * CELL);
+    // A write that the crash has torn is completed to a cell that names no claim.
+    let torn = usize::try_from(file.metadata()?.len()).unwrap_or(0) % CELL;
+    bytes.resize((CELL - torn) % CELL, 0);
+    bytes.extend((i64::MIN + suspects).to_le_bytes());
+    bytes.extend(count.to_le_bytes());
+    let mut file = file;
+    file.seek(SeekFrom::End(0))?;
+    file.write_all(&bytes)
+}
+
+fn decode(bytes: &[u8]) -> Evidence {
     let number = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-    let mut cells: Vec<(i64, i64)> = bytes
-        .chunks_exact(CELL)
-        .map(|cell| (number(&cell[..8]), number(&cell[8..])))
-        .collect();
-    cells.sort_unstable();
-    cells.into()
+    let mut running = None;
+    let mut started: Vec<(i64, i64)> = Vec::with_capacity(bytes.len() / CELL);
+    for cell in bytes.chunks_exact(CELL) {
+        match (number(&cell[..8]), number(&cell[8..])) {
+            (noted, count) if noted < 0 => {
+                running = Some(Running {
+                    count: count.cast_unsigned(),
+                    suspects: noted.wrapping_sub(i64::MIN).cast_unsigned(),
+                });
+            }
+            claim => started.push(claim),
+        }
+    }
+    started.sort_unstable();
+    Evidence::Ledger {
+        started: started.into(),
+        running,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::settle::Death;
     use crate::store::sqlite::instances::process;
 
     fn fence(seq: i64) -> Fence {
@@ -307,7 +349,7 @@ mod tests {
 
     fn cells(evidence: Evidence) -> Vec<(i64, i64)> {
         match evidence {
-            Evidence::Ledger(cells) => cells.to_vec(),
+            Evidence::Ledger { started, .. } => started.to_vec(),
             Evidence::None { .. } => panic!("the ledger was there"),
         }
     }
@@ -362,10 +404,10 @@ mod tests {
         for boot in ["another", ""] {
             let dead = take("one", inode, boot).unwrap();
             assert!(matches!(dead.evidence(), Evidence::None { .. }), "{boot}");
-            assert!(dead.is_unknown(), "{boot}");
+            assert!(dead.is_uncounted(), "{boot}");
         }
         let dead = take("two", inode, process::OF_BACKUP).unwrap();
-        assert!(!dead.is_unknown(), "it went on after the backup");
+        assert!(!dead.is_uncounted(), "it went on after the backup");
         take("one", inode, "this").unwrap().remove();
         assert!(take("one", inode, "another").is_some());
     }
@@ -399,7 +441,7 @@ mod tests {
         for file in [another_file, another_device] {
             let dead = take(&copy, inode, file).unwrap();
             assert!(matches!(dead.evidence(), Evidence::None { .. }), "{file:?}");
-            assert!(!dead.is_unknown(), "{file:?}: it may be alive elsewhere");
+            assert!(!dead.is_uncounted(), "{file:?}: it may be alive elsewhere");
         }
         // The folder was copied along: another inode, or in a snapshot the same one, without the lock.
         fs::create_dir(lock_folder(&copy)).unwrap();
@@ -487,6 +529,39 @@ mod tests {
 
     #[test]
     fn a_torn_last_cell_is_no_cell() {
-        assert_eq!(decode(&[0; 40]).len(), 2);
+        assert_eq!(cells(decode(&[0; 40])).len(), 2);
+    }
+
+    /// The next process would count what the first has not yet taken back, and blame the last one.
+    #[test]
+    fn p11_what_ran_is_known_to_the_process_that_goes_on_with_a_rescue() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("x.db");
+        let ledger = Ledger::create(&db, "one").unwrap().unwrap();
+        for seq in 1..=3 {
+            ledger.begin(fence(seq)).unwrap();
+        }
+        ledger.write(&[7; 5], 3 * CELL as u64).unwrap();
+        let other = other("one", ledger.inode(), Process::own());
+        drop(ledger);
+        let take = || DeadLedger::take(&db, here(), &other, &Process::own()).unwrap();
+        let mut first = take();
+        assert!(first.is_uncounted());
+        let Evidence::Ledger { started, .. } = first.evidence() else {
+            panic!("the ledger was there");
+        };
+        let ran = Running {
+            count: 3,
+            suspects: 1,
+        };
+        let running = Some(ran);
+        first.learn(Evidence::Ledger { started, running });
+        drop(first);
+        let second = take();
+        assert!(!second.is_uncounted());
+        for seq in 1..=3 {
+            assert!(second.evidence().was_started(seq, seq + 100));
+        }
+        assert_eq!(second.evidence().death(), Death::Crash(ran));
     }
 }

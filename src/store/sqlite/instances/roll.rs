@@ -201,13 +201,13 @@ impl Roll {
     }
 
     /// Finds instances that have died since the last look. `writes`: how often others have written; if that has not changed,
-    /// the list is not read again to look for them. `read` lists the other instances, `count_held` counts an instance's
-    /// claims up to two.
+    /// the list is not read again to look for them. `read` lists the other instances, `count` completes the evidence of an
+    /// instance's death by counting its claims.
     pub(crate) fn find_dead(
         &self,
         writes: u64,
         read: impl Fn() -> Result<Vec<Other>>,
-        count_held: impl Fn(i64) -> Result<u32>,
+        count: impl Fn(i64, Evidence) -> Result<Evidence>,
     ) -> Result<()> {
         let mut others = lock(&self.others);
         if others.read_at != Some(writes) {
@@ -229,8 +229,8 @@ impl Roll {
         *alive = read()?;
         let mut died = Vec::new();
         for (id, mut ledger) in found {
-            if ledger.is_unknown() && count_held(id)? == 1 {
-                ledger.held_one();
+            if ledger.is_uncounted() {
+                ledger.learn(count(id, ledger.evidence())?);
             }
             if let Some(index) = alive.iter().position(|other| other.id == id) {
                 died.push(alive.swap_remove(index).name);

@@ -174,7 +174,7 @@ fn reschedule(tx: &mut WriteTx<'_>, task: &Found, at: Timestamp) -> rusqlite::Re
 fn retry(tx: &mut WriteTx<'_>, task: &Found, edit: &Patch) -> rusqlite::Result<Changed> {
     let lane = match tx.any_lane(task.lane)? {
         // A suspect gets another chance as a plain task.
-        Some(lane) if lane.class == Class::Suspect => {
+        Some(lane) if lane.class.level().is_some() => {
             tx.lane_id(&lane.queue, &lane.kind, Class::Plain)?
         }
         // The task's lane may have been retired since the task ended: it goes into the lane in use now.

@@ -7,7 +7,7 @@ use rusqlite::{params, params_from_iter};
 
 use crate::id::TaskId;
 use crate::model::event::EventKind;
-use crate::model::lane::{ClaimRequest, Class, Heads, Lane, LaneClaim, QueueClaim};
+use crate::model::lane::{ClaimRequest, Heads, Lane, LaneClaim, QueueClaim};
 use crate::model::limits::MAX_PRIORITY;
 use crate::model::op::CHUNK;
 use crate::model::settle::{Claim, Fence, StoredPayload};
@@ -69,8 +69,8 @@ pub(crate) fn claim(tx: &mut WriteTx<'_>, request: &ClaimRequest) -> rusqlite::R
         free: request.free,
         left: request.budget,
     };
-    // Suspects run alone, so that the next crash has one possible cause.
-    let mut suspects = true;
+    // `None`: the best due suspect has to wait, and so have those behind it.
+    let mut suspects = Some(request.suspects);
     // One task from each queue in turn, until no queue has another.
     let mut open: VecDeque<usize> = (0..queues.len()).collect();
     let mut bytes = 0;
@@ -83,9 +83,17 @@ pub(crate) fn claim(tx: &mut WriteTx<'_>, request: &ClaimRequest) -> rusqlite::R
     {
         let queue = &mut queues[index];
         let room = budget.room(&queue.lanes).min(request.limit - claims.len());
-        let Some(best) = queue.best(tx, suspects, room)? else {
+        let Some(best) = queue.best(tx, suspects.is_some(), room)? else {
             continue;
         };
+        let level = queue.lanes[best].claim.class.level();
+        if let (Some(level), Some(held)) = (level, suspects)
+            && !held.admit(level)
+        {
+            suspects = None;
+            open.push_front(index);
+            continue;
+        }
         if !budget.affords(&queue.lanes[best].claim) {
             // The best task must not be overtaken, so nothing more comes from this queue.
             continue;
@@ -93,7 +101,9 @@ pub(crate) fn claim(tx: &mut WriteTx<'_>, request: &ClaimRequest) -> rusqlite::R
         if let Some(claim) = queue.read(tx, best)? {
             budget.spend(&queue.lanes[best].claim);
             bytes += claim.payload.len();
-            suspects &= queue.lanes[best].claim.class != Class::Suspect;
+            if let (Some(level), Some(held)) = (level, &mut suspects) {
+                held.add(level);
+            }
             claims.push(claim);
         } else {
             expired += 1;
@@ -192,7 +202,7 @@ impl QueueCursor {
         };
         let mut best = None;
         for (index, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.claim.class == Class::Suspect && !suspects {
+            if lane.claim.class.level().is_some() && !suspects {
                 continue;
             }
             if let Some(key) = lane.peek(tx, chunk)?

@@ -288,6 +288,7 @@ pub(crate) fn lane_id(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::suspects::Level;
     use crate::store::sqlite::file::open;
     use crate::store::sqlite::file::schema;
 
@@ -309,10 +310,26 @@ mod tests {
             lane_id(&conn, &lanes, &mut learnt, "mail", "send", Class::Plain).unwrap(),
             id
         );
-        let other = lane_id(&conn, &lanes, &mut learnt, "mail", "send", Class::Suspect).unwrap();
+        let other = lane_id(
+            &conn,
+            &lanes,
+            &mut learnt,
+            "mail",
+            "send",
+            Class::Suspect(Level::ALONE),
+        )
+        .unwrap();
         assert_ne!(other, id);
         assert_eq!(
-            lane_id(&conn, &lanes, &mut learnt, "mail", "send", Class::Suspect).unwrap(),
+            lane_id(
+                &conn,
+                &lanes,
+                &mut learnt,
+                "mail",
+                "send",
+                Class::Suspect(Level::ALONE)
+            )
+            .unwrap(),
             other
         );
         lanes.learn(learnt);

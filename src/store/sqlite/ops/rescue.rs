@@ -1,21 +1,23 @@
 //! Taking back what a dead instance held, a slice at a time.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, params};
 
 use crate::model::attempt::AttemptEnd;
-use crate::model::delivery::Delivery;
 use crate::model::event::EventKind;
-use crate::model::lane::{Class, LaneId};
+use crate::model::lane::Class;
 use crate::model::op::Rescued;
-use crate::model::settle::{Fence, Orphan, Rescue, rescue as decide};
+use crate::model::settle::{Death, Fence, Orphan, Rescue, Running, rescue as decide};
 use crate::model::task::TaskState;
 use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::instances::roll;
 use crate::store::sqlite::ops::cancels;
 use crate::store::sqlite::ops::options;
+use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, Held, HeldRow};
 use crate::store::sqlite::ops::write_tx::WriteTx;
-use crate::store::sqlite::sql::sql;
+use crate::store::sqlite::sql::{columns, sql};
 
 pub(crate) const ORPHANS: &str = sql!(
     "SELECT {columns}, options FROM punctual_task INDEXED BY punctual_task_running
@@ -25,16 +27,52 @@ pub(crate) const ORPHANS: &str = sql!(
     columns = HeldRow::COLUMNS
 );
 
-pub(crate) const COUNT_HELD: &str = sql!("
-    SELECT count(*) FROM (
-        SELECT 1 FROM punctual_task INDEXED BY punctual_task_running
-        WHERE state = {running} AND lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = {in_use})
-            AND instance = :instance LIMIT 2)");
+columns! {
+    /// A claim of a dead instance, for a query over `punctual_task AS task` and `punctual_lane AS lane`.
+    struct ClaimRow {
+        seq: i64 = "task.seq" by row::get,
+        claim_no: i64 = "task.claim_no" by row::get,
+        class: Class = "lane.class" by row::class,
+    }
+}
 
-/// How many claims an instance holds, up to two.
-pub(crate) fn count_held(conn: &Connection, instance: i64) -> rusqlite::Result<u32> {
-    conn.prepare_cached(COUNT_HELD)?
-        .query_row([instance], |row| row.get(0))
+pub(crate) const HELD: &str = sql!(
+    "SELECT {columns} FROM punctual_task AS task INDEXED BY punctual_task_running
+    JOIN punctual_lane AS lane ON lane.id = task.lane
+    WHERE task.state = {running}
+        AND task.lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = {in_use})
+        AND task.instance = :instance LIMIT :limit",
+    columns = ClaimRow::COLUMNS
+);
+
+/// Completes what is known of an instance's death by counting its claims, of those in its ledger the ones that it still held:
+/// the others are settled.
+pub(crate) fn count(
+    conn: &Connection,
+    instance: i64,
+    evidence: Evidence,
+) -> rusqlite::Result<Evidence> {
+    let mut held = conn.prepare_cached(HELD)?;
+    let Evidence::Ledger { started, .. } = &evidence else {
+        let two = held.query_map([instance, 2], |_| Ok(()))?;
+        let alone = two.count() == 1;
+        return Ok(Evidence::None { alone });
+    };
+    let mut running = Running {
+        count: 0,
+        suspects: 0,
+    };
+    let mut rows = held.query([instance, i64::MAX])?;
+    while let Some(row) = rows.next()? {
+        let claim = ClaimRow::read(row)?;
+        if evidence.was_started(claim.seq, claim.claim_no) {
+            running.count += 1;
+            running.suspects += u64::from(claim.class.level().is_some());
+        }
+    }
+    let started = Arc::clone(started);
+    let running = Some(running);
+    Ok(Evidence::Ledger { started, running })
 }
 
 /// A slice that has taken back this many tasks stops if a request waits.
@@ -48,14 +86,16 @@ struct Left {
 }
 
 impl Left {
-    fn orphan(&self, tx: &WriteTx<'_>, started: bool, is_suspect: bool) -> Orphan {
+    fn orphan(&self, tx: &WriteTx<'_>, started: bool, death: Death) -> Orphan {
+        // A task of a lane that is not known is not started again.
+        let lane = tx.lane(self.held.lane);
         Orphan {
             blamed: self.held.trouble.blamed,
             max_crashes: self.max_crashes,
-            delivery: delivery(tx, self.held.lane),
+            class: lane.map_or(Class::Once, |lane| lane.class),
             cancel_requested: self.cancel_requested,
             started,
-            is_suspect,
+            death,
         }
     }
 }
@@ -79,7 +119,7 @@ pub(crate) fn rescue(
         }
         let fence = each.held.fence;
         let started = evidence.was_started(fence.seq, fence.claim_no);
-        let orphan = each.orphan(tx, started, evidence.blames());
+        let orphan = each.orphan(tx, started, evidence.death());
         if started {
             rescued.crashed += 1;
         } else {
@@ -117,18 +157,12 @@ pub(crate) fn disown(tx: &mut WriteTx<'_>, held: &[Fence]) -> rusqlite::Result<u
     let mut given_back = 0;
     for each in orphans(tx, tx.instance, usize::MAX >> 1)? {
         if !held.iter().any(|fence| fence.seq == each.held.fence.seq) {
-            let verdict = decide(each.orphan(tx, false, false));
+            let verdict = decide(each.orphan(tx, false, Death::Unknown { alone: false }));
             take_back(tx, each.held, false, verdict)?;
             given_back += 1;
         }
     }
     Ok(given_back)
-}
-
-/// The delivery of a lane's tasks; at most once if the lane is not known.
-fn delivery(tx: &WriteTx<'_>, lane: LaneId) -> Delivery {
-    tx.lane(lane)
-        .map_or(Delivery::AtMostOnce, |lane| lane.class.delivery())
 }
 
 fn take_back(
@@ -148,18 +182,20 @@ fn take_back(
     } else {
         held.unclaim();
     }
-    if matches!(verdict, Rescue::Suspect | Rescue::Crashed) {
-        held.trouble.blamed = held.trouble.blamed.saturating_add(1);
-    }
-    if verdict == Rescue::Suspect
+    let is_blamed = match verdict {
+        Rescue::Suspect { is_blamed, .. } => is_blamed,
+        verdict => verdict == Rescue::Crashed,
+    };
+    held.trouble.blamed = held.trouble.blamed.saturating_add(u32::from(is_blamed));
+    if let Rescue::Suspect { level, .. } = verdict
         && let Some(lane) = tx.lane(held.lane)
     {
-        held.lane = tx.lane_id(&lane.queue, &lane.kind, Class::Suspect)?;
+        held.lane = tx.lane_id(&lane.queue, &lane.kind, Class::Suspect(level))?;
     }
     let at = tx.now;
     match verdict {
         Rescue::GiveBack => transition::release(tx, &held, line, EventKind::GivenBack, at),
-        Rescue::Suspect | Rescue::Innocent => {
+        Rescue::Suspect { .. } | Rescue::Innocent => {
             transition::release(tx, &held, line, EventKind::Rescued, at)
         }
         Rescue::Crashed | Rescue::Interrupted => {

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, params};
 use crate::id::TaskId;
 use crate::model::attempt::AttemptEnd;
 use crate::model::event::EventKind;
-use crate::model::lane::LaneId;
+use crate::model::lane::{Class, LaneId};
 use crate::model::op::Settled;
 use crate::model::settle::{Change, Fence, Settlement};
 use crate::model::task::TaskState;
@@ -101,6 +101,7 @@ fn end_or_release(tx: &mut WriteTx<'_>, settlement: &Settlement) -> rusqlite::Re
             held.attempt = i64::from(*attempt);
             held.trouble.undecoded = 0;
             held.drop_start_deadline(tx)?;
+            clear(tx, &mut held)?;
             match record.map(|record| record.end) {
                 Some(AttemptEnd::Snoozed) => EventKind::Snoozed,
                 Some(AttemptEnd::Interrupted) => EventKind::GivenBack,
@@ -125,6 +126,16 @@ fn end_or_release(tx: &mut WriteTx<'_>, settlement: &Settlement) -> rusqlite::Re
     };
     transition::release(tx, &held, line, event, at)?;
     Ok(Settled::Applied)
+}
+
+/// The handler has returned: its task is no suspect any more.
+fn clear(tx: &mut WriteTx<'_>, held: &mut Held) -> rusqlite::Result<()> {
+    if let Some(lane) = tx.lane(held.lane)
+        && lane.class.level().is_some()
+    {
+        held.lane = tx.lane_id(&lane.queue, &lane.kind, Class::Plain)?;
+    }
+    Ok(())
 }
 
 pub(crate) const PROGRESS: &str = sql!(
