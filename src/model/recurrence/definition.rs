@@ -223,11 +223,12 @@ pub(crate) fn place(file: Uuid, name: &str) -> u32 {
 }
 
 impl Draw {
-    /// The draw for a slot of the recurrence of this name; `file` is the random mark of the file.
-    pub(crate) fn new(file: Uuid, name: &str, slot: Timestamp) -> Self {
-        let mut text = slot.micros().to_be_bytes().to_vec();
+    /// The draw for a slot of the recurrence of this name and [`place`]; `file` is the random mark of the file.
+    pub(crate) fn new(file: Uuid, place: u32, name: &str, slot: Timestamp) -> Self {
+        let mut text = Vec::with_capacity(8 + name.len());
+        text.extend(slot.micros().to_be_bytes());
         text.extend(name.as_bytes());
-        let (hash, place) = (Uuid::new_v5(&file, &text), place(file, name));
+        let hash = Uuid::new_v5(&file, &text);
         Self { hash, place }
     }
 
@@ -286,7 +287,7 @@ mod tests {
     fn ids_are_drawn_from_the_file_the_recurrence_and_the_slot_in_order() {
         let slot = Timestamp::from_micros(1_767_225_600_000_000);
         let file = Uuid::from_u128(7);
-        let id = |file, name: &str, slot| Draw::new(file, name, slot).id(slot);
+        let id = |file, name: &str, slot| Draw::new(file, place(file, name), name, slot).id(slot);
         let first = id(file, "a", slot);
         assert_eq!(first, id(file, "a", slot), "the same in every process");
         assert_eq!(first.as_uuid().get_version_num(), 7);
@@ -314,7 +315,7 @@ mod tests {
             .jitter(hour);
         let definition = jittered.prepare(slot).unwrap().definition;
         let delays = |next: Option<Timestamp>| {
-            let draws = (0..200).map(|key| Draw::new(Uuid::from_u128(key), "a", slot));
+            let draws = (0..200).map(|key| Draw::new(Uuid::from_u128(key), 1, "a", slot));
             let delays: Vec<_> = draws
                 .map(|draw| definition.delay(&draw, slot, next))
                 .collect();

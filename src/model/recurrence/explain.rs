@@ -132,6 +132,7 @@ pub(crate) struct RuledRun {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) name: String,
+    pub(crate) place: u32,
     /// The random mark of the file.
     pub(crate) mark: Uuid,
     /// In ascending order.
@@ -174,7 +175,7 @@ impl Record {
     }
 
     fn explained(&self, slot: Timestamp, fate: Option<Fate>) -> ExplainedSlot {
-        let id = || Draw::new(self.mark, &self.name, slot).id(slot);
+        let id = || Draw::new(self.mark, self.place, &self.name, slot).id(slot);
         let fate = match fate {
             Some(Fate::Skipped(reason)) => SlotFate::Skipped(reason),
             _ if self.waiting.contains(&slot) => SlotFate::Waiting(id()),

@@ -316,6 +316,7 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
             "SEARCH live USING COVERING INDEX punctual_recurrence_live_recurrence (recurrence=?)",
         ),
         ("end of a live task", exits::END_LIVE, row),
+        ("a live task of another", make::REPLACE_LIVE, row),
         ("options", exits::OPTIONS, row),
         (
             "first that waits",

@@ -173,7 +173,8 @@ fn p10_a_damaged_recurrence_keeps_no_other_from_its_slot(kit: &mut Kit) {
     recur(kit, "a", "UTC");
     recur(kit, "b", "UTC");
     kit.sql(|conn| {
-        let sql = "UPDATE punctual_recurrence_definition SET definition = x'7b' WHERE id = 1";
+        let sql = "UPDATE punctual_recurrence_definition SET definition = x'7b'
+            WHERE id = (SELECT id FROM punctual_recurrence WHERE name = 'a')";
         conn.execute(sql, []).unwrap();
     });
     kit.now = at("2026-07-02T12:00:00Z");
@@ -192,7 +193,7 @@ fn p10_a_damaged_name_keeps_no_other_from_its_slot(kit: &mut Kit) {
     recur(kit, "a", "UTC");
     recur(kit, "b", "UTC");
     kit.sql(|conn| {
-        let sql = "UPDATE punctual_recurrence SET name = CAST(x'ff' AS TEXT) WHERE id = 1";
+        let sql = "UPDATE punctual_recurrence SET name = CAST(x'ff' AS TEXT) WHERE name = 'a'";
         conn.execute(sql, []).unwrap();
     });
     kit.now = at("2026-07-02T12:00:00Z");
@@ -205,7 +206,8 @@ fn p10_a_damaged_recurrence_that_is_stored_again_goes_on(kit: &mut Kit) {
     kit.now = at("2026-07-01T12:00:00Z");
     recur(kit, "a", "UTC");
     kit.sql(|conn| {
-        let sql = "UPDATE punctual_recurrence_definition SET definition = x'7b' WHERE id = 1";
+        let sql = "UPDATE punctual_recurrence_definition SET definition = x'7b'
+            WHERE id = (SELECT id FROM punctual_recurrence WHERE name = 'a')";
         conn.execute(sql, []).unwrap();
     });
     kit.now = at("2026-07-02T12:00:00Z");
@@ -242,7 +244,7 @@ fn p10_a_task_ends_though_the_name_of_its_recurrence_is_damaged(kit: &mut Kit) {
     fire(kit);
     let claim = kit.claim_one();
     kit.sql(|conn| {
-        let sql = "UPDATE punctual_recurrence SET name = CAST(x'ff' AS TEXT) WHERE id = 1";
+        let sql = "UPDATE punctual_recurrence SET name = CAST(x'ff' AS TEXT) WHERE name = 'a'";
         conn.execute(sql, []).unwrap();
     });
     kit.settle(&claim, crate::store::suite::done());
@@ -282,7 +284,7 @@ fn pages_of_recurrences_end_though_a_name_is_damaged(kit: &mut Kit) {
     recur(kit, "a", "UTC");
     recur(kit, "b", "UTC");
     kit.sql(|conn| {
-        let sql = "UPDATE punctual_recurrence SET name = CAST(x'ff' AS TEXT) WHERE id = 2";
+        let sql = "UPDATE punctual_recurrence SET name = CAST(x'ff' AS TEXT) WHERE name = 'b'";
         conn.execute(sql, []).unwrap();
     });
     let mut filter = RecurrenceFilter::new().limit(1);
@@ -397,7 +399,8 @@ fn two_processes_that_cannot_read_a_recurrence_do_not_wake_each_other_for_ever(k
     kit.now = at("2026-07-01T12:00:00Z");
     recur(kit, "a", "UTC");
     kit.sql(|conn| {
-        let sql = "UPDATE punctual_recurrence_definition SET definition = x'7b' WHERE id = 1";
+        let sql = "UPDATE punctual_recurrence_definition SET definition = x'7b'
+            WHERE id = (SELECT id FROM punctual_recurrence WHERE name = 'a')";
         conn.execute(sql, []).unwrap();
     });
     let other = kit.another(true);

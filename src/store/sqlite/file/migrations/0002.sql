@@ -11,7 +11,6 @@ INSERT INTO punctual_meta (key, value) VALUES ('mark', randomblob(16));
 CREATE TABLE punctual_recurrence (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    place INTEGER NOT NULL,
     due_at INTEGER,
     next_slot INTEGER,
     decided_until INTEGER NOT NULL,
@@ -36,8 +35,8 @@ CREATE TABLE punctual_recurrence (
     decided_civil INTEGER
 ) STRICT;
 
--- place is drawn from the name, and the order in which those that are due at one instant fire: that of their tasks' ids.
-CREATE INDEX punctual_recurrence_due ON punctual_recurrence (due_at, place) WHERE due_at IS NOT NULL;
+-- Those that are due at one instant fire in the order of their ids, which is that of their tasks' ids.
+CREATE INDEX punctual_recurrence_due ON punctual_recurrence (due_at) WHERE due_at IS NOT NULL;
 
 CREATE INDEX punctual_recurrence_expected ON punctual_recurrence (expected_by) WHERE expected_by IS NOT NULL;
 

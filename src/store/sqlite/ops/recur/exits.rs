@@ -9,7 +9,7 @@ use crate::model::recurrence::view::PausedBy;
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::options;
 use crate::store::sqlite::ops::recur::due::decide_due;
-use crate::store::sqlite::ops::recur::make::{ADD_LIVE, Maker};
+use crate::store::sqlite::ops::recur::make::{Maker, add_live};
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, mark};
 use crate::store::sqlite::ops::write_tx::{Turned, WriteTx};
 
@@ -91,7 +91,7 @@ fn revived(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()> {
     };
     // It may be removed, and its name may be in use by another.
     if Recurring::by_id(tx.conn, slot.key)?.is_some() {
-        tx.conn.prepare_cached(ADD_LIVE)?.execute([seq, slot.key])?;
+        add_live(tx.conn, seq, slot.key)?;
     }
     Ok(())
 }

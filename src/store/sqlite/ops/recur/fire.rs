@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 pub(crate) const DUE: &str = sql!(
     "SELECT {columns} FROM punctual_recurrence INDEXED BY punctual_recurrence_due
     WHERE due_at <= :now AND (tzdb IS NULL OR tzdb <= :tzdb) AND id NOT IN (SELECT value FROM json_each(:unreadable))
-    ORDER BY due_at, place LIMIT :limit",
+    ORDER BY due_at, id LIMIT :limit",
     columns = Recurring::COLUMNS
 );
 

@@ -30,8 +30,22 @@ pub(crate) const LIVE: &str = sql!(
         AND task.extras & {recurrence} <> 0"
 );
 
+/// Not OR REPLACE: SQLite would keep a journal of the statement.
 pub(crate) const ADD_LIVE: &str =
-    "INSERT OR REPLACE INTO punctual_recurrence_live (seq, recurrence) VALUES (:seq, :recurrence)";
+    "INSERT OR IGNORE INTO punctual_recurrence_live (seq, recurrence) VALUES (:seq, :recurrence)";
+
+pub(crate) const REPLACE_LIVE: &str =
+    "UPDATE punctual_recurrence_live SET recurrence = ?2 WHERE seq = ?1";
+
+/// Notes a task as a live one of a recurrence. A row of another task may have been left behind.
+pub(crate) fn add_live(conn: &Connection, seq: i64, recurrence: i64) -> rusqlite::Result<()> {
+    for sql in [ADD_LIVE, REPLACE_LIVE] {
+        if conn.prepare_cached(sql)?.execute([seq, recurrence])? > 0 {
+            break;
+        }
+    }
+    Ok(())
+}
 
 pub(crate) const BUFFER: &str = "
     INSERT INTO punctual_recurrence_buffer (recurrence, number, id, slot)
@@ -216,9 +230,7 @@ impl Maker<'_> {
         let previous = self.recurring.previous_slot;
         let seq = self.insert(tx, id, self.slot_of(slot, previous))?;
         if let Some(seq) = seq {
-            tx.conn
-                .prepare_cached(ADD_LIVE)?
-                .execute([seq, self.recurring.id])?;
+            add_live(tx.conn, seq, self.recurring.id)?;
         }
         self.recurring.previous_slot = previous.max(slot);
         Ok(seq.is_some())
@@ -238,7 +250,12 @@ impl Maker<'_> {
 
     /// What is drawn for a slot.
     pub(crate) fn draw(&self, slot: Timestamp) -> Draw {
-        Draw::new(self.mark, &self.recurring.name, slot)
+        Draw::new(
+            self.mark,
+            self.recurring.place(),
+            &self.recurring.name,
+            slot,
+        )
     }
 
     fn slot_of(&self, at: Option<Timestamp>, previous: Option<Timestamp>) -> SlotOf {

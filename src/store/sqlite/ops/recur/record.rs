@@ -79,6 +79,7 @@ pub(crate) fn read(
     Ok(Record {
         mark: mark(conn)?,
         name: recurring.name.clone(),
+        place: recurring.place(),
         runs,
         waiting,
         rule: definition.rule.clone(),

@@ -79,15 +79,13 @@ pub(crate) fn register(
 }
 
 fn add(tx: &mut WriteTx<'_>, registration: &Registration) -> rusqlite::Result<Recurred> {
-    let id = Counter::Recurrences.draw(tx.conn)?;
+    let place = place(mark(tx.conn)?, &registration.name);
+    let id = Recurring::id_of(place, Counter::Recurrences.draw(tx.conn)?);
     let anchor = registration.since.unwrap_or(tx.now);
     let definition = anchored(&registration.definition, anchor);
-    tx.conn.prepare_cached(ADD)?.execute(params![
-        id,
-        registration.name,
-        place(mark(tx.conn)?, &registration.name),
-        tx.now.micros()
-    ])?;
+    tx.conn
+        .prepare_cached(ADD)?
+        .execute(params![id, registration.name, tx.now.micros()])?;
     tx.conn.prepare_cached(ADD_DEFINITION)?.execute(params![
         id,
         definition.encode(),

@@ -68,8 +68,8 @@ pub(crate) const BY_ID: &str = sql!(
 );
 
 pub(crate) const ADD: &str = "
-    INSERT INTO punctual_recurrence (id, name, place, decided_until, made, buffered, failures, runs, rule)
-    VALUES (:id, :name, :place, :decided_until, 0, 0, 0, 0, 0)";
+    INSERT INTO punctual_recurrence (id, name, decided_until, made, buffered, failures, runs, rule)
+    VALUES (:id, :name, :decided_until, 0, 0, 0, 0, 0)";
 
 pub(crate) const KEEP: &str = "
     UPDATE punctual_recurrence
@@ -132,6 +132,17 @@ impl Recurring {
             tx.done.learnt.recurs(at);
         }
         Ok(())
+    }
+
+    /// The number of a recurrence's row: in the order of the places, so what fires together lies together. `number` is one that no
+    /// other has, also if one of them is removed.
+    pub(crate) fn id_of(place: u32, number: i64) -> i64 {
+        i64::from(place) << 32 | (number & 0xffff_ffff)
+    }
+
+    /// Its [place](crate::model::recurrence::definition::place) among those that are due at one instant.
+    pub(crate) fn place(&self) -> u32 {
+        u32::try_from(self.id >> 32).unwrap_or(0)
     }
 
     /// What an operator should know of it.
