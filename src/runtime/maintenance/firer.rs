@@ -66,7 +66,7 @@ impl Firer {
             return;
         }
         (self.latest, self.looked_at) = (now, Some(now));
-        let found = match self.client.store.read(Query::DecidedAfter(now + MAX_BACK)) {
+        let mut found = match self.client.store.read(Query::DecidedAfter(now + MAX_BACK)) {
             Ok(answer) => answer.decided_after(),
             Err(error) => {
                 log!(warn, %error, "cannot look for recurrences that are ahead of the clock");
@@ -74,6 +74,7 @@ impl Firer {
                 return;
             }
         };
+        found.sort_unstable();
         let mut ahead = lock(&self.ahead);
         let news = found.iter().filter(|(name, _)| !ahead.contains(name));
         let events = news.map(|(name, decided)| {

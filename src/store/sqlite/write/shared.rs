@@ -40,6 +40,12 @@ pub(crate) struct Shared {
     pub(crate) authorizer: Arc<Authorizer>,
 }
 
+fn sorted<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut names: Vec<String> = names.cloned().collect();
+    names.sort_unstable();
+    names
+}
+
 impl Shared {
     pub(crate) fn health(&self) -> Health {
         let writes = self.writes();
@@ -63,7 +69,7 @@ impl Shared {
             newer_time_zones: lanes.newer_tzdb().cloned(),
             overdue_recurrences: recurrences(|trouble| trouble.is_overdue),
             stopped_recurrences: recurrences(|trouble| trouble.is_stopped),
-            unreadable_recurrences: lanes.unreadable().values().cloned().collect(),
+            unreadable_recurrences: sorted(lanes.unreadable().values()),
             ..Health::default()
         }
     }
