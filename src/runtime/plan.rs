@@ -109,7 +109,11 @@ impl Planner {
         };
         let special: Vec<&Lane> = lanes.iter().filter(|lane| is_special(lane)).collect();
         let may_stand = |queue: &Arc<str>| special.iter().all(|lane| lane.queue != *queue);
-        let suspects = SuspectsPlan::new(lanes, &has_handler, load.suspects, now);
+        let runs_here = |lane: &Lane| {
+            let room = self.scope.room(load, &lane.queue);
+            has_handler(&lane.kind) && room.is_some_and(|room| room > 0)
+        };
+        let suspects = SuspectsPlan::new(lanes, runs_here, load.suspects, now);
         for lane in lanes {
             if lane.paused || suspects.wait(lane) || !has_handler(&lane.kind) {
                 continue;
@@ -201,7 +205,7 @@ struct SuspectsPlan {
 impl SuspectsPlan {
     fn new(
         lanes: &[Lane],
-        has_handler: impl Fn(&str) -> bool,
+        runs_here: impl Fn(&Lane) -> bool,
         held: Suspects,
         now: Timestamp,
     ) -> Self {
@@ -209,7 +213,7 @@ impl SuspectsPlan {
             let level = lane.class.level().filter(|_| !lane.paused)?;
             let mut heads = (0_u8..).zip(&lane.heads);
             let best = heads.find(|(_, head)| head.is_some_and(|at| at <= now))?;
-            has_handler(&lane.kind).then_some((best, level))
+            runs_here(lane).then_some((best, level))
         });
         // Of suspects that are due at one instant any may be the best: the lowest level counts.
         let best = due.min();
@@ -443,15 +447,15 @@ mod tests {
             |lanes: &[Lane], load: &Load| planned(lanes, &Scope::default(), load, &measured(10));
         let plain = || lane(9, "a", 1);
         let alone = [suspects(1, 1, 0), plain()];
-        let (claimed, planned) = plan(&alone, &load(2));
+        let (claimed, made) = plan(&alone, &load(2));
         assert_eq!(claimed, [1, 9]);
-        let claim = planned.claim.unwrap();
+        let claim = made.claim.unwrap();
         assert_eq!(claim.queues[0].lanes[0].cost, None, "and never ahead");
         assert_eq!(plan(&alone, &held(&[0])).0, [9]);
         let pairs = [suspects(1, 1, 1), plain()];
         assert_eq!(plan(&pairs, &held(&[3])).0, [1, 9]);
-        let (_, planned) = plan(&pairs, &held(&[3]));
-        assert_eq!(planned.claim.unwrap().suspects, held(&[3]).suspects);
+        let (_, made) = plan(&pairs, &held(&[3]));
+        assert_eq!(made.claim.unwrap().suspects, held(&[3]).suspects);
         assert_eq!(plan(&pairs, &held(&[3, 3])).0, [9]);
         assert_eq!(plan(&[suspects(1, 1, 5)], &held(&[0])).0, [0; 0]);
         // One that runs alone is the best, and others of its time: all wait for the group to end.
@@ -461,6 +465,17 @@ mod tests {
         }
         let later = [suspects(1, 2_000, 0), suspects(2, 1, 5), plain()];
         assert_eq!(plan(&later, &held(&[5])).0, [2, 9], "it is not due");
+        let elsewhere = Lane {
+            queue: "elsewhere".into(),
+            ..suspects(1, 1, 0)
+        };
+        let scope = Scope {
+            caps: HashMap::from([("a".into(), 9)]),
+            only_capped: true,
+        };
+        let lanes = [elsewhere, suspects(2, 1, 5), plain()];
+        let (claimed, _) = planned(&lanes, &scope, &held(&[5]), &measured(10));
+        assert_eq!(claimed, [2, 9], "it is for another scheduler");
     }
 
     /// P5: a crash beside it would be its end.
