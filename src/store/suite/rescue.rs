@@ -308,6 +308,7 @@ impl Kit {
             if together.iter().all(runs) {
                 self.crash(&claims);
                 crashes += 1;
+                assert!(crashes < 100, "the cause is not found");
             } else {
                 for claim in &claims {
                     self.settle(claim, done());
