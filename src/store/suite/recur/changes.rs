@@ -1,4 +1,4 @@
-//! Changes of stored recurrences: another rule, edits, pauses, resets, declared sets.
+//! Changes of stored recurrences: another rule, edits, pauses, resets.
 
 use super::*;
 use crate::model::recurrence::event::RecurrenceEventKind;
@@ -11,9 +11,6 @@ on_every_backend![
     p10_a_removed_recurrence_makes_nothing_and_leaves_its_tasks,
     p10_an_edit_holds_for_the_slots_to_come_and_survives_the_next_start,
     an_edit_that_is_not_allowed_changes_nothing,
-    p10_a_declared_set_is_brought_in_line_and_nothing_else,
-    p10_an_older_revision_of_a_set_changes_nothing,
-    p10_what_a_set_declares_no_more_is_paused_until_it_is_declared_again,
     p10_a_change_in_a_pause_makes_nothing_due,
     p10_a_rule_that_is_given_again_decides_no_slot_again,
     p10_nothing_of_a_removed_recurrence_is_left_for_its_successor,
@@ -21,24 +18,15 @@ on_every_backend![
     p10_a_reset_makes_no_task_beyond_max_count,
     p10_another_rule_begins_after_the_call_though_a_search_was_far_ahead,
     p10_another_rule_begins_after_the_call_though_the_first_was_to_begin_later,
-    p10_an_expectation_that_is_added_holds_for_the_next_slot,
-    p10_an_expectation_that_is_shortened_holds_for_the_next_slot,
     p10_the_previous_slot_is_before_the_slot_after_a_reset,
     p10_an_edit_in_a_search_loses_no_slot,
     p10_another_rule_passes_over_no_due_slot_in_silence,
     p10_a_pause_takes_no_slot_that_was_due_before,
-    p10_a_set_that_declares_a_recurrence_no_more_takes_no_slot_that_was_due_before,
-    p10_a_caller_s_pause_stays_whatever_had_paused_it_before,
-    p10_a_completion_is_expected_though_failures_have_paused_the_recurrence,
     p10_a_rule_that_is_over_is_told,
     p10_a_reset_into_the_future_is_no_clock_that_is_ahead,
-    p10_what_is_declared_no_more_and_is_resumed_stays_so,
-    p10_what_is_declared_no_more_may_be_declared_by_another_set,
     p10_what_is_due_before_a_change_is_decided_in_chunks,
-    p10_a_slot_that_waited_through_a_pause_is_expected_to_complete,
     p10_a_pause_by_failures_takes_no_slot_that_was_due_before,
     p10_a_call_that_waits_is_told_when_its_recurrence_is_removed,
-    p10_nothing_is_expected_of_what_has_ended,
 ];
 
 fn p10_another_rule_begins_anew_and_another_payload_holds_for_the_slots_to_come(kit: &mut Kit) {
@@ -201,89 +189,6 @@ impl crate::model::payload::Payload for Unlike {
     const KIND: &'static str = "unlike";
 }
 
-impl Kit {
-    fn try_declare(&self, set: RecurrenceSet) -> Declaring {
-        let declaration = set.prepare(self.now).unwrap();
-        self.apply(Op::Declare(Box::new(declaration))).declared()
-    }
-
-    /// Created, changed, unchanged, undeclared; `None`: it is outdated.
-    fn declare(&self, set: RecurrenceSet) -> Option<[usize; 4]> {
-        match self.try_declare(set) {
-            Declaring::Done(declared) if declared.is_outdated() => None,
-            Declaring::Done(declared) => Some([
-                declared.created_count(),
-                declared.changed_count(),
-                declared.unchanged_count(),
-                declared.undeclared_count(),
-            ]),
-            refused @ Declaring::Refused { .. } => panic!("{refused:?}"),
-        }
-    }
-}
-
-fn set(names: &[&str]) -> RecurrenceSet {
-    let empty = RecurrenceSet::new("set").undeclared(Undeclared::Remove);
-    names
-        .iter()
-        .fold(empty, |set, name| set.recurrence(hourly(name)))
-}
-
-fn p10_a_declared_set_is_brought_in_line_and_nothing_else(kit: &mut Kit) {
-    kit.recur(hourly("by hand"));
-    kit.recur(hourly("joins"));
-    assert_eq!(kit.declare(set(&["a", "b", "joins"])), Some([2, 0, 1, 0]));
-    assert_eq!(kit.declare(set(&["a", "b", "joins"])), Some([0, 0, 3, 0]));
-    kit.edit("a", RecurrenceEdit::new().priority(0));
-    kit.act("b", RecurrenceAction::Pause);
-    assert_eq!(kit.declare(set(&["a", "b"])), Some([0, 0, 2, 1]));
-    assert_eq!(kit.recurrence("a").priority(), 0, "what was edited stays");
-    assert!(kit.recurrence("b").is_paused(), "what was paused stays");
-    assert!(kit.is_unknown("joins"));
-    assert!(!kit.recurrence("by hand").is_paused());
-    let other = RecurrenceSet::new("other")
-        .recurrence(hourly("c"))
-        .recurrence(hourly("a"));
-    let refused = kit.try_declare(other);
-    assert!(matches!(refused, Declaring::Refused { .. }), "{refused:?}");
-    assert!(kit.is_unknown("c"), "nothing of it is stored");
-    let changed = set(&["b"]).recurrence(hourly("a").grace(S));
-    assert_eq!(kit.declare(changed), Some([0, 1, 1, 0]));
-    assert_eq!(kit.recurrence("a").priority(), 5);
-}
-
-fn p10_an_older_revision_of_a_set_changes_nothing(kit: &mut Kit) {
-    assert_eq!(
-        kit.declare(set(&["a", "b"]).revision(2)),
-        Some([2, 0, 0, 0])
-    );
-    assert_eq!(kit.declare(set(&["c"]).revision(1)), None);
-    assert!(kit.is_unknown("c"));
-    assert!(!kit.recurrence("a").is_paused());
-    assert_eq!(kit.declare(set(&["a"]).revision(2)), Some([0, 0, 1, 1]));
-    assert_eq!(kit.declare(set(&["c"]).revision(3)), Some([1, 0, 0, 1]));
-}
-
-fn p10_what_a_set_declares_no_more_is_paused_until_it_is_declared_again(kit: &mut Kit) {
-    let set = |names| set(names).undeclared(Undeclared::Pause);
-    kit.declare(set(&["a", "b"]));
-    kit.fire_at(1);
-    assert_eq!(kit.declare(set(&["b"])), Some([0, 0, 1, 1]));
-    assert_eq!(kit.recurrence("a").paused_by(), Some(PausedBy::Undeclared));
-    assert!(
-        kit.store().health().stopped_recurrences().is_empty(),
-        "it is meant"
-    );
-    kit.fire_at(2);
-    assert_eq!(kit.declare(set(&["b"])), Some([0, 0, 1, 0]));
-    assert_eq!(kit.declare(set(&["a", "b"])), Some([0, 1, 1, 0]));
-    kit.fire_at(3);
-    assert_eq!(
-        (kit.hours("a"), kit.hours("b")),
-        (vec![1, 3], vec![1, 2, 3])
-    );
-}
-
 fn p10_a_change_in_a_pause_makes_nothing_due(kit: &mut Kit) {
     kit.recur(hourly("a").expect_within(HOUR / 4));
     kit.act("a", RecurrenceAction::Pause);
@@ -388,26 +293,6 @@ fn p10_another_rule_begins_after_the_call_though_the_first_was_to_begin_later(ki
     );
 }
 
-fn p10_an_expectation_that_is_added_holds_for_the_next_slot(kit: &mut Kit) {
-    kit.recur(hourly("a"));
-    kit.edit("a", RecurrenceEdit::new().expect_within(HOUR / 4));
-    kit.fire_at(1);
-    kit.later(HOUR / 2);
-    kit.fire();
-    let since = Some((NOW + HOUR + HOUR / 4).to_utc());
-    assert_eq!(kit.recurrence("a").overdue_since(), since);
-}
-
-fn p10_an_expectation_that_is_shortened_holds_for_the_next_slot(kit: &mut Kit) {
-    kit.recur(hourly("a").expect_within(100 * HOUR));
-    kit.recur(hourly("a").expect_within(HOUR / 4));
-    kit.fire_at(1);
-    kit.later(HOUR / 2);
-    kit.fire();
-    let since = Some((NOW + HOUR + HOUR / 4).to_utc());
-    assert_eq!(kit.recurrence("a").overdue_since(), since);
-}
-
 fn p10_the_previous_slot_is_before_the_slot_after_a_reset(kit: &mut Kit) {
     kit.recur(hourly("a"));
     kit.fire_at(1);
@@ -478,79 +363,6 @@ fn p10_a_pause_takes_no_slot_that_was_due_before(kit: &mut Kit) {
     assert_eq!(kit.hours("a"), [1, 2, 3]);
 }
 
-fn p10_a_set_that_declares_a_recurrence_no_more_takes_no_slot_that_was_due_before(kit: &mut Kit) {
-    let hourly = || hourly("a").missed(Missed::All { max: 9 });
-    kit.declare(RecurrenceSet::new("set").recurrence(hourly()));
-    kit.now = NOW + 2 * HOUR + HOUR / 2;
-    let none = RecurrenceSet::new("set").undeclared(Undeclared::Pause);
-    assert_eq!(kit.declare(none), Some([0, 0, 0, 1]));
-    assert_eq!(kit.hours("a"), [1, 2]);
-    kit.fire_at(3);
-    kit.declare(RecurrenceSet::new("set").recurrence(hourly()));
-    assert_eq!(
-        explained(kit, "a", 5),
-        ["1 made 1", "2 made 2", "3 Paused", "4 upcoming"]
-    );
-}
-
-fn p10_a_caller_s_pause_stays_whatever_had_paused_it_before(kit: &mut Kit) {
-    let set = |names| set(names).undeclared(Undeclared::Pause);
-    kit.declare(set(&["a"]));
-    kit.declare(set(&[]));
-    let paused_at = kit.recurrence("a").paused_at();
-    kit.later(S);
-    kit.act("a", RecurrenceAction::Pause);
-    assert_eq!(kit.recurrence("a").paused_by(), Some(PausedBy::Caller));
-    assert_eq!(kit.recurrence("a").paused_at(), paused_at);
-    kit.declare(set(&["a"]));
-    assert_eq!(kit.recurrence("a").paused_by(), Some(PausedBy::Caller));
-    kit.now = NOW;
-    kit.recur(hourly("b").pause_after_failures(1));
-    kit.fire_at(1);
-    kit.settle(&kit.claim_one(), returned(Err(Failure::fatal("no"))));
-    assert_eq!(kit.store().health().stopped_recurrences(), ["b"]);
-    kit.act("b", RecurrenceAction::Pause);
-    assert!(
-        kit.store().health().stopped_recurrences().is_empty(),
-        "it is known"
-    );
-    kit.fire_at(3);
-    assert_eq!(kit.hours("b"), [1]);
-}
-
-/// Nobody has asked for it to stop.
-fn p10_a_completion_is_expected_though_failures_have_paused_the_recurrence(kit: &mut Kit) {
-    let fails_at = |kit: &mut Kit, hour| {
-        kit.fire_at(hour);
-        kit.settle(&kit.claim_one(), returned(Err(Failure::fatal("no"))));
-        assert_eq!(kit.recurrence("a").paused_by(), Some(PausedBy::Failures));
-    };
-    kit.recur(hourly("a").expect_within(2 * HOUR).pause_after_failures(1));
-    fails_at(kit, 1);
-    kit.fire_at(3);
-    let since = Some((NOW + 3 * HOUR).to_utc());
-    assert_eq!(kit.recurrence("a").overdue_since(), since);
-    kit.act("a", RecurrenceAction::Resume);
-    assert_eq!(kit.recurrence("a").overdue_since(), since);
-    kit.fire_at(4);
-    kit.settle(&kit.claim_one(), done());
-    assert_eq!(kit.recurrence("a").overdue_since(), None);
-    fails_at(kit, 5);
-    kit.fire_at(9);
-    assert_eq!(kit.store().health().overdue_recurrences(), ["a"]);
-    kit.act("a", RecurrenceAction::Pause);
-    assert_eq!(
-        kit.recurrence("a").overdue_since(),
-        None,
-        "a caller pauses it"
-    );
-    kit.fire_at(99);
-    assert!(kit.store().health().overdue_recurrences().is_empty());
-    kit.act("a", RecurrenceAction::Resume);
-    kit.fire_at(103);
-    assert_eq!(kit.store().health().overdue_recurrences(), ["a"]);
-}
-
 fn p10_a_rule_that_is_over_is_told(kit: &mut Kit) {
     let events = kit
         .store()
@@ -577,23 +389,6 @@ fn p10_a_reset_into_the_future_is_no_clock_that_is_ahead(kit: &mut Kit) {
     assert!(found.decided_after().is_empty());
 }
 
-fn p10_what_is_declared_no_more_and_is_resumed_stays_so(kit: &mut Kit) {
-    kit.declare(RecurrenceSet::new("s").recurrence(hourly("a")));
-    kit.declare(RecurrenceSet::new("s"));
-    kit.act("a", RecurrenceAction::Resume);
-    // The program starts again, unchanged.
-    kit.declare(RecurrenceSet::new("s"));
-    assert!(!kit.recurrence("a").is_paused());
-}
-
-fn p10_what_is_declared_no_more_may_be_declared_by_another_set(kit: &mut Kit) {
-    kit.declare(RecurrenceSet::new("s").recurrence(hourly("a")));
-    kit.declare(RecurrenceSet::new("s"));
-    let moved = kit.declare(RecurrenceSet::new("t").recurrence(hourly("a")));
-    assert_eq!(moved, Some([0, 1, 0, 0]));
-    assert!(!kit.recurrence("a").is_paused());
-}
-
 fn p10_what_is_due_before_a_change_is_decided_in_chunks(kit: &mut Kit) {
     kit.recur(
         hourly("a")
@@ -615,25 +410,6 @@ fn p10_what_is_due_before_a_change_is_decided_in_chunks(kit: &mut Kit) {
     );
     kit.act("a", RecurrenceAction::Pause);
     assert_eq!(kit.recurrence("a").made_count(), 10_001);
-}
-
-fn p10_a_slot_that_waited_through_a_pause_is_expected_to_complete(kit: &mut Kit) {
-    kit.recur(
-        hourly("a")
-            .overlap(Overlap::BufferOne)
-            .expect_within(HOUR / 4),
-    );
-    kit.fire_at(1);
-    let claim = kit.claim_one();
-    kit.fire_at(2);
-    kit.act("a", RecurrenceAction::Pause);
-    kit.settle(&claim, done());
-    kit.later(HOUR / 2);
-    kit.act("a", RecurrenceAction::Resume);
-    assert_eq!(kit.hours("a"), [1, 2]);
-    kit.now = NOW + 3 * HOUR - S;
-    kit.fire();
-    assert!(kit.recurrence("a").overdue_since().is_some());
 }
 
 fn p10_a_pause_by_failures_takes_no_slot_that_was_due_before(kit: &mut Kit) {
@@ -667,15 +443,4 @@ fn p10_a_call_that_waits_is_told_when_its_recurrence_is_removed(kit: &mut Kit) {
         told,
         "a call that was answered by Waiting vanishes without a word"
     );
-}
-
-fn p10_nothing_is_expected_of_what_has_ended(kit: &mut Kit) {
-    kit.recur(hourly("a").expect_within(HOUR / 4));
-    kit.fire_at(1);
-    kit.settle(&kit.claim_one(), done());
-    // It has made as many as it may: there is no slot at two.
-    kit.edit("a", RecurrenceEdit::new().max_count(1));
-    assert!(kit.recurrence("a").is_ended());
-    kit.fire_at(3);
-    assert_eq!(kit.recurrence("a").overdue_since(), None);
 }

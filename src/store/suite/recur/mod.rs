@@ -1,9 +1,11 @@
 //! Recurrences: what each slot makes.
 
 mod changes;
+mod expected;
 mod histories;
 mod overlap;
 mod record;
+mod sets;
 
 use std::time::Duration;
 

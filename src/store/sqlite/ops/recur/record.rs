@@ -7,19 +7,10 @@ use crate::model::recurrence::explain::{Record, RuledRun};
 use crate::model::recurrence::policy::Fate;
 use crate::model::recurrence::rule::Rule;
 use crate::store::sqlite::ops::recur::row::{Recurring, mark};
+use crate::store::sqlite::ops::recur::runs::RunRow;
 use crate::store::sqlite::ops::row;
-use crate::store::sqlite::sql::{columns, sql};
+use crate::store::sqlite::sql::sql;
 use crate::time::Timestamp;
-
-columns! {
-    /// Decisions that were alike.
-    struct RunRow {
-        first: Timestamp = "first" by row::time,
-        last: Timestamp = "last" by row::time,
-        fate: i64 = "fate" by row::get,
-        rule: i64 = "rule" by row::get,
-    }
-}
 
 /// The runs that reach into a range, newest first: they do not overlap, so the first that ends before it is the end.
 pub(crate) const RUNS: &str = sql!(

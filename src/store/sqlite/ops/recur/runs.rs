@@ -94,8 +94,8 @@ pub(crate) fn record_one(
 }
 
 columns! {
-    /// A run beside the newest.
-    struct OlderRun {
+    /// A run beside the newest: decisions that were alike.
+    struct RunRow {
         first: Timestamp = "first" by row::time,
         last: Timestamp = "last" by row::time,
         fate: i64 = "fate" by row::get,
@@ -107,12 +107,12 @@ columns! {
 pub(crate) const AT: &str = sql!(
     "SELECT {columns} FROM punctual_recurrence_run
     WHERE recurrence = :recurrence AND first <= :at ORDER BY first DESC LIMIT 1",
-    columns = OlderRun::COLUMNS
+    columns = RunRow::COLUMNS
 );
 
-fn older(conn: &Connection, id: i64, at: Timestamp) -> rusqlite::Result<Option<OlderRun>> {
+fn older(conn: &Connection, id: i64, at: Timestamp) -> rusqlite::Result<Option<RunRow>> {
     conn.prepare_cached(AT)?
-        .query_row([id, at.micros()], OlderRun::read)
+        .query_row([id, at.micros()], RunRow::read)
         .optional()
 }
 
