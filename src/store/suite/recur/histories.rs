@@ -13,7 +13,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// A failure tells its seed: give it as `PUNCTUAL_SEED`.
 fn p10_the_rules_hold_in_every_history(kit: &mut Kit) {
-    let given = std::env::var("SEED")
+    let given = std::env::var("PUNCTUAL_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
     let first = given.unwrap_or_else(|| fastrand::u64(..1 << 32));
