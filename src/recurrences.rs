@@ -41,10 +41,11 @@
 //! | `5-5` | 5 | every value | 5 |
 //! | `5/15`, `22-2`, `FRI-MON` | refused | from 5; over the end | from 5; refused |
 //!
-//! When a program is built with a newer time zone database, the next slots are found anew: after the instant and the civil time
-//! of the slot that was decided last, so no civil time comes twice and none is lost. A process with an older database leaves
-//! those recurrences to others, and [`Health::newer_time_zones`](crate::Health::newer_time_zones) says so. A rule of which some slots
-//! are instants or go by elapsed time, or whose parts are in several time zones, goes on after the instant alone.
+//! When a program is built with a newer time zone database, the next slots are found anew. What is a time of the day goes on after
+//! the civil time up to which slots of its zone were decided, and everything else after the last instant: so no civil time comes
+//! twice, none is lost, and one that is gone by now is due at once. Where it has moved to an instant that has its task, that is its
+//! task. A process with an older database leaves those recurrences to others, and
+//! [`Health::newer_time_zones`](crate::Health::newer_time_zones) says so.
 //!
 //! # When a slot is due
 //!

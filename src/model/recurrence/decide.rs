@@ -15,10 +15,6 @@ const MAX_SEARCHES: usize = 10;
 /// The same of a search for a slot that is past: a day of seconds takes 43.
 const MAX_SEARCHES_BACK: usize = 50;
 
-/// How many slots may have the civil times of slots that were decided, after a change of the time zone database: those of a
-/// day, at one a second.
-const MAX_SHIFTED: usize = 100_000;
-
 const MICRO: Duration = Duration::from_micros(1);
 
 /// What becomes of the slots that are due, in their order, and where the recurrence goes on.
@@ -32,6 +28,63 @@ impl Decision {
     /// None is due.
     pub(crate) fn nothing(next: Upcoming) -> Self {
         let steps = Vec::new();
+        Self { steps, next }
+    }
+
+    /// All slots from `first`, which is due, up to `now` make no task.
+    pub(crate) fn pass(rule: &Rule, first: Timestamp, now: Timestamp, reason: SkipReason) -> Self {
+        let last = match rule.previous_slot(now + MICRO) {
+            Found::Slot(last) => last.max(first),
+            Found::Nothing | Found::Further(_) => now,
+        };
+        Self {
+            steps: vec![Step::Pass {
+                first,
+                last,
+                reason,
+            }],
+            next: Upcoming::after(rule, now),
+        }
+    }
+
+    /// The same of slots among which others lie that are decided, up to `until`: those of `all` that are none of `rule`. A span of
+    /// slots that make no task ends before each of them.
+    pub(crate) fn between(self, rule: &Rule, all: &Rule, until: Timestamp) -> Self {
+        let mut steps = Vec::new();
+        for step in self.steps {
+            match step {
+                Step::Pass {
+                    first,
+                    last,
+                    reason,
+                } => {
+                    let mut from = first;
+                    let mut at = first;
+                    while at <= until
+                        && let Some(slot) = next(rule, at).filter(|slot| *slot <= last)
+                    {
+                        if next(all, at) != Some(slot) {
+                            let (first, last) = (from, at);
+                            steps.push(Step::Pass {
+                                first,
+                                last,
+                                reason,
+                            });
+                            from = slot;
+                        }
+                        at = slot;
+                    }
+                    let first = from;
+                    steps.push(Step::Pass {
+                        first,
+                        last,
+                        reason,
+                    });
+                }
+                place => steps.push(place),
+            }
+        }
+        let next = self.next;
         Self { steps, next }
     }
 }
@@ -68,26 +121,6 @@ impl Upcoming {
             Found::Further(at) => Self::Search(at),
             Found::Nothing => Self::Ended,
         }
-    }
-
-    /// The first slot after the one decided last, if the time zone database is another now. `until` is the instant of that one,
-    /// `civil` its civil time by the former database. No civil time comes twice, and none is passed over: one that is before
-    /// `until` now is due at once.
-    pub(crate) fn after_update(rule: &Rule, until: Timestamp, civil: Option<Timestamp>) -> Self {
-        let (Some(civil), Some(now)) = (civil, rule.civil(until)) else {
-            return Self::after(rule, until);
-        };
-        if now == civil {
-            return Self::after(rule, until);
-        }
-        let mut at = until - now.since(civil);
-        for _ in 0..MAX_SHIFTED {
-            match Self::after(rule, at) {
-                Self::Slot(slot) if rule.civil(slot).is_some_and(|slot| slot <= civil) => at = slot,
-                found => return found,
-            }
-        }
-        Self::Search(at)
     }
 }
 
@@ -382,68 +415,6 @@ mod tests {
         assert_eq!(decision.steps, [passed, Step::Place(now)]);
     }
 
-    /// The database says now that clocks were an hour ahead of, or behind, what the one before had said.
-    #[test]
-    fn p10_after_a_change_of_the_time_zones_no_civil_time_comes_twice_and_none_is_lost() {
-        let at = |text: &str| Timestamp::rounded_up(text.parse().unwrap()).unwrap();
-        let next = |expression: &str, until: &str, civil: &str| {
-            let rule = Rule::cron(expression).unwrap();
-            let rule = rule.time_zone("Europe/Berlin").unwrap();
-            match Upcoming::after_update(&rule, at(until), Some(at(civil))) {
-                Upcoming::Slot(slot) => slot.to_utc().format("%d %H:%M").to_string(),
-                other => panic!("{other:?}"),
-            }
-        };
-        // In July half past two is 00:30Z. It was decided when it was thought to be 01:30Z, or 23:30Z the day before.
-        let table = [
-            (
-                "30 2 * * *",
-                "2026-07-02T00:30:00Z",
-                "2026-07-02T02:30:00Z",
-                "03 00:30",
-            ),
-            (
-                "30 2 * * *",
-                "2026-07-02T01:30:00Z",
-                "2026-07-02T02:30:00Z",
-                "03 00:30",
-            ),
-            (
-                "30 2 * * *",
-                "2026-07-01T23:30:00Z",
-                "2026-07-02T02:30:00Z",
-                "03 00:30",
-            ),
-            // Three o'clock is gone by now: it is due.
-            (
-                "0 2,3 * * *",
-                "2026-07-02T01:00:00Z",
-                "2026-07-02T02:00:00Z",
-                "02 01:00",
-            ),
-            (
-                "0 2,3 * * *",
-                "2026-07-01T23:00:00Z",
-                "2026-07-02T02:00:00Z",
-                "02 01:00",
-            ),
-            // By elapsed time.
-            (
-                "*/30 * * * *",
-                "2026-07-02T01:00:00Z",
-                "2026-07-02T02:00:00Z",
-                "02 01:30",
-            ),
-        ];
-        for (expression, until, civil, expected) in table {
-            assert_eq!(
-                next(expression, until, civil),
-                expected,
-                "{expression} {until}"
-            );
-        }
-    }
-
     #[test]
     fn a_decision_goes_on_after_the_last_slot_of_a_rule() {
         let mut definition = hourly(Missed::Latest);
@@ -477,20 +448,5 @@ mod tests {
             }
         }
         assert_eq!(seen, 3600);
-    }
-
-    #[test]
-    fn p10_a_new_database_that_says_the_same_loses_no_second_slot_of_a_fold() {
-        let rule = Rule::cron("30 2 * * *")
-            .unwrap()
-            .time_zone("Europe/Berlin")
-            .unwrap();
-        let rule = rule
-            .fold(crate::model::recurrence::slots::Fold::Both)
-            .unwrap();
-        let at = |text: &str| Timestamp::rounded_up(text.parse().unwrap()).unwrap();
-        let until = at("2026-10-25T00:30:00Z");
-        let found = Upcoming::after_update(&rule, until, rule.civil(until));
-        assert_eq!(found, Upcoming::after(&rule, until));
     }
 }

@@ -142,6 +142,8 @@ pub(crate) struct Record {
     /// The rule now, its number, and its next slot.
     pub(crate) rule: Rule,
     pub(crate) number: i64,
+    /// The slots of the rule that are still to be decided, if some of them are before others that are decided.
+    pub(crate) undecided: Option<Rule>,
     pub(crate) next_slot: Option<Timestamp>,
     /// Up to where slots are decided.
     pub(crate) decided_until: Timestamp,
@@ -165,8 +167,11 @@ impl Record {
         }
         if let Some(slot) = self.next_slot {
             let first = slot.max(from);
-            next = next.or_else(|| walk.walk(&self.rule, first, Timestamp::MAX, None));
+            let rule = self.undecided.as_ref().unwrap_or(&self.rule);
+            next = next.or_else(|| walk.walk(rule, first, Timestamp::MAX, None));
         }
+        // Some that are to come may lie among those that are decided.
+        walk.slots.sort_unstable_by_key(|explained| explained.slot);
         Explanation {
             slots: walk.slots,
             next,
@@ -217,8 +222,11 @@ impl Walk<'_> {
             if self.slots.len() == MAX_EXPLAINED {
                 return Some(slot);
             }
-            self.slots.push(self.record.explained(slot, fate));
             after = slot;
+            let is_decided = |undecided: &Rule| !undecided.has(slot);
+            if fate.is_none() || self.record.undecided.as_ref().is_none_or(is_decided) {
+                self.slots.push(self.record.explained(slot, fate));
+            }
         }
     }
 }

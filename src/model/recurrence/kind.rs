@@ -3,7 +3,7 @@
 #[cfg(feature = "rrule")]
 use std::sync::Arc;
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, NaiveDateTime};
 
 #[cfg(feature = "rrule")]
 use super::calendar::Calendar;
@@ -108,7 +108,7 @@ impl Kind {
     }
 
     /// Whether an instant is a slot. By the parts: a search would pass over the excluded slots of each level anew.
-    fn has(&self, at: Timestamp) -> bool {
+    pub(super) fn has(&self, at: Timestamp) -> bool {
         match self {
             Self::AnyOf(rules) => rules.iter().any(|rule| rule.has(at)),
             Self::Except { rule, except } => rule.has(at) && !except.has(at),
@@ -120,24 +120,70 @@ impl Kind {
         }
     }
 
-    /// The one time zone of which all its slots are civil times; `None`: some are instants, or go by elapsed time, or the zones are
-    /// several. Excluded slots do not count.
-    pub(super) fn civil_zone(&self) -> Option<&Zone> {
+    /// The time zones whose civil times are slots, if a version of the time zone database can move them. Excluded slots do not
+    /// count.
+    pub(super) fn moving_zones(&self) -> Vec<&Zone> {
         match self {
-            Self::Cron(cron) => (!cron.cron.follows_elapsed_time()).then_some(&cron.zone),
-            #[cfg(feature = "rrule")]
-            Self::Calendar(calendar) => Some(calendar.zone()),
-            Self::Every { .. } | Self::At(_) => None,
-            Self::AnyOf(rules) => {
-                let mut zones = rules.iter().map(Self::civil_zone);
-                let first = zones.next()??;
-                zones
-                    .all(|zone| zone.is_some_and(|zone| zone.name() == first.name()))
-                    .then_some(first)
-            }
+            Self::AnyOf(rules) => rules.iter().flat_map(Self::moving_zones).collect(),
             Self::Except { rule, .. }
             | Self::ExceptDates { rule, .. }
-            | Self::Within { rule, .. } => rule.civil_zone(),
+            | Self::Within { rule, .. } => rule.moving_zones(),
+            part => part.moving_zone().into_iter().collect(),
+        }
+    }
+
+    /// The same of a rule without parts.
+    pub(super) fn moving_zone(&self) -> Option<&Zone> {
+        let zone = match self {
+            Self::Cron(cron) if !cron.cron.follows_elapsed_time() => &cron.zone,
+            #[cfg(feature = "rrule")]
+            Self::Calendar(calendar) => calendar.zone(),
+            _ => return None,
+        };
+        (!zone.is_utc()).then_some(zone)
+    }
+
+    /// The rule with each of its parts replaced. What is excluded stays.
+    pub(super) fn map(&self, replace: &impl Fn(&Self) -> Self) -> Self {
+        let boxed = |rule: &Self| Box::new(rule.map(replace));
+        match self {
+            Self::AnyOf(rules) => Self::AnyOf(rules.iter().map(|rule| rule.map(replace)).collect()),
+            Self::Except { rule, except } => Self::Except {
+                rule: boxed(rule),
+                except: except.clone(),
+            },
+            Self::ExceptDates { rule, dates, zone } => Self::ExceptDates {
+                rule: boxed(rule),
+                dates: dates.clone(),
+                zone: zone.clone(),
+            },
+            Self::Within { rule, first, last } => Self::Within {
+                rule: boxed(rule),
+                first: *first,
+                last: *last,
+            },
+            part => replace(part),
+        }
+    }
+
+    /// The slots of a rule without parts that are instants, though others are civil times of a zone. In ascending order.
+    pub(super) fn fixed(&self) -> Vec<Timestamp> {
+        match self {
+            #[cfg(feature = "rrule")]
+            Self::Calendar(calendar) => calendar.fixed(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The last of the civil times in a zone for which a slot of a rule without parts stands. It is another than that of the slot
+    /// if it was skipped when clocks were set forward.
+    pub(super) fn last_civil(&self, zone: &Zone, slot: Timestamp) -> NaiveDateTime {
+        let civil = zone.civil(slot);
+        match self {
+            Self::Cron(cron) => cron.cron.at_or_before(civil).unwrap_or(civil),
+            #[cfg(feature = "rrule")]
+            Self::Calendar(calendar) => calendar.last_civil(slot),
+            _ => civil,
         }
     }
 

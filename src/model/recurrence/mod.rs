@@ -24,5 +24,6 @@ pub(crate) mod slots;
 mod stored;
 #[cfg(test)]
 mod tests;
+pub(crate) mod undecided;
 pub(crate) mod view;
 pub(crate) mod zone;

@@ -535,15 +535,14 @@ impl Rule {
         self.search(Way::Before, before)
     }
 
+    /// Whether an instant is a slot.
+    pub(crate) fn has(&self, at: Timestamp) -> bool {
+        self.0.has(at)
+    }
+
     /// Whether its slots depend on the time zone database.
     pub(crate) fn has_zones(&self) -> bool {
         self.0.zones().into_iter().any(|zone| !zone.is_utc())
-    }
-
-    /// The civil time at an instant, if all slots are civil times of one time zone: in microseconds, as if it were UTC.
-    pub(crate) fn civil(&self, at: Timestamp) -> Option<Timestamp> {
-        let civil = self.0.civil_zone()?.civil(at).and_utc();
-        Some(Timestamp::from_micros(civil.timestamp_micros()))
     }
 
     /// The same rule counted from another instant, if it is an interval.

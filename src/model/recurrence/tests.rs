@@ -6,7 +6,6 @@ use chrono_tz::Tz;
 use std::time::Duration;
 
 use super::cron::Cron;
-use super::decide::Upcoming;
 use super::kind::Kind;
 use super::rule::Rule;
 use super::search::Found;
@@ -405,43 +404,4 @@ fn nested_exclusions_are_searched_within_bounds() {
         except: Box::new(rule.0),
     });
     assert!(matches!(even.next_slot(at), Found::Further(_)));
-}
-
-/// The instants of an interval do not move with the time zones, and of several zones no civil time is that of all.
-#[test]
-fn p10_after_a_change_of_the_time_zones_a_rule_of_instants_goes_on_after_the_last() {
-    let at = |text: &str| Timestamp::rounded_up(utc(text)).unwrap();
-    let every = || Rule::every(Duration::from_secs(900), chrono::DateTime::UNIX_EPOCH).unwrap();
-    let nightly = |zone| {
-        let rule = Rule::cron("30 2 * * *").unwrap();
-        rule.time_zone(zone).unwrap()
-    };
-    let berlin = || nightly("Europe/Berlin");
-    // Noon is 14:00 in Berlin. By the former database it was 13:00, or 15:00.
-    let until = at("2026-07-01T12:00:00Z");
-    let next = |rule: &Rule, civil| match Upcoming::after_update(rule, until, Some(at(civil))) {
-        Upcoming::Slot(slot) => slot.to_utc().format("%d %H:%M").to_string(),
-        other => panic!("{other:?}"),
-    };
-    let quarters = Rule::cron("*/15 * * * *").unwrap();
-    let instants = [
-        (Rule::any_of([every(), berlin()]).unwrap(), "01 12:15"),
-        (every().except(berlin()).unwrap(), "01 12:15"),
-        (quarters.time_zone("Europe/Berlin").unwrap(), "01 12:15"),
-        (
-            Rule::any_of([berlin(), nightly("Asia/Tokyo")]).unwrap(),
-            "01 17:30",
-        ),
-    ];
-    for (rule, expected) in instants {
-        for civil in ["2026-07-01T13:00:00Z", "2026-07-01T15:00:00Z"] {
-            assert_eq!(next(&rule, civil), expected, "{rule}");
-        }
-    }
-    let once = Rule::at([until.to_utc()]).unwrap();
-    let civil = berlin().except(once).unwrap();
-    assert!(
-        civil.civil(until).is_some(),
-        "what is excluded does not count"
-    );
 }

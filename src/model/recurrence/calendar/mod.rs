@@ -14,13 +14,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use chrono::NaiveDateTime;
+
 use crate::error::{Error, Result};
 use crate::model::recurrence::search::{Found, Way, nearer};
 use crate::model::recurrence::zone::Zone;
 use crate::sync::lock;
 use crate::time::Timestamp;
 
-use pattern::Pattern;
+use pattern::{Civil, Pattern};
 use text::Line;
 
 /// The longest text, in bytes: some 500 excluded times.
@@ -38,6 +40,8 @@ pub(super) struct Calendar {
     until: Option<Timestamp>,
     /// Ascending.
     added: Vec<Timestamp>,
+    /// Those of them that are not civil times of `zone`, and are not excluded. Ascending.
+    fixed: Vec<Timestamp>,
     /// Ascending.
     excluded: Vec<Timestamp>,
 }
@@ -91,12 +95,20 @@ impl Calendar {
                 }
             }
         }
-        for instants in [&mut added, &mut excluded] {
+        let start = parts::only(&lines, "DTSTART", "")?;
+        let zone = start.zone()?;
+        let mut fixed = Vec::new();
+        for line in lines.iter().filter(|line| line.name == "RDATE") {
+            let own = line.zone()?;
+            if own.as_ref().map(Zone::name) != zone.as_ref().map(Zone::name) {
+                fixed.extend(line.instants()?);
+            }
+        }
+        for instants in [&mut added, &mut fixed, &mut excluded] {
             instants.sort_unstable();
             instants.dedup();
         }
-        let start = parts::only(&lines, "DTSTART", "")?;
-        let zone = start.zone()?;
+        fixed.retain(|at| excluded.binary_search(at).is_err());
         let civil = start.civil(start.value, zone.as_ref())?;
         let rule = parts::only(&lines, "RRULE", ": `Rule::at` is a list of instants")?;
         let (pattern, until) = parts::read(rule, civil)?;
@@ -107,6 +119,7 @@ impl Calendar {
             pattern,
             until,
             added,
+            fixed,
             excluded,
         })
     }
@@ -119,6 +132,24 @@ impl Calendar {
     /// The zone of its start.
     pub(super) fn zone(&self) -> &Zone {
         &self.zone
+    }
+
+    /// The instants that are added, unless they are civil times of its zone.
+    pub(super) fn fixed(&self) -> Vec<Timestamp> {
+        self.fixed.clone()
+    }
+
+    /// The last of the civil times for which a slot stands: one that was skipped became a later one.
+    pub(super) fn last_civil(&self, slot: Timestamp) -> NaiveDateTime {
+        let civil = self.zone.civil(slot);
+        let is_named = |civil| self.pattern.find(Way::After, civil) == Civil::At(civil);
+        let gap = self.zone.span(self.zone.span_at(slot));
+        match gap.and_then(|bounds| bounds.gap()) {
+            Some((first, end)) if !is_named(civil) && is_named(civil - (end - first)) => {
+                civil - (end - first)
+            }
+            _ => civil,
+        }
     }
 
     /// The nearest slot from an instant on, which is itself not included.

@@ -3,6 +3,7 @@
 mod damage;
 mod failing;
 mod instances;
+mod moved_zones;
 mod rows;
 mod zones;
 

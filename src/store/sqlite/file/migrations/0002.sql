@@ -32,7 +32,7 @@ CREATE TABLE punctual_recurrence (
     forgotten_until INTEGER,
     declared_in TEXT,
     tzdb TEXT,
-    decided_civil INTEGER
+    decided_civil TEXT
 ) STRICT;
 
 -- Those that are due at one instant fire in the order of their ids, which is that of their tasks' ids.
@@ -43,8 +43,9 @@ CREATE INDEX punctual_recurrence_expected ON punctual_recurrence (expected_by) W
 -- The few that are overdue, or paused by something else than a caller, read again after each commit of another process.
 CREATE INDEX punctual_recurrence_troubled ON punctual_recurrence (id) WHERE overdue_since IS NOT NULL OR paused_by > 0;
 
--- By which version of the time zone database the next slot was found; NULL if that does not matter. decided_civil is the civil
--- time of the slot that was decided last by that version; NULL if none is, or if that does not matter.
+-- By which version of the time zone database the next slot was found; NULL if that does not matter. decided_civil is
+-- a JSON object: for each time zone of the rule, up to which civil time its slots are decided, by that version; NULL if none is, or if that
+-- does not matter.
 CREATE INDEX punctual_recurrence_tzdb ON punctual_recurrence (tzdb) WHERE tzdb IS NOT NULL;
 
 -- Those that a program declares as its own, by the name of its set.

@@ -1,16 +1,13 @@
 //! What callers ask of stored recurrences: pause, resume, remove, trigger, edit, backfill, reset.
 
-use std::time::Duration;
-
 use rusqlite::params;
 
 use crate::id::TaskId;
 use crate::model::recurrence::backfill;
-use crate::model::recurrence::decide::Upcoming;
+use crate::model::recurrence::decide::{Decision, Upcoming};
 use crate::model::recurrence::edit::RecurrencePatch;
 use crate::model::recurrence::event::RecurrenceEventKind;
-use crate::model::recurrence::policy::{Fate, SkipReason};
-use crate::model::recurrence::search::Found;
+use crate::model::recurrence::policy::SkipReason;
 use crate::model::recurrence::view::{
     PausedBy, RecurrenceAction, RecurrenceChanged, Triggered, Trouble,
 };
@@ -19,7 +16,7 @@ use crate::store::sqlite::ops::recur::fire::update_zone;
 use crate::store::sqlite::ops::recur::make::{Maker, Placed, waiting_calls};
 use crate::store::sqlite::ops::recur::record;
 use crate::store::sqlite::ops::recur::register::{EDIT_DEFINITION, begin, redefine};
-use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, Run, mark};
+use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, mark};
 use crate::store::sqlite::ops::recur::runs;
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::time::Timestamp;
@@ -154,27 +151,20 @@ impl Maker<'_> {
 
     /// Goes on with the slots from now on. Those that came during the pause are recorded as skipped.
     fn resume(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<RecurrenceChanged> {
-        let (recurring, rule) = (&mut *self.recurring, &self.definition.rule);
+        let (recurring, now) = (&mut *self.recurring, tx.now);
         (recurring.paused_at, recurring.paused_by, recurring.failures) = (None, None, 0);
-        let mut next = match recurring.next_slot {
+        let next = match recurring.next_slot {
             Some(slot) => Upcoming::Slot(slot),
-            None => Upcoming::after(rule, recurring.bound()),
+            None => recurring.upcoming(&self.definition.rule),
         };
-        if let Upcoming::Slot(first) = next
-            && first <= tx.now
-        {
-            let last = match rule.previous_slot(tx.now + Duration::from_micros(1)) {
-                Found::Slot(last) => last.max(first),
-                Found::Nothing | Found::Further(_) => tx.now,
-            };
-            let fate = Fate::Skipped(SkipReason::Paused);
-            runs::record(tx, recurring, Run { first, last, fate })?;
-            recurring.decided_until = tx.now;
-            recurring.decided_civil = rule.civil(tx.now);
-            next = Upcoming::after(rule, tx.now);
-        }
-        tx.recurrence_event(&recurring.name, RecurrenceEventKind::Resumed);
-        recurring.move_to(tx, next, self.definition);
+        let decision = match next {
+            Upcoming::Slot(first) if first <= now => self.undecided(|definition| {
+                Decision::pass(&definition.rule, first, now, SkipReason::Paused)
+            }),
+            next => Decision::nothing(next),
+        };
+        self.take(tx, decision)?;
+        tx.recurrence_event(&self.recurring.name, RecurrenceEventKind::Resumed);
         self.release(tx)?;
         if self.is_live(tx.conn)? {
             let slot = self.recurring.previous_slot;
@@ -192,7 +182,7 @@ impl Maker<'_> {
         self.unbuffer_from(tx.conn, from)?;
         runs::cut(tx.conn, self.recurring, from)?;
         let recurring = &mut *self.recurring;
-        (recurring.expected_by, recurring.decided_civil) = (None, None);
+        recurring.expected_by = None;
         recurring.previous_slot = recurring.previous_slot.filter(|slot| *slot < from);
         // Slots that are to come are passed over, but not decided.
         let before = Timestamp::from_micros(from.micros() - 1);

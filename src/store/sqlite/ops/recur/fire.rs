@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::log::log;
 use crate::model::recurrence::decide::{Decision, Step, Upcoming, decide};
+use crate::model::recurrence::definition::Definition;
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::policy::Fate;
 use crate::model::recurrence::zone::TZDB;
@@ -116,11 +117,7 @@ pub(crate) fn update_zone(tx: &mut WriteTx<'_>, recurring: &mut Recurring) -> ru
             recurring.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
         }
         Some((definition, _)) => {
-            let until = recurring.bound();
-            let civil = recurring
-                .decided_civil
-                .filter(|_| until == recurring.decided_until);
-            let next = Upcoming::after_update(&definition.rule, until, civil);
+            let next = recurring.upcoming(&definition.rule);
             recurring.move_to(tx, next, &definition);
         }
         None => tx
@@ -156,13 +153,35 @@ fn fire_one(tx: &mut WriteTx<'_>, mut recurring: Recurring, mark: Uuid) -> rusql
 impl Maker<'_> {
     /// Decides a chunk of the slots that are due, and moves on. Returns how many were given a place.
     pub(super) fn decide(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<usize> {
-        let definition = self.definition;
+        let now = tx.now;
         let decision = match self.recurring.next_slot {
-            Some(slot) if slot <= tx.now => decide(definition, slot, tx.now),
+            Some(slot) if slot <= now => self.undecided(|definition| decide(definition, slot, now)),
             Some(slot) => Decision::nothing(Upcoming::Slot(slot)),
-            None => Decision::nothing(Upcoming::after(&definition.rule, self.recurring.bound())),
+            None => Decision::nothing(self.recurring.upcoming(&self.definition.rule)),
         };
-        let decided_before = self.recurring.decided_until;
+        self.take(tx, decision)
+    }
+
+    /// What `decide` says of the slots that are still to be decided.
+    pub(super) fn undecided(&self, decide: impl Fn(&Definition) -> Decision) -> Decision {
+        let (decided, definition) = (self.recurring.decided(), self.definition);
+        let Some(rule) = decided.undecided(&definition.rule) else {
+            return decide(definition);
+        };
+        let moved = Definition {
+            rule,
+            ..definition.clone()
+        };
+        decide(&moved).between(&moved.rule, &definition.rule, decided.until)
+    }
+
+    /// Does what was decided, and moves on. Returns how many slots were given a place.
+    pub(super) fn take(
+        &mut self,
+        tx: &mut WriteTx<'_>,
+        decision: Decision,
+    ) -> rusqlite::Result<usize> {
+        let definition = self.definition;
         let (mut next, mut placed) = (decision.next, 0);
         for step in decision.steps {
             match step {
@@ -174,12 +193,12 @@ impl Maker<'_> {
                     let fate = Fate::Skipped(reason);
                     let slots = Run { first, last, fate };
                     runs::record(tx, self.recurring, slots)?;
-                    self.recurring.decided_until = last;
+                    self.recurring.advance(&definition.rule, last);
                 }
                 Step::Place(slot) => {
                     let id = self.draw(slot).id(slot);
                     self.place(tx, Some(slot), id)?;
-                    self.recurring.decided_until = slot;
+                    self.recurring.advance(&definition.rule, slot);
                     placed += 1;
                     if definition
                         .max_count
@@ -190,9 +209,6 @@ impl Maker<'_> {
                     }
                 }
             }
-        }
-        if self.recurring.decided_until != decided_before {
-            self.recurring.decided_civil = definition.rule.civil(self.recurring.decided_until);
         }
         self.recurring.move_to(tx, next, definition);
         Ok(placed)

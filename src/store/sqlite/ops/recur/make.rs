@@ -203,9 +203,7 @@ impl Maker<'_> {
         recurring.made = recurring.made.saturating_sub(1);
         if recurring.has_ended() {
             runs::close(tx.conn, recurring)?;
-            let from = recurring.bound().max(tx.now);
-            let next = Upcoming::after(&self.definition.rule, from);
-            recurring.move_to(tx, next, self.definition);
+            recurring.revive(tx, self.definition);
         }
         Ok(())
     }

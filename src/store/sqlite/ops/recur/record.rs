@@ -67,14 +67,17 @@ pub(crate) fn read(
         .prepare_cached(WAITING)?
         .query_map([recurring.id], |row| row::time(row, 0))?
         .collect::<rusqlite::Result<_>>()?;
+    let rule = &definition.rule;
+    let undecided = recurring.decided().undecided(rule);
     Ok(Record {
         mark: mark(conn)?,
         name: recurring.name.clone(),
         place: recurring.place(),
         runs,
         waiting,
-        rule: definition.rule.clone(),
+        rule: rule.clone(),
         number: recurring.rule,
+        undecided,
         next_slot: recurring.next_slot,
         decided_until: recurring.decided_until,
         forgotten_until: recurring.forgotten_until,

@@ -156,16 +156,15 @@ pub(super) fn redefine(
             if current.expect_within != new.expect_within {
                 (recurring.expected_by, recurring.overdue_since) = (None, None);
             }
-            let next = match recurring.next_slot {
-                Some(slot) => Upcoming::Slot(slot),
+            match recurring.next_slot {
+                Some(slot) => recurring.move_to(tx, Upcoming::Slot(slot), &changed),
                 // It had made as many tasks as it might, and may go on now. What came between is in no run.
                 None if recurring.has_ended() => {
                     runs::close(tx.conn, recurring)?;
-                    Upcoming::after(&changed.rule, recurring.bound().max(tx.now))
+                    recurring.revive(tx, &changed);
                 }
-                None => Upcoming::after(&changed.rule, recurring.bound()),
-            };
-            recurring.move_to(tx, next, &changed);
+                None => recurring.move_to(tx, recurring.upcoming(&changed.rule), &changed),
+            }
         }
         current => {
             let former = current.map(|current| &current.rule);
@@ -175,7 +174,6 @@ pub(super) fn redefine(
             // What is decided stays decided.
             let from = before(since_or_now(tx, since)).max(recurring.decided_until);
             recurring.decided_until = from.min(tx.now).max(recurring.decided_until);
-            recurring.decided_civil = None;
             begin(tx, recurring, &changed, from);
         }
     }
@@ -199,6 +197,7 @@ pub(super) fn begin(
     from: Timestamp,
 ) {
     recurring.searched_until = (from > recurring.decided_until).then_some(from);
+    (recurring.decided_civil, recurring.tzdb) = (None, None);
     let next = Upcoming::after(&definition.rule, from);
     recurring.move_to(tx, next, definition);
 }

@@ -11,6 +11,8 @@ use crate::model::recurrence::decide::Upcoming;
 use crate::model::recurrence::definition::Definition;
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::policy::{Fate, Overlap};
+use crate::model::recurrence::rule::Rule;
+use crate::model::recurrence::undecided::Decided;
 use crate::model::recurrence::view::Trouble;
 use crate::model::recurrence::zone::TZDB;
 use crate::store::sqlite::ops::row;
@@ -45,7 +47,7 @@ columns! {
         rule: i64 = "rule" by row::get,
         forgotten_until: Option<Timestamp> = "forgotten_until" by row::time_or_none,
         tzdb: Option<String> = "tzdb" by row::get,
-        decided_civil: Option<Timestamp> = "decided_civil" by row::time_or_none,
+        decided_civil: Option<String> = "decided_civil" by row::get,
     }
 }
 
@@ -120,7 +122,7 @@ impl Recurring {
             stored(self.runs),
             micros(self.forgotten_until),
             self.tzdb,
-            micros(self.decided_civil),
+            self.decided_civil,
             micros(self.searched_until),
             self.rule,
         ])?;
@@ -153,10 +155,33 @@ impl Recurring {
         }
     }
 
-    /// The instant after which the next slot is to be found.
+    /// Up to where its slots are decided.
+    pub(crate) fn decided(&self) -> Decided {
+        Decided::new(self.decided_until, self.decided_civil.as_deref())
+    }
+
+    /// Notes that all slots up to `last` are decided which were still to be decided.
+    pub(crate) fn advance(&mut self, rule: &Rule, last: Timestamp) {
+        let mut decided = self.decided();
+        decided.advance(rule, last);
+        (self.decided_until, self.decided_civil) = (decided.until, decided.civil());
+    }
+
+    /// The instant after which a slot counts, whatever is decided.
     pub(crate) fn bound(&self) -> Timestamp {
         self.decided_until
             .max(self.searched_until.unwrap_or(self.decided_until))
+    }
+
+    /// The first slot that is still to be decided.
+    pub(crate) fn upcoming(&self, rule: &Rule) -> Upcoming {
+        match self.decided().undecided(rule) {
+            Some(undecided) => {
+                let searched = self.searched_until.unwrap_or(Timestamp::MIN);
+                Upcoming::after(&undecided, searched)
+            }
+            None => Upcoming::after(rule, self.bound()),
+        }
     }
 
     /// Whether no slot is left, and none is searched.
@@ -179,7 +204,8 @@ impl Recurring {
         definition: &Definition,
     ) {
         let had_ended = self.has_ended();
-        let undecided = self.next_slot.filter(|slot| *slot > self.decided_until);
+        let former = self.next_slot;
+        let undecided = former.filter(|slot| *slot > self.decided_until);
         let is_complete = definition.max_count.is_some_and(|max| self.made >= max);
         let next = match next {
             _ if is_complete => Upcoming::Ended,
@@ -206,7 +232,7 @@ impl Recurring {
             tx.recurrence_event(&self.name, RecurrenceEventKind::Ended);
         }
         // What a newer version of the time zone database has found stays as it is.
-        if undecided.is_none() || undecided != self.next_slot || self.tzdb.as_deref() < Some(TZDB) {
+        if former.is_none() || former != self.next_slot || self.tzdb.as_deref() < Some(TZDB) {
             self.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
         }
         if let (Some(slot), Some(within)) = (undecided, definition.expect_within)
@@ -217,6 +243,15 @@ impl Recurring {
             self.expected_by = None;
         }
         self.expect(definition);
+    }
+
+    /// Goes on with the slots after now, though it had ended.
+    pub(crate) fn revive(&mut self, tx: &mut WriteTx<'_>, definition: &Definition) {
+        let from = self.bound().max(tx.now);
+        self.move_to(tx, Upcoming::after(&definition.rule, from), definition);
+        if self.next_slot.is_some() {
+            self.searched_until = Some(from);
+        }
     }
 
     /// Whether somebody has paused it. It was not its failures.

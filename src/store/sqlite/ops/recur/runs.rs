@@ -63,9 +63,11 @@ pub(crate) fn record(
         };
         tx.recurrence_event(&recurring.name, skipped);
     }
+    if slots.first <= recurring.decided_until {
+        // Civil times that were moved to before others that are decided.
+        return among(tx.conn, recurring, slots);
+    }
     match recurring.run() {
-        // One that has waited, while later ones were decided.
-        Some(run) if slots.first <= run.last => add(tx.conn, recurring, slots, recurring.rule)?,
         Some(run) if run.fate == slots.fate => {
             let last = slots.last;
             recurring.set_run(Some(Run { last, ..run }));
@@ -91,6 +93,26 @@ pub(crate) fn record_one(
         fate,
     };
     record(tx, recurring, slots)
+}
+
+/// Records what became of slots that lie among others. Runs that reach into theirs are cut.
+fn among(conn: &Connection, recurring: &mut Recurring, slots: Run) -> rusqlite::Result<()> {
+    close(conn, recurring)?;
+    while let Some(run) = older(conn, recurring.id, slots.last)?
+        && run.last >= slots.first
+    {
+        delete(conn, recurring, run.first)?;
+        let (first, last, fate) = (run.first, run.last, Fate::from_code(run.fate));
+        if last > slots.last {
+            let first = Timestamp::from_micros(slots.last.micros() + 1);
+            add(conn, recurring, Run { first, last, fate }, run.rule)?;
+        }
+        if first < slots.first {
+            let last = Timestamp::from_micros(slots.first.micros() - 1);
+            add(conn, recurring, Run { first, last, fate }, run.rule)?;
+        }
+    }
+    add(conn, recurring, slots, recurring.rule)
 }
 
 columns! {
