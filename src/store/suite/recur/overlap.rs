@@ -14,6 +14,7 @@ on_every_backend![
     p10_a_superseded_slot_does_not_count_for_max_count,
     p10_what_waits_drains_although_a_task_is_there_already,
     p10_a_call_for_a_paused_recurrence_with_waiting_slots_makes_a_task,
+    p10_calls_for_a_paused_recurrence_do_not_overfill_the_buffer,
     p10_a_slot_that_waited_is_expected_to_complete_too,
     p10_an_old_task_s_retry_is_not_live_for_another_recurrence_of_its_name,
     p10_what_waits_drains_when_the_policy_is_allow,
@@ -356,4 +357,12 @@ fn p10_a_superseded_last_slot_does_not_end_the_recurrence(kit: &mut Kit) {
     assert_eq!(kit.recurrence("a").made_count(), 1);
     kit.fire_at(3);
     assert_eq!(kit.hours("a"), [1, 3], "of two tasks it has made one");
+}
+
+fn p10_calls_for_a_paused_recurrence_do_not_overfill_the_buffer(kit: &mut Kit) {
+    kit.recur(hourly("a").overlap(Overlap::BufferOne));
+    kit.fire_at(1);
+    kit.act("a", RecurrenceAction::Pause);
+    let told = [(); 3].map(|()| kit.trigger("a"));
+    assert_eq!(kit.recurrence("a").waiting_count(), 1, "{told:?}");
 }

@@ -30,6 +30,11 @@ pub(crate) const LIVE: &str = sql!(
         AND task.extras & {recurrence} <> 0"
 );
 
+/// Whether a task of a recurrence is live.
+pub(crate) fn is_live(conn: &Connection, recurrence: i64) -> rusqlite::Result<bool> {
+    conn.prepare_cached(LIVE)?.exists([recurrence])
+}
+
 /// Not OR REPLACE: SQLite would keep a journal of the statement.
 pub(crate) const ADD_LIVE: &str =
     "INSERT OR IGNORE INTO punctual_recurrence_live (seq, recurrence) VALUES (:seq, :recurrence)";
@@ -117,7 +122,7 @@ impl Maker<'_> {
         let overlap = self.definition.overlap;
         let is_live = overlap != Overlap::Allow && self.is_live(tx.conn)?;
         // A caller who asks for a task while the recurrence is paused does not wait for what waits for its end.
-        let is_aside = slot.is_none() && self.recurring.paused_at.is_some();
+        let is_aside = slot.is_none() && self.recurring.paused_at.is_some() && !is_live;
         let buffered = if is_aside { 0 } else { self.recurring.buffered };
         match overlap.place(is_live, buffered) {
             Place::Make => self.make_now(tx, slot, id),
@@ -215,7 +220,7 @@ impl Maker<'_> {
     }
 
     pub(crate) fn is_live(&self, conn: &Connection) -> rusqlite::Result<bool> {
-        conn.prepare_cached(LIVE)?.exists([self.recurring.id])
+        is_live(conn, self.recurring.id)
     }
 
     /// Makes a task. Returns whether it is new: a task with that id may be there already, if the slot is decided again.
