@@ -44,8 +44,8 @@
 //! When a program is built with a newer time zone database, the next slots are found anew. What is a time of the day goes on after
 //! the civil time up to which slots of its zone were decided, and everything else after the last instant: so no civil time comes
 //! twice, none is lost, and one that is gone by now is due at once. Where it has moved to an instant that has its task, that is its
-//! task. A process with an older database leaves those recurrences to others, and
-//! [`Health::newer_time_zones`](crate::Health::newer_time_zones) says so.
+//! task. If civil times have moved, the record of earlier slots, which has their former instants, is forgotten. A process with an
+//! older database leaves those recurrences to others, and [`Health::newer_time_zones`](crate::Health::newer_time_zones) says so.
 //!
 //! # When a slot is due
 //!

@@ -54,7 +54,7 @@ impl Explanation {
     }
 
     /// What became of slots up to this instant is not recorded any more: of each recurrence the newest 1,000 runs of like
-    /// decisions are kept.
+    /// decisions are kept, and none from before a change of the time zones that moved its civil times.
     #[must_use]
     pub fn forgotten_until(&self) -> Option<DateTime<Utc>> {
         self.forgotten_until.map(Timestamp::to_utc)
@@ -142,7 +142,7 @@ pub(crate) struct Record {
     /// The rule now, its number, and its next slot.
     pub(crate) rule: Rule,
     pub(crate) number: i64,
-    /// The slots of the rule that are still to be decided, if some of them are before others that are decided.
+    /// The slots of the rule that are still to be decided, if the time zones have changed.
     pub(crate) undecided: Option<Rule>,
     pub(crate) next_slot: Option<Timestamp>,
     /// Up to where slots are decided.
@@ -170,8 +170,6 @@ impl Record {
             let rule = self.undecided.as_ref().unwrap_or(&self.rule);
             next = next.or_else(|| walk.walk(rule, first, Timestamp::MAX, None));
         }
-        // Some that are to come may lie among those that are decided.
-        walk.slots.sort_unstable_by_key(|explained| explained.slot);
         Explanation {
             slots: walk.slots,
             next,
@@ -222,11 +220,8 @@ impl Walk<'_> {
             if self.slots.len() == MAX_EXPLAINED {
                 return Some(slot);
             }
+            self.slots.push(self.record.explained(slot, fate));
             after = slot;
-            let is_decided = |undecided: &Rule| !undecided.has(slot);
-            if fate.is_none() || self.record.undecided.as_ref().is_none_or(is_decided) {
-                self.slots.push(self.record.explained(slot, fate));
-            }
         }
     }
 }

@@ -108,7 +108,7 @@ impl Kind {
     }
 
     /// Whether an instant is a slot. By the parts: a search would pass over the excluded slots of each level anew.
-    pub(super) fn has(&self, at: Timestamp) -> bool {
+    fn has(&self, at: Timestamp) -> bool {
         match self {
             Self::AnyOf(rules) => rules.iter().any(|rule| rule.has(at)),
             Self::Except { rule, except } => rule.has(at) && !except.has(at),

@@ -535,11 +535,6 @@ impl Rule {
         self.search(Way::Before, before)
     }
 
-    /// Whether an instant is a slot.
-    pub(crate) fn has(&self, at: Timestamp) -> bool {
-        self.0.has(at)
-    }
-
     /// Whether its slots depend on the time zone database.
     pub(crate) fn has_zones(&self) -> bool {
         self.0.zones().into_iter().any(|zone| !zone.is_utc())

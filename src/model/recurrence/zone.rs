@@ -161,14 +161,12 @@ impl Bounds {
     }
 
     /// The instant of a civil time as if the span had no bounds, and as if time had none.
-    #[cfg(feature = "rrule")]
     pub(super) fn unbounded_instant(&self, civil: NaiveDateTime) -> Timestamp {
         let micros = civil.and_utc().timestamp_micros();
         Timestamp::from_micros(micros - self.span.offset * 1_000_000)
     }
 
     /// The civil times of the span that were there before it begins: the first, and the first that was not.
-    #[cfg(feature = "rrule")]
     pub(super) fn fold(&self) -> Option<(NaiveDateTime, NaiveDateTime)> {
         let before = self.before?;
         let change = DateTime::from_timestamp(self.span.begins_at, 0)?.naive_utc();

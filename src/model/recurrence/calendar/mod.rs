@@ -145,7 +145,11 @@ impl Calendar {
         let is_named = |civil| self.pattern.find(Way::After, civil) == Civil::At(civil);
         let gap = self.zone.span(self.zone.span_at(slot));
         match gap.and_then(|bounds| bounds.gap()) {
-            Some((first, end)) if !is_named(civil) && is_named(civil - (end - first)) => {
+            Some((first, end))
+                if civil < end + (end - first)
+                    && !is_named(civil)
+                    && is_named(civil - (end - first)) =>
+            {
                 civil - (end - first)
             }
             _ => civil,

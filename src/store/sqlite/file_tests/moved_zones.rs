@@ -177,7 +177,12 @@ impl History {
                 self.log
                     .push(format!("{} minutes", kit.now.since(START).as_secs() / 60));
             }
-            3 | 4 => self.fire(kit),
+            3 | 4 => {
+                self.fire(kit);
+                if self.missed != Missed::Latest && self.random.bool() {
+                    self.backfill(kit);
+                }
+            }
             _ => {
                 self.change_zones(kit);
                 if self.random.bool() {
@@ -238,6 +243,16 @@ impl History {
             self.check(is_new, &format!("{} came twice", slot.to_utc()));
         }
         self.check_record(kit);
+    }
+
+    /// All slots have made their tasks, as far as is known.
+    fn backfill(&self, kit: &Kit) {
+        let count = self.tasks(kit).len();
+        let (from, to) = (Timestamp::from_micros(START.micros() + 1), kit.now);
+        let name = self.name.clone();
+        let action = RecurrenceAction::Backfill { from, to };
+        kit.apply(Op::ChangeRecurrence { name, action });
+        self.check(self.tasks(kit).len() == count, "a backfill has made a task");
     }
 
     /// What became of the slots is told once of each, and as it is.

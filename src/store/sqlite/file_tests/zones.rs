@@ -9,6 +9,7 @@ use crate::model::new_task::NewTask;
 use crate::model::op::{Action, Op};
 use crate::model::query::Query;
 use crate::model::recurrence::edit::RecurrenceEdit;
+use crate::model::recurrence::explain::SlotFate;
 use crate::model::recurrence::filter::RecurrenceFilter;
 use crate::model::recurrence::policy::{Missed, Overlap};
 use crate::model::recurrence::request::Recurrence;
@@ -39,6 +40,10 @@ on_a_file!(
     p10_a_change_by_an_old_program_keeps_what_a_newer_database_has_found,
     p10_an_unreadable_definition_keeps_its_time_zones,
     p10_what_came_between_an_end_and_a_revival_stays_undone_after_an_update,
+    p10_after_an_update_no_slot_is_made_up_for_or_told_by_the_new_instants,
+    p10_an_old_program_s_rule_passes_over_no_due_slot_in_silence,
+    p10_a_damaged_civil_time_keeps_no_recurrence_from_its_slots,
+    p10_a_slot_that_an_update_brings_back_before_the_end_is_made,
 );
 
 fn at(text: &str) -> Timestamp {
@@ -59,7 +64,8 @@ fn recur(kit: &Kit, name: &str, zone: &str) {
 /// The database that found the slots took clocks in Berlin to be so many hours further ahead.
 fn move_berlin(conn: &rusqlite::Connection, hours: i64) {
     let sql = "UPDATE punctual_recurrence
-        SET decided_civil = json_object('Europe/Berlin', json_extract(decided_civil, '$.\"Europe/Berlin\"') + ? * 3600000000)
+        SET decided_civil = json_object('Europe/Berlin', json_object('civil',
+            json_extract(decided_civil, '$.\"Europe/Berlin\".civil') + ? * 3600000000))
         WHERE decided_civil IS NOT NULL";
     assert!(conn.execute(sql, [hours]).unwrap() > 0);
 }
@@ -453,7 +459,7 @@ fn p10_a_change_by_an_old_program_keeps_what_a_newer_database_has_found(kit: &mu
     act(kit, "resumed", RecurrenceAction::Resume);
     for name in ["edited", "resumed"] {
         let (tzdb, civil): (String, i64) = kit.sql(|conn| {
-            let sql = "SELECT tzdb, json_extract(decided_civil, '$.\"Europe/Berlin\"') FROM punctual_recurrence WHERE name = ?";
+            let sql = "SELECT tzdb, json_extract(decided_civil, '$.\"Europe/Berlin\".civil') FROM punctual_recurrence WHERE name = ?";
             conn.query_row(sql, [name], |row| Ok((row.get(0)?, row.get(1)?)))
                 .unwrap()
         });
@@ -510,4 +516,125 @@ fn p10_what_came_between_an_end_and_a_revival_stays_undone_after_an_update(kit: 
     assert_eq!(kit.rows("task"), 1);
     let next = at("2026-07-06T00:30:00Z").to_utc();
     assert_eq!(next_slot(&**kit.store(), "a"), Some(next));
+}
+
+/// Half past two was 00:30Z, and is 01:30Z now. Slots were made and skipped in turn.
+fn p10_after_an_update_no_slot_is_made_up_for_or_told_by_the_new_instants(kit: &mut Kit) {
+    let recurrence = Recurrence::new("a", NewTask::with_kind("probe", &1));
+    let recurrence = recurrence.cron("30 2 * * *").unwrap();
+    let recurrence = recurrence.time_zone("Etc/GMT-2").unwrap();
+    kit.now = at("2026-07-01T12:00:00Z");
+    kit.apply(Op::Recur(Box::new(recurrence.prepare(kit.now).unwrap())));
+    for day in 2..=5 {
+        kit.now = at(&format!("2026-07-0{day}T00:30:00Z"));
+        fire(kit);
+        if day > 3 {
+            for claim in kit.claim(9) {
+                kit.settle(&claim, done());
+            }
+        }
+    }
+    assert_eq!(kit.rows("task"), 2, "on the second and the fifth");
+    kit.now = at("2026-07-05T12:00:00Z");
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence_definition
+            SET definition = CAST(replace(CAST(definition AS TEXT), 'Etc/GMT-2', 'Etc/GMT-1') AS BLOB)";
+        conn.execute(sql, []).unwrap();
+        let sql = "UPDATE punctual_recurrence
+            SET tzdb = '1999a', decided_civil = replace(decided_civil, 'Etc/GMT-2', 'Etc/GMT-1')";
+        conn.execute(sql, []).unwrap();
+    });
+    fire(kit);
+    let (from, to) = (at("2026-07-02T00:00:00Z"), at("2026-07-06T12:00:00Z"));
+    let name = "a".to_owned();
+    let action = RecurrenceAction::Backfill { from, to };
+    kit.apply(Op::ChangeRecurrence { name, action });
+    assert_eq!(kit.rows("task"), 2);
+    let told = explain(kit, from, to);
+    assert_eq!(told.len(), 1, "what is to come: {told:?}");
+}
+
+fn explain(kit: &Kit, from: Timestamp, to: Timestamp) -> Vec<(DateTime<Utc>, SlotFate)> {
+    let (name, now) = ("a".to_owned(), kit.now);
+    let answer = kit.store().read(Query::Explain {
+        name,
+        from,
+        to,
+        now,
+    });
+    let told = answer.unwrap().explained().unwrap();
+    let told = told.slots().iter();
+    told.map(|each| (each.slot(), each.fate())).collect()
+}
+
+fn p10_an_old_program_s_rule_passes_over_no_due_slot_in_silence(kit: &mut Kit) {
+    kit.now = at("2026-07-01T12:00:00Z");
+    recur(kit, "a", "Europe/Berlin");
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence SET tzdb = '9999a'";
+        conn.execute(sql, []).unwrap();
+    });
+    kit.now = at("2026-07-02T00:30:01Z");
+    fire(kit);
+    let other = Recurrence::new("a", NewTask::with_kind("probe", &1));
+    let other = other.cron("31 2 * * *").unwrap();
+    let other = other.time_zone("Europe/Berlin").unwrap();
+    let other = other.overlap(Overlap::Allow).prepare(kit.now).unwrap();
+    kit.apply(Op::Recur(Box::new(other)));
+    kit.now = at("2026-07-02T00:31:01Z");
+    fire(kit);
+    let told = explain(kit, at("2026-07-02T00:00:00Z"), at("2026-07-02T01:00:00Z"));
+    assert_eq!((told.len(), kit.rows("task")), (2, 2), "{told:?}");
+}
+
+fn p10_a_damaged_civil_time_keeps_no_recurrence_from_its_slots(kit: &mut Kit) {
+    let damaged = [
+        "'{\"Europe/Berlin\":{\"civil\":9223372036854775807}}'",
+        "'{\"Europe/Berlin\":{\"civil\":0,\"since\":[0,9223372036854775807]}}'",
+        "'{\"Europe/Berlin\":1}'",
+        "'rubbish'",
+    ];
+    kit.now = at("2026-07-01T12:00:00Z");
+    recur(kit, "a", "Europe/Berlin");
+    for (count, damaged) in damaged.into_iter().enumerate() {
+        kit.now = kit.now + Duration::from_secs(86_400);
+        fire(kit);
+        assert_eq!(kit.rows("task"), count as i64 + 1, "before {damaged}");
+        kit.sql(|conn| {
+            let sql =
+                format!("UPDATE punctual_recurrence SET tzdb = '1999a', decided_civil = {damaged}");
+            conn.execute(&sql, []).unwrap();
+        });
+    }
+    kit.now = kit.now + Duration::from_secs(86_400);
+    fire(kit);
+    assert_eq!(kit.rows("task"), damaged.len() as i64 + 1);
+}
+
+/// The rule ends at 01:00Z. Half past two was after that, and is 00:30Z now.
+fn p10_a_slot_that_an_update_brings_back_before_the_end_is_made(kit: &mut Kit) {
+    let rule = Rule::cron("30 2 * * *").unwrap();
+    let rule = rule.time_zone("Etc/GMT-1").unwrap();
+    let rule = rule.not_after(at("2026-07-03T01:00:00Z").to_utc()).unwrap();
+    let recurrence = Recurrence::new("a", NewTask::with_kind("probe", &1)).rule(rule);
+    let recurrence = recurrence.overlap(Overlap::Allow);
+    kit.now = at("2026-07-01T12:00:00Z");
+    kit.apply(Op::Recur(Box::new(recurrence.prepare(kit.now).unwrap())));
+    kit.now = at("2026-07-02T01:30:00Z");
+    fire(kit);
+    assert_eq!(
+        (kit.rows("task"), next_slot(&**kit.store(), "a")),
+        (1, None)
+    );
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence_definition
+            SET definition = CAST(replace(CAST(definition AS TEXT), 'Etc/GMT-1', 'Etc/GMT-2') AS BLOB)";
+        conn.execute(sql, []).unwrap();
+        let sql = "UPDATE punctual_recurrence
+            SET tzdb = '1999a', decided_civil = replace(decided_civil, 'Etc/GMT-1', 'Etc/GMT-2')";
+        conn.execute(sql, []).unwrap();
+    });
+    kit.now = at("2026-07-03T00:30:00Z");
+    fire(kit);
+    assert_eq!(kit.rows("task"), 2);
 }

@@ -8,6 +8,7 @@ on_every_backend![
     p10_a_completion_is_expected_though_failures_have_paused_the_recurrence,
     p10_a_slot_that_waited_through_a_pause_is_expected_to_complete,
     p10_nothing_is_expected_of_what_has_ended,
+    p10_a_live_task_is_expected_to_complete_after_a_reset_or_by_another_rule,
 ];
 
 fn p10_an_expectation_that_is_added_holds_for_the_next_slot(kit: &mut Kit) {
@@ -91,4 +92,23 @@ fn p10_nothing_is_expected_of_what_has_ended(kit: &mut Kit) {
     assert!(kit.recurrence("a").is_ended());
     kit.fire_at(3);
     assert_eq!(kit.recurrence("a").overdue_since(), None);
+}
+
+fn p10_a_live_task_is_expected_to_complete_after_a_reset_or_by_another_rule(kit: &mut Kit) {
+    let names = ["reset", "other rule"];
+    for name in names {
+        let hourly = hourly(name).overlap(Overlap::Skip);
+        kit.recur(hourly.expect_within(HOUR / 4));
+    }
+    kit.fire_at(1);
+    assert_eq!(kit.claim(2).len(), 2);
+    kit.later(S);
+    kit.act("reset", RecurrenceAction::Reset(NOW + 100 * HOUR));
+    let rule = Rule::every(100 * HOUR, NOW.to_utc()).unwrap();
+    kit.edit("other rule", RecurrenceEdit::new().rule(rule));
+    kit.later(HOUR / 2);
+    kit.fire();
+    let mut overdue = kit.store().health().overdue_recurrences().to_vec();
+    overdue.sort_unstable();
+    assert_eq!(overdue, ["other rule", "reset"]);
 }

@@ -6,6 +6,7 @@ mod histories;
 mod overlap;
 mod record;
 mod sets;
+mod told;
 
 use std::time::Duration;
 

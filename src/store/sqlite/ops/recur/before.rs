@@ -17,7 +17,7 @@ pub(crate) fn decide_before(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<b
             return Ok(true);
         }
         if let Some(mut recurring) = Recurring::by_name(tx.conn, &name)?
-            && recurring.has_due_slot(tx.now)
+            && (recurring.due_slot(tx.now).is_some() || recurring.is_outdated())
         {
             left = left.saturating_sub(decide_some(tx, &mut recurring, left)?);
             recurring.keep(tx)?;
@@ -30,8 +30,9 @@ pub(crate) fn decide_before(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<b
 fn changed_by(tx: &WriteTx<'_>, op: &Op) -> rusqlite::Result<Vec<String>> {
     match op {
         Op::ChangeRecurrence { name, action } => Ok(match action {
-            RecurrenceAction::Pause | RecurrenceAction::Edit(_) => vec![name.clone()],
-            RecurrenceAction::Reset(from) if *from > tx.now => vec![name.clone()],
+            RecurrenceAction::Pause | RecurrenceAction::Edit(_) | RecurrenceAction::Reset(_) => {
+                vec![name.clone()]
+            }
             _ => Vec::new(),
         }),
         Op::Recur(registration) => {

@@ -78,8 +78,9 @@ pub(crate) fn change(
                 return Ok(RecurrenceChanged::Damaged);
             };
             match action {
-                RecurrenceAction::Edit(_) => decide_due(tx, &mut recurring)?,
-                RecurrenceAction::Reset(from) if *from > tx.now => decide_due(tx, &mut recurring)?,
+                RecurrenceAction::Edit(_) | RecurrenceAction::Reset(_) => {
+                    decide_due(tx, &mut recurring)?;
+                }
                 _ => update_zone(tx, &mut recurring)?,
             }
             let mut maker = Maker {
@@ -181,13 +182,19 @@ impl Maker<'_> {
     ) -> rusqlite::Result<RecurrenceChanged> {
         self.unbuffer_from(tx.conn, from)?;
         runs::cut(tx.conn, self.recurring, from)?;
+        let is_live = self.is_live(tx.conn)?;
+        let previous = self.recurring.previous_slot;
         let recurring = &mut *self.recurring;
         recurring.expected_by = None;
-        recurring.previous_slot = recurring.previous_slot.filter(|slot| *slot < from);
+        recurring.previous_slot = previous.filter(|slot| *slot < from);
         // Slots that are to come are passed over, but not decided.
         let before = Timestamp::from_micros(from.micros() - 1);
+        recurring.forgotten_until = recurring.forgotten_until.map(|until| until.min(before));
         recurring.decided_until = before.min(tx.now);
         begin(tx, recurring, self.definition, before);
+        if is_live {
+            recurring.expect_of(self.definition, previous);
+        }
         Ok(RecurrenceChanged::Applied)
     }
 }

@@ -1,7 +1,7 @@
 //! Deciding what is due by a recurrence as it is now, before something else changes it.
 
-use crate::model::recurrence::decide::MAX_PLACED;
-use crate::model::recurrence::policy::MAX_KEPT;
+use crate::model::recurrence::decide::{Decision, MAX_PLACED};
+use crate::model::recurrence::policy::{MAX_KEPT, SkipReason};
 use crate::store::sqlite::ops::recur::fire::update_zone;
 use crate::store::sqlite::ops::recur::make::Maker;
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, mark};
@@ -32,9 +32,17 @@ pub(super) fn decide_some(
         payload: &payload,
         mark,
     };
-    let mut placed = 0;
+    let (mut placed, now) = (0, tx.now);
+    if maker.recurring.paused_at.is_some()
+        && let Some(slot) = maker.recurring.due_slot(now)
+    {
+        let decision = maker.undecided(|definition| {
+            Decision::pass(&definition.rule, slot, now, SkipReason::Paused)
+        });
+        return maker.take(tx, decision);
+    }
     for _ in 0..MAX_STEPS {
-        if placed >= limit || !maker.recurring.has_due_slot(tx.now) {
+        if placed >= limit || maker.recurring.due_slot(now).is_none() {
             break;
         }
         placed += maker.decide(tx)?;

@@ -108,17 +108,21 @@ fn update_zones(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize> {
 
 /// Finds the next slot anew, if an older version of the time zone database has found it.
 pub(crate) fn update_zone(tx: &mut WriteTx<'_>, recurring: &mut Recurring) -> rusqlite::Result<()> {
-    if recurring.tzdb.as_deref().is_none_or(|tzdb| tzdb >= TZDB) {
+    if !recurring.is_outdated() {
         return Ok(());
     }
     match rows::definition(tx.conn, recurring)? {
-        // It has no slot any more: no version gives it one.
-        Some((definition, _)) if recurring.next_slot.is_none() => {
-            recurring.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
-        }
         Some((definition, _)) => {
+            if let Some(until) = recurring.decided().moved_until(&definition.rule) {
+                // The record has the instants of the former database.
+                runs::forget(tx.conn, recurring, until)?;
+            }
             let next = recurring.upcoming(&definition.rule);
-            recurring.move_to(tx, next, &definition);
+            // A search goes on by itself.
+            if recurring.next_slot.is_some() || matches!(next, Upcoming::Slot(_)) {
+                recurring.move_to(tx, next, &definition);
+            }
+            recurring.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
         }
         None => tx
             .done

@@ -6,8 +6,10 @@ use crate::model::recurrence::decide::Upcoming;
 use crate::model::recurrence::definition::{Definition, Registration, place};
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::view::Recurred;
+use crate::model::recurrence::zone::TZDB;
 use crate::store::sqlite::file::counter::Counter;
 use crate::store::sqlite::ops::recur::due::decide_due;
+use crate::store::sqlite::ops::recur::make::is_live;
 use crate::store::sqlite::ops::recur::row::{ADD, Recurring, mark};
 use crate::store::sqlite::ops::recur::runs;
 use crate::store::sqlite::ops::row;
@@ -167,6 +169,11 @@ pub(super) fn redefine(
             }
         }
         current => {
+            if recurring.is_of_newer() {
+                // The new rule is this program's. What is due by the former one is decided as it was found.
+                recurring.tzdb = Some(TZDB.to_owned());
+                decide_due(tx, recurring)?;
+            }
             let former = current.map(|current| &current.rule);
             runs::change_rule(tx.conn, recurring, former)?;
             (recurring.expected_by, recurring.overdue_since) = (None, None);
@@ -176,6 +183,9 @@ pub(super) fn redefine(
             recurring.decided_until = from.min(tx.now).max(recurring.decided_until);
             begin(tx, recurring, &changed, from);
         }
+    }
+    if recurring.overdue_since.is_none() && is_live(tx.conn, recurring.id)? {
+        recurring.expect_of(&changed, recurring.previous_slot);
     }
     Ok(changed)
 }

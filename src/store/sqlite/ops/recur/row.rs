@@ -164,7 +164,7 @@ impl Recurring {
     pub(crate) fn advance(&mut self, rule: &Rule, last: Timestamp) {
         let mut decided = self.decided();
         decided.advance(rule, last);
-        (self.decided_until, self.decided_civil) = (decided.until, decided.civil());
+        (self.decided_until, self.decided_civil) = (decided.until, decided.zones());
     }
 
     /// The instant after which a slot counts, whatever is decided.
@@ -189,11 +189,20 @@ impl Recurring {
         self.next_slot.is_none() && self.searched_until.is_none()
     }
 
-    /// Whether a slot is due that this program may decide.
-    pub(crate) fn has_due_slot(&self, now: Timestamp) -> bool {
-        let is_ours = self.tzdb.as_deref().is_none_or(|tzdb| tzdb <= TZDB);
-        let slot = self.next_slot.filter(|slot| *slot <= now);
-        slot.is_some() && is_ours && self.paused_at.is_none()
+    /// The slot that is due and that this program may decide. While the recurrence is paused it makes no task.
+    pub(crate) fn due_slot(&self, now: Timestamp) -> Option<Timestamp> {
+        self.next_slot
+            .filter(|slot| *slot <= now && !self.is_of_newer())
+    }
+
+    /// Whether a newer version of the time zone database has found its next slot.
+    pub(crate) fn is_of_newer(&self) -> bool {
+        self.tzdb.as_deref() > Some(TZDB)
+    }
+
+    /// Whether an older version of the time zone database has found its next slot.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.tzdb.as_deref().is_some_and(|tzdb| tzdb < TZDB)
     }
 
     /// Moves the recurrence on; it ends if it has made as many tasks as it may. While it is paused nothing is due.

@@ -181,7 +181,10 @@ pub(crate) fn supersede(
             _ => return Ok(()),
         },
     };
-    if run.first < slot {
+    let is_now = number == recurring.rule;
+    let before_run = Timestamp::from_micros(run.first.micros() - 1);
+    let begins_there = is_now && Upcoming::after(rule, before_run) == Upcoming::Slot(slot);
+    if run.first < slot && !begins_there {
         let last = Timestamp::from_micros(slot.micros() - 1);
         add(tx.conn, recurring, Run { last, ..run }, number)?;
     }
@@ -189,15 +192,16 @@ pub(crate) fn supersede(
         first: Timestamp::from_micros(slot.micros() + 1),
         ..run
     });
+    let one = match is_now {
+        true => join(tx.conn, recurring, rule, one)?,
+        false => one,
+    };
     match after {
         Some(after) if is_newest => {
             add(tx.conn, recurring, one, number)?;
             recurring.set_run(Some(after));
         }
-        None if is_newest => {
-            let joined = join(tx.conn, recurring, rule, one)?;
-            recurring.set_run(Some(joined));
-        }
+        None if is_newest => recurring.set_run(Some(one)),
         after => {
             add(tx.conn, recurring, one, number)?;
             if let Some(after) = after {
@@ -299,6 +303,21 @@ pub(crate) fn cut(
         .execute([id, from.micros()])?;
     recurring.runs = recurring.runs.saturating_sub(deleted as u64);
     conn.prepare_cached(CUT)?.execute([id, from.micros()])?;
+    Ok(())
+}
+
+/// Deletes the record of the slots up to an instant, which is not before any of them.
+pub(crate) fn forget(
+    conn: &Connection,
+    recurring: &mut Recurring,
+    until: Timestamp,
+) -> rusqlite::Result<()> {
+    conn.prepare_cached(DELETE_FROM)?
+        .execute([recurring.id, Timestamp::MIN.micros()])?;
+    conn.prepare_cached(FORGET_RULES)?.execute([recurring.id])?;
+    recurring.set_run(None);
+    recurring.runs = 0;
+    recurring.forgotten_until = recurring.forgotten_until.max(Some(until));
     Ok(())
 }
 
