@@ -52,7 +52,7 @@ struct State {
     free: Vec<(usize, Arc<Token>)>,
     /// How many tasks are held of each queue that has a cap.
     capped: HashMap<Arc<str>, usize>,
-    /// How many suspects are held, by level.
+    /// How many suspects are held, by level. Those whose handlers are stuck do not count.
     suspects: BTreeMap<Level, usize>,
     /// How many tasks have a worker, or wait for one.
     open: usize,
@@ -197,6 +197,7 @@ impl Attempts {
             next: None,
             newly_stuck: 0,
         };
+        let mut stuck = Vec::new();
         for attempt in state.slots.iter_mut().flatten() {
             if attempt.deadline.is_some_and(|at| at <= now) {
                 attempt.token.raise(StopReason::DeadlinePassed);
@@ -206,11 +207,14 @@ impl Attempts {
                 attempt.stuck = true;
                 attempt.stuck_at = None;
                 looked.newly_stuck += 1;
+                // It may never return: other suspects do not wait for it.
+                stuck.extend(attempt.level.take());
             }
             let next = attempt.deadline.into_iter().chain(attempt.stuck_at).min();
             looked.next = looked.next.into_iter().chain(next).min();
         }
         state.stuck += looked.newly_stuck;
+        stuck.into_iter().for_each(|level| state.uncount(level));
         looked
     }
 
@@ -319,16 +323,22 @@ impl State {
     fn remove(&mut self, index: usize) {
         self.close(Some(index));
         if let Some(attempt) = self.slots[index].take() {
-            if let Some(level) = attempt.level
-                && let Entry::Occupied(mut count) = self.suspects.entry(level)
-            {
-                *count.get_mut() -= 1;
-                if *count.get() == 0 {
-                    count.remove();
-                }
-            }
+            attempt
+                .level
+                .into_iter()
+                .for_each(|level| self.uncount(level));
             self.count(&attempt.queue, |count| count - 1);
             self.free.push((index, attempt.token));
+        }
+    }
+
+    /// One suspect of this level less is held.
+    fn uncount(&mut self, level: Level) {
+        if let Entry::Occupied(mut count) = self.suspects.entry(level) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 
@@ -392,6 +402,24 @@ mod tests {
         attempts.raise(fence, StopReason::Cancelled, Timestamp::MIN);
         assert_eq!(token.reason(), Some(StopReason::Cancelled));
         assert_eq!(attempts.look(Timestamp::MIN + STUCK_AFTER).newly_stuck, 1);
+    }
+
+    #[test]
+    fn p12_a_stuck_suspect_keeps_no_other_waiting() {
+        let (attempts, _, _) = attempts();
+        let suspect = Claim {
+            class: Class::Suspect(Level::ALONE),
+            ..claim(1, 0, 3)
+        };
+        let (slot, _) = add(&attempts, suspect);
+        let due = Timestamp::MIN + S;
+        attempts.start(&slot, Some(due));
+        assert!(!attempts.held().suspects.admit(Level::ALONE));
+        attempts.look(due + STUCK_AFTER);
+        assert!(attempts.held().suspects.admit(Level::ALONE));
+        attempts.end(&slot);
+        attempts.free([slot]);
+        assert_eq!(attempts.held().suspects, Suspects::default());
     }
 
     #[test]

@@ -54,6 +54,10 @@ impl Deadlines {
 impl Service for Deadlines {
     fn run_once(&mut self, now: Timestamp) -> Next {
         let looked = self.attempts.look(now);
+        if looked.newly_stuck > 0 {
+            // Other suspects may run now, also if there is no thread to replace it.
+            self.dispatcher.notify();
+        }
         self.replace(looked.newly_stuck);
         Next::at(looked.next)
     }
