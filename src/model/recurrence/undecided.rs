@@ -105,15 +105,10 @@ impl Decided {
         let until = self.until.max(last);
         for zone in rule.0.moving_zones() {
             let noted = match self.moved(zone) {
-                // Up to there the order is that of time again, unless decided civil times are to come once more.
-                Some(moved) if last < until || zone.civil(until) < moved.civil => InZone {
-                    civil: micros(moved.civil),
-                    pass: moved.pass,
-                    since: {
-                        let since = moved.since.map_or(last, |since| since.max(last));
-                        Some((since.micros(), micros(zone.civil(since))))
-                    },
-                },
+                // Else the order is that of time again, and no decided civil time is to come once more.
+                Some(moved) if last < until || zone.civil(until) < moved.civil => {
+                    moved.advanced(zone, last)
+                }
                 _ => InZone::at(zone, until),
             };
             self.zones.insert(zone.name().to_owned(), noted);
@@ -225,6 +220,16 @@ impl Decided {
 }
 
 impl Moved {
+    /// The slots up to `last` are decided as well.
+    fn advanced(self, zone: &Zone, last: Timestamp) -> InZone {
+        let since = self.since.map_or(last, |since| since.max(last));
+        InZone {
+            civil: micros(self.civil),
+            pass: self.pass,
+            since: Some((since.micros(), micros(zone.civil(since)))),
+        }
+    }
+
     /// From when on the slots in a span of constant offset are undecided; `None`: all in it are decided.
     fn first_after(self, bounds: &Bounds, after: Option<&Bounds>) -> Option<Timestamp> {
         let is_in_fold = |bounds: &Bounds| {
