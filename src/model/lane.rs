@@ -141,6 +141,24 @@ pub(crate) struct LaneClaim {
     /// How long one task takes a worker; `None`: unknown, so no task is claimed ahead.
     pub(crate) cost: Option<Duration>,
     pub(crate) class: Class,
+    /// Since when there are suspects, for tasks that are delivered at most once.
+    pub(crate) beside_suspects: Option<Timestamp>,
+}
+
+/// How long a task that is delivered at most once waits beside suspects: if one of them crashes the process, it would have
+/// failed for good.
+const BESIDE_SUSPECTS: Duration = Duration::from_secs(10);
+
+impl LaneClaim {
+    /// Until when a task waits that is due at an instant. `None`: it need not, or would not be started in time.
+    pub(crate) fn waits_until(
+        &self,
+        due_at: Timestamp,
+        expires_at: Option<Timestamp>,
+    ) -> Option<Timestamp> {
+        let until = self.beside_suspects?.max(due_at) + BESIDE_SUSPECTS;
+        expires_at.is_none_or(|at| until < at).then_some(until)
+    }
 }
 
 #[cfg(test)]

@@ -347,9 +347,15 @@ fn after_interruption(claim: &Claim, failure: &Failure, now: Timestamp) -> Chang
     }
 }
 
+/// A task that ran at so many deaths is suspected at the next one, also if that may be a loss of power: perhaps the task takes
+/// the machine down, or the system tells no loss of power from a crash.
+const FREQUENT_DEATHS: u32 = 2;
+
 /// A task that a dead instance held.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Orphan {
+    /// At how many deaths it ran before.
+    pub(crate) crashes: u32,
     /// How many crashes it was blamed for so far.
     pub(crate) blamed: u32,
     pub(crate) max_crashes: Option<u32>,
@@ -365,8 +371,10 @@ pub(crate) struct Orphan {
 pub(crate) enum Death {
     /// Its process crashed, or was killed, and its ledger says what it ran.
     Crash(Running),
-    /// It may have been a loss of power. `alone`: it held one claim only.
-    Unknown { alone: bool },
+    /// It may have been a loss of power. `count`: how many claims it held.
+    Unknown { count: u64 },
+    /// It did not die here: its claims are copies, or were never its own.
+    Copied,
 }
 
 /// The attempts that a process ran when it crashed.
@@ -387,8 +395,8 @@ pub(crate) enum Rescue {
     Suspect { level: Level, is_blamed: bool },
     /// It can run again at once: it was started, but is not suspected.
     Innocent,
-    /// It has crashed too often.
-    Crashed,
+    /// It has crashed too often, or its caller wants no second start.
+    Crashed { is_blamed: bool },
     /// It may have been started, and must not be started again.
     Interrupted,
     /// A caller had asked to cancel it.
@@ -409,25 +417,31 @@ pub(crate) fn rescue(orphan: Orphan) -> Rescue {
     if orphan.class.delivery() == Delivery::AtMostOnce {
         return Rescue::Interrupted;
     }
-    if max_crashes == 0 {
-        return Rescue::Crashed;
-    }
     let (level, is_blamed) = match orphan.death {
-        Death::Unknown { alone: false } => return Rescue::Innocent,
-        Death::Unknown { alone: true } => (Level::ALONE, true),
+        Death::Copied => (None, false),
+        Death::Unknown { count: 1 } => (Some(Level::ALONE), true),
+        Death::Unknown { count } => {
+            let is_frequent = orphan.crashes >= FREQUENT_DEATHS;
+            let level = is_frequent.then(|| Level::after_crash(count, former));
+            (level, false)
+        }
         Death::Crash(running) => {
             // A task that was never suspected is less likely to be the cause than those that were.
             let others = match former {
                 Some(_) => running.suspects,
                 None => running.count,
             };
-            (Level::after_crash(running.count, former), others <= 1)
+            let level = Level::after_crash(running.count, former);
+            (Some(level), others <= 1)
         }
     };
-    if is_blamed && orphan.blamed >= max_crashes {
-        return Rescue::Crashed;
+    if max_crashes == 0 || is_blamed && orphan.blamed >= max_crashes {
+        return Rescue::Crashed { is_blamed };
     }
-    Rescue::Suspect { level, is_blamed }
+    match level {
+        Some(level) => Rescue::Suspect { level, is_blamed },
+        None => Rescue::Innocent,
+    }
 }
 
 /// How long an attempt may take: the task's own timeout comes before its handler's.

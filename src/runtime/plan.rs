@@ -74,6 +74,8 @@ pub(crate) struct Planner {
     pub(crate) scope: Scope,
     pub(crate) costs: Costs,
     pub(crate) order: QueueOrder,
+    /// Since when suspects are held or due.
+    suspects_since: Option<Timestamp>,
 }
 
 impl Planner {
@@ -83,6 +85,7 @@ impl Planner {
             scope,
             costs: Costs::default(),
             order: QueueOrder::default(),
+            suspects_since: None,
         }
     }
 
@@ -114,6 +117,9 @@ impl Planner {
             has_handler(&lane.kind) && room.is_some_and(|room| room > 0)
         };
         let suspects = SuspectsPlan::new(lanes, runs_here, load.suspects, now);
+        self.suspects_since = suspects
+            .are_there
+            .then(|| self.suspects_since.unwrap_or(now).min(now));
         for lane in lanes {
             if lane.paused || suspects.wait(lane) || !has_handler(&lane.kind) {
                 continue;
@@ -134,6 +140,7 @@ impl Planner {
                 lane: lane.id,
                 cost: cost.filter(|_| !capped && lane.class.may_wait()),
                 class: lane.class,
+                beside_suspects: self.suspects_since.filter(|_| lane.class == Class::Once),
             };
             let is_left = load.left_to_others.contains(&lane.kind);
             if !load.overbooked
@@ -145,8 +152,6 @@ impl Planner {
             }
             let left_for = if is_left {
                 pace.left_to_others
-            } else if lane.class == Class::Once && suspects.are_there {
-                BESIDE_SUSPECTS
             } else {
                 Duration::ZERO
             };
@@ -189,10 +194,6 @@ impl Planner {
         plan
     }
 }
-
-/// How long a task that is delivered at most once waits beside suspects: if one of them crashes the process, it would have
-/// failed for good.
-const BESIDE_SUSPECTS: Duration = Duration::from_secs(10);
 
 /// What is to be done about the lanes of suspects.
 struct SuspectsPlan {
@@ -485,17 +486,50 @@ mod tests {
             class: Class::Once,
             ..lane(1, "a", at)
         };
-        let plan = |lanes: &[Lane], load: &Load| {
-            let (claimed, plan) = planned(lanes, &Scope::default(), load, &Costs::default());
-            (claimed, plan.next)
+        let mut planner = Planner::new(PACE, Scope::default());
+        let mut since = |lanes: &[Lane], load: &Load, now| {
+            let plan = planner.plan(&known(lanes), |_| true, load, now);
+            let queues = plan.claim.unwrap().queues;
+            let mut lanes = queues.iter().flat_map(|queue| &queue.lanes);
+            let once = lanes.find(|lane| lane.lane == LaneId(1)).unwrap();
+            once.beside_suspects
         };
-        let waits = Some(Timestamp::from_micros(1) + BESIDE_SUSPECTS);
-        assert_eq!(plan(&[once(1)], &load(2)), (vec![1], None));
-        assert_eq!(plan(&[once(1)], &held(&[0])), (vec![], waits));
+        let later = NOW + Duration::from_secs(1);
+        assert_eq!(since(&[once(1)], &load(2), NOW), None);
         let due = [once(1), suspects(2, 1, 3)];
-        assert_eq!(plan(&due, &load(2)), (vec![2], waits));
-        let long_due = 1_000 - 10_000_000;
-        assert_eq!(plan(&[once(long_due)], &held(&[0])), (vec![1], None));
+        assert_eq!(since(&due, &load(2), NOW), Some(NOW));
+        assert_eq!(
+            since(&[once(1)], &held(&[0]), later),
+            Some(NOW),
+            "without a gap"
+        );
+        assert_eq!(since(&[once(1)], &load(2), later), None);
+        assert_eq!(since(&[once(1)], &held(&[0]), later), Some(later));
+    }
+
+    #[test]
+    fn p4_beside_suspects_a_task_waits_for_ten_seconds_if_it_can() {
+        let claim = |since| LaneClaim {
+            lane: LaneId(1),
+            cost: None,
+            class: Class::Once,
+            beside_suspects: since,
+        };
+        let at = |seconds| NOW + Duration::from_secs(seconds);
+        assert_eq!(claim(None).waits_until(NOW, None), None);
+        let since = claim(Some(at(100)));
+        assert_eq!(
+            since.waits_until(NOW, None),
+            Some(at(110)),
+            "it was due before"
+        );
+        assert_eq!(since.waits_until(at(105), None), Some(at(115)));
+        assert_eq!(
+            since.waits_until(at(105), Some(at(115))),
+            None,
+            "it would expire"
+        );
+        assert_eq!(since.waits_until(at(105), Some(at(116))), Some(at(115)));
     }
 
     /// P5, P9: their claims are synced, or counted, in a transaction of their own; and what is better in their queue must not

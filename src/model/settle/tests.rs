@@ -276,6 +276,7 @@ fn p5_whatever_ends_an_attempt_of_a_task_delivered_at_most_once_is_final() {
         assert_eq!(settlement.change(false), &change, "{shown}");
     }
     let orphan = |started, cancel_requested| Orphan {
+        crashes: 0,
         blamed: 0,
         max_crashes: None,
         class: Class::Once,
@@ -298,6 +299,7 @@ const fn crash(count: u64, suspects: u64) -> Death {
 #[test]
 fn p4_a_crash_is_forgiven_until_there_were_too_many() {
     let orphan = |blamed, started, cancel_requested| Orphan {
+        crashes: 0,
         blamed,
         max_crashes: None,
         class: Class::Plain,
@@ -311,7 +313,7 @@ fn p4_a_crash_is_forgiven_until_there_were_too_many() {
     };
     // After a loss of power, for instance.
     let innocent = |blamed| Orphan {
-        death: Death::Unknown { alone: false },
+        death: Death::Unknown { count: 8 },
         ..orphan(blamed, true, false)
     };
     let suspect = |level, is_blamed| Rescue::Suspect {
@@ -322,14 +324,20 @@ fn p4_a_crash_is_forgiven_until_there_were_too_many() {
         (orphan(0, false, false), Rescue::GiveBack),
         (orphan(0, true, false), suspect(0, true)),
         (orphan(2, true, false), suspect(0, true)),
-        (orphan(3, true, false), Rescue::Crashed),
+        (orphan(3, true, false), Rescue::Crashed { is_blamed: true }),
         (orphan(3, false, false), Rescue::GiveBack),
         (orphan(0, true, true), Rescue::Cancelled),
         (orphan(0, false, true), Rescue::Cancelled),
-        (without_crashes(orphan(0, true, false)), Rescue::Crashed),
+        (
+            without_crashes(orphan(0, true, false)),
+            Rescue::Crashed { is_blamed: true },
+        ),
         (innocent(0), Rescue::Innocent),
         (innocent(3), Rescue::Innocent),
-        (without_crashes(innocent(0)), Rescue::Crashed),
+        (
+            without_crashes(innocent(0)),
+            Rescue::Crashed { is_blamed: false },
+        ),
     ];
     for (orphan, expected) in table {
         assert_eq!(rescue(orphan), expected, "{orphan:?}");
@@ -348,20 +356,36 @@ fn p4_a_crash_is_forgiven_until_there_were_too_many() {
         // Suspected: blamed if no other suspect ran.
         (of(level(3), crash(64, 8)), suspect(2, false)),
         (of(level(1), crash(64, 2)), suspect(0, false)),
-        (of(level(0), crash(64, 1)), Rescue::Crashed),
-        (of(level(4), crash(64, 1)), Rescue::Crashed),
         (
-            of(level(4), Death::Unknown { alone: false }),
-            Rescue::Innocent,
+            of(level(0), crash(64, 1)),
+            Rescue::Crashed { is_blamed: true },
         ),
         (
-            of(level(4), Death::Unknown { alone: true }),
-            Rescue::Crashed,
+            of(level(4), crash(64, 1)),
+            Rescue::Crashed { is_blamed: true },
+        ),
+        (
+            without_crashes(of(level(4), crash(64, 2))),
+            Rescue::Crashed { is_blamed: false },
+        ),
+        (of(level(4), Death::Unknown { count: 8 }), Rescue::Innocent),
+        (
+            of(level(4), Death::Unknown { count: 1 }),
+            Rescue::Crashed { is_blamed: true },
         ),
     ];
     for (orphan, expected) in table {
         assert_eq!(rescue(orphan), expected, "{orphan:?}");
     }
+    let third = |death| Orphan {
+        crashes: 2,
+        ..of(Class::Plain, death)
+    };
+    assert_eq!(
+        rescue(third(Death::Unknown { count: 8 })),
+        suspect(2, false)
+    );
+    assert_eq!(rescue(third(Death::Copied)), Rescue::Innocent);
     let again = Orphan {
         blamed: 2,
         ..of(level(4), crash(64, 1))

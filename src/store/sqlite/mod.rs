@@ -41,7 +41,7 @@ use crate::store::sqlite::file::identity::Identity;
 use crate::store::sqlite::file::readers::Readers;
 use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::instances::roll::{self, Roll};
-use crate::store::sqlite::ops::{cancels, rescue};
+use crate::store::sqlite::ops::cancels;
 use crate::store::sqlite::read::maintenance;
 use crate::store::sqlite::watch::Watch;
 use crate::store::sqlite::write::shared::Shared;
@@ -191,11 +191,9 @@ impl Store for SqliteStore {
             return Ok(Rescued::default());
         }
         let writes = self.shared.others_writes.load(Ordering::SeqCst);
-        roll.find_dead(
-            writes,
-            || self.with_reader(|conn| roll::others(conn, self.instance)),
-            |instance, evidence| self.with_reader(|conn| rescue::count(conn, instance, evidence)),
-        )?;
+        roll.find_dead(writes, || {
+            self.with_reader(|conn| roll::others(conn, self.instance))
+        })?;
         let Some((instance, evidence)) = roll.next_dead() else {
             return Ok(Rescued::default());
         };

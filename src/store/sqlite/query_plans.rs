@@ -488,6 +488,7 @@ impl Kit {
                 lane: lane.id,
                 cost: None,
                 class: lane.class,
+                beside_suspects: None,
             })
             .collect();
         let request = ClaimRequest {

@@ -15,6 +15,7 @@ mod recur;
 pub(super) mod rescue;
 pub(super) mod settle;
 mod standing_claim;
+mod suspects;
 pub(super) mod transaction;
 
 use std::any::Any;
@@ -284,6 +285,7 @@ pub(super) fn request(store: &dyn Store, free: usize) -> ClaimRequest {
             lane: lane.id,
             cost: None,
             class: lane.class,
+            beside_suspects: None,
         };
         match queues.iter_mut().find(|(queue, _)| *queue == lane.queue) {
             Some((_, queue)) => queue.lanes.push(claim),

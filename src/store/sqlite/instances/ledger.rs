@@ -7,12 +7,12 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::settle::{Fence, Running};
+use crate::model::settle::Fence;
 use crate::store::sqlite::file::identity::{self, Identity};
 use crate::store::sqlite::file::paths::{create_folder, lock_folder};
 use crate::store::sqlite::instances::evidence::Evidence;
@@ -187,8 +187,6 @@ pub(crate) struct DeadLedger {
     /// The instance's own file. It holds the lock if that was free, so that others do not take the same tasks back.
     file: Option<File>,
     evidence: Evidence,
-    /// Whether the claims are in a copy of the database: the instance may still run on its own file.
-    is_copied: bool,
 }
 
 /// An instance that may be dead.
@@ -238,46 +236,21 @@ impl DeadLedger {
         }
         let evidence = match &file {
             Some(file) if boot == Boot::This && !is_of_original => listed(file),
-            // After a power cut the ledger may lack starts of claims that were synced, and a copied ledger may be older than
-            // the copied claims: all count as started.
-            _ => Evidence::None { alone: false },
+            _ => None,
         };
+        // After a power cut the ledger may lack starts of claims that were synced, and a copied ledger may be older than the
+        // copied claims: all count as started.
+        let is_copied = is_of_original || other.process.is_of_backup();
+        let evidence = evidence.unwrap_or(Evidence::None { is_copied });
         Some(Self {
             path,
             file,
             evidence,
-            is_copied: is_of_original || other.process.is_of_backup(),
         })
     }
 
     pub(crate) fn evidence(&self) -> Evidence {
         self.evidence.clone()
-    }
-
-    /// Whether the claims of the instance are still to be counted. Those in a copy of the database are not: none of them may
-    /// have killed it.
-    pub(crate) fn is_uncounted(&self) -> bool {
-        match self.evidence {
-            Evidence::None { .. } => !self.is_copied,
-            Evidence::Ledger { running, .. } => running.is_none(),
-        }
-    }
-
-    /// Notes the evidence with the counts. What ran is noted in the file as well: a process that goes on with a rescue which
-    /// another has begun finds fewer claims.
-    pub(crate) fn learn(&mut self, evidence: Evidence) {
-        if let (
-            Some(file),
-            Evidence::Ledger {
-                running: Some(running),
-                ..
-            },
-        ) = (&self.file, &evidence)
-        {
-            // Without it, no more than the count of such a process is wrong.
-            let _ = note(file, *running);
-        }
-        self.evidence = evidence;
     }
 
     /// Removes the lock file, after the rescue has committed. A file of that name which is not the instance's own, as in a
@@ -289,54 +262,25 @@ impl DeadLedger {
     }
 }
 
-fn listed(mut file: &File) -> Evidence {
+fn listed(mut file: &File) -> Option<Evidence> {
     let mut bytes = Vec::new();
-    match file.read_to_end(&mut bytes) {
-        Ok(_) => decode(&bytes),
-        Err(_) => Evidence::None { alone: false },
-    }
-}
-
-/// A cell with what ran when the process crashed. It is told from a claim by its negative row.
-fn note(file: &File, running: Running) -> io::Result<()> {
-    let (suspects, count) = (running.suspects.cast_signed(), running.count.cast_signed());
-    let mut bytes = Vec::with_capacity(2 * CELL);
-    // A write that the crash has torn is completed to a cell that names no claim.
-    let torn = usize::try_from(file.metadata()?.len()).unwrap_or(0) % CELL;
-    bytes.resize((CELL - torn) % CELL, 0);
-    bytes.extend((i64::MIN + suspects).to_le_bytes());
-    bytes.extend(count.to_le_bytes());
-    let mut file = file;
-    file.seek(SeekFrom::End(0))?;
-    file.write_all(&bytes)
+    file.read_to_end(&mut bytes).ok()?;
+    Some(decode(&bytes))
 }
 
 fn decode(bytes: &[u8]) -> Evidence {
     let number = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-    let mut running = None;
-    let mut started: Vec<(i64, i64)> = Vec::with_capacity(bytes.len() / CELL);
-    for cell in bytes.chunks_exact(CELL) {
-        match (number(&cell[..8]), number(&cell[8..])) {
-            (noted, count) if noted < 0 => {
-                running = Some(Running {
-                    count: count.cast_unsigned(),
-                    suspects: noted.wrapping_sub(i64::MIN).cast_unsigned(),
-                });
-            }
-            claim => started.push(claim),
-        }
-    }
+    let cells = bytes.chunks_exact(CELL);
+    let mut started: Vec<(i64, i64)> = cells
+        .map(|cell| (number(&cell[..8]), number(&cell[8..])))
+        .collect();
     started.sort_unstable();
-    Evidence::Ledger {
-        started: started.into(),
-        running,
-    }
+    Evidence::Ledger(started.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::settle::Death;
     use crate::store::sqlite::instances::process;
 
     fn fence(seq: i64) -> Fence {
@@ -349,7 +293,7 @@ mod tests {
 
     fn cells(evidence: Evidence) -> Vec<(i64, i64)> {
         match evidence {
-            Evidence::Ledger { started, .. } => started.to_vec(),
+            Evidence::Ledger(started) => started.to_vec(),
             Evidence::None { .. } => panic!("the ledger was there"),
         }
     }
@@ -403,11 +347,18 @@ mod tests {
         drop(dead);
         for boot in ["another", ""] {
             let dead = take("one", inode, boot).unwrap();
-            assert!(matches!(dead.evidence(), Evidence::None { .. }), "{boot}");
-            assert!(dead.is_uncounted(), "{boot}");
+            let evidence = dead.evidence();
+            assert!(
+                matches!(evidence, Evidence::None { is_copied: false }),
+                "{boot}"
+            );
         }
         let dead = take("two", inode, process::OF_BACKUP).unwrap();
-        assert!(!dead.is_uncounted(), "it went on after the backup");
+        let evidence = dead.evidence();
+        assert!(
+            matches!(evidence, Evidence::None { is_copied: true }),
+            "it went on after the backup"
+        );
         take("one", inode, "this").unwrap().remove();
         assert!(take("one", inode, "another").is_some());
     }
@@ -440,8 +391,9 @@ mod tests {
         }
         for file in [another_file, another_device] {
             let dead = take(&copy, inode, file).unwrap();
-            assert!(matches!(dead.evidence(), Evidence::None { .. }), "{file:?}");
-            assert!(!dead.is_uncounted(), "{file:?}: it may be alive elsewhere");
+            let evidence = dead.evidence();
+            let is_copy = matches!(evidence, Evidence::None { is_copied: true });
+            assert!(is_copy, "{file:?}: it may be alive elsewhere");
         }
         // The folder was copied along: another inode, or in a snapshot the same one, without the lock.
         fs::create_dir(lock_folder(&copy)).unwrap();
@@ -530,38 +482,5 @@ mod tests {
     #[test]
     fn a_torn_last_cell_is_no_cell() {
         assert_eq!(cells(decode(&[0; 40])).len(), 2);
-    }
-
-    /// The next process would count what the first has not yet taken back, and blame the last one.
-    #[test]
-    fn p11_what_ran_is_known_to_the_process_that_goes_on_with_a_rescue() {
-        let dir = tempfile::tempdir().unwrap();
-        let db = dir.path().join("x.db");
-        let ledger = Ledger::create(&db, "one").unwrap().unwrap();
-        for seq in 1..=3 {
-            ledger.begin(fence(seq)).unwrap();
-        }
-        ledger.write(&[7; 5], 3 * CELL as u64).unwrap();
-        let other = other("one", ledger.inode(), Process::own());
-        drop(ledger);
-        let take = || DeadLedger::take(&db, here(), &other, &Process::own()).unwrap();
-        let mut first = take();
-        assert!(first.is_uncounted());
-        let Evidence::Ledger { started, .. } = first.evidence() else {
-            panic!("the ledger was there");
-        };
-        let ran = Running {
-            count: 3,
-            suspects: 1,
-        };
-        let running = Some(ran);
-        first.learn(Evidence::Ledger { started, running });
-        drop(first);
-        let second = take();
-        assert!(!second.is_uncounted());
-        for seq in 1..=3 {
-            assert!(second.evidence().was_started(seq, seq + 100));
-        }
-        assert_eq!(second.evidence().death(), Death::Crash(ran));
     }
 }

@@ -201,13 +201,11 @@ impl Roll {
     }
 
     /// Finds instances that have died since the last look. `writes`: how often others have written; if that has not changed,
-    /// the list is not read again to look for them. `read` lists the other instances, `count` completes the evidence of an
-    /// instance's death by counting its claims.
+    /// the list is not read again to look for them. `read` lists the other instances.
     pub(crate) fn find_dead(
         &self,
         writes: u64,
         read: impl Fn() -> Result<Vec<Other>>,
-        count: impl Fn(i64, Evidence) -> Result<Evidence>,
     ) -> Result<()> {
         let mut others = lock(&self.others);
         if others.read_at != Some(writes) {
@@ -228,10 +226,7 @@ impl Roll {
         // Instances that ended their rows before they were gone need no rescue.
         *alive = read()?;
         let mut died = Vec::new();
-        for (id, mut ledger) in found {
-            if ledger.is_uncounted() {
-                ledger.learn(count(id, ledger.evidence())?);
-            }
+        for (id, ledger) in found {
             if let Some(index) = alive.iter().position(|other| other.id == id) {
                 died.push(alive.swap_remove(index).name);
                 dead.entry(id).or_insert(ledger);

@@ -83,14 +83,20 @@ pub(crate) fn claim(tx: &mut WriteTx<'_>, request: &ClaimRequest) -> rusqlite::R
     {
         let queue = &mut queues[index];
         let room = budget.room(&queue.lanes).min(request.limit - claims.len());
-        let Some(best) = queue.best(tx, suspects.is_some(), room)? else {
+        let may_suspects = suspects.is_some() && !queue.suspects_wait;
+        let Some(best) = queue.best(tx, may_suspects, room)? else {
             continue;
         };
         let level = queue.lanes[best].claim.class.level();
         if let (Some(level), Some(held)) = (level, suspects)
             && !held.admit(level)
         {
-            suspects = None;
+            if is_best_suspect(tx, &mut queues, index, best)? {
+                suspects = None;
+            } else {
+                // Better ones of other queues may run.
+                queues[index].suspects_wait = true;
+            }
             open.push_front(index);
             continue;
         }
@@ -121,6 +127,29 @@ pub(crate) fn claim(tx: &mut WriteTx<'_>, request: &ClaimRequest) -> rusqlite::R
         }
     }
     Ok(claims)
+}
+
+/// Whether the best task of a lane, which is one of suspects, comes before the suspects of all other queues.
+fn is_best_suspect(
+    tx: &WriteTx<'_>,
+    queues: &mut [QueueCursor],
+    queue: usize,
+    lane: usize,
+) -> rusqlite::Result<bool> {
+    let best = queues[queue].lanes[lane].peek(tx, 1)?;
+    for (index, other) in queues.iter_mut().enumerate() {
+        if index == queue || other.left == 0 || other.suspects_wait {
+            continue;
+        }
+        let suspects = other.lanes.iter_mut();
+        for lane in suspects.filter(|lane| lane.claim.class.level().is_some()) {
+            let key = lane.peek(tx, 1)?;
+            if key.is_some() && key < best {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// How much may be claimed: a task for each free worker, then as much as keeps the workers busy for a moment.
@@ -155,6 +184,8 @@ impl Budget {
 struct QueueCursor {
     lanes: Vec<LaneCursor>,
     left: usize,
+    /// Its best suspect has to wait, and with it those behind it.
+    suspects_wait: bool,
 }
 
 impl QueueCursor {
@@ -178,7 +209,11 @@ impl QueueCursor {
         {
             left = left.min(room(tx, &lane.queue, limit)?);
         }
-        Ok(Self { lanes, left })
+        Ok(Self {
+            lanes,
+            left,
+            suspects_wait: false,
+        })
     }
 
     /// The lane with the best due task: by priority, then due time, then insertion. `room`: about how many will be asked
@@ -221,7 +256,7 @@ impl QueueCursor {
             .buffer
             .pop_front()
             .expect("only a lane that has one is the best");
-        if candidate.expired {
+        if candidate.expires_at.is_some_and(|at| at < tx.now) {
             expire_one(tx, candidate.seq)?;
             return Ok(None);
         }
@@ -283,7 +318,13 @@ impl LaneCursor {
     ) -> rusqlite::Result<Option<(u8, Timestamp, i64)>> {
         loop {
             if let Some(best) = self.buffer.front() {
-                return Ok(Some((self.priority, best.at, best.seq)));
+                match self.claim.waits_until(best.at, best.expires_at) {
+                    Some(until) if until > tx.now => {
+                        self.buffer.clear();
+                        self.exhausted = Some(Some(until));
+                    }
+                    _ => return Ok(Some((self.priority, best.at, best.seq))),
+                }
             }
             if self.priority > MAX_PRIORITY {
                 return Ok(None);
@@ -306,7 +347,6 @@ impl LaneCursor {
     fn read(&mut self, tx: &WriteTx<'_>, chunk: usize) -> rusqlite::Result<()> {
         let mut statement = tx.conn.prepare_cached(CANDIDATES)?;
         let mut rows = statement.query(params![
-            tx.now.micros(),
             self.lane.id.0,
             self.priority,
             self.last.0,
@@ -362,8 +402,8 @@ columns! {
         checksum: i64 = "checksum" by row::get,
         options: Option<Vec<u8>> = "options" by row::get,
         payload: Option<Vec<u8>> = "payload" by row::get,
-        /// Whether its start deadline has passed.
-        expired: bool = "expires_at IS NOT NULL AND attempt = 0 AND expires_at < :now" by row::get,
+        /// Its start deadline, unless it was started before.
+        expires_at: Option<Timestamp> = "iif(attempt = 0, expires_at, NULL)" by row::time_or_none,
     }
 }
 

@@ -1,8 +1,6 @@
 //! Taking back what a dead instance held, a slice at a time.
 
-use std::sync::Arc;
-
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::attempt::AttemptEnd;
 use crate::model::event::EventKind;
@@ -41,28 +39,59 @@ pub(crate) const HELD: &str = sql!(
     JOIN punctual_lane AS lane ON lane.id = task.lane
     WHERE task.state = {running}
         AND task.lane IN (SELECT id FROM punctual_lane INDEXED BY punctual_lane_retired WHERE retired = {in_use})
-        AND task.instance = :instance LIMIT :limit",
+        AND task.instance = :instance",
     columns = ClaimRow::COLUMNS
 );
 
-/// Completes what is known of an instance's death by counting its claims, of those in its ledger the ones that it still held:
-/// the others are settled.
-pub(crate) fn count(
-    conn: &Connection,
-    instance: i64,
-    evidence: Evidence,
-) -> rusqlite::Result<Evidence> {
-    let mut held = conn.prepare_cached(HELD)?;
-    let Evidence::Ledger { started, .. } = &evidence else {
-        let two = held.query_map([instance, 2], |_| Ok(()))?;
-        let alone = two.count() == 1;
-        return Ok(Evidence::None { alone });
+columns! {
+    /// What a dead instance ran, once that is counted.
+    struct RanRow {
+        count: u64 = "ran" by row::total,
+        suspects: u64 = "ran_suspects" by row::total,
+    }
+}
+
+pub(crate) const RAN: &str = sql!(
+    "SELECT {columns} FROM punctual_instance WHERE id = :instance AND ran IS NOT NULL",
+    columns = RanRow::COLUMNS
+);
+
+pub(crate) const NOTE_RAN: &str =
+    "UPDATE punctual_instance SET ran = ?2, ran_suspects = ?3 WHERE id = ?1";
+
+/// How an instance died. Its claims are counted by the first slice: whoever goes on with the rescue finds fewer.
+fn death(conn: &Connection, instance: i64, evidence: &Evidence) -> rusqlite::Result<Death> {
+    let known = conn
+        .prepare_cached(RAN)?
+        .query_row([instance], RanRow::read)
+        .optional()?;
+    let running = match known {
+        Some(RanRow { count, suspects }) => Running { count, suspects },
+        None => {
+            let running = count(conn, instance, evidence)?;
+            let numbers = [running.count, running.suspects].map(u64::cast_signed);
+            conn.prepare_cached(NOTE_RAN)?
+                .execute([instance, numbers[0], numbers[1]])?;
+            running
+        }
     };
+    Ok(match evidence {
+        Evidence::Ledger(_) => Death::Crash(running),
+        Evidence::None { is_copied: true } => Death::Copied,
+        Evidence::None { is_copied: false } => Death::Unknown {
+            count: running.count,
+        },
+    })
+}
+
+/// Counts what an instance ran: of the claims in its ledger those that it still held, for the others are settled.
+fn count(conn: &Connection, instance: i64, evidence: &Evidence) -> rusqlite::Result<Running> {
     let mut running = Running {
         count: 0,
         suspects: 0,
     };
-    let mut rows = held.query([instance, i64::MAX])?;
+    let mut held = conn.prepare_cached(HELD)?;
+    let mut rows = held.query([instance])?;
     while let Some(row) = rows.next()? {
         let claim = ClaimRow::read(row)?;
         if evidence.was_started(claim.seq, claim.claim_no) {
@@ -70,9 +99,7 @@ pub(crate) fn count(
             running.suspects += u64::from(claim.class.level().is_some());
         }
     }
-    let started = Arc::clone(started);
-    let running = Some(running);
-    Ok(Evidence::Ledger { started, running })
+    Ok(running)
 }
 
 /// A slice that has taken back this many tasks stops if a request waits.
@@ -90,6 +117,7 @@ impl Left {
         // A task of a lane that is not known is not started again.
         let lane = tx.lane(self.held.lane);
         Orphan {
+            crashes: self.held.trouble.crashes,
             blamed: self.held.trouble.blamed,
             max_crashes: self.max_crashes,
             class: lane.map_or(Class::Once, |lane| lane.class),
@@ -106,6 +134,7 @@ pub(crate) fn rescue(
     evidence: &Evidence,
     limit: usize,
 ) -> rusqlite::Result<Rescued> {
+    let death = death(tx.conn, instance, evidence)?;
     let left = orphans(tx, instance, limit)?;
     let mut rescued = Rescued {
         more: left.len() == limit,
@@ -119,7 +148,7 @@ pub(crate) fn rescue(
         }
         let fence = each.held.fence;
         let started = evidence.was_started(fence.seq, fence.claim_no);
-        let orphan = each.orphan(tx, started, evidence.death());
+        let orphan = each.orphan(tx, started, death);
         if started {
             rescued.crashed += 1;
         } else {
@@ -157,7 +186,7 @@ pub(crate) fn disown(tx: &mut WriteTx<'_>, held: &[Fence]) -> rusqlite::Result<u
     let mut given_back = 0;
     for each in orphans(tx, tx.instance, usize::MAX >> 1)? {
         if !held.iter().any(|fence| fence.seq == each.held.fence.seq) {
-            let verdict = decide(each.orphan(tx, false, Death::Unknown { alone: false }));
+            let verdict = decide(each.orphan(tx, false, Death::Copied));
             take_back(tx, each.held, false, verdict)?;
             given_back += 1;
         }
@@ -183,8 +212,8 @@ fn take_back(
         held.unclaim();
     }
     let is_blamed = match verdict {
-        Rescue::Suspect { is_blamed, .. } => is_blamed,
-        verdict => verdict == Rescue::Crashed,
+        Rescue::Suspect { is_blamed, .. } | Rescue::Crashed { is_blamed } => is_blamed,
+        _ => false,
     };
     held.trouble.blamed = held.trouble.blamed.saturating_add(u32::from(is_blamed));
     if let Rescue::Suspect { level, .. } = verdict
@@ -198,7 +227,7 @@ fn take_back(
         Rescue::Suspect { .. } | Rescue::Innocent => {
             transition::release(tx, &held, line, EventKind::Rescued, at)
         }
-        Rescue::Crashed | Rescue::Interrupted => {
+        Rescue::Crashed { .. } | Rescue::Interrupted => {
             transition::end(tx, &held, TaskState::Failed, line, at)
         }
         Rescue::Cancelled => transition::end(tx, &held, TaskState::Cancelled, line, at),

@@ -46,7 +46,9 @@ CREATE TABLE punctual_instance (
     file_device INTEGER NOT NULL,
     file_inode INTEGER NOT NULL,
     started_at INTEGER NOT NULL,
-    ended_at INTEGER
+    ended_at INTEGER,
+    ran INTEGER,
+    ran_suspects INTEGER
 ) STRICT;
 
 -- seq is the order of insertion, and never public. What changes with every attempt stands before the payload, which is
