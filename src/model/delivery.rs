@@ -26,7 +26,7 @@ pub enum Delivery {
     /// [`Durability`](crate::Durability). Whatever ends its attempt is final, also an error, a panic or a snooze; its retry
     /// policy is not used. If the process or the power fails during the attempt, the task ends as failed with the error
     /// `interrupted`; so may a task that was about to start when the power failed. Only [`retry`](crate::Client::retry) starts
-    /// it again. A process that also holds tasks which ran while a process crashed starts it up to ten seconds later: if one of
-    /// them crashes again, it would end with it.
+    /// it again. A process that also holds tasks which ran while a process crashed starts it up to ten seconds later, unless its
+    /// start deadline comes first: if one of them crashes again, it would end with it.
     AtMostOnce,
 }
