@@ -5,6 +5,7 @@ mod failing;
 mod instances;
 mod moved_zones;
 mod rows;
+mod updated_zones;
 mod zones;
 
 /// Makes a test of each function, on a file.

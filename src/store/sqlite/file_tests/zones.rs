@@ -46,11 +46,11 @@ on_a_file!(
     p10_a_slot_that_an_update_brings_back_before_the_end_is_made,
 );
 
-fn at(text: &str) -> Timestamp {
+pub(super) fn at(text: &str) -> Timestamp {
     Timestamp::rounded_up(text.parse().unwrap()).unwrap()
 }
 
-fn recur(kit: &Kit, name: &str, zone: &str) {
+pub(super) fn recur(kit: &Kit, name: &str, zone: &str) {
     let recurrence = Recurrence::new(name, NewTask::with_kind("probe", &1));
     let recurrence = recurrence
         .cron("30 2 * * *")
@@ -75,7 +75,7 @@ fn next_slot(store: &dyn Store, name: &str) -> Option<DateTime<Utc>> {
     answer.recurrence().expect("it is stored").next_slot()
 }
 
-fn fire(kit: &Kit) {
+pub(super) fn fire(kit: &Kit) {
     while kit.apply(Op::Fire { limit: 10 }).done() > 0 {}
 }
 
@@ -554,7 +554,7 @@ fn p10_after_an_update_no_slot_is_made_up_for_or_told_by_the_new_instants(kit: &
     assert_eq!(told.len(), 1, "what is to come: {told:?}");
 }
 
-fn explain(kit: &Kit, from: Timestamp, to: Timestamp) -> Vec<(DateTime<Utc>, SlotFate)> {
+pub(super) fn explain(kit: &Kit, from: Timestamp, to: Timestamp) -> Vec<(DateTime<Utc>, SlotFate)> {
     let (name, now) = ("a".to_owned(), kit.now);
     let answer = kit.store().read(Query::Explain {
         name,

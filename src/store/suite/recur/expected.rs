@@ -1,6 +1,7 @@
 //! Completions that are expected: when one is overdue, and when none is expected any more.
 
 use super::*;
+use crate::model::recurrence::event::RecurrenceEventKind;
 
 on_every_backend![
     p10_an_expectation_that_is_added_holds_for_the_next_slot,
@@ -9,6 +10,8 @@ on_every_backend![
     p10_a_slot_that_waited_through_a_pause_is_expected_to_complete,
     p10_nothing_is_expected_of_what_has_ended,
     p10_a_live_task_is_expected_to_complete_after_a_reset_or_by_another_rule,
+    p10_a_slot_that_was_met_is_expected_no_more_though_a_call_is_live,
+    p10_a_reset_does_not_raise_an_alarm_again,
 ];
 
 fn p10_an_expectation_that_is_added_holds_for_the_next_slot(kit: &mut Kit) {
@@ -111,4 +114,55 @@ fn p10_a_live_task_is_expected_to_complete_after_a_reset_or_by_another_rule(kit:
     let mut overdue = kit.store().health().overdue_recurrences().to_vec();
     overdue.sort_unstable();
     assert_eq!(overdue, ["other rule", "reset"]);
+}
+
+fn p10_a_slot_that_was_met_is_expected_no_more_though_a_call_is_live(kit: &mut Kit) {
+    for name in ["edit", "rule", "reset", "call before the end"] {
+        kit.now = NOW;
+        let hourly = hourly(name).overlap(Overlap::Allow);
+        kit.recur(hourly.expect_within(HOUR / 4));
+        kit.fire_at(1);
+        kit.later(S);
+        let claim = kit.claim_one();
+        if name == "call before the end" {
+            kit.trigger(name);
+        }
+        kit.settle(&claim, done());
+        kit.later(HOUR / 2);
+        kit.fire();
+        kit.trigger(name);
+        match name {
+            "edit" => drop(kit.edit(name, RecurrenceEdit::new().priority(1))),
+            "rule" => {
+                let rule = Rule::every(2 * HOUR, NOW.to_utc()).unwrap();
+                kit.edit(name, RecurrenceEdit::new().rule(rule));
+            }
+            "reset" => drop(kit.act(name, RecurrenceAction::Reset(NOW + 2 * HOUR))),
+            _ => {}
+        }
+        kit.fire();
+        assert_eq!(kit.recurrence(name).overdue_since(), None, "{name}");
+        for claim in kit.claim(9) {
+            kit.settle(&claim, done());
+        }
+        kit.act(name, RecurrenceAction::Remove);
+    }
+}
+
+fn p10_a_reset_does_not_raise_an_alarm_again(kit: &mut Kit) {
+    let signals = kit.store().signals();
+    let events = signals.recurrence_subscriptions().subscribe(99);
+    let hourly = hourly("a").overlap(Overlap::Skip);
+    kit.recur(hourly.expect_within(HOUR / 4));
+    kit.fire_at(1);
+    kit.claim_one();
+    kit.later(HOUR / 2);
+    kit.fire();
+    kit.act("a", RecurrenceAction::Reset(NOW + 100 * HOUR));
+    kit.fire();
+    let mut alarms = 0;
+    while let Some(event) = events.try_next().event() {
+        alarms += usize::from(event.kind() == RecurrenceEventKind::Overdue);
+    }
+    assert_eq!(alarms, 1);
 }

@@ -6,6 +6,8 @@ on_every_backend![
     p10_another_rule_in_a_pause_leaves_the_record_of_the_pause,
     p10_a_reset_in_a_pause_leaves_the_record_of_the_pause,
     p10_a_reset_passes_over_no_due_slot_in_silence,
+    p10_a_slot_that_is_decided_again_does_not_meet_its_own_task,
+    p10_what_comes_after_the_end_is_no_slot_of_a_pause,
     p10_many_superseded_slots_are_one_run,
 ];
 
@@ -37,14 +39,59 @@ fn p10_a_reset_in_a_pause_leaves_the_record_of_the_pause(kit: &mut Kit) {
 }
 
 fn p10_a_reset_passes_over_no_due_slot_in_silence(kit: &mut Kit) {
-    kit.recur(hourly("a"));
-    kit.later(5 * HOUR + HOUR / 2);
-    kit.act("a", RecurrenceAction::Reset(NOW + 4 * HOUR));
-    kit.fire();
-    assert_eq!(
-        explained(kit, "a", 6),
-        ["1 Missed", "2 Missed", "3 Missed", "4 Missed", "5 made 5"]
-    );
+    let overlaps = [
+        Overlap::Allow,
+        Overlap::Skip,
+        Overlap::BufferOne,
+        Overlap::CancelPrevious,
+    ];
+    for (max_count, overlap) in [(1, Overlap::Allow)]
+        .into_iter()
+        .chain(overlaps.map(|each| (9, each)))
+    {
+        kit.now = NOW;
+        kit.recur(hourly("a").overlap(overlap).max_count(max_count));
+        kit.later(5 * HOUR + HOUR / 2);
+        kit.act("a", RecurrenceAction::Reset(NOW + 4 * HOUR));
+        kit.fire();
+        let tasks = kit.recurrences_tasks("a");
+        let states: Vec<TaskState> = tasks.iter().map(Task::state).collect();
+        assert_eq!(states, [TaskState::Pending], "{overlap:?}");
+        assert_eq!(
+            explained(kit, "a", 6),
+            ["1 Missed", "2 Missed", "3 Missed", "4 Missed", "5 made 5"],
+            "{overlap:?}"
+        );
+        kit.change(tasks[0].id(), Action::Cancel);
+        kit.change(tasks[0].id(), Action::Delete);
+        kit.act("a", RecurrenceAction::Remove);
+    }
+}
+
+fn p10_a_slot_that_is_decided_again_does_not_meet_its_own_task(kit: &mut Kit) {
+    for overlap in [Overlap::CancelPrevious, Overlap::Skip, Overlap::BufferOne] {
+        let name = format!("{overlap:?}");
+        kit.now = NOW;
+        kit.recur(hourly(&name).overlap(overlap));
+        kit.fire_at(1);
+        kit.act(&name, RecurrenceAction::Reset(NOW + HOUR));
+        kit.fire();
+        let tasks = kit.recurrences_tasks(&name);
+        let states: Vec<TaskState> = tasks.iter().map(Task::state).collect();
+        assert_eq!(states, [TaskState::Pending], "{name}");
+        assert_eq!(explained(kit, &name, 2), ["1 made 1"], "{name}");
+        assert_eq!(kit.recurrence(&name).made_count(), 1, "{name}");
+    }
+}
+
+fn p10_what_comes_after_the_end_is_no_slot_of_a_pause(kit: &mut Kit) {
+    kit.recur(hourly("a").max_count(1));
+    kit.fire_at(1);
+    kit.fire_at(4);
+    kit.act("a", RecurrenceAction::Pause);
+    kit.later(3 * HOUR);
+    kit.act("a", RecurrenceAction::Resume);
+    assert_eq!(explained(kit, "a", 6), ["1 made 1"]);
 }
 
 fn p10_many_superseded_slots_are_one_run(kit: &mut Kit) {

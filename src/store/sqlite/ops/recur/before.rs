@@ -30,9 +30,8 @@ pub(crate) fn decide_before(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<b
 fn changed_by(tx: &WriteTx<'_>, op: &Op) -> rusqlite::Result<Vec<String>> {
     match op {
         Op::ChangeRecurrence { name, action } => Ok(match action {
-            RecurrenceAction::Pause | RecurrenceAction::Edit(_) | RecurrenceAction::Reset(_) => {
-                vec![name.clone()]
-            }
+            RecurrenceAction::Pause | RecurrenceAction::Edit(_) => vec![name.clone()],
+            RecurrenceAction::Reset(from) if *from > tx.now => vec![name.clone()],
             _ => Vec::new(),
         }),
         Op::Recur(registration) => {

@@ -11,7 +11,7 @@ use crate::model::recurrence::policy::SkipReason;
 use crate::model::recurrence::view::{
     PausedBy, RecurrenceAction, RecurrenceChanged, Triggered, Trouble,
 };
-use crate::store::sqlite::ops::recur::due::decide_due;
+use crate::store::sqlite::ops::recur::due::{decide_before, decide_due};
 use crate::store::sqlite::ops::recur::fire::update_zone;
 use crate::store::sqlite::ops::recur::make::{Maker, Placed, waiting_calls};
 use crate::store::sqlite::ops::recur::record;
@@ -78,9 +78,8 @@ pub(crate) fn change(
                 return Ok(RecurrenceChanged::Damaged);
             };
             match action {
-                RecurrenceAction::Edit(_) | RecurrenceAction::Reset(_) => {
-                    decide_due(tx, &mut recurring)?;
-                }
+                RecurrenceAction::Edit(_) => decide_due(tx, &mut recurring)?,
+                RecurrenceAction::Reset(from) => decide_before(tx, &mut recurring, *from)?,
                 _ => update_zone(tx, &mut recurring)?,
             }
             let mut maker = Maker {
@@ -156,6 +155,7 @@ impl Maker<'_> {
         (recurring.paused_at, recurring.paused_by, recurring.failures) = (None, None, 0);
         let next = match recurring.next_slot {
             Some(slot) => Upcoming::Slot(slot),
+            None if recurring.has_ended() => Upcoming::Ended,
             None => recurring.upcoming(&self.definition.rule),
         };
         let decision = match next {
@@ -193,7 +193,7 @@ impl Maker<'_> {
         recurring.decided_until = before.min(tx.now);
         begin(tx, recurring, self.definition, before);
         if is_live {
-            recurring.expect_of(self.definition, previous);
+            recurring.expect_live(self.definition, previous);
         }
         Ok(RecurrenceChanged::Applied)
     }

@@ -6,7 +6,7 @@ use rusqlite::OptionalExtension;
 use crate::log::log;
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::view::PausedBy;
-use crate::model::task::TaskState;
+use crate::model::task::{SlotOf, TaskState};
 use crate::store::sqlite::ops::options;
 use crate::store::sqlite::ops::recur::due::decide_due;
 use crate::store::sqlite::ops::recur::make::{Maker, add_live};
@@ -69,10 +69,15 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
             mark: mark(tx.conn)?,
         };
         maker.release(tx)?;
-        if state == TaskState::Completed && maker.is_live(tx.conn)? {
-            // Another task, which has waited or runs beside it.
+        if state == TaskState::Completed
+            && definition.expect_within.is_some()
+            && maker.is_live(tx.conn)?
+        {
+            // Another task, which has waited or runs beside it; or a call, if this was the task of the last slot.
             let slot = recurring.previous_slot;
-            recurring.expect_of(&definition, slot);
+            if slot_of(tx, seq)?.and_then(|slot| slot.at) < slot {
+                recurring.expect_of(&definition, slot);
+            }
         }
     }
     recurring.keep(tx)
@@ -80,13 +85,7 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
 
 /// A caller has made an ended task pending again: it is live.
 fn revived(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()> {
-    let stored: Option<Vec<u8>> = tx
-        .conn
-        .prepare_cached(OPTIONS)?
-        .query_row([seq], |row| row.get(0))?;
-    let options = options::decode(stored.as_deref()).ok().flatten();
-    let slot = options.and_then(|options| options.slot);
-    let Some(slot) = slot.filter(|slot| !slot.is_beside) else {
+    let Some(slot) = slot_of(tx, seq)?.filter(|slot| !slot.is_beside) else {
         return Ok(());
     };
     // It may be removed, and its name may be in use by another.
@@ -94,4 +93,14 @@ fn revived(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()> {
         add_live(tx.conn, seq, slot.key)?;
     }
     Ok(())
+}
+
+/// For which slot of a recurrence a task was made.
+fn slot_of(tx: &WriteTx<'_>, seq: i64) -> rusqlite::Result<Option<SlotOf>> {
+    let stored: Option<Vec<u8>> = tx
+        .conn
+        .prepare_cached(OPTIONS)?
+        .query_row([seq], |row| row.get(0))?;
+    let options = options::decode(stored.as_deref()).ok().flatten();
+    Ok(options.and_then(|options| options.slot))
 }

@@ -176,7 +176,9 @@ impl Maker<'_> {
             rule,
             ..definition.clone()
         };
-        decide(&moved).between(&moved.rule, &definition.rule, decided.until)
+        let until = decided.moved_until(&definition.rule);
+        let until = until.unwrap_or(decided.until);
+        decide(&moved).between(&moved.rule, &definition.rule, until)
     }
 
     /// Does what was decided, and moves on. Returns how many slots were given a place.
@@ -187,7 +189,12 @@ impl Maker<'_> {
     ) -> rusqlite::Result<usize> {
         let definition = self.definition;
         let (mut next, mut placed) = (decision.next, 0);
+        let moved_until = self.recurring.decided().moved_until(&definition.rule);
         for step in decision.steps {
+            if moved_until.is_some() {
+                // Between two decided slots may lie one that is decided otherwise.
+                runs::close(tx.conn, self.recurring)?;
+            }
             match step {
                 Step::Pass {
                     first,

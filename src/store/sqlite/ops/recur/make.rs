@@ -35,6 +35,12 @@ pub(crate) fn is_live(conn: &Connection, recurrence: i64) -> rusqlite::Result<bo
     conn.prepare_cached(LIVE)?.exists([recurrence])
 }
 
+pub(crate) const TASK: &str = "SELECT 1 FROM punctual_task WHERE id = :id";
+
+fn has_task(conn: &Connection, id: TaskId) -> rusqlite::Result<bool> {
+    conn.prepare_cached(TASK)?.exists([id.as_bytes()])
+}
+
 /// Not OR REPLACE: SQLite would keep a journal of the statement.
 pub(crate) const ADD_LIVE: &str =
     "INSERT OR IGNORE INTO punctual_recurrence_live (seq, recurrence) VALUES (:seq, :recurrence)";
@@ -121,6 +127,11 @@ impl Maker<'_> {
     ) -> rusqlite::Result<Placed> {
         let overlap = self.definition.overlap;
         let is_live = overlap != Overlap::Allow && self.is_live(tx.conn)?;
+        if is_live && slot.is_some() && has_task(tx.conn, id)? {
+            // A slot that is decided again does not meet its own task.
+            self.decided(tx, slot, Fate::Made)?;
+            return Ok(Placed::Existing);
+        }
         // A caller who asks for a task while the recurrence is paused does not wait for what waits for its end.
         let is_aside = slot.is_none() && self.recurring.paused_at.is_some() && !is_live;
         let buffered = if is_aside { 0 } else { self.recurring.buffered };

@@ -6,7 +6,6 @@ use crate::model::recurrence::decide::Upcoming;
 use crate::model::recurrence::definition::{Definition, Registration, place};
 use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::view::Recurred;
-use crate::model::recurrence::zone::TZDB;
 use crate::store::sqlite::file::counter::Counter;
 use crate::store::sqlite::ops::recur::due::decide_due;
 use crate::store::sqlite::ops::recur::make::is_live;
@@ -152,6 +151,9 @@ pub(super) fn redefine(
     since: Option<Timestamp>,
 ) -> rusqlite::Result<Definition> {
     let mut changed = new.clone();
+    let is_expected_anew = current.is_none_or(|current| {
+        !new.has_rule_of(current) || current.expect_within != new.expect_within
+    });
     match current {
         Some(current) if new.has_rule_of(current) => {
             changed.rule = current.rule.clone();
@@ -170,8 +172,7 @@ pub(super) fn redefine(
         }
         current => {
             if recurring.is_of_newer() {
-                // The new rule is this program's. What is due by the former one is decided as it was found.
-                recurring.tzdb = Some(TZDB.to_owned());
+                recurring.take_over();
                 decide_due(tx, recurring)?;
             }
             let former = current.map(|current| &current.rule);
@@ -184,8 +185,8 @@ pub(super) fn redefine(
             begin(tx, recurring, &changed, from);
         }
     }
-    if recurring.overdue_since.is_none() && is_live(tx.conn, recurring.id)? {
-        recurring.expect_of(&changed, recurring.previous_slot);
+    if is_expected_anew && is_live(tx.conn, recurring.id)? {
+        recurring.expect_live(&changed, recurring.previous_slot);
     }
     Ok(changed)
 }
@@ -208,6 +209,7 @@ pub(super) fn begin(
 ) {
     recurring.searched_until = (from > recurring.decided_until).then_some(from);
     (recurring.decided_civil, recurring.tzdb) = (None, None);
+    recurring.advance(&definition.rule, recurring.decided_until);
     let next = Upcoming::after(&definition.rule, from);
     recurring.move_to(tx, next, definition);
 }

@@ -200,6 +200,13 @@ impl Recurring {
         self.tzdb.as_deref() > Some(TZDB)
     }
 
+    /// Makes it this program's, which is about to give it other slots: what is due is decided as the newer version has found it.
+    pub(crate) fn take_over(&mut self) {
+        if self.is_of_newer() {
+            self.tzdb = Some(TZDB.to_owned());
+        }
+    }
+
     /// Whether an older version of the time zone database has found its next slot.
     pub(crate) fn is_outdated(&self) -> bool {
         self.tzdb.as_deref().is_some_and(|tzdb| tzdb < TZDB)
@@ -257,7 +264,9 @@ impl Recurring {
     /// Goes on with the slots after now, though it had ended.
     pub(crate) fn revive(&mut self, tx: &mut WriteTx<'_>, definition: &Definition) {
         let from = self.bound().max(tx.now);
-        self.move_to(tx, Upcoming::after(&definition.rule, from), definition);
+        let undecided = self.decided().undecided(&definition.rule);
+        let next = Upcoming::after(undecided.as_ref().unwrap_or(&definition.rule), from);
+        self.move_to(tx, next, definition);
         if self.next_slot.is_some() {
             self.searched_until = Some(from);
         }
@@ -278,10 +287,18 @@ impl Recurring {
     /// Expects a completion after a slot, if that is not expected sooner.
     pub(crate) fn expect_of(&mut self, definition: &Definition, slot: Option<Timestamp>) {
         if let (Some(within), Some(slot)) = (definition.expect_within, slot)
+            && self.overdue_since.is_none()
             && !self.is_at_rest()
         {
             let by = slot + within;
             self.expected_by = Some(self.expected_by.map_or(by, |sooner| sooner.min(by)));
+        }
+    }
+
+    /// Expects a completion after the slot of a live task, unless there has been one since.
+    pub(crate) fn expect_live(&mut self, definition: &Definition, slot: Option<Timestamp>) {
+        if self.completed_at < slot {
+            self.expect_of(definition, slot);
         }
     }
 
