@@ -95,12 +95,14 @@ fn revived(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// For which slot of a recurrence a task was made.
+/// For which slot of a recurrence a task was made; `None`: for none, or the task is gone.
 fn slot_of(tx: &WriteTx<'_>, seq: i64) -> rusqlite::Result<Option<SlotOf>> {
-    let stored: Option<Vec<u8>> = tx
+    let stored: Option<Option<Vec<u8>>> = tx
         .conn
         .prepare_cached(OPTIONS)?
-        .query_row([seq], |row| row.get(0))?;
+        .query_row([seq], |row| row.get(0))
+        .optional()?;
+    let stored = stored.flatten();
     let options = options::decode(stored.as_deref()).ok().flatten();
     Ok(options.and_then(|options| options.slot))
 }
