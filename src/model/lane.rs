@@ -15,7 +15,7 @@ pub(crate) struct LaneId(pub(crate) i64);
 /// Per priority, an instant before which no pending task of the lane is due; `None`: no pending task.
 pub(crate) type Heads = [Option<Timestamp>; MAX_PRIORITY as usize + 1];
 
-/// The numbers of the classes of suspects begin here in the store, except for those that run alone.
+/// The number of a class of suspects in the store is this more than their level, except for those that run alone.
 const SUSPECTS: i64 = 100;
 
 /// What is special about a lane's tasks: each class is claimed in its own way.
@@ -60,7 +60,7 @@ impl Class {
             1 => Some(Self::Suspect(Level::ALONE)),
             2 => Some(Self::Once),
             _ => {
-                let level = u8::try_from(code.checked_sub(SUSPECTS)?).ok()?;
+                let level = i8::try_from(code.checked_sub(SUSPECTS)?).ok()?;
                 Level::from_code(level).map(Self::Suspect)
             }
         }
@@ -167,11 +167,13 @@ mod tests {
 
     #[test]
     fn classes_survive_storage() {
-        let levels = (0..=31).filter_map(Level::from_code).map(Class::Suspect);
+        let levels = (i8::MIN..=i8::MAX)
+            .filter_map(Level::from_code)
+            .map(Class::Suspect);
         for class in levels.chain([Class::Plain, Class::Once]) {
             assert_eq!(Class::from_code(class.code()), Some(class));
         }
-        for unknown in [-1, 3, 100 + 32, i64::MIN] {
+        for unknown in [-1, 3, 100 - 5, 100 + 32, i64::MIN] {
             assert_eq!(Class::from_code(unknown), None);
         }
     }

@@ -200,10 +200,12 @@ impl NewTask {
 
     /// How many crashes of its process that it is blamed for the task survives; one more and it fails as `crashed`. Default: 3.
     ///
-    /// When a process crashes that ran several tasks, none is blamed at first. Those that ran are then started in groups of at
-    /// most half as many, and after each further crash in smaller ones, until the task that causes the crashes is in a group of
-    /// its own: that is blamed. A task whose handler returns is in no group any more. Process ends that no task can have caused,
-    /// such as a loss of power, do not count, unless the process had claimed no other task.
+    /// When a process crashes that ran several tasks, none is blamed at first. Those that ran are then started in groups, which
+    /// get smaller with each further crash. One that was alone in its group at a crash is tried: nothing else starts in its
+    /// process for 10 seconds before and after it (then 20, 40 and at most 80, if a crash has shown nothing). If the process
+    /// crashes within that time, the task is blamed; so is one beside which nothing ran. A task whose handler returns is in no
+    /// group any more. Process ends that no task can have caused, such as a loss of power, do not count, unless the process had
+    /// claimed no other task.
     ///
     /// With 0 the task fails at any end of the process during an attempt and is not started again.
     pub fn max_crashes(mut self, crashes: u32) -> Self {

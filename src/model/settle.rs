@@ -354,6 +354,7 @@ const FREQUENT_DEATHS: u32 = 2;
 /// A task that a dead instance held.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Orphan {
+    pub(crate) seq: i64,
     /// At how many deaths it ran before.
     pub(crate) crashes: u32,
     /// How many crashes it was blamed for so far.
@@ -381,8 +382,8 @@ pub(crate) enum Death {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Running {
     pub(crate) count: u64,
-    /// How many of them were of suspects.
-    pub(crate) suspects: u64,
+    /// The row of the task that alone can have caused the crash, if there is one.
+    pub(crate) only_cause: Option<i64>,
 }
 
 /// What happens to a task whose instance died.
@@ -426,13 +427,11 @@ pub(crate) fn rescue(orphan: Orphan) -> Rescue {
             (level, false)
         }
         Death::Crash(running) => {
-            // A task that was never suspected is less likely to be the cause than those that were.
-            let others = match former {
-                Some(_) => running.suspects,
-                None => running.count,
-            };
-            let level = Level::after_crash(running.count, former);
-            (Some(level), others <= 1)
+            let is_blamed = running.only_cause == Some(orphan.seq);
+            let lower = Level::after_crash(running.count, former);
+            // A trial that has shown it needs not be longer.
+            let level = former.filter(|_| is_blamed).unwrap_or(lower);
+            (Some(level), is_blamed)
         }
     };
     if max_crashes == 0 || is_blamed && orphan.blamed >= max_crashes {

@@ -1,13 +1,12 @@
 //! The tasks that this scheduler holds: each from its claim until it is settled, with its stop signal and its deadline.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::handler::token::{StopReason, Token};
 use crate::model::settle::{Claim, Fence};
-use crate::model::suspects::{Level, Suspects};
+use crate::model::suspects::{HeldSuspect, HeldSuspects, Suspects};
 use crate::process::Owner;
 use crate::sync::lock;
 use crate::time::Timestamp;
@@ -52,8 +51,10 @@ struct State {
     free: Vec<(usize, Arc<Token>)>,
     /// How many tasks are held of each queue that has a cap.
     capped: HashMap<Arc<str>, usize>,
-    /// How many suspects are held, by level. Those whose handlers are stuck do not count.
-    suspects: BTreeMap<Level, usize>,
+    /// The suspects that are held. Those whose handlers are stuck do not count.
+    suspects: HeldSuspects,
+    /// When a task was last claimed.
+    claimed_at: Option<Timestamp>,
     /// How many tasks have a worker, or wait for one.
     open: usize,
     /// The queues from which tasks were claimed since the last [`Attempts::take_claimed_queues`], in the order of the claims.
@@ -68,8 +69,7 @@ struct State {
 struct Held {
     fence: Fence,
     queue: Arc<str>,
-    /// Its level, if it is a suspect.
-    level: Option<Level>,
+    suspect: Option<HeldSuspect>,
     token: Arc<Token>,
     /// The handler runs, or is yet to be called.
     open: bool,
@@ -107,11 +107,13 @@ impl Attempts {
     pub(crate) fn add(
         self: &Arc<Self>,
         claims: Vec<Claim>,
+        now: Timestamp,
         mut each: impl FnMut(Claim, Slot, Arc<Token>),
     ) {
         let mut state = lock(&self.state);
+        state.claimed_at = Some(now);
         for claim in claims {
-            let (index, token) = state.add(&claim);
+            let (index, token) = state.add(&claim, now);
             let slot = Slot {
                 attempts: Arc::clone(self),
                 index: Some(index),
@@ -208,26 +210,26 @@ impl Attempts {
                 attempt.stuck_at = None;
                 looked.newly_stuck += 1;
                 // It may never return: other suspects do not wait for it.
-                stuck.extend(attempt.level.take());
+                stuck.extend(attempt.suspect.take());
             }
             let next = attempt.deadline.into_iter().chain(attempt.stuck_at).min();
             looked.next = looked.next.into_iter().chain(next).min();
         }
         state.stuck += looked.newly_stuck;
-        stuck.into_iter().for_each(|level| state.uncount(level));
+        for suspect in stuck {
+            state.suspects.remove(suspect);
+        }
         looked
     }
 
     /// Counts the tasks that are claimed and not settled.
-    pub(crate) fn held(&self) -> HeldCounts {
-        let state = lock(&self.state);
+    pub(crate) fn held(&self, now: Timestamp) -> HeldCounts {
+        let mut state = lock(&self.state);
         HeldCounts {
             open: state.open,
             capped: state.capped.clone(),
-            suspects: Suspects {
-                count: state.suspects.values().sum(),
-                lowest: state.suspects.keys().next().copied(),
-            },
+            suspects: state.suspects.at(now),
+            claimed_at: state.claimed_at,
             started: state.started,
             ended: state.ended,
         }
@@ -268,6 +270,8 @@ pub(crate) struct HeldCounts {
     /// How many tasks are held per queue with a cap.
     pub(crate) capped: HashMap<Arc<str>, usize>,
     pub(crate) suspects: Suspects,
+    /// When a task was last claimed.
+    pub(crate) claimed_at: Option<Timestamp>,
     /// How many tasks have a worker, or wait for one.
     pub(crate) open: usize,
     /// How many handlers run.
@@ -277,7 +281,7 @@ pub(crate) struct HeldCounts {
 }
 
 impl State {
-    fn add(&mut self, claim: &Claim) -> (usize, Arc<Token>) {
+    fn add(&mut self, claim: &Claim, now: Timestamp) -> (usize, Arc<Token>) {
         let (index, mut token) = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             (self.slots.len() - 1, Arc::default())
@@ -290,7 +294,7 @@ impl State {
         let attempt = Held {
             fence: claim.fence,
             queue: Arc::clone(&claim.queue),
-            level: claim.class.level(),
+            suspect: (claim.class.level()).map(|level| self.suspects.add(index, level, now)),
             token: Arc::clone(&token),
             open: true,
             started: false,
@@ -298,9 +302,6 @@ impl State {
             stuck_at: None,
             stuck: false,
         };
-        if let Some(level) = attempt.level {
-            *self.suspects.entry(level).or_default() += 1;
-        }
         self.open += 1;
         self.count(&attempt.queue, |count| count + 1);
         if self.took.last() != Some(&attempt.queue) {
@@ -323,22 +324,11 @@ impl State {
     fn remove(&mut self, index: usize) {
         self.close(Some(index));
         if let Some(attempt) = self.slots[index].take() {
-            attempt
-                .level
-                .into_iter()
-                .for_each(|level| self.uncount(level));
+            if let Some(suspect) = attempt.suspect {
+                self.suspects.remove(suspect);
+            }
             self.count(&attempt.queue, |count| count - 1);
             self.free.push((index, attempt.token));
-        }
-    }
-
-    /// One suspect of this level less is held.
-    fn uncount(&mut self, level: Level) {
-        if let Entry::Occupied(mut count) = self.suspects.entry(level) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
         }
     }
 
@@ -356,12 +346,15 @@ mod tests {
     use super::*;
     use crate::model::lane::Class;
     use crate::model::settle::tests::claim;
+    use crate::model::suspects::Level;
 
     const S: Duration = Duration::from_secs(1);
 
     fn add(attempts: &Arc<Attempts>, claim: Claim) -> (Slot, Arc<Token>) {
         let mut added = None;
-        attempts.add(vec![claim], |_, slot, token| added = Some((slot, token)));
+        attempts.add(vec![claim], Timestamp::MIN, |_, slot, token| {
+            added = Some((slot, token))
+        });
         added.unwrap()
     }
 
@@ -414,12 +407,12 @@ mod tests {
         let (slot, _) = add(&attempts, suspect);
         let due = Timestamp::MIN + S;
         attempts.start(&slot, Some(due));
-        assert!(!attempts.held().suspects.admit(Level::ALONE));
+        assert!(!attempts.held(Timestamp::MIN).suspects.admit(Level::ALONE));
         attempts.look(due + STUCK_AFTER);
-        assert!(attempts.held().suspects.admit(Level::ALONE));
+        assert!(attempts.held(Timestamp::MIN).suspects.admit(Level::ALONE));
         attempts.end(&slot);
         attempts.free([slot]);
-        assert_eq!(attempts.held().suspects, Suspects::default());
+        assert_eq!(attempts.held(Timestamp::MIN).suspects, Suspects::default());
     }
 
     #[test]
@@ -427,14 +420,22 @@ mod tests {
         let (attempts, slot, _token) = attempts();
         let (skipped, _) = add(&attempts, claim(1, 0, 3));
         let (given_back, _) = add(&attempts, claim(1, 0, 3));
-        assert_eq!(attempts.held().open, 3);
+        assert_eq!(attempts.held(Timestamp::MIN).open, 3);
         attempts.start(&slot, None);
-        assert_eq!(attempts.held().open, 3, "it has one, or waits for one");
+        assert_eq!(
+            attempts.held(Timestamp::MIN).open,
+            3,
+            "it has one, or waits for one"
+        );
         attempts.end(&slot);
         attempts.skip(&skipped);
-        assert_eq!(attempts.held().open, 1, "although none is settled");
+        assert_eq!(
+            attempts.held(Timestamp::MIN).open,
+            1,
+            "although none is settled"
+        );
         attempts.free([slot, skipped, given_back]);
-        assert_eq!(attempts.held().open, 0);
+        assert_eq!(attempts.held(Timestamp::MIN).open, 0);
     }
 
     /// P9: also those that came along with a caller's commit.
@@ -496,21 +497,27 @@ mod tests {
         };
         let (first, _) = add(&attempts, suspect);
         let (second, _) = add(&attempts, claim(1, 0, 3));
-        let held = attempts.held();
+        let held = attempts.held(Timestamp::MIN);
         assert_eq!((attempts.count(), held.capped["capped"]), (2, 1));
         assert_eq!(held.suspects.lowest, Some(Level::ALONE));
         assert_eq!(held.suspects.count, 1);
         let index = first.index;
         drop(first);
-        let held = attempts.held();
+        let held = attempts.held(Timestamp::MIN);
         assert_eq!((attempts.count(), held.capped["capped"]), (1, 0));
         assert_eq!(held.suspects, Suspects::default());
         let (third, _) = add(&attempts, claim(1, 0, 3));
         assert_eq!(third.index, index);
         attempts.free([second]);
-        assert_eq!((attempts.count(), attempts.held().open), (1, 1));
+        assert_eq!(
+            (attempts.count(), attempts.held(Timestamp::MIN).open),
+            (1, 1)
+        );
         drop(third);
-        assert_eq!((attempts.count(), attempts.held().open), (0, 0));
+        assert_eq!(
+            (attempts.count(), attempts.held(Timestamp::MIN).open),
+            (0, 0)
+        );
     }
 
     /// It held back all suspects for as long as it ran.
@@ -518,7 +525,7 @@ mod tests {
     fn a_task_that_was_in_a_process_which_lost_its_power_is_no_suspect() {
         let attempts = Arc::new(Attempts::new(Wake::new(), std::iter::empty()));
         let _held = add(&attempts, claim(2, 1, 3));
-        assert_eq!(attempts.held().suspects, Suspects::default());
+        assert_eq!(attempts.held(Timestamp::MIN).suspects, Suspects::default());
     }
 
     /// P8: the request to stop is not handed on to the next task.

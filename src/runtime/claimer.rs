@@ -15,6 +15,7 @@ use crate::runtime::job::Job;
 use crate::runtime::link::Link;
 use crate::runtime::plan::{Load, Plan, Planner, Scope};
 use crate::runtime::ready::Ready;
+use crate::runtime::suspects::Beside;
 use crate::time::Timestamp;
 
 /// Claims for the workers.
@@ -69,7 +70,7 @@ impl Claimer {
         self.planner
             .order
             .took(&self.link.attempts.take_claimed_queues());
-        let load = self.load();
+        let load = self.load(now);
         let is_limited = |lane: &Lane| lane.limit.is_some();
         self.has_caps = !self.planner.scope.caps.is_empty() || lanes.list.iter().any(is_limited);
         let has_handler = |kind: &str| self.link.registry.get(kind).is_some();
@@ -128,7 +129,7 @@ impl Claimer {
     /// no handler runs.
     pub(crate) fn forget(&self, now: Timestamp) -> bool {
         drop(give_back(self.ready.withdraw(|_| true), now));
-        self.link.attempts.held().open == 0
+        self.link.attempts.held(now).open == 0
     }
 
     /// When to check the tasks that wait for a worker. If no worker has taken one by then they are given back, unless a
@@ -180,20 +181,24 @@ impl Claimer {
         kinds
     }
 
-    fn load(&self) -> Load {
+    fn load(&self, now: Timestamp) -> Load {
         let waiting = self.ready.waiting();
         let workers = self.ready.wanted();
-        let held = self.link.attempts.held();
+        let held = self.link.attempts.held(now);
         Load {
             held: held.capped,
-            suspects: held.suspects,
+            beside: Beside {
+                suspects: held.suspects,
+                open: held.open,
+                waiting: waiting.count,
+                claimed_at: held.claimed_at,
+            },
             workers,
             free: workers.saturating_sub(held.open),
             overbooked: held.open > workers,
             ended: held.ended,
             // All workers run longer tasks than expected: tasks claimed ahead would only be given back.
             stalled: held.started >= workers && waiting.unmoved >= self.link.pace.ahead,
-            waiting: waiting.count,
             ahead: waiting.cost,
             left_to_others: self.left_to_others(),
         }
@@ -273,7 +278,7 @@ mod tests {
         assert_eq!(claimer.withdraw(&[], false, NOW).len(), 0);
         let back = claimer.withdraw(&[], true, NOW);
         assert!(back.iter().all(Finished::gives_back));
-        assert_eq!((back.len(), link.attempts.held().open), (2, 0));
+        assert_eq!((back.len(), link.attempts.held(NOW).open), (2, 0));
         drop(back);
         assert_eq!(link.attempts.count(), 0);
     }

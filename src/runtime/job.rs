@@ -64,22 +64,23 @@ impl Job {
         cost: impl Fn(&Claim) -> Duration,
     ) -> Vec<Self> {
         let mut jobs = Vec::with_capacity(claims.len());
-        link.attempts.add(claims, |claim, slot, token| {
-            let cost = cost(&claim);
-            let held = Box::new(Claimed {
-                cx: TaskContext {
-                    claim,
-                    deadline: None,
-                    token,
-                    client: link.client.clone(),
-                    settled: AtomicBool::new(false),
-                },
-                slot: Some(slot),
-                watch: None,
-                link: Arc::clone(link),
+        link.attempts
+            .add(claims, link.client.now(), |claim, slot, token| {
+                let cost = cost(&claim);
+                let held = Box::new(Claimed {
+                    cx: TaskContext {
+                        claim,
+                        deadline: None,
+                        token,
+                        client: link.client.clone(),
+                        settled: AtomicBool::new(false),
+                    },
+                    slot: Some(slot),
+                    watch: None,
+                    link: Arc::clone(link),
+                });
+                jobs.push(Self { held, cost });
             });
-            jobs.push(Self { held, cost });
-        });
         jobs
     }
 
@@ -260,7 +261,7 @@ mod tests {
     fn p4_a_job_that_is_lost_before_its_start_is_given_back() {
         let link = link();
         drop(job(&link));
-        assert_eq!(link.attempts.held().open, 0);
+        assert_eq!(link.attempts.held(Timestamp::MIN).open, 0);
         assert_eq!(ends(&link), [(Change::GivenBack, false)]);
     }
 
@@ -307,6 +308,6 @@ mod tests {
         job.held.cx.token.raise(StopReason::Cancelled);
         assert!(job.start().is_none());
         assert_eq!(ends(&link), [(Change::Cancelled, false)]);
-        assert_eq!(link.attempts.held().open, 0);
+        assert_eq!(link.attempts.held(Timestamp::MIN).open, 0);
     }
 }

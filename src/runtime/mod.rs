@@ -20,4 +20,5 @@ pub(crate) mod ready;
 pub(crate) mod service;
 pub(crate) mod settler;
 pub(crate) mod shutdown;
+pub(crate) mod suspects;
 pub(crate) mod undecodable;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::lane::{ClaimRequest, Class, KnownLanes, Lane, LaneClaim, QueueClaim};
-use crate::model::suspects::Suspects;
 use crate::runtime::costs::Costs;
 use crate::runtime::queue_order::QueueOrder;
+use crate::runtime::suspects::{Beside, Turns};
 use crate::store::Pace;
 use crate::time::Timestamp;
 
@@ -36,8 +36,7 @@ impl Scope {
 pub(crate) struct Load {
     /// Tasks that are claimed and not settled, per queue with a cap.
     pub(crate) held: HashMap<Arc<str>, usize>,
-    /// The suspects among these tasks.
-    pub(crate) suspects: Suspects,
+    pub(crate) beside: Beside,
     /// Workers that have no task and for which no claimed task waits.
     pub(crate) free: usize,
     /// Whether more tasks are claimed than there are workers.
@@ -48,8 +47,7 @@ pub(crate) struct Load {
     pub(crate) stalled: bool,
     /// All workers.
     pub(crate) workers: usize,
-    /// How many tasks wait for a worker, and their expected worker time.
-    pub(crate) waiting: usize,
+    /// The expected worker time of the tasks that wait for a worker.
     pub(crate) ahead: Duration,
     /// Kinds that this process cannot decode but another may: other processes have [`Pace::left_to_others`] to claim their
     /// due tasks first.
@@ -74,8 +72,7 @@ pub(crate) struct Planner {
     pub(crate) scope: Scope,
     pub(crate) costs: Costs,
     pub(crate) order: QueueOrder,
-    /// Since when suspects are held or due.
-    suspects_since: Option<Timestamp>,
+    turns: Turns,
 }
 
 impl Planner {
@@ -85,7 +82,7 @@ impl Planner {
             scope,
             costs: Costs::default(),
             order: QueueOrder::default(),
-            suspects_since: None,
+            turns: Turns::default(),
         }
     }
 
@@ -103,8 +100,9 @@ impl Planner {
         let target = pace.ahead * u32::try_from(load.workers).unwrap_or(u32::MAX);
         let budget = target.saturating_sub(load.ahead);
         // A claim is a transaction, so there is no further one ahead until half of the waiting tasks are used up.
-        let is_low =
-            !load.stalled && load.waiting <= pace.max_waiting / 2 && load.ahead <= target / 2;
+        let is_low = !load.stalled
+            && load.beside.waiting <= pace.max_waiting / 2
+            && load.ahead <= target / 2;
         let (mut queues, mut standing_claim) = (Queues::default(), Queues::default());
         // Tasks of these lanes are never claimed by a caller's transaction: their claim is synced, or needs a count first.
         let is_special = |lane: &Lane| {
@@ -116,12 +114,10 @@ impl Planner {
             let room = self.scope.room(load, &lane.queue);
             has_handler(&lane.kind) && room.is_some_and(|room| room > 0)
         };
-        let suspects = SuspectsPlan::new(lanes, runs_here, load.suspects, now);
-        self.suspects_since = suspects
-            .are_there
-            .then(|| self.suspects_since.unwrap_or(now).min(now));
+        let (turn, look_again) = self.turns.next(lanes, runs_here, load.beside, now);
+        plan.next = look_again;
         for lane in lanes {
-            if lane.paused || suspects.wait(lane) || !has_handler(&lane.kind) {
+            if lane.paused || !turn.lets(lane.class) || !has_handler(&lane.kind) {
                 continue;
             }
             let Some(room) = self.scope.room(load, &lane.queue) else {
@@ -140,11 +136,15 @@ impl Planner {
                 lane: lane.id,
                 cost: cost.filter(|_| !capped && lane.class.may_wait()),
                 class: lane.class,
-                beside_suspects: self.suspects_since.filter(|_| lane.class == Class::Once),
+                beside_suspects: self
+                    .turns
+                    .suspects_since()
+                    .filter(|_| lane.class == Class::Once),
             };
             let is_left = load.left_to_others.contains(&lane.kind);
             if !load.overbooked
                 && !is_left
+                && !turn.is_trial()
                 && lanes.len() <= pace.max_standing_lanes
                 && may_stand(&lane.queue)
             {
@@ -168,16 +168,19 @@ impl Planner {
                 .any(|lane| lane.cost.is_some_and(|cost| cost <= budget))
         };
         let worth_it = load.free > 0 || is_low && queues.iter().any(|(_, queue)| affordable(queue));
-        let limit = pace
-            .max_claim
-            .min(pace.max_waiting.saturating_sub(load.waiting));
+        let limit = if turn.is_trial() {
+            load.free.min(1)
+        } else {
+            let room = pace.max_waiting.saturating_sub(load.beside.waiting);
+            pace.max_claim.min(room)
+        };
         if !queues.is_empty() && worth_it && limit > 0 {
             plan.claim = Some(ClaimRequest {
                 queues: self.order.in_turn(queues),
                 free: load.free,
                 budget,
                 limit,
-                suspects: load.suspects,
+                suspects: load.beside.suspects,
                 lanes_version: known.version,
             });
         } else if !standing_claim.list.is_empty() {
@@ -186,46 +189,12 @@ impl Planner {
                 free: load.free,
                 budget: Duration::ZERO,
                 limit: load.free,
-                suspects: load.suspects,
+                suspects: load.beside.suspects,
                 lanes_version: known.version,
             };
             plan.standing_claim = Some((request, load.ended));
         }
         plan
-    }
-}
-
-/// What is to be done about the lanes of suspects.
-struct SuspectsPlan {
-    /// Whether suspects are held or due.
-    are_there: bool,
-    /// Whether the best due suspect has to wait, and with it those behind it.
-    wait: bool,
-}
-
-impl SuspectsPlan {
-    fn new(
-        lanes: &[Lane],
-        runs_here: impl Fn(&Lane) -> bool,
-        held: Suspects,
-        now: Timestamp,
-    ) -> Self {
-        let due = lanes.iter().filter_map(|lane| {
-            let level = lane.class.level().filter(|_| !lane.paused)?;
-            let mut heads = (0_u8..).zip(&lane.heads);
-            let best = heads.find(|(_, head)| head.is_some_and(|at| at <= now))?;
-            runs_here(lane).then_some((best, level))
-        });
-        // Of suspects that are due at one instant any may be the best: the lowest level counts.
-        let best = due.min();
-        Self {
-            are_there: held.count > 0 || best.is_some(),
-            wait: best.is_some_and(|(_, level)| !held.admit(level)),
-        }
-    }
-
-    fn wait(&self, lane: &Lane) -> bool {
-        self.wait && lane.class.level().is_some()
     }
 }
 
@@ -253,7 +222,7 @@ impl<'a> Queues<'a> {
 mod tests {
     use super::*;
     use crate::model::lane::{Heads, LaneId};
-    use crate::model::suspects::Level;
+    use crate::model::suspects::{Level, Suspects};
 
     const PACE: Pace = Pace::LOCAL;
     const NOW: Timestamp = Timestamp::from_micros(1_000);
@@ -423,18 +392,21 @@ mod tests {
         );
     }
 
-    fn held(levels: &[u8]) -> Load {
+    fn held(levels: &[i8]) -> Load {
         let mut suspects = Suspects::default();
         for level in levels {
             suspects.add(Level::from_code(*level).unwrap());
         }
         Load {
-            suspects,
+            beside: Beside {
+                suspects,
+                ..Beside::default()
+            },
             ..load(2)
         }
     }
 
-    fn suspects(id: i64, at: i64, level: u8) -> Lane {
+    fn suspects(id: i64, at: i64, level: i8) -> Lane {
         let class = Class::Suspect(Level::from_code(level).unwrap());
         Lane {
             class,
@@ -456,7 +428,7 @@ mod tests {
         let pairs = [suspects(1, 1, 1), plain()];
         assert_eq!(plan(&pairs, &held(&[3])).0, [1, 9]);
         let (_, made) = plan(&pairs, &held(&[3]));
-        assert_eq!(made.claim.unwrap().suspects, held(&[3]).suspects);
+        assert_eq!(made.claim.unwrap().suspects, held(&[3]).beside.suspects);
         assert_eq!(plan(&pairs, &held(&[3, 3])).0, [9]);
         assert_eq!(plan(&[suspects(1, 1, 5)], &held(&[0])).0, [0; 0]);
         // One that runs alone is the best, and others of its time: all wait for the group to end.
@@ -477,6 +449,33 @@ mod tests {
         let lanes = [elsewhere, suspects(2, 1, 5), plain()];
         let (claimed, _) = planned(&lanes, &scope, &held(&[5]), &measured(10));
         assert_eq!(claimed, [2, 9], "it is for another scheduler");
+    }
+
+    #[test]
+    fn p4_one_suspect_is_tried_without_others() {
+        let lanes = [suspects(1, 1, -1), suspects(2, 1, 3), lane(9, "b", 1)];
+        let (claimed, plan) = planned(&lanes, &Scope::default(), &load(2), &measured(10));
+        assert_eq!(claimed, [1]);
+        assert_eq!(plan.claim.unwrap().limit, 1);
+        let beside = Beside {
+            open: 1,
+            claimed_at: Some(NOW),
+            ..Beside::default()
+        };
+        let young = Load { beside, ..load(1) };
+        let (claimed, plan) = planned(&lanes, &Scope::default(), &young, &measured(10));
+        assert_eq!(claimed, [0; 0]);
+        assert_eq!(plan.next, Some(NOW + Duration::from_secs(10)));
+        assert!(
+            plan.standing_claim.is_none(),
+            "in a caller's commit neither"
+        );
+        let later = [suspects(1, 2_000, -1), lane(9, "b", 2_000)];
+        let (_, plan) = planned(&later, &Scope::default(), &load(2), &measured(10));
+        let queues = plan.standing_claim.unwrap().0.queues;
+        let ids = queues.iter().flat_map(|queue| &queue.lanes);
+        let ids: Vec<LaneId> = ids.map(|lane| lane.lane).collect();
+        assert_eq!(ids, [LaneId(9)]);
     }
 
     /// P5: a crash beside it would be its end.

@@ -276,6 +276,7 @@ fn p5_whatever_ends_an_attempt_of_a_task_delivered_at_most_once_is_final() {
         assert_eq!(settlement.change(false), &change, "{shown}");
     }
     let orphan = |started, cancel_requested| Orphan {
+        seq: 7,
         crashes: 0,
         blamed: 0,
         max_crashes: None,
@@ -290,15 +291,19 @@ fn p5_whatever_ends_an_attempt_of_a_task_delivered_at_most_once_is_final() {
 }
 
 /// A crash of a process that ran nothing else.
-const ALONE: Death = crash(1, 0);
+const ALONE: Death = crash(1, true);
 
-const fn crash(count: u64, suspects: u64) -> Death {
-    Death::Crash(Running { count, suspects })
+const fn crash(count: u64, is_only_cause: bool) -> Death {
+    Death::Crash(Running {
+        count,
+        only_cause: if is_only_cause { Some(7) } else { Some(8) },
+    })
 }
 
 #[test]
 fn p4_a_crash_is_forgiven_until_there_were_too_many() {
     let orphan = |blamed, started, cancel_requested| Orphan {
+        seq: 7,
         crashes: 0,
         blamed,
         max_crashes: None,
@@ -349,23 +354,17 @@ fn p4_a_crash_is_forgiven_until_there_were_too_many() {
     };
     let level = |level| Class::Suspect(Level::from_code(level).unwrap());
     let table = [
-        // Fresh: blamed only if nothing else ran.
-        (of(Class::Plain, crash(2, 0)), suspect(0, false)),
-        (of(Class::Plain, crash(2, 1)), suspect(0, false)),
-        (of(Class::Plain, crash(5_000, 0)), suspect(12, false)),
-        // Suspected: blamed if no other suspect ran.
-        (of(level(3), crash(64, 8)), suspect(2, false)),
-        (of(level(1), crash(64, 2)), suspect(0, false)),
+        (of(Class::Plain, crash(2, false)), suspect(0, false)),
+        (of(Class::Plain, crash(5_000, false)), suspect(11, false)),
+        (of(level(3), crash(64, false)), suspect(2, false)),
+        (of(level(3), crash(4, false)), suspect(1, false)),
+        (of(level(0), crash(64, false)), suspect(-1, false)),
         (
-            of(level(0), crash(64, 1)),
+            of(level(-1), crash(64, true)),
             Rescue::Crashed { is_blamed: true },
         ),
         (
-            of(level(4), crash(64, 1)),
-            Rescue::Crashed { is_blamed: true },
-        ),
-        (
-            without_crashes(of(level(4), crash(64, 2))),
+            without_crashes(of(level(4), crash(64, false))),
             Rescue::Crashed { is_blamed: false },
         ),
         (of(level(4), Death::Unknown { count: 8 }), Rescue::Innocent),
@@ -383,12 +382,16 @@ fn p4_a_crash_is_forgiven_until_there_were_too_many() {
     };
     assert_eq!(
         rescue(third(Death::Unknown { count: 8 })),
-        suspect(2, false)
+        suspect(1, false)
     );
     assert_eq!(rescue(third(Death::Copied)), Rescue::Innocent);
     let again = Orphan {
         blamed: 2,
-        ..of(level(4), crash(64, 1))
+        ..of(level(-2), crash(64, true))
     };
-    assert_eq!(rescue(again), suspect(3, true));
+    assert_eq!(
+        rescue(again),
+        suspect(-2, true),
+        "no longer trial is needed"
+    );
 }

@@ -5,6 +5,7 @@ use crate::id::TaskId;
 use crate::model::delivery::Delivery;
 use crate::model::lane::{ClaimRequest, QueueClaim};
 use crate::model::new_task::Insert;
+use crate::model::op::Action;
 use crate::model::suspects::{Level, Suspects};
 use crate::model::task::{Options, TaskState};
 use crate::store::suite::done;
@@ -13,6 +14,8 @@ on_shared!(
     p11_how_many_ran_is_known_to_the_process_that_goes_on_with_a_rescue,
     p4_a_task_that_takes_the_machine_down_is_found,
     p4_a_task_that_allows_no_crash_is_not_blamed_beside_others,
+    p4_tasks_that_crash_one_by_one_beside_a_suspect_do_not_end_it,
+    p4_processes_that_are_killed_again_and_again_under_long_tasks_blame_nobody,
     p4_the_best_suspect_is_the_best_of_all_queues,
     p5_a_task_delivered_at_most_once_waits_beside_suspects_unless_it_would_expire,
 );
@@ -44,7 +47,7 @@ fn p11_how_many_ran_is_known_to_the_process_that_goes_on_with_a_rescue(kit: &mut
             kit.settle(&claim, done());
         }
         for id in ids {
-            kit.change(id, crate::model::op::Action::Cancel);
+            kit.change(id, Action::Cancel);
         }
     }
 }
@@ -90,6 +93,40 @@ fn p4_a_task_that_allows_no_crash_is_not_blamed_beside_others(kit: &mut Kit) {
     assert_eq!(blamed(kit, &[id]), 0);
 }
 
+/// A kind is broken, and one of its tasks comes now and then.
+fn p4_tasks_that_crash_one_by_one_beside_a_suspect_do_not_end_it(kit: &mut Kit) {
+    for delivery in [Delivery::AtLeastOnce, Delivery::AtMostOnce] {
+        let long = kit.insert(task());
+        for _ in 0..10 {
+            kit.later(60 * S);
+            let broken = kit.insert(Insert {
+                delivery,
+                ..due(kit.now)
+            });
+            let claims = kit.claim(9);
+            assert_eq!(claims.len(), 2);
+            kit.crash(&claims);
+            kit.change(broken, Action::Cancel);
+        }
+        assert_eq!(blamed(kit, &[long]), 0);
+        kit.settle(&kit.claim_one(), done());
+    }
+}
+
+/// Each time, new tasks run beside those that ran before.
+fn p4_processes_that_are_killed_again_and_again_under_long_tasks_blame_nobody(kit: &mut Kit) {
+    let long: Vec<TaskId> = (0..64).map(|_| kit.insert(task())).collect();
+    for _ in 0..12 {
+        for _ in 0..64 {
+            kit.insert(due(kit.now));
+        }
+        kit.later(60 * S);
+        let claims = kit.claim(64);
+        kit.crash(&claims);
+    }
+    assert_eq!(blamed(kit, &long), 0);
+}
+
 /// The tasks of a queue.
 fn of(kit: &Kit, queue: &str) -> Vec<QueueClaim> {
     let lanes = kit.store().lanes().list;
@@ -112,14 +149,14 @@ fn p4_the_best_suspect_is_the_best_of_all_queues(kit: &mut Kit) {
     kit.insert(in_queue("alone", NOW + S));
     let claims = kit.claim(9);
     kit.crash(&claims);
-    for _ in 0..8 {
+    for _ in 0..16 {
         kit.insert(in_queue("by fours", NOW));
     }
     let claims = kit.claim_by(ClaimRequest {
         queues: of(kit, "by fours"),
         ..kit.request(99)
     });
-    assert_eq!(claims.len(), 8);
+    assert_eq!(claims.len(), 16);
     kit.crash(&claims);
     let mut suspects = Suspects::default();
     suspects.add(Level::from_code(2).unwrap());

@@ -15,7 +15,7 @@ use super::kit::{Line, Part, Place, Process, eventually, part};
 
 const WORKERS: u32 = 64;
 const NEIGHBOURS: u32 = 600;
-/// The cause runs in groups of at most 32, 16, 8, 4, 2 and 1, and is then blamed.
+/// The cause runs in groups of at most 16, 8, 4, 2 and 1, then it is tried, and blamed.
 const MAX_ABORTS: u32 = WORKERS.ilog2() + DEFAULT_MAX_CRASHES + 1;
 /// Starts of the process after which the file is not quiet, but in a loop.
 const MAX_STARTS: usize = 20;

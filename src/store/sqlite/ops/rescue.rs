@@ -7,6 +7,7 @@ use crate::model::event::EventKind;
 use crate::model::lane::Class;
 use crate::model::op::Rescued;
 use crate::model::settle::{Death, Fence, Orphan, Rescue, Running, rescue as decide};
+use crate::model::suspects::{Ran, only_cause};
 use crate::model::task::TaskState;
 use crate::store::sqlite::instances::evidence::Evidence;
 use crate::store::sqlite::instances::roll;
@@ -16,6 +17,7 @@ use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::transition::{self, Held, HeldRow};
 use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::sql::{columns, sql};
+use crate::time::Timestamp;
 
 pub(crate) const ORPHANS: &str = sql!(
     "SELECT {columns}, options FROM punctual_task INDEXED BY punctual_task_running
@@ -30,6 +32,7 @@ columns! {
     struct ClaimRow {
         seq: i64 = "task.seq" by row::get,
         claim_no: i64 = "task.claim_no" by row::get,
+        started_at: Option<Timestamp> = "task.started_at" by row::time_or_none,
         class: Class = "lane.class" by row::class,
     }
 }
@@ -44,10 +47,10 @@ pub(crate) const HELD: &str = sql!(
 );
 
 columns! {
-    /// What a dead instance ran, once that is counted.
+    /// What a dead instance ran, once that is noted.
     struct RanRow {
         count: u64 = "ran" by row::total,
-        suspects: u64 = "ran_suspects" by row::total,
+        only_cause: Option<i64> = "only_cause" by row::get,
     }
 }
 
@@ -57,21 +60,23 @@ pub(crate) const RAN: &str = sql!(
 );
 
 pub(crate) const NOTE_RAN: &str =
-    "UPDATE punctual_instance SET ran = ?2, ran_suspects = ?3 WHERE id = ?1";
+    "UPDATE punctual_instance SET ran = ?2, only_cause = ?3 WHERE id = ?1";
 
-/// How an instance died. Its claims are counted by the first slice: whoever goes on with the rescue finds fewer.
+/// How an instance died. What it ran is noted by the first slice: whoever goes on with the rescue finds less.
 fn death(conn: &Connection, instance: i64, evidence: &Evidence) -> rusqlite::Result<Death> {
     let known = conn
         .prepare_cached(RAN)?
         .query_row([instance], RanRow::read)
         .optional()?;
     let running = match known {
-        Some(RanRow { count, suspects }) => Running { count, suspects },
+        Some(RanRow { count, only_cause }) => Running { count, only_cause },
         None => {
-            let running = count(conn, instance, evidence)?;
-            let numbers = [running.count, running.suspects].map(u64::cast_signed);
-            conn.prepare_cached(NOTE_RAN)?
-                .execute([instance, numbers[0], numbers[1]])?;
+            let running = look(conn, instance, evidence)?;
+            conn.prepare_cached(NOTE_RAN)?.execute(params![
+                instance,
+                running.count.cast_signed(),
+                running.only_cause
+            ])?;
             running
         }
     };
@@ -84,22 +89,25 @@ fn death(conn: &Connection, instance: i64, evidence: &Evidence) -> rusqlite::Res
     })
 }
 
-/// Counts what an instance ran: of the claims in its ledger those that it still held, for the others are settled.
-fn count(conn: &Connection, instance: i64, evidence: &Evidence) -> rusqlite::Result<Running> {
-    let mut running = Running {
-        count: 0,
-        suspects: 0,
-    };
+/// What an instance ran: of the claims in its ledger those that it still held, for the others are settled.
+fn look(conn: &Connection, instance: i64, evidence: &Evidence) -> rusqlite::Result<Running> {
+    let mut ran = Vec::new();
     let mut held = conn.prepare_cached(HELD)?;
     let mut rows = held.query([instance])?;
     while let Some(row) = rows.next()? {
         let claim = ClaimRow::read(row)?;
         if evidence.was_started(claim.seq, claim.claim_no) {
-            running.count += 1;
-            running.suspects += u64::from(claim.class.level().is_some());
+            ran.push(Ran {
+                seq: claim.seq,
+                started_at: claim.started_at.unwrap_or(Timestamp::MAX),
+                level: claim.class.level(),
+            });
         }
     }
-    Ok(running)
+    Ok(Running {
+        count: ran.len() as u64,
+        only_cause: only_cause(&ran),
+    })
 }
 
 /// A slice that has taken back this many tasks stops if a request waits.
@@ -117,6 +125,7 @@ impl Left {
         // A task of a lane that is not known is not started again.
         let lane = tx.lane(self.held.lane);
         Orphan {
+            seq: self.held.fence.seq,
             crashes: self.held.trouble.crashes,
             blamed: self.held.trouble.blamed,
             max_crashes: self.max_crashes,

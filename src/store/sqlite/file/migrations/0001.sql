@@ -34,7 +34,8 @@ CREATE TABLE punctual_lane (
 CREATE INDEX punctual_lane_retired ON punctual_lane (retired);
 
 -- An instance that is not ended holds the lock on its file, or is dead. file_device and file_inode name the database file
--- that it has opened: in a copy of the file they show that it holds nothing there.
+-- that it has opened: in a copy of the file they show that it holds nothing there. ran and only_cause are noted when the first
+-- of its tasks are taken back: how many it ran when it died, and the row of the one that alone can have caused that.
 CREATE TABLE punctual_instance (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
@@ -48,7 +49,7 @@ CREATE TABLE punctual_instance (
     started_at INTEGER NOT NULL,
     ended_at INTEGER,
     ran INTEGER,
-    ran_suspects INTEGER
+    only_cause INTEGER
 ) STRICT;
 
 -- seq is the order of insertion, and never public. What changes with every attempt stands before the payload, which is
