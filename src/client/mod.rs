@@ -1,5 +1,6 @@
 //! Everything that can be done with tasks except running them: a file for each concern.
 
+pub(crate) mod aside;
 pub(crate) mod builder;
 mod care;
 mod change;
@@ -17,6 +18,7 @@ mod write;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::client::aside::Aside;
 use crate::client::write::Write;
 use crate::error::Result;
 use crate::model::op::Op;
@@ -49,11 +51,16 @@ use crate::time::Timestamp;
 #[derive(Clone)]
 pub struct Client {
     pub(crate) store: Arc<dyn Store>,
+    /// Runs blocking calls for async code.
+    pub(crate) aside: Arc<Aside>,
 }
 
 impl Client {
     pub(crate) fn on(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self {
+            store,
+            aside: Arc::default(),
+        }
     }
 
     /// Takes back the tasks that dead processes held.

@@ -1,33 +1,19 @@
 //! The attempt, as its handler sees it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::client::Client;
-use crate::client::transaction::{Tx, run_inside};
-use crate::error::{Error, ErrorKind, Result};
-use crate::handler::token::{StopReason, Token};
-use crate::id::TaskId;
-use crate::model::json::encode;
-use crate::model::op::{Op, Settled};
+use crate::client::transaction::Tx;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
+use crate::handler::about::about_attempt;
+use crate::handler::holding::Holding;
 use crate::model::outcome::Outcome;
-use crate::model::retry::RetryPolicy;
-use crate::model::settle::{Asked, Claim, End, Settlement, settle};
-use crate::model::task::SlotOf;
-use crate::store::{Holder, TransactionEnd};
-use crate::time::Timestamp;
-
-/// The largest progress report, as encoded JSON: 16 KiB.
-const MAX_PROGRESS_BYTES: usize = 16 << 10;
-
-/// The metadata of a task that has none.
-static NO_METADATA: BTreeMap<String, String> = BTreeMap::new();
 
 /// The attempt that a handler runs: its task, its deadline, and whether the handler should stop.
 ///
@@ -49,146 +35,16 @@ static NO_METADATA: BTreeMap<String, String> = BTreeMap::new();
 /// }
 /// ```
 pub struct TaskContext {
-    pub(crate) claim: Claim,
-    pub(crate) deadline: Option<Timestamp>,
-    pub(crate) token: Arc<Token>,
-    pub(crate) client: Client,
-    /// The attempt was settled by [`complete`](Self::complete).
-    pub(crate) settled: AtomicBool,
+    pub(crate) holding: Arc<Holding>,
 }
 
 impl TaskContext {
-    /// The task's id: the same in every attempt, so it can serve as an idempotency key.
-    #[must_use]
-    pub fn id(&self) -> TaskId {
-        self.claim.id
-    }
-
-    /// The task's kind.
-    #[must_use]
-    pub fn kind(&self) -> &str {
-        &self.claim.kind
-    }
-
-    /// The queue that the task was in.
-    #[must_use]
-    pub fn queue(&self) -> &str {
-        &self.claim.queue
-    }
-
-    /// Which start of the task this is, from 1. A snoozed or interrupted start is not counted, a crashed one is: after a crash
-    /// the number may exceed [`max_attempts`](Self::max_attempts). The last attempt is the one whose number less
-    /// [`crashes`](Self::crashes) is `max_attempts`.
-    #[must_use]
-    pub fn attempt(&self) -> u32 {
-        self.claim.attempt
-    }
-
-    /// How many earlier attempts ended with their process. They cost the task none of its attempts.
-    #[must_use]
-    pub fn crashes(&self) -> u32 {
-        self.claim.crashes
-    }
-
-    /// How many attempts the task has; crashed ones are not counted.
-    #[must_use]
-    pub fn max_attempts(&self) -> u32 {
-        self.claim.max_attempts
-    }
-
-    /// When the task was due.
-    #[must_use]
-    pub fn scheduled_at(&self) -> DateTime<Utc> {
-        self.claim.scheduled_at.to_utc()
-    }
-
-    /// When the attempt should have ended; `None`: no limit.
-    #[must_use]
-    pub fn deadline(&self) -> Option<DateTime<Utc>> {
-        self.deadline.map(Timestamp::to_utc)
-    }
-
-    /// The task's metadata.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use punctual::{Outcome, TaskContext, TaskResult};
-    ///
-    /// fn remind(cx: &TaskContext) -> TaskResult {
-    ///     let request = cx.metadata().get("request").map_or("unknown", String::as_str);
-    ///     println!("reminding, for request {request}");
-    ///     Ok(Outcome::done())
-    /// }
-    /// ```
-    #[must_use]
-    pub fn metadata(&self) -> &BTreeMap<String, String> {
-        let options = self.claim.options.as_deref();
-        options.map_or(&NO_METADATA, |options| &options.metadata)
-    }
-
-    /// The name of the recurrence that made the task; `None`: it was scheduled by a caller.
-    #[must_use]
-    pub fn recurrence(&self) -> Option<&str> {
-        self.slot_of().map(|slot| slot.recurrence.as_str())
-    }
-
-    /// The slot of the recurrence that the task was made for: its nominal instant, whatever the jitter and however late it is.
-    /// `None`: the task has none, or was [triggered](crate::Recurrences::trigger).
-    ///
-    /// # Example
-    ///
-    /// A report of the time since the last one:
-    ///
-    /// ```
-    /// use punctual::{Outcome, TaskContext, TaskResult};
-    ///
-    /// fn report(cx: &TaskContext) -> TaskResult {
-    ///     let slot = cx.slot().ok_or("it is made by a recurrence")?;
-    ///     println!("from {:?} to {slot}", cx.previous_slot());
-    ///     Ok(Outcome::done())
-    /// }
-    /// ```
-    #[must_use]
-    pub fn slot(&self) -> Option<DateTime<Utc>> {
-        let slot = self.slot_of().and_then(|slot| slot.at);
-        slot.map(Timestamp::to_utc)
-    }
-
-    /// The slot of the task that the recurrence made before this one. In a task of a [backfill](crate::Recurrences::backfill):
-    /// the slot before, by the rule, whether it made a task or not.
-    #[must_use]
-    pub fn previous_slot(&self) -> Option<DateTime<Utc>> {
-        let previous = self.slot_of().and_then(|slot| slot.previous);
-        previous.map(Timestamp::to_utc)
-    }
-
-    fn slot_of(&self) -> Option<&SlotOf> {
-        self.claim.options.as_deref()?.slot.as_ref()
-    }
-
-    /// The text of the newest error of an earlier attempt, if there is one.
-    #[must_use]
-    pub fn last_error(&self) -> Option<&str> {
-        self.claim.last_error.as_deref()
-    }
-
-    /// Whether the handler should stop soon. Nothing else can stop it.
-    #[must_use]
-    pub fn cancelled(&self) -> bool {
-        self.token.reason().is_some()
-    }
-
-    /// Why the handler should stop; `None`: it need not.
-    #[must_use]
-    pub fn stop_reason(&self) -> Option<StopReason> {
-        self.token.reason()
-    }
+    about_attempt!();
 
     /// Sleeps for `span`, or until the handler should stop. Returns [`cancelled`](Self::cancelled).
     #[must_use]
     pub fn cancelled_within(&self, span: Duration) -> bool {
-        self.token.wait(span).is_some()
+        self.holding.token.wait(span).is_some()
     }
 
     /// Stores a progress report, JSON of at most 16 KiB, which [`Task::progress`](crate::Task::progress) reads. Each report
@@ -217,33 +73,7 @@ impl TaskContext {
     /// }
     /// ```
     pub fn progress<T: Serialize + ?Sized>(&self, report: &T) -> Result<()> {
-        let value = encode("progress", report)?;
-        if value.len() > MAX_PROGRESS_BYTES {
-            return Err(Error::new(
-                ErrorKind::Payload,
-                format!(
-                    "the progress has {} bytes, more than {MAX_PROGRESS_BYTES}",
-                    value.len()
-                ),
-            )
-            .with_task(self.claim.id));
-        }
-        let op = Op::Progress {
-            fence: self.claim.fence,
-            value,
-        };
-        let mut replies = self
-            .client
-            .store
-            .apply(self.client.now(), vec![op])
-            .map_err(|error| error.with_task(self.claim.id))?;
-        match replies.remove(0).progressed() {
-            Settled::Applied => Ok(()),
-            Settled::Stale => {
-                self.token.raise(StopReason::Lost);
-                Err(Error::stale(self.claim.id))
-            }
-        }
+        self.holding.report(self.holding.progress(report)?)
     }
 
     /// Ends the attempt in the transaction that writes the handler's own rows: the closure's writes, the tasks that it
@@ -301,94 +131,23 @@ impl TaskContext {
         &self,
         run: impl FnOnce(&Tx<'_>) -> std::result::Result<Outcome, E>,
     ) -> std::result::Result<Outcome, E> {
-        if self.is_settled() {
-            return Err(self.settled_already().into());
-        }
-        let holder = Holder {
-            id: self.claim.id,
-            fence: self.claim.fence,
-            delivery: self.claim.class.delivery(),
-        };
-        let ran = run_inside(&self.client, Some(holder), |tx| {
-            let outcome = run(tx).map_err(Refused::ByCaller)?;
-            let settlement = Arc::new(self.settlement(outcome));
-            Ok(((), TransactionEnd::Settle(settlement)))
-        });
-        match ran {
-            Ok(()) => {
-                self.settled.store(true, Ordering::Release);
-                Ok(Outcome::settled())
-            }
-            Err(Refused::ByCaller(error)) => Err(error),
-            Err(Refused::ByStore(error)) => {
-                if error.kind() == ErrorKind::State {
-                    self.token.raise(StopReason::Lost);
-                }
-                Err(error.with_task(self.claim.id).into())
-            }
-        }
-    }
-
-    /// Whether the attempt's deadline has passed.
-    pub(crate) fn is_late(&self) -> bool {
-        self.deadline
-            .is_some_and(|deadline| deadline <= self.client.now())
-    }
-
-    /// Whether [`complete`](Self::complete) has settled the attempt.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::Acquire)
-    }
-
-    fn settled_already(&self) -> Error {
-        let id = self.claim.id;
-        Error::new(
-            ErrorKind::State,
-            format!("the attempt of the task {id} was settled already"),
-        )
-        .with_task(id)
-    }
-
-    fn settlement(&self, outcome: Outcome) -> Settlement {
-        let now = self.client.now();
-        let end = End::Returned {
-            result: Ok(outcome),
-            asked: if self.is_late() {
-                Asked::TooLong
-            } else {
-                Asked::Not
-            },
-        };
-        // No outcome is retried.
-        settle(&self.claim, end, &RetryPolicy::default(), 0.5, now)
+        self.holding.complete(run)
     }
 
     /// The client of the scheduler that runs the handler, for instance to schedule further tasks.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.client
-    }
-}
-
-/// What refused a completion.
-enum Refused<E> {
-    ByCaller(E),
-    ByStore(Error),
-}
-
-impl<E> From<Error> for Refused<E> {
-    fn from(error: Error) -> Self {
-        Self::ByStore(error)
+        &self.holding.client
     }
 }
 
 impl fmt::Debug for TaskContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskContext")
-            .field("id", &self.claim.id)
-            .field("kind", &self.claim.kind)
-            .field("attempt", &self.claim.attempt)
-            .field("deadline", &self.deadline)
+            .field("id", &self.holding.claim.id)
+            .field("kind", &self.holding.claim.kind)
+            .field("attempt", &self.holding.claim.attempt)
+            .field("deadline", &self.holding.deadline)
             .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,12 @@
 //! The signal that asks a running handler to stop.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::panics::survive;
 use crate::sync::lock;
 use crate::time::Deadline;
 
@@ -37,45 +41,158 @@ pub enum StopReason {
     Lost,
 }
 
-/// Raised once; the first reason is kept.
+/// Raised once; the first reason is kept. Wakers are called outside its lock.
 #[derive(Debug, Default)]
 pub(crate) struct Token {
-    reason: Mutex<Option<StopReason>>,
+    state: Mutex<State>,
     raised: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    reason: Option<StopReason>,
+    /// The attempt's future must be dropped at its next poll.
+    is_over: bool,
+    /// The attempt's future, to be woken for that.
+    attempt: Option<Waker>,
+    /// Those that wait for the token to be raised.
+    waiters: Vec<(u64, Waker)>,
+    last_waiter: u64,
 }
 
 impl Token {
     pub(crate) fn raise(&self, reason: StopReason) {
-        lock(&self.reason).get_or_insert(reason);
+        let mut state = lock(&self.state);
+        state.reason.get_or_insert(reason);
+        let waiters = std::mem::take(&mut state.waiters);
+        drop(state);
         self.raised.notify_all();
+        for (_, waiter) in waiters {
+            let _ = survive(|| waiter.wake());
+        }
+    }
+
+    /// Has the attempt's future dropped, if the attempt has one.
+    pub(crate) fn end(&self) {
+        let mut state = lock(&self.state);
+        state.is_over = true;
+        let attempt = state.attempt.take();
+        drop(state);
+        if let Some(attempt) = attempt {
+            let _ = survive(|| attempt.wake());
+        }
     }
 
     /// Clears the token for another attempt.
     pub(crate) fn reset(&mut self) {
-        let reason = self.reason.get_mut();
-        *reason.unwrap_or_else(PoisonError::into_inner) = None;
+        let state = self.state.get_mut();
+        *state.unwrap_or_else(PoisonError::into_inner) = State::default();
     }
 
     pub(crate) fn reason(&self) -> Option<StopReason> {
-        *lock(&self.reason)
+        lock(&self.state).reason
+    }
+
+    /// Whether the attempt's future must be dropped; if not, the waker is called once it must.
+    pub(crate) fn is_over(&self, waker: &Waker) -> bool {
+        let state = lock(&self.state);
+        let is_known = |old: &Waker| old.will_wake(waker);
+        if state.is_over || state.attempt.as_ref().is_some_and(is_known) {
+            return state.is_over;
+        }
+        drop(state);
+        // A waker is code of the user's: it is neither cloned nor dropped under the lock.
+        let waker = waker.clone();
+        let mut state = lock(&self.state);
+        let old = state.attempt.replace(waker);
+        let is_over = state.is_over;
+        drop(state);
+        drop(old);
+        is_over
+    }
+
+    /// Drops the waker of the attempt's future, which has ended.
+    pub(crate) fn forget(&self) {
+        let waker = lock(&self.state).attempt.take();
+        drop(waker);
     }
 
     /// Waits until the token is raised, for at most `span`.
     pub(crate) fn wait(&self, span: Duration) -> Option<StopReason> {
         let deadline = Deadline::after(span);
-        let mut reason = lock(&self.reason);
-        while reason.is_none() {
+        let mut state = lock(&self.state);
+        while state.reason.is_none() {
             let remaining = deadline.remaining();
             if remaining.is_zero() {
                 return None;
             }
-            reason = self
+            state = self
                 .raised
-                .wait_timeout(reason, remaining)
+                .wait_timeout(state, remaining)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        *reason
+        state.reason
+    }
+}
+
+/// Waits, without a thread, until a token is raised.
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is awaited"]
+pub(crate) struct Raised {
+    token: Arc<Token>,
+    /// Its number among the waiters; `None`: not polled yet.
+    waiter: Option<u64>,
+}
+
+impl Raised {
+    pub(crate) fn new(token: Arc<Token>) -> Self {
+        Self {
+            token,
+            waiter: None,
+        }
+    }
+}
+
+impl Future for Raised {
+    type Output = StopReason;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        let waker = cx.waker().clone();
+        let this = &mut *self;
+        let mut state = lock(&this.token.state);
+        if let Some(reason) = state.reason {
+            drop(state);
+            return Poll::Ready(reason);
+        }
+        let number = *this.waiter.get_or_insert_with(|| {
+            state.last_waiter += 1;
+            state.last_waiter
+        });
+        let known = state.waiters.iter_mut().find(|(each, _)| *each == number);
+        let old = match known {
+            Some((_, old)) => Some(std::mem::replace(old, waker)),
+            None => {
+                state.waiters.push((number, waker));
+                None
+            }
+        };
+        drop(state);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        if let Some(number) = self.waiter {
+            let mut state = lock(&self.token.state);
+            let place = state.waiters.iter().position(|(each, _)| *each == number);
+            let waiter = place.map(|place| state.waiters.swap_remove(place));
+            // A waker is code of the user's.
+            drop(state);
+            drop(waiter);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::model::delivery::Delivery;
 use crate::model::limits::MAX_PRIORITY;
+use crate::model::pool::{PerPool, Pool};
 use crate::model::suspects::{Level, Suspects};
 use crate::time::Timestamp;
 
@@ -114,8 +115,8 @@ pub(crate) struct KnownLanes {
 pub(crate) struct ClaimRequest {
     /// The queues take turns, in this order.
     pub(crate) queues: Vec<QueueClaim>,
-    /// This many tasks have a free worker and are claimed whatever their cost.
-    pub(crate) free: usize,
+    /// This many tasks have a free worker, or a free place for a future, and are claimed whatever their cost.
+    pub(crate) free: PerPool<usize>,
     /// Further tasks are claimed ahead of the workers while their expected time fits into this.
     pub(crate) budget: Duration,
     /// The most tasks in all.
@@ -141,6 +142,7 @@ pub(crate) struct LaneClaim {
     /// How long one task takes a worker; `None`: unknown, so no task is claimed ahead.
     pub(crate) cost: Option<Duration>,
     pub(crate) class: Class,
+    pub(crate) pool: Pool,
     /// Since when there are suspects, for tasks that are delivered at most once.
     pub(crate) beside_suspects: Option<Timestamp>,
 }

@@ -19,6 +19,7 @@ pub(crate) mod new_task;
 pub(crate) mod op;
 pub(crate) mod outcome;
 pub(crate) mod payload;
+pub(crate) mod pool;
 pub(crate) mod query;
 pub(crate) mod recurrence;
 pub(crate) mod retention;

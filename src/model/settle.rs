@@ -10,6 +10,7 @@ use crate::model::lane::Class;
 use crate::model::limits::DEFAULT_MAX_CRASHES;
 use crate::model::limits::clean_text;
 use crate::model::outcome::{Failure, Retry, TaskResult, Verdict};
+use crate::model::pool::Pool;
 use crate::model::retry::RetryPolicy;
 use crate::model::suspects::Level;
 use crate::model::task::Options;
@@ -52,6 +53,7 @@ pub(crate) struct Claim {
     pub(crate) undecoded: u32,
     pub(crate) max_attempts: u32,
     pub(crate) class: Class,
+    pub(crate) pool: Pool,
     /// `None`: the defaults, as for most tasks.
     pub(crate) options: Option<Box<Options>>,
     /// The text of the newest error, if there was an attempt before this one.
@@ -127,6 +129,14 @@ pub(crate) enum End {
 }
 
 impl End {
+    /// The handler returned, and had not been asked for anything as far as it knows.
+    pub(crate) fn returned(result: TaskResult) -> Self {
+        Self::Returned {
+            result,
+            asked: Asked::Not,
+        }
+    }
+
     /// Whether the handler returned the outcome of a completion.
     pub(crate) fn is_settled(&self) -> bool {
         matches!(self, Self::Returned { result: Ok(outcome), .. } if outcome.0 == Verdict::Settled)

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::handler::token::{StopReason, Token};
+use crate::model::pool::{PerPool, Pool};
 use crate::model::settle::{Claim, Fence};
 use crate::model::suspects::{HeldSuspect, HeldSuspects, Suspects};
 use crate::process::Owner;
@@ -55,14 +56,16 @@ struct State {
     suspects: HeldSuspects,
     /// When a task was last claimed.
     claimed_at: Option<Timestamp>,
-    /// How many tasks have a worker, or wait for one.
-    open: usize,
+    /// How many tasks have a worker or a place, or wait for a worker.
+    open: PerPool<usize>,
     /// The queues from which tasks were claimed since the last [`Attempts::take_claimed_queues`], in the order of the claims.
     took: Vec<Arc<str>>,
-    started: usize,
+    started: PerPool<usize>,
     /// How many handlers have returned so far.
     ended: u64,
-    stuck: usize,
+    stuck: PerPool<usize>,
+    /// As many stuck futures leave their place to others.
+    max_stuck_futures: usize,
 }
 
 #[derive(Debug)]
@@ -70,30 +73,40 @@ struct Held {
     fence: Fence,
     queue: Arc<str>,
     suspect: Option<HeldSuspect>,
+    pool: Pool,
     token: Arc<Token>,
     /// The handler runs, or is yet to be called.
     open: bool,
     started: bool,
+    /// How long after a request to stop its future is dropped; `None`: it runs on a thread.
+    grace: Option<Duration>,
     /// When the token must be raised.
-    deadline: Option<Timestamp>,
+    stop_at: Option<Timestamp>,
+    /// When its future is dropped.
+    drop_at: Option<Timestamp>,
     /// When the attempt counts as stuck.
     stuck_at: Option<Timestamp>,
     stuck: bool,
 }
 
 /// The result of a look at the deadlines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Looked {
     pub(crate) next: Option<Timestamp>,
     /// How many handlers have become stuck since the last look.
-    pub(crate) newly_stuck: usize,
+    pub(crate) newly_stuck: PerPool<usize>,
 }
 
 impl Attempts {
-    /// `capped`: the queues whose tasks are counted.
-    pub(crate) fn new<'a>(watch: Wake, capped: impl Iterator<Item = &'a Arc<str>>) -> Self {
+    /// `capped`: the queues whose tasks are counted. `max_stuck_futures`: as many stuck futures leave their place to others.
+    pub(crate) fn new<'a>(
+        watch: Wake,
+        capped: impl Iterator<Item = &'a Arc<str>>,
+        max_stuck_futures: usize,
+    ) -> Self {
         let state = State {
             capped: capped.map(|queue| (Arc::clone(queue), 0)).collect(),
+            max_stuck_futures,
             ..State::default()
         };
         Self {
@@ -122,14 +135,19 @@ impl Attempts {
         }
     }
 
-    /// Notes that the handler of this slot is about to be called.
-    pub(crate) fn start(&self, slot: &Slot, deadline: Option<Timestamp>) {
+    /// Notes that the handler of this slot is about to be called. `grace`: how long after a request to stop its future is
+    /// dropped, if it has one.
+    pub(crate) fn start(&self, slot: &Slot, deadline: Option<Timestamp>, grace: Option<Duration>) {
         let mut state = lock(&self.state);
-        state.started += 1;
         if let Some(attempt) = state.attempt(slot) {
             attempt.started = true;
-            attempt.deadline = deadline;
-            attempt.stuck_at = deadline.map(|at| at + STUCK_AFTER);
+            attempt.stop_at = deadline;
+            attempt.grace = grace;
+            if let Some(at) = deadline {
+                attempt.must_end_by(at);
+            }
+            let pool = attempt.pool;
+            state.started[pool] += 1;
         }
         drop(state);
         if let Some(at) = deadline {
@@ -146,18 +164,21 @@ impl Attempts {
     /// been stuck.
     pub(crate) fn end(&self, slot: &Slot) -> (u64, bool) {
         let mut state = lock(&self.state);
-        state.started -= 1;
         state.ended += 1;
         state.close(slot.index);
-        let stuck = state.attempt(slot).is_some_and(|attempt| {
+        let mut was_stuck = false;
+        if let Some(attempt) = state.attempt(slot) {
             // A later cancellation must not count a handler that has returned as stuck.
             attempt.started = false;
-            attempt.deadline = None;
+            attempt.stop_at = None;
+            attempt.drop_at = None;
             attempt.stuck_at = None;
-            std::mem::take(&mut attempt.stuck)
-        });
-        state.stuck -= usize::from(stuck);
-        (state.ended, stuck)
+            was_stuck = std::mem::take(&mut attempt.stuck);
+            let pool = attempt.pool;
+            state.started[pool] -= 1;
+            state.stuck[pool] -= usize::from(was_stuck);
+        }
+        (state.ended, was_stuck)
     }
 
     /// Frees the slots of settled tasks, under one lock.
@@ -173,51 +194,90 @@ impl Attempts {
     /// Asks the handler of one attempt to stop.
     pub(crate) fn raise(&self, fence: Fence, reason: StopReason, now: Timestamp) {
         let mut state = lock(&self.state);
+        let mut raised = None;
         for attempt in state.slots.iter_mut().flatten() {
             if attempt.fence == fence {
-                attempt.token.raise(reason);
+                raised = Some(Arc::clone(&attempt.token));
                 // A stuck handler has been counted already.
-                if attempt.started && !attempt.stuck {
-                    attempt.stuck_at.get_or_insert(now + STUCK_AFTER);
+                if attempt.started && !attempt.stuck && attempt.stuck_at.is_none() {
+                    attempt.must_end_by(now);
                 }
             }
         }
         drop(state);
+        // Not under the lock: what waits for the token is woken by code of the user's.
+        if let Some(token) = raised {
+            token.raise(reason);
+        }
         self.watch.notify();
     }
 
+    /// Asks all handlers to stop.
     pub(crate) fn raise_all(&self, reason: StopReason) {
-        for attempt in lock(&self.state).slots.iter().flatten() {
-            attempt.token.raise(reason);
+        for token in self.tokens(|_| true) {
+            token.raise(reason);
         }
     }
 
-    /// Raises the token of each attempt whose deadline has passed, and counts the newly stuck handlers.
+    /// Asks all handlers that are futures to stop, and has each dropped after its grace.
+    pub(crate) fn raise_futures(&self, reason: StopReason, now: Timestamp) {
+        for attempt in lock(&self.state).slots.iter_mut().flatten() {
+            if attempt.grace.is_some() && attempt.started && attempt.stuck_at.is_none() {
+                attempt.must_end_by(now);
+            }
+        }
+        for token in self.tokens(|pool| pool == Pool::Futures) {
+            token.raise(reason);
+        }
+        self.watch.notify();
+    }
+
+    /// Has all futures dropped.
+    pub(crate) fn drop_futures(&self) {
+        for token in self.tokens(|pool| pool == Pool::Futures) {
+            token.end();
+        }
+    }
+
+    fn tokens(&self, of: impl Fn(Pool) -> bool) -> Vec<Arc<Token>> {
+        let state = lock(&self.state);
+        let held = state.slots.iter().flatten();
+        let held = held.filter(|attempt| of(attempt.pool));
+        held.map(|attempt| Arc::clone(&attempt.token)).collect()
+    }
+
+    /// Raises the token of each attempt whose deadline has passed, has its future dropped a while later, and counts the newly
+    /// stuck handlers.
     pub(crate) fn look(&self, now: Timestamp) -> Looked {
+        let mut looked = Looked::default();
+        let (mut late, mut over, mut stuck) = (Vec::new(), Vec::new(), Vec::new());
         let mut state = lock(&self.state);
-        let mut looked = Looked {
-            next: None,
-            newly_stuck: 0,
-        };
-        let mut stuck = Vec::new();
-        for attempt in state.slots.iter_mut().flatten() {
-            if attempt.deadline.is_some_and(|at| at <= now) {
-                attempt.token.raise(StopReason::DeadlinePassed);
-                attempt.deadline = None;
+        for (index, slot) in state.slots.iter_mut().enumerate() {
+            let Some(attempt) = slot else { continue };
+            if attempt.stop_at.take_if(|at| *at <= now).is_some() {
+                late.push(Arc::clone(&attempt.token));
             }
-            if attempt.stuck_at.is_some_and(|at| at <= now) {
+            if attempt.drop_at.take_if(|at| *at <= now).is_some() {
+                over.push(Arc::clone(&attempt.token));
+            }
+            if attempt.stuck_at.take_if(|at| *at <= now).is_some() {
                 attempt.stuck = true;
-                attempt.stuck_at = None;
-                looked.newly_stuck += 1;
-                // It may never return: other suspects do not wait for it.
-                stuck.extend(attempt.suspect.take());
+                looked.newly_stuck[attempt.pool] += 1;
+                stuck.push(index);
             }
-            let next = attempt.deadline.into_iter().chain(attempt.stuck_at).min();
+            let next = [attempt.stop_at, attempt.drop_at, attempt.stuck_at];
+            let next = next.into_iter().flatten().min();
             looked.next = looked.next.into_iter().chain(next).min();
         }
-        state.stuck += looked.newly_stuck;
-        for suspect in stuck {
-            state.suspects.remove(suspect);
+        for index in stuck {
+            state.give_up(index);
+        }
+        drop(state);
+        for token in late {
+            token.raise(StopReason::DeadlinePassed);
+        }
+        for token in over {
+            token.end();
         }
         looked
     }
@@ -254,12 +314,12 @@ impl Attempts {
     }
 
     /// How many handlers run.
-    pub(crate) fn started(&self) -> usize {
+    pub(crate) fn started(&self) -> PerPool<usize> {
         lock(&self.state).started
     }
 
     /// How many of them are stuck.
-    pub(crate) fn stuck(&self) -> usize {
+    pub(crate) fn stuck(&self) -> PerPool<usize> {
         lock(&self.state).stuck
     }
 }
@@ -272,12 +332,20 @@ pub(crate) struct HeldCounts {
     pub(crate) suspects: Suspects,
     /// When a task was last claimed.
     pub(crate) claimed_at: Option<Timestamp>,
-    /// How many tasks have a worker, or wait for one.
-    pub(crate) open: usize,
+    /// How many tasks have a worker or a place, or wait for a worker.
+    pub(crate) open: PerPool<usize>,
     /// How many handlers run.
-    pub(crate) started: usize,
+    pub(crate) started: PerPool<usize>,
     /// How many handlers have returned so far.
     pub(crate) ended: u64,
+}
+
+impl Held {
+    /// Its handler is asked to stop at this instant, and counts as stuck if it then does not return.
+    fn must_end_by(&mut self, at: Timestamp) {
+        self.drop_at = self.grace.map(|grace| at + grace);
+        self.stuck_at = Some(self.drop_at.unwrap_or(at) + STUCK_AFTER);
+    }
 }
 
 impl State {
@@ -296,13 +364,16 @@ impl State {
             queue: Arc::clone(&claim.queue),
             suspect: (claim.class.level()).map(|level| self.suspects.add(index, level, now)),
             token: Arc::clone(&token),
+            pool: claim.pool,
             open: true,
             started: false,
-            deadline: None,
+            grace: None,
+            stop_at: None,
+            drop_at: None,
             stuck_at: None,
             stuck: false,
         };
-        self.open += 1;
+        self.open[attempt.pool] += 1;
         self.count(&attempt.queue, |count| count + 1);
         if self.took.last() != Some(&attempt.queue) {
             self.took.push(Arc::clone(&attempt.queue));
@@ -317,7 +388,23 @@ impl State {
 
     fn close(&mut self, index: Option<usize>) {
         if let Some(attempt) = index.and_then(|index| self.slots[index].as_mut()) {
-            self.open -= usize::from(std::mem::take(&mut attempt.open));
+            self.open[attempt.pool] -= usize::from(std::mem::take(&mut attempt.open));
+        }
+    }
+
+    /// Counts an attempt as stuck: it may never return, and no other task waits for it. Its place, if it has one, is free
+    /// unless too many are stuck.
+    fn give_up(&mut self, index: usize) {
+        let Some(attempt) = self.slots[index].as_mut() else {
+            return;
+        };
+        let (pool, suspect) = (attempt.pool, attempt.suspect.take());
+        self.stuck[pool] += 1;
+        if let Some(suspect) = suspect {
+            self.suspects.remove(suspect);
+        }
+        if pool == Pool::Futures && self.stuck.futures <= self.max_stuck_futures {
+            self.close(Some(index));
         }
     }
 
@@ -359,7 +446,7 @@ mod tests {
     }
 
     fn attempts() -> (Arc<Attempts>, Slot, Arc<Token>) {
-        let attempts = Arc::new(Attempts::new(Wake::new(), std::iter::empty()));
+        let attempts = Arc::new(Attempts::new(Wake::new(), std::iter::empty(), 0));
         let (slot, token) = add(&attempts, claim(1, 0, 3));
         (attempts, slot, token)
     }
@@ -368,21 +455,27 @@ mod tests {
     fn a_deadline_raises_the_token_and_a_while_later_the_handler_is_stuck() {
         let (attempts, slot, token) = attempts();
         let due = Timestamp::MIN + S;
-        attempts.start(&slot, Some(due));
+        attempts.start(&slot, Some(due), None);
         assert_eq!(attempts.look(Timestamp::MIN).next, Some(due));
         assert_eq!(token.reason(), None);
         assert_eq!(attempts.look(due).next, Some(due + STUCK_AFTER));
         assert_eq!(token.reason(), Some(StopReason::DeadlinePassed));
         let looked = attempts.look(due + STUCK_AFTER);
-        assert_eq!((looked.next, looked.newly_stuck), (None, 1));
+        assert_eq!((looked.next, looked.newly_stuck.threads), (None, 1));
         assert_eq!(
-            attempts.look(due + 2 * STUCK_AFTER).newly_stuck,
+            attempts.look(due + 2 * STUCK_AFTER).newly_stuck.threads,
             0,
             "counted once"
         );
-        assert_eq!((attempts.started(), attempts.stuck()), (1, 1));
+        assert_eq!(
+            (attempts.started().threads, attempts.stuck().threads),
+            (1, 1)
+        );
         assert_eq!(attempts.end(&slot), (1, true), "it had been replaced");
-        assert_eq!((attempts.started(), attempts.stuck()), (0, 0));
+        assert_eq!(
+            (attempts.started().threads, attempts.stuck().threads),
+            (0, 0)
+        );
     }
 
     #[test]
@@ -391,10 +484,16 @@ mod tests {
         let claim = claim(1, 0, 3);
         let fence = claim.fence;
         let (slot, token) = add(&attempts, claim);
-        attempts.start(&slot, None);
+        attempts.start(&slot, None, None);
         attempts.raise(fence, StopReason::Cancelled, Timestamp::MIN);
         assert_eq!(token.reason(), Some(StopReason::Cancelled));
-        assert_eq!(attempts.look(Timestamp::MIN + STUCK_AFTER).newly_stuck, 1);
+        assert_eq!(
+            attempts
+                .look(Timestamp::MIN + STUCK_AFTER)
+                .newly_stuck
+                .threads,
+            1
+        );
     }
 
     #[test]
@@ -406,7 +505,7 @@ mod tests {
         };
         let (slot, _) = add(&attempts, suspect);
         let due = Timestamp::MIN + S;
-        attempts.start(&slot, Some(due));
+        attempts.start(&slot, Some(due), None);
         assert!(!attempts.held(Timestamp::MIN).suspects.admit(Level::ALONE));
         attempts.look(due + STUCK_AFTER);
         assert!(attempts.held(Timestamp::MIN).suspects.admit(Level::ALONE));
@@ -420,22 +519,22 @@ mod tests {
         let (attempts, slot, _token) = attempts();
         let (skipped, _) = add(&attempts, claim(1, 0, 3));
         let (given_back, _) = add(&attempts, claim(1, 0, 3));
-        assert_eq!(attempts.held(Timestamp::MIN).open, 3);
-        attempts.start(&slot, None);
+        assert_eq!(attempts.held(Timestamp::MIN).open.threads, 3);
+        attempts.start(&slot, None, None);
         assert_eq!(
-            attempts.held(Timestamp::MIN).open,
+            attempts.held(Timestamp::MIN).open.threads,
             3,
             "it has one, or waits for one"
         );
         attempts.end(&slot);
         attempts.skip(&skipped);
         assert_eq!(
-            attempts.held(Timestamp::MIN).open,
+            attempts.held(Timestamp::MIN).open.threads,
             1,
             "although none is settled"
         );
         attempts.free([slot, skipped, given_back]);
-        assert_eq!(attempts.held(Timestamp::MIN).open, 0);
+        assert_eq!(attempts.held(Timestamp::MIN).open.threads, 0);
     }
 
     /// P9: also those that came along with a caller's commit.
@@ -463,25 +562,25 @@ mod tests {
     fn a_handler_that_is_stuck_is_counted_once_however_often_it_is_cancelled() {
         let (attempts, slot, _token) = attempts();
         let fence = claim(1, 0, 3).fence;
-        attempts.start(&slot, None);
+        attempts.start(&slot, None, None);
         let mut counted = 0;
         for round in 0..3 {
             let now = Timestamp::MIN + round * 2 * STUCK_AFTER;
             attempts.raise(fence, StopReason::Cancelled, now);
-            counted += attempts.look(now + STUCK_AFTER).newly_stuck;
+            counted += attempts.look(now + STUCK_AFTER).newly_stuck.threads;
         }
-        assert_eq!((counted, attempts.stuck()), (1, 1));
+        assert_eq!((counted, attempts.stuck().threads), (1, 1));
         assert_eq!(attempts.end(&slot), (1, true));
-        assert_eq!(attempts.stuck(), 0);
+        assert_eq!(attempts.stuck().threads, 0);
     }
 
     #[test]
     fn what_has_ended_is_not_looked_at() {
         let (attempts, slot, _token) = attempts();
-        attempts.start(&slot, Some(Timestamp::MIN + S));
+        attempts.start(&slot, Some(Timestamp::MIN + S), None);
         assert_eq!(attempts.end(&slot), (1, false));
         attempts.raise(claim(1, 0, 3).fence, StopReason::Cancelled, Timestamp::MIN);
-        assert_eq!(attempts.look(Timestamp::MAX).newly_stuck, 0);
+        assert_eq!(attempts.look(Timestamp::MAX).newly_stuck.threads, 0);
         drop(slot);
         assert_eq!(attempts.count(), 0);
     }
@@ -489,7 +588,7 @@ mod tests {
     #[test]
     fn a_slot_is_used_again_and_what_is_held_is_counted() {
         let capped: Arc<str> = "capped".into();
-        let attempts = Arc::new(Attempts::new(Wake::new(), [&capped].into_iter()));
+        let attempts = Arc::new(Attempts::new(Wake::new(), [&capped].into_iter(), 0));
         let suspect = Claim {
             class: Class::Suspect(Level::ALONE),
             queue: Arc::clone(&capped),
@@ -510,12 +609,12 @@ mod tests {
         assert_eq!(third.index, index);
         attempts.free([second]);
         assert_eq!(
-            (attempts.count(), attempts.held(Timestamp::MIN).open),
+            (attempts.count(), attempts.held(Timestamp::MIN).open.threads),
             (1, 1)
         );
         drop(third);
         assert_eq!(
-            (attempts.count(), attempts.held(Timestamp::MIN).open),
+            (attempts.count(), attempts.held(Timestamp::MIN).open.threads),
             (0, 0)
         );
     }
@@ -523,7 +622,7 @@ mod tests {
     /// It held back all suspects for as long as it ran.
     #[test]
     fn a_task_that_was_in_a_process_which_lost_its_power_is_no_suspect() {
-        let attempts = Arc::new(Attempts::new(Wake::new(), std::iter::empty()));
+        let attempts = Arc::new(Attempts::new(Wake::new(), std::iter::empty(), 0));
         let _held = add(&attempts, claim(2, 1, 3));
         assert_eq!(attempts.held(Timestamp::MIN).suspects, Suspects::default());
     }

@@ -7,10 +7,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::handler::Registered;
 use crate::model::lane::{KnownLanes, Lane};
+use crate::model::pool::PerPool;
 use crate::model::settle::Claim;
 use crate::runtime::backoff::still_to_come;
 use crate::runtime::finish::Finished;
+use crate::runtime::flight::Launcher;
 use crate::runtime::job::Job;
 use crate::runtime::link::Link;
 use crate::runtime::plan::{Load, Plan, Planner, Scope};
@@ -23,6 +26,7 @@ use crate::time::Timestamp;
 pub(crate) struct Claimer {
     link: Arc<Link>,
     ready: Arc<Ready>,
+    launcher: Arc<Launcher>,
     planner: Planner,
     /// A queue has a cap: the end of one of its tasks makes room for the next, here or in another process.
     has_caps: bool,
@@ -31,11 +35,17 @@ pub(crate) struct Claimer {
 }
 
 impl Claimer {
-    pub(crate) fn new(link: Arc<Link>, ready: Arc<Ready>, scope: Scope) -> Self {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        ready: Arc<Ready>,
+        launcher: Arc<Launcher>,
+        scope: Scope,
+    ) -> Self {
         Self {
             planner: Planner::new(link.pace, scope),
             link,
             ready,
+            launcher,
             has_caps: false,
             refused_until: None,
         }
@@ -73,8 +83,8 @@ impl Claimer {
         let load = self.load(now);
         let is_limited = |lane: &Lane| lane.limit.is_some();
         self.has_caps = !self.planner.scope.caps.is_empty() || lanes.list.iter().any(is_limited);
-        let has_handler = |kind: &str| self.link.registry.get(kind).is_some();
-        self.planner.plan(lanes, has_handler, &load, now)
+        let pool_of = |kind: &str| self.link.registry.get(kind).map(Registered::pool);
+        self.planner.plan(lanes, pool_of, &load, now)
     }
 
     /// Leaves the plan's standing claim, if any, with the store.
@@ -92,6 +102,21 @@ impl Claimer {
         let unmeasured = self.link.pace.ahead;
         let cost = |claim: &Claim| self.planner.costs.of(&claim.kind).unwrap_or(unmeasured);
         self.ready.push(Job::hold(&self.link, claims, cost));
+    }
+
+    /// Launches the claims that are to run as futures; gives them back if the scheduler stops.
+    pub(crate) fn launch(&self, is_stopping: bool, now: Timestamp) -> Vec<Finished> {
+        let jobs = self.ready.take_futures();
+        if is_stopping {
+            return give_back(jobs, now);
+        }
+        jobs.into_iter().for_each(|job| self.launcher.launch(job));
+        Vec::new()
+    }
+
+    /// Until when no future is launched, because an executor has dropped one.
+    pub(crate) fn futures_rest(&self, now: Timestamp) -> Option<Timestamp> {
+        self.link.places.rests(now)
     }
 
     /// Gives back claims that must not reach a worker.
@@ -113,7 +138,7 @@ impl Claimer {
             return Vec::new();
         }
         // Not busy: a worker between two tasks takes the next one as soon as it gets the processor.
-        let is_busy = self.link.attempts.started() >= self.ready.wanted();
+        let is_busy = self.link.attempts.started().threads >= self.ready.wanted();
         let all = is_stopping || is_busy && waiting.unmoved >= self.link.pace.ahead;
         let best = self.best_due(lanes, now);
         let jobs = self.ready.withdraw(|claim| {
@@ -129,7 +154,8 @@ impl Claimer {
     /// no handler runs.
     pub(crate) fn forget(&self, now: Timestamp) -> bool {
         drop(give_back(self.ready.withdraw(|_| true), now));
-        self.link.attempts.held(now).open == 0
+        drop(give_back(self.ready.take_futures(), now));
+        self.link.attempts.held(now).open.total() == 0
     }
 
     /// When to check the tasks that wait for a worker. If no worker has taken one by then they are given back, unless a
@@ -189,16 +215,19 @@ impl Claimer {
             held: held.capped,
             beside: Beside {
                 suspects: held.suspects,
-                open: held.open,
+                open: held.open.total(),
                 waiting: waiting.count,
                 claimed_at: held.claimed_at,
             },
             workers,
-            free: workers.saturating_sub(held.open),
-            overbooked: held.open > workers,
+            free: PerPool {
+                threads: workers.saturating_sub(held.open.threads),
+                futures: self.link.places.free(held.open.futures, now),
+            },
+            overbooked: held.open.threads > workers,
             ended: held.ended,
             // All workers run longer tasks than expected: tasks claimed ahead would only be given back.
-            stalled: held.started >= workers && waiting.unmoved >= self.link.pace.ahead,
+            stalled: held.started.threads >= workers && waiting.unmoved >= self.link.pace.ahead,
             ahead: waiting.cost,
             left_to_others: self.left_to_others(),
         }
@@ -221,7 +250,13 @@ mod tests {
 
     fn claimer(link: &Arc<Link>) -> Claimer {
         let ready = Ready::new(1, vec![Arc::clone(link)], Arc::default());
-        Claimer::new(Arc::clone(link), Arc::new(ready), Scope::default())
+        let launcher = Launcher::new(None, ready.fibers(), Arc::default());
+        Claimer::new(
+            Arc::clone(link),
+            Arc::new(ready),
+            Arc::new(launcher),
+            Scope::default(),
+        )
     }
 
     /// The lane of the claims, whose best task of this priority is due.
@@ -278,7 +313,7 @@ mod tests {
         assert_eq!(claimer.withdraw(&[], false, NOW).len(), 0);
         let back = claimer.withdraw(&[], true, NOW);
         assert!(back.iter().all(Finished::gives_back));
-        assert_eq!((back.len(), link.attempts.held(NOW).open), (2, 0));
+        assert_eq!((back.len(), link.attempts.held(NOW).open.threads), (2, 0));
         drop(back);
         assert_eq!(link.attempts.count(), 0);
     }

@@ -12,6 +12,7 @@ use crate::log::log;
 use crate::model::retention::Retention;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::claimer::Claimer;
+use crate::runtime::flight::Launcher;
 use crate::runtime::link::Link;
 use crate::runtime::plan::{Plan, Scope};
 use crate::runtime::ready::Ready;
@@ -37,13 +38,14 @@ impl Dispatcher {
     pub(crate) fn new(
         link: Arc<Link>,
         ready: Arc<Ready>,
+        launcher: Arc<Launcher>,
         shutdown: Arc<ShutdownState>,
         scope: Scope,
         retention: Retention,
     ) -> Self {
         Self {
             settler: Settler::new(Arc::clone(&link), Arc::clone(&shutdown), retention),
-            claimer: Claimer::new(Arc::clone(&link), Arc::clone(&ready), scope),
+            claimer: Claimer::new(Arc::clone(&link), Arc::clone(&ready), launcher, scope),
             backoff: Backoff::new(link.pace),
             refreshed_at: None,
             link,
@@ -82,6 +84,8 @@ impl Dispatcher {
         let is_futile = claims && claimed.is_empty() && !settles;
         self.claimer.hand_over(claimed);
         let in_flight = self.take_granted(now);
+        let given_back = self.claimer.launch(is_stopping, now);
+        self.settler.keep(given_back);
         if may_claim {
             // What is due next is known only after the claim.
             plan = self.claimer.plan(&self.link.client.store.lanes(), now);
@@ -107,6 +111,7 @@ impl Dispatcher {
             claim,
             plan.next,
             self.claimer.rests(now),
+            self.claimer.futures_rest(now),
             self.claimer.next(waiting.count, waiting.unmoved, now),
             self.settler.next(waiting.count, has_caps, now),
         ];

@@ -5,10 +5,10 @@
 //! no task, and any thread may end an attempt.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::handler::context::TaskContext;
+use crate::handler::holding::Holding;
 use crate::handler::token::StopReason;
 use crate::log::log;
 use crate::model::retry::RetryPolicy;
@@ -25,15 +25,14 @@ const QUICKEST_FORK: Duration = Duration::from_micros(10);
 /// A claimed task that waits for a worker.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// Boxed because it is large and moves from thread to thread.
-    held: Box<Claimed>,
+    held: Claimed,
     /// The expected worker time.
     pub(crate) cost: Duration,
 }
 
 /// A started attempt: its handler is about to be called, or runs.
 #[derive(Debug)]
-pub(crate) struct Running(Box<Claimed>);
+pub(crate) struct Running(Claimed);
 
 /// How a handler returned, for the thread that called it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,53 +66,51 @@ impl Job {
         link.attempts
             .add(claims, link.client.now(), |claim, slot, token| {
                 let cost = cost(&claim);
-                let held = Box::new(Claimed {
-                    cx: TaskContext {
-                        claim,
-                        deadline: None,
-                        token,
-                        client: link.client.clone(),
-                        settled: AtomicBool::new(false),
-                    },
+                let holding = Holding::new(claim, token, link.client.clone());
+                let cx = TaskContext {
+                    holding: Arc::new(holding),
+                };
+                let held = Claimed {
+                    cx,
                     slot: Some(slot),
                     watch: None,
                     link: Arc::clone(link),
-                });
+                };
                 jobs.push(Self { held, cost });
             });
         jobs
     }
 
     pub(crate) fn claim(&self) -> &Claim {
-        &self.held.cx.claim
+        &self.held.cx.holding.claim
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.held.link
     }
 
     /// Starts the attempt. `None`: the claim has ended instead, because it was cancelled or its start could not be noted.
     pub(crate) fn start(self) -> Option<Running> {
         let mut held = self.held;
-        let (claim, link) = (&held.cx.claim, &held.link);
-        if held.cx.token.reason().is_some() || link.signals().is_cancelled(claim.fence) {
-            held.end_unstarted(End::CancelledUnstarted);
+        if let Some(end) = held.refusal() {
+            held.end_unstarted(end);
             return None;
         }
-        // Without this note, after a crash the task would count as not started.
-        if let Err(error) = link.client.store.begin(claim.fence) {
-            log!(warn, task = %claim.id, %error, "cannot note the start");
-            held.end_unstarted(End::Unstarted);
-            return None;
-        }
-        let timeout = timeout(claim, link.registry.claimed(&claim.kind).timeout);
-        held.cx.deadline = timeout.map(|timeout| link.client.now() + timeout);
+        let handler = held.link.registry.claimed(&held.claim().kind);
+        let timeout = timeout(held.claim(), handler.timeout);
+        let deadline = timeout.map(|timeout| held.link.client.now() + timeout);
         if let Some(slot) = &held.slot {
-            link.attempts.start(slot, held.cx.deadline);
+            held.link.attempts.start(slot, deadline, handler.grace());
         }
+        let holding = Arc::get_mut(&mut held.cx.holding);
+        holding.expect("only a started attempt is shared").deadline = deadline;
         held.watch = Some(Stopwatch::start());
         Some(Running(held))
     }
 
     /// Gives the job back unstarted. The caller settles the returned end.
     pub(crate) fn give_back(mut self, now: Timestamp) -> Option<Finished> {
-        let end = match self.held.cx.token.reason() {
+        let end = match self.held.cx.holding.token.reason() {
             Some(StopReason::Cancelled) => End::CancelledUnstarted,
             _ => End::Unstarted,
         };
@@ -129,15 +126,15 @@ impl Running {
     /// Ends the attempt: its handler has returned.
     pub(crate) fn end(mut self, end: End) -> Returned {
         let took = self.0.ran();
-        let cx = &self.0.cx;
-        if took >= QUICKEST_FORK && cx.client.store.check().is_err() {
+        let holding = &self.0.cx.holding;
+        if took >= QUICKEST_FORK && holding.client.store.check().is_err() {
             self.0.forget();
             return Returned::InChild;
         }
         let end = match end {
             End::Returned { result, .. } => End::Returned {
                 result,
-                asked: asked(cx),
+                asked: asked(holding),
             },
             end => end,
         };
@@ -146,6 +143,27 @@ impl Running {
 }
 
 impl Claimed {
+    fn claim(&self) -> &Claim {
+        &self.cx.holding.claim
+    }
+
+    /// Why the attempt must not start, if it must not; else its start is noted.
+    fn refusal(&self) -> Option<End> {
+        let claim = self.claim();
+        match self.cx.holding.token.reason() {
+            Some(StopReason::Cancelled) => return Some(End::CancelledUnstarted),
+            Some(_) => return Some(End::Unstarted),
+            None if self.link.signals().is_cancelled(claim.fence) => {
+                return Some(End::CancelledUnstarted);
+            }
+            None => {}
+        }
+        // Without this note, after a crash the task would count as not started.
+        let error = self.link.client.store.begin(claim.fence).err()?;
+        log!(warn, task = %claim.id, %error, "cannot note the start");
+        Some(End::Unstarted)
+    }
+
     /// How long the handler has run so far.
     fn ran(&self) -> Duration {
         self.watch.map_or(Duration::ZERO, Stopwatch::elapsed)
@@ -157,7 +175,7 @@ impl Claimed {
     }
 
     fn end_unstarted(&mut self, end: End) {
-        if let Some(finished) = self.unstarted(end, self.cx.client.now()) {
+        if let Some(finished) = self.unstarted(end, self.link.client.now()) {
             self.link.finish.push(finished);
         }
     }
@@ -165,7 +183,7 @@ impl Claimed {
     fn unstarted(&mut self, end: End, now: Timestamp) -> Option<Finished> {
         let slot = self.slot.take()?;
         self.link.attempts.skip(&slot);
-        let claim = &self.cx.claim;
+        let claim = self.claim();
         Some(Finished {
             slot,
             kind: Arc::clone(&claim.kind),
@@ -179,24 +197,25 @@ impl Claimed {
         let Some(slot) = self.slot.take() else {
             return Returned::InTime;
         };
-        let (cx, link) = (&self.cx, &*self.link);
+        let (holding, link) = (&*self.cx.holding, &*self.link);
+        let claim = &holding.claim;
         let was_called = !matches!(end, End::Undecodable(_) | End::Damaged(_));
         if matches!(end, End::Undecodable(_)) {
-            link.undecodable.note(&cx.claim.kind, link.client.now());
+            link.undecodable.note(&claim.kind, link.client.now());
         } else if was_called {
-            link.undecodable.note_decoded(&cx.claim.kind);
+            link.undecodable.note_decoded(&claim.kind);
         }
         let (ended, was_stuck) = link.attempts.end(&slot);
         link.finish.push(Finished {
             slot,
-            kind: Arc::clone(&cx.claim.kind),
-            settlement: (!cx.is_settled()).then(|| link.settlement(&cx.claim, end).into()),
+            kind: Arc::clone(&claim.kind),
+            settlement: (!holding.is_settled()).then(|| link.settlement(claim, end).into()),
             ran: was_called.then_some(took),
         });
         if was_stuck {
             return Returned::Late;
         }
-        link.standing_claim().freed(ended);
+        link.standing_claim().freed(claim.pool, ended);
         Returned::InTime
     }
 }
@@ -206,7 +225,7 @@ impl Drop for Claimed {
         if self.slot.is_none() {
             return;
         }
-        if self.cx.client.store.check().is_err() {
+        if self.link.client.store.check().is_err() {
             self.forget();
         } else if self.watch.is_none() {
             self.end_unstarted(End::Unstarted);
@@ -218,10 +237,10 @@ impl Drop for Claimed {
 }
 
 /// What the handler had been asked when it returned.
-fn asked(cx: &TaskContext) -> Asked {
-    match cx.token.reason() {
+fn asked(holding: &Holding) -> Asked {
+    match holding.token.reason() {
         Some(StopReason::ShuttingDown | StopReason::Lost) => Asked::Interrupted,
-        _ if cx.is_late() => Asked::TooLong,
+        _ if holding.is_late() => Asked::TooLong,
         _ => Asked::Not,
     }
 }
@@ -261,7 +280,7 @@ mod tests {
     fn p4_a_job_that_is_lost_before_its_start_is_given_back() {
         let link = link();
         drop(job(&link));
-        assert_eq!(link.attempts.held(Timestamp::MIN).open, 0);
+        assert_eq!(link.attempts.held(Timestamp::MIN).open.threads, 0);
         assert_eq!(ends(&link), [(Change::GivenBack, false)]);
     }
 
@@ -269,9 +288,9 @@ mod tests {
     fn p4_an_attempt_that_is_lost_after_its_start_ends_as_by_a_panic() {
         let link = link();
         let running = job(&link).start().unwrap();
-        assert_eq!(link.attempts.started(), 1);
+        assert_eq!(link.attempts.started().threads, 1);
         drop(running);
-        assert_eq!(link.attempts.started(), 0, "its worker is free");
+        assert_eq!(link.attempts.started().threads, 0, "its worker is free");
         let ends = ends(&link);
         assert!(
             matches!(ends[..], [(Change::Pending { attempt: 1, .. }, true)]),
@@ -284,7 +303,10 @@ mod tests {
         let link = link();
         let running = job(&link).start().unwrap();
         assert_eq!(running.end(done()), Returned::InTime);
-        assert_eq!((link.attempts.started(), link.attempts.count()), (0, 1));
+        assert_eq!(
+            (link.attempts.started().threads, link.attempts.count()),
+            (0, 1)
+        );
         let ends = ends(&link);
         assert_eq!(ends, [(Change::Completed(None), true)]);
         assert_eq!(link.attempts.count(), 0);
@@ -305,9 +327,9 @@ mod tests {
     fn p8_a_job_that_was_cancelled_is_not_started() {
         let link = link();
         let job = job(&link);
-        job.held.cx.token.raise(StopReason::Cancelled);
+        job.held.cx.holding.token.raise(StopReason::Cancelled);
         assert!(job.start().is_none());
         assert_eq!(ends(&link), [(Change::Cancelled, false)]);
-        assert_eq!(link.attempts.held(Timestamp::MIN).open, 0);
+        assert_eq!(link.attempts.held(Timestamp::MIN).open.threads, 0);
     }
 }

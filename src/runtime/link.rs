@@ -14,6 +14,7 @@ use crate::model::settle::{Claim, End, Settlement, settle};
 use crate::panics::survive;
 use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::Finish;
+use crate::runtime::places::Places;
 use crate::runtime::undecodable::Undecodable;
 use crate::store::standing_claim::StandingClaim;
 use crate::store::{Pace, Signals};
@@ -28,6 +29,7 @@ pub(crate) struct Link {
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) finish: Finish,
     pub(crate) undecodable: Undecodable,
+    pub(crate) places: Places,
 }
 
 impl Link {
@@ -113,9 +115,10 @@ pub(crate) mod tests {
             client: Client::on(wrap(store)),
             pace: Pace::LOCAL,
             registry: Arc::new(handlers.check().unwrap()),
-            attempts: Arc::new(Attempts::new(Wake::new(), std::iter::empty())),
+            attempts: Arc::new(Attempts::new(Wake::new(), std::iter::empty(), 0)),
             finish: Finish::new(Wake::new()),
             undecodable: Undecodable::default(),
+            places: Places::new(0),
         })
     }
 }

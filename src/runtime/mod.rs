@@ -5,15 +5,19 @@
 
 pub(crate) mod attempts;
 pub(crate) mod backoff;
+pub(crate) mod call;
 pub(crate) mod claimer;
 pub(crate) mod costs;
 pub(crate) mod dispatcher;
 pub(crate) mod executor;
+pub(crate) mod fibers;
 pub(crate) mod finish;
+pub(crate) mod flight;
 pub(crate) mod gather;
 pub(crate) mod job;
 pub(crate) mod link;
 pub(crate) mod maintenance;
+pub(crate) mod places;
 pub(crate) mod plan;
 pub(crate) mod queue_order;
 pub(crate) mod ready;

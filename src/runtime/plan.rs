@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::lane::{ClaimRequest, Class, KnownLanes, Lane, LaneClaim, QueueClaim};
+use crate::model::pool::{PerPool, Pool};
 use crate::runtime::costs::Costs;
 use crate::runtime::queue_order::QueueOrder;
 use crate::runtime::suspects::{Beside, Turns};
@@ -37,9 +38,9 @@ pub(crate) struct Load {
     /// Tasks that are claimed and not settled, per queue with a cap.
     pub(crate) held: HashMap<Arc<str>, usize>,
     pub(crate) beside: Beside,
-    /// Workers that have no task and for which no claimed task waits.
-    pub(crate) free: usize,
-    /// Whether more tasks are claimed than there are workers.
+    /// Workers that have no task and for which no claimed task waits, and places without a future.
+    pub(crate) free: PerPool<usize>,
+    /// Whether more tasks are claimed for the workers than there are workers.
     pub(crate) overbooked: bool,
     /// How many attempts had ended when this was counted.
     pub(crate) ended: u64,
@@ -86,15 +87,16 @@ impl Planner {
         }
     }
 
-    /// Plans the next claim, from lanes whose kind has a handler.
+    /// Plans the next claim. `pool_of`: what a kind's tasks need to run; `None`: it has no handler.
     pub(crate) fn plan(
         &mut self,
         known: &KnownLanes,
-        has_handler: impl Fn(&str) -> bool,
+        pool_of: impl Fn(&str) -> Option<Pool>,
         load: &Load,
         now: Timestamp,
     ) -> Plan {
         let (pace, lanes) = (self.pace, &*known.list);
+        let has_handler = |kind: &str| pool_of(kind).is_some();
         self.order.forget(lanes);
         let mut plan = Plan::default();
         let target = pace.ahead * u32::try_from(load.workers).unwrap_or(u32::MAX);
@@ -128,21 +130,24 @@ impl Planner {
                 continue;
             }
             let capped = self.scope.caps.contains_key(&lane.queue) || lane.limit.is_some();
+            let pool = pool_of(&lane.kind).unwrap_or_default();
             let cost = self
                 .costs
                 .of(&lane.kind)
                 .filter(|cost| *cost <= pace.max_ahead_cost);
             let claim = LaneClaim {
                 lane: lane.id,
-                cost: cost.filter(|_| !capped && lane.class.may_wait()),
+                cost: cost.filter(|_| !capped && may_wait(lane.class, pool)),
                 class: lane.class,
+                pool,
                 beside_suspects: self
                     .turns
                     .suspects_since()
                     .filter(|_| lane.class == Class::Once),
             };
             let is_left = load.left_to_others.contains(&lane.kind);
-            if !load.overbooked
+            let is_overbooked = load.overbooked && pool == Pool::Threads;
+            if !is_overbooked
                 && !is_left
                 && !turn.is_trial()
                 && lanes.len() <= pace.max_standing_lanes
@@ -167,14 +172,19 @@ impl Planner {
                 .iter()
                 .any(|lane| lane.cost.is_some_and(|cost| cost <= budget))
         };
-        let worth_it = load.free > 0 || is_low && queues.iter().any(|(_, queue)| affordable(queue));
+        let has_place = |queue: &QueueClaim| {
+            let mut lanes = queue.lanes.iter();
+            lanes.any(|lane| load.free[lane.pool] > 0)
+        };
+        let is_worth_it =
+            |(_, queue): &(_, QueueClaim)| has_place(queue) || is_low && affordable(queue);
         let limit = if turn.is_trial() {
-            load.free.min(1)
+            load.free.total().min(1)
         } else {
             let room = pace.max_waiting.saturating_sub(load.beside.waiting);
             pace.max_claim.min(room)
         };
-        if !queues.is_empty() && worth_it && limit > 0 {
+        if limit > 0 && queues.iter().any(is_worth_it) {
             plan.claim = Some(ClaimRequest {
                 queues: self.order.in_turn(queues),
                 free: load.free,
@@ -188,7 +198,7 @@ impl Planner {
                 queues: self.order.in_turn(standing_claim.list),
                 free: load.free,
                 budget: Duration::ZERO,
-                limit: load.free,
+                limit: load.free.total(),
                 suspects: load.beside.suspects,
                 lanes_version: known.version,
             };
@@ -196,6 +206,12 @@ impl Planner {
         }
         plan
     }
+}
+
+/// Whether tasks of this class may be claimed before a worker is free for them. A future would take a place for as long as it
+/// runs, which says nothing of when another gets one.
+fn may_wait(class: Class, pool: Pool) -> bool {
+    class.may_wait() && pool == Pool::Threads
 }
 
 /// Lanes to claim from, by queue, in the order in which they were added.
@@ -243,10 +259,14 @@ mod tests {
 
     fn load(free: usize) -> Load {
         Load {
-            free,
+            free: PerPool::threads(free),
             workers: 2,
             ..Load::default()
         }
+    }
+
+    fn of_threads(kind: &str) -> Option<Pool> {
+        (kind == "kind").then_some(Pool::Threads)
     }
 
     fn known(lanes: &[Lane]) -> KnownLanes {
@@ -263,7 +283,7 @@ mod tests {
             costs: costs.clone(),
             ..Planner::new(PACE, scope.clone())
         };
-        let plan = planner.plan(&known(lanes), |kind| kind == "kind", load, NOW);
+        let plan = planner.plan(&known(lanes), of_threads, load, NOW);
         let lanes = plan
             .claim
             .iter()
@@ -487,7 +507,7 @@ mod tests {
         };
         let mut planner = Planner::new(PACE, Scope::default());
         let mut since = |lanes: &[Lane], load: &Load, now| {
-            let plan = planner.plan(&known(lanes), |_| true, load, now);
+            let plan = planner.plan(&known(lanes), of_threads, load, now);
             let queues = plan.claim.unwrap().queues;
             let mut lanes = queues.iter().flat_map(|queue| &queue.lanes);
             let once = lanes.find(|lane| lane.lane == LaneId(1)).unwrap();
@@ -512,6 +532,7 @@ mod tests {
             lane: LaneId(1),
             cost: None,
             class: Class::Once,
+            pool: Pool::Threads,
             beside_suspects: since,
         };
         let at = |seconds| NOW + Duration::from_secs(seconds);
@@ -581,7 +602,7 @@ mod tests {
         let lanes = [lane(1, "a", 1), lane(2, "b", 1), lane(3, "c", 1)];
         let mut planner = Planner::new(PACE, Scope::default());
         let mut first = |claimed: &str| {
-            let plan = planner.plan(&known(&lanes), |_| true, &load(1), NOW);
+            let plan = planner.plan(&known(&lanes), of_threads, &load(1), NOW);
             let first = plan.claim.unwrap().queues[0].lanes[0].lane.0;
             planner.order.took(&[Arc::from(claimed)]);
             first
@@ -607,7 +628,7 @@ mod tests {
         planner.order.took(&gone);
         planner.order.took(&["a".into()]);
         let lanes = [lane(1, "b", 1), lane(2, "a", 1)];
-        let plan = planner.plan(&known(&lanes), |_| true, &load(1), NOW);
+        let plan = planner.plan(&known(&lanes), of_threads, &load(1), NOW);
         assert_eq!(planner.order.queues(), ["a", "b"]);
         assert_eq!(plan.claim.unwrap().lanes_version, 7);
     }

@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::model::pool::Pool;
 use crate::model::settle::Claim;
+use crate::runtime::fibers::{Fiber, Fibers};
 use crate::runtime::job::Job;
 use crate::runtime::link::Link;
 use crate::runtime::shutdown::ShutdownState;
@@ -37,13 +39,26 @@ pub(crate) struct Ready {
     links: Vec<Arc<Link>>,
     shutdown: Arc<ShutdownState>,
     state: Mutex<State>,
-    /// Rung for each job, and when threads must end.
+    /// Rung for each job and each woken future, and when threads must end.
     bell: Bell,
+    fibers: Arc<Fibers>,
+}
+
+/// What a worker does next.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Job(Job),
+    /// A future that was woken.
+    Fiber(Arc<Fiber>),
 }
 
 #[derive(Debug)]
 struct State {
     jobs: VecDeque<Job>,
+    /// Jobs to be launched as futures, not by a worker.
+    futures: Vec<Job>,
+    /// Whether a future goes before a job, if both wait.
+    is_turn_of_fibers: bool,
     /// The expected worker time of all jobs together.
     cost: Duration,
     /// When a worker last took a job, or the first one came.
@@ -57,11 +72,16 @@ struct State {
 
 impl Ready {
     pub(crate) fn new(workers: usize, links: Vec<Arc<Link>>, shutdown: Arc<ShutdownState>) -> Self {
+        let bell = Bell::default();
         Self {
+            fibers: Arc::new(Fibers::new(bell.clone())),
+            bell,
             links,
             shutdown,
             state: Mutex::new(State {
                 jobs: VecDeque::new(),
+                futures: Vec::new(),
+                is_turn_of_fibers: false,
                 cost: Duration::ZERO,
                 moved: Stopwatch::start(),
                 wanted: workers,
@@ -69,7 +89,6 @@ impl Ready {
                 threads: 0,
                 closed: false,
             }),
-            bell: Bell::default(),
         }
     }
 
@@ -78,10 +97,19 @@ impl Ready {
         self.bell.clone()
     }
 
+    /// The futures that share the workers.
+    pub(crate) fn fibers(&self) -> &Arc<Fibers> {
+        &self.fibers
+    }
+
     pub(crate) fn push(&self, jobs: Vec<Job>) {
-        let count = jobs.len();
-        lock(&self.state).push(jobs);
+        let count = lock(&self.state).push(jobs);
         self.bell.ring(count);
+    }
+
+    /// Takes the jobs that are to be launched as futures.
+    pub(crate) fn take_futures(&self) -> Vec<Job> {
+        std::mem::take(&mut lock(&self.state).futures)
     }
 
     /// Takes in the claims that the standing claims were granted. After this call all of them count as held.
@@ -100,23 +128,30 @@ impl Ready {
         }
     }
 
-    /// The next task, without waiting. Once the shutdown has begun, granted claims are left to the dispatcher.
-    fn take(&self, state: &mut State) -> Option<Job> {
+    /// What to do next, without waiting. Once the shutdown has begun, granted claims are left to the dispatcher.
+    fn take(&self, state: &mut State) -> Option<Work> {
         if !self.shutdown.is_stopping() {
             self.admit_to(state);
         }
-        state.pop()
+        state.is_turn_of_fibers = !state.is_turn_of_fibers;
+        if state.is_turn_of_fibers
+            && let Some(fiber) = self.fibers.next()
+        {
+            return Some(Work::Fiber(fiber));
+        }
+        let job = state.pop().map(Work::Job);
+        job.or_else(|| self.fibers.next().map(Work::Fiber))
     }
 
-    /// The next task, without waiting.
+    /// What to do next, without waiting.
     #[cfg(feature = "testing")]
-    pub(crate) fn try_next(&self) -> Option<Job> {
+    pub(crate) fn try_next(&self) -> Option<Work> {
         self.take(&mut lock(&self.state))
     }
 
-    /// Waits for the next task. `None`: the calling thread must end, because there are too many threads or the queue is
+    /// Waits for something to do. `None`: the calling thread must end, because there are too many threads or the queue is
     /// closed and empty. Only for a thread that was counted by [`add_thread`](Self::add_thread); not to be called after `None`.
-    pub(crate) fn next(&self) -> Option<Job> {
+    pub(crate) fn next(&self) -> Option<Work> {
         loop {
             let heard = self.bell.rings();
             {
@@ -125,8 +160,8 @@ impl Ready {
                     state.threads -= 1;
                     return None;
                 }
-                if let Some(job) = self.take(&mut state) {
-                    return Some(job);
+                if let Some(work) = self.take(&mut state) {
+                    return Some(work);
                 }
             }
             self.bell.wait(heard, IDLE_WAIT);
@@ -212,12 +247,21 @@ impl Ready {
 }
 
 impl State {
-    fn push(&mut self, jobs: Vec<Job>) {
+    /// Returns how many of them are for workers.
+    fn push(&mut self, jobs: Vec<Job>) -> usize {
         if self.jobs.is_empty() {
             self.moved = Stopwatch::start();
         }
-        self.cost += jobs.iter().map(|job| job.cost).sum::<Duration>();
-        self.jobs.extend(jobs);
+        let before = self.jobs.len();
+        for job in jobs {
+            if job.claim().pool == Pool::Futures {
+                self.futures.push(job);
+            } else {
+                self.cost += job.cost;
+                self.jobs.push_back(job);
+            }
+        }
+        self.jobs.len() - before
     }
 
     fn pop(&mut self) -> Option<Job> {
@@ -232,6 +276,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::model::lane::ClaimRequest;
+    use crate::model::pool::PerPool;
     use crate::model::settle::tests::claim;
     use crate::runtime::link::tests::link;
 
@@ -308,7 +353,7 @@ mod tests {
         let standing_claim = link.standing_claim();
         let request = ClaimRequest {
             queues: Vec::new(),
-            free: 2,
+            free: PerPool::threads(2),
             budget: Duration::ZERO,
             limit: 2,
             suspects: Default::default(),
@@ -325,7 +370,7 @@ mod tests {
         let ready = Ready::new(2, vec![Arc::clone(&link)], Arc::default());
         link.standing_claim().set_workers(ready.bell());
         let watch = Stopwatch::start();
-        let jobs: Vec<Option<Job>> = std::thread::scope(|scope| {
+        let jobs: Vec<Option<Work>> = std::thread::scope(|scope| {
             let workers = [(); 2].map(|()| {
                 assert!(ready.add_thread());
                 scope.spawn(|| ready.next())

@@ -1,14 +1,21 @@
 //! The builder of a scheduler: it checks everything before it creates anything.
 
+use std::fmt;
+use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::client::Client;
 use crate::client::settings::{Location, StoreSettings, store_setters};
 use crate::error::{Error, Result};
+use crate::handler::async_context::AsyncContext;
 use crate::handler::context::TaskContext;
-use crate::handler::{FnHandler, Handlers, TaskHandler};
+use crate::handler::spawn::Spawn;
+use crate::handler::{AsyncTaskHandler, FnHandler, Handlers, TaskHandler};
 use crate::log::log;
 use crate::model::limits::{check_limit, check_name};
 use crate::model::outcome::TaskResult;
@@ -16,10 +23,13 @@ use crate::model::payload::Payload;
 use crate::model::recurrence::set::RecurrenceSet;
 use crate::model::retention::Retention;
 use crate::model::retry::RetryPolicy;
+use crate::panics::survive;
 use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::Finish;
+use crate::runtime::flight::Launcher;
 use crate::runtime::link::Link;
 use crate::runtime::maintenance::Ahead;
+use crate::runtime::places::Places;
 use crate::runtime::plan::Scope;
 use crate::runtime::ready::Ready;
 use crate::runtime::shutdown::ShutdownState;
@@ -28,6 +38,9 @@ use crate::scheduler::Scheduler;
 use crate::scheduler::parts::Parts;
 use crate::store::Store;
 use crate::wake::Wake;
+
+/// The most async handlers that a scheduler runs at once.
+pub const MAX_IN_FLIGHT: usize = 100_000;
 
 /// The most workers of a scheduler.
 pub const MAX_WORKERS: usize = 1_024;
@@ -57,6 +70,8 @@ pub struct Builder {
     handlers: Handlers,
     workers: usize,
     max_spares: Option<usize>,
+    max_in_flight: usize,
+    spawner: Spawner,
     queues: Vec<(String, usize)>,
     limits: Vec<(String, usize)>,
     only_queues: bool,
@@ -71,6 +86,8 @@ impl Builder {
             handlers: Handlers::default(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             max_spares: None,
+            max_in_flight: 1_000,
+            spawner: Spawner::Workers,
             queues: Vec::new(),
             limits: Vec::new(),
             only_queues: false,
@@ -92,6 +109,71 @@ impl Builder {
         F: Fn(P, &TaskContext) -> TaskResult + Send + Sync + 'static,
     {
         self.handler(FnHandler::new(run))
+    }
+
+    /// Adds the async handler of a kind. A second handler for one kind, async or not, is an error of [`start`](Self::start).
+    pub fn async_handler<H: AsyncTaskHandler>(mut self, handler: H) -> Self {
+        self.handlers.add_async(handler);
+        self
+    }
+
+    /// Adds a closure as the async handler of a kind. It gets a context of its own, which its future can own.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use punctual::{NewTask, Outcome, Payload, Scheduler};
+    /// # use serde::{Deserialize, Serialize};
+    /// # use std::time::Duration;
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Remind { user: u64 }
+    /// # impl Payload for Remind { const KIND: &'static str = "remind"; }
+    /// let scheduler = Scheduler::in_memory()
+    ///     .async_handler_fn(|remind: Remind, cx| async move {
+    ///         println!("reminding {}, attempt {}", remind.user, cx.attempt());
+    ///         Ok(Outcome::done())
+    ///     })
+    ///     .start()?;
+    /// let task = scheduler.schedule(Remind { user: 7 })?.id();
+    /// assert!(scheduler.wait(task, Duration::from_secs(10))?.is_some());
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    pub fn async_handler_fn<P, F, R>(mut self, run: F) -> Self
+    where
+        P: Payload,
+        F: Fn(P, AsyncContext) -> R + Send + Sync + 'static,
+        R: Future<Output = TaskResult> + Send + 'static,
+    {
+        self.handlers.add_async_fn(run);
+        self
+    }
+
+    /// Runs async handlers on an executor of the program's. Default: on the scheduler's workers, which suits futures that need
+    /// no timers or sockets of a runtime.
+    pub fn spawner(mut self, spawner: impl Spawn) -> Self {
+        self.spawner = Spawner::Given(Box::new(spawner));
+        self
+    }
+
+    /// Runs async handlers on the tokio runtime in whose context [`start`](Self::start) is called. For another runtime give
+    /// its `Handle` to [`spawner`](Self::spawner).
+    #[cfg(feature = "tokio")]
+    pub fn tokio(mut self) -> Self {
+        self.spawner = Spawner::Tokio;
+        self
+    }
+
+    /// Sets how many async handlers run at once. 1 to 100,000; default: 1,000.
+    pub fn max_in_flight(mut self, futures: usize) -> Self {
+        self.max_in_flight = futures;
+        self
+    }
+
+    /// Sets how long after a request to stop the future of a task of this kind is dropped; wins over
+    /// [`AsyncTaskHandler::stop_grace`].
+    pub fn stop_grace(mut self, kind: impl Into<String>, grace: Duration) -> Self {
+        self.handlers.stop_grace(kind.into(), grace);
+        self
     }
 
     /// Sets when a failed task of this kind is tried again; wins over [`TaskHandler::retry_policy`].
@@ -185,6 +267,14 @@ impl Builder {
                 "{max_spares} spare threads; at most {MAX_WORKERS} are allowed"
             )));
         }
+        if !(1..=MAX_IN_FLIGHT).contains(&self.max_in_flight) {
+            return Err(Error::invalid(format!(
+                "{} futures in flight; 1 to {MAX_IN_FLIGHT} are allowed",
+                self.max_in_flight
+            )));
+        }
+        let has_async = self.handlers.has_async();
+        let spawner = self.spawner.resolve(has_async)?;
         self.retention.check()?;
         let registry = Arc::new(self.handlers.check()?);
         let now = self.store.of_any.clock.now();
@@ -209,7 +299,11 @@ impl Builder {
         let store = &client.store;
         store.signals().set_runner(dispatcher_wake.clone());
         store.signals().set_maintenance(maintenance_wake.clone());
-        let attempts = Arc::new(Attempts::new(maintenance_wake.clone(), scope.caps.keys()));
+        let attempts = Arc::new(Attempts::new(
+            maintenance_wake.clone(),
+            scope.caps.keys(),
+            self.max_in_flight,
+        ));
         let shutdown = Arc::<ShutdownState>::default();
         let link = Arc::new(Link {
             client: client.clone(),
@@ -218,9 +312,11 @@ impl Builder {
             attempts,
             finish: Finish::new(dispatcher_wake.clone()),
             undecodable: Undecodable::default(),
+            places: Places::new(self.max_in_flight),
         });
         let links = vec![Arc::clone(&link)];
         let ready = Ready::new(self.workers, links, Arc::clone(&shutdown));
+        let launcher = Launcher::new(spawner, ready.fibers(), Arc::clone(&shutdown));
         store.signals().standing_claim().set_workers(ready.bell());
         Ok(Parts {
             client,
@@ -229,6 +325,7 @@ impl Builder {
             workers: self.workers,
             max_threads: self.workers + max_spares,
             ready: Arc::new(ready),
+            launcher: Arc::new(launcher),
             scope,
             shutdown,
             ahead: Ahead::default(),
@@ -272,6 +369,84 @@ impl Builder {
             ));
         }
         Ok(scope)
+    }
+}
+
+/// Where async handlers run.
+enum Spawner {
+    Workers,
+    #[cfg(feature = "tokio")]
+    Tokio,
+    Given(Box<dyn Spawn>),
+}
+
+impl Spawner {
+    /// The executor; `None`: the workers.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if there are async handlers and the executor is gone.
+    fn resolve(self, has_async: bool) -> Result<Option<Box<dyn Spawn>>> {
+        let spawner = match self {
+            Self::Workers => return Ok(None),
+            #[cfg(feature = "tokio")]
+            Self::Tokio => match tokio::runtime::Handle::try_current() {
+                Ok(handle) => Box::new(handle),
+                Err(error) => {
+                    let why = "there is no tokio runtime in the context of start()";
+                    return Err(Error::invalid(why).with_source(error));
+                }
+            },
+            Self::Given(spawner) => spawner,
+        };
+        if has_async && !probe(&*spawner) {
+            return Err(Error::invalid(
+                "the spawner drops what it is given: its runtime is gone",
+            ));
+        }
+        Ok(Some(spawner))
+    }
+}
+
+/// Whether an executor keeps a future that it is given.
+fn probe(spawner: &dyn Spawn) -> bool {
+    struct Probe {
+        is_polled: bool,
+        dropped: Arc<AtomicBool>,
+    }
+
+    impl Future for Probe {
+        type Output = ();
+
+        fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            self.is_polled = true;
+            Poll::Ready(())
+        }
+    }
+
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            self.dropped.fetch_or(!self.is_polled, Ordering::SeqCst);
+        }
+    }
+
+    let dropped = Arc::new(AtomicBool::new(false));
+    let future = Probe {
+        is_polled: false,
+        dropped: Arc::clone(&dropped),
+    };
+    let is_spawned = survive(|| spawner.spawn(Box::pin(future))).is_some();
+    is_spawned && !dropped.load(Ordering::SeqCst)
+}
+
+impl fmt::Debug for Spawner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Workers => "Workers",
+            #[cfg(feature = "tokio")]
+            Self::Tokio => "Tokio",
+            Self::Given(_) => "Given",
+        })
     }
 }
 

@@ -26,7 +26,7 @@ const STOP_WAIT: Duration = Duration::from_millis(100);
 /// Owns a file of tasks and the threads that run them.
 ///
 /// Made by [`Scheduler::builder`]. Derefs to a [`Client`]. Dropping it is a [`shutdown`](Self::shutdown) with a timeout of one
-/// second.
+/// second; but if async handlers run on an executor of the program's, it asks them to stop and waits for nothing.
 ///
 /// # Example
 ///
@@ -121,6 +121,11 @@ impl Scheduler {
     /// A handler that still runs after that continues; its task stays with this process and is settled when the handler
     /// returns. Nothing new starts. Clients of the file stay usable. A second call waits again.
     ///
+    /// Async handlers are asked to stop earlier: before the end of `timeout` by their longest
+    /// [grace](crate::AsyncTaskHandler::stop_grace), or at once if that is longer. Those still running at the end of `timeout`
+    /// are dropped, and their tasks wait for the next scheduler. The executor has to go on polling them: do not call this on
+    /// the only thread of a runtime.
+    ///
     /// To ask handlers to stop first and then wait for them, call it twice: `shutdown(Duration::ZERO)`, then
     /// `shutdown(timeout)`. An error that a handler returns after it was asked costs its task no attempt; one that it returns
     /// before, while the first call waits, is an ordinary failure.
@@ -144,10 +149,18 @@ impl Scheduler {
     /// ```
     pub fn shutdown(&self, timeout: Duration) -> Result<Shutdown> {
         self.parts.client.store.check()?;
-        let shutdown = &self.parts.shutdown;
+        let (shutdown, link) = (&self.parts.shutdown, &self.parts.link);
+        let deadline = Deadline::after(timeout);
         self.parts.stop();
-        if !shutdown.wait(Deadline::after(timeout)) {
-            self.parts.link.attempts.raise_all(StopReason::ShuttingDown);
+        if let Some(grace) = link.registry.longest_grace()
+            && !shutdown.wait(Deadline::after(timeout.saturating_sub(grace)))
+        {
+            let now = link.client.now();
+            link.attempts.raise_futures(StopReason::ShuttingDown, now);
+        }
+        if !shutdown.wait(deadline) {
+            link.attempts.raise_all(StopReason::ShuttingDown);
+            link.attempts.drop_futures();
             shutdown.wait(Deadline::after(STOP_WAIT));
         }
         let ended = shutdown.is_ended();
@@ -179,9 +192,18 @@ impl Deref for Scheduler {
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
-        if !self.parts.shutdown.is_ended() {
-            let _ = self.shutdown(DROP_WAIT);
+        if self.parts.shutdown.is_ended() {
+            return;
         }
+        if self.parts.waits_for_executor() {
+            // This thread may be the one that has to poll them. What they leave is settled when they end.
+            self.parts.stop();
+            let link = &self.parts.link;
+            let now = link.client.now();
+            link.attempts.raise_futures(StopReason::ShuttingDown, now);
+            return;
+        }
+        let _ = self.shutdown(DROP_WAIT);
     }
 }
 

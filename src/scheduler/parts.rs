@@ -7,6 +7,7 @@ use crate::model::health::Health;
 use crate::model::retention::Retention;
 use crate::runtime::dispatcher::Dispatcher;
 use crate::runtime::executor::Executor;
+use crate::runtime::flight::Launcher;
 use crate::runtime::link::Link;
 use crate::runtime::maintenance::{
     Ahead, Deadlines, Firer, Forgetter, Maintenance, Prober, Pruner, Rescuer, Retirer,
@@ -27,6 +28,7 @@ pub(crate) struct Parts {
     pub(super) workers: usize,
     pub(super) max_threads: usize,
     pub(super) ready: Arc<Ready>,
+    pub(super) launcher: Arc<Launcher>,
     pub(super) shutdown: Arc<ShutdownState>,
     /// Recurrences of which slots are decided that are still to come.
     pub(super) ahead: Ahead,
@@ -46,6 +48,7 @@ impl Parts {
         Dispatcher::new(
             Arc::clone(&self.link),
             Arc::clone(&self.ready),
+            Arc::clone(&self.launcher),
             Arc::clone(&self.shutdown),
             self.scope.clone(),
             self.retention,
@@ -64,6 +67,7 @@ impl Parts {
                     ready: Arc::clone(&self.ready),
                     executor,
                     dispatcher: self.dispatcher_wake.clone(),
+                    runs_futures: self.launcher.is_workers(),
                     max_threads: self.max_threads,
                 }),
                 Box::new(Pruner::new(self.client.clone(), self.retention)),
@@ -93,14 +97,20 @@ impl Parts {
         let undecodable = self.link.undecodable.kinds(self.client.now());
         Health {
             workers: self.workers,
-            busy: self.link.attempts.started(),
-            stuck: self.link.attempts.stuck(),
+            busy: self.link.attempts.started().threads,
+            stuck: self.link.attempts.stuck().threads,
             spare: self.ready.spares(),
             unknown_kinds: unknown,
             decided_ahead: lock(&self.ahead).clone(),
             undecodable_kinds: undecodable.iter().map(ToString::to_string).collect(),
             ..self.client.health()
         }
+    }
+
+    /// Whether there are futures that an executor of the program's has to poll.
+    pub(crate) fn waits_for_executor(&self) -> bool {
+        let has_futures = || self.link.attempts.held(self.client.now()).open.futures > 0;
+        !self.launcher.is_workers() && self.client.store.check().is_ok() && has_futures()
     }
 
     /// Stops all claims; waiting tasks that were claimed are given back.

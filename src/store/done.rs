@@ -77,6 +77,7 @@ mod tests {
 
     use super::*;
     use crate::model::lane::ClaimRequest;
+    use crate::model::pool::PerPool;
     use crate::model::settle::tests::claim;
     use crate::store::events::Received;
     use crate::store::events::tests::event;
@@ -88,7 +89,7 @@ mod tests {
         signals.set_runner(wake.clone());
         let request = ClaimRequest {
             queues: Vec::new(),
-            free: 1,
+            free: PerPool::threads(1),
             budget: Duration::ZERO,
             limit: 1,
             suspects: Default::default(),

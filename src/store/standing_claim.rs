@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::model::lane::{ClaimRequest, QueueClaim};
+use crate::model::pool::{PerPool, Pool};
 use crate::model::settle::Claim;
 use crate::sync::lock;
 use crate::wake::{Bell, Wake};
@@ -35,8 +36,8 @@ struct State {
     ended: u64,
     /// Whether a transaction has the request.
     in_flight: bool,
-    /// How many workers became free since a transaction took it.
-    freed: usize,
+    /// How many workers and places became free since a transaction took it.
+    freed: PerPool<usize>,
     /// Whether the runner waits for that transaction to end.
     awaited: bool,
     /// The granted claims that were not taken yet.
@@ -57,17 +58,22 @@ pub(crate) struct Withdrawn {
 impl State {
     /// A request for no worker is not offered, but kept until a worker becomes free.
     fn stand(&mut self, stands: &AtomicBool, request: Option<ClaimRequest>) {
-        let is_for_some = request.as_ref().is_some_and(|request| request.free > 0);
+        let is_for_some = request
+            .as_ref()
+            .is_some_and(|request| request.free.total() > 0);
         stands.store(is_for_some, Ordering::Release);
         self.request = request;
     }
 }
 
-/// The same request for more workers.
-fn more(request: ClaimRequest, freed: usize) -> ClaimRequest {
+/// The same request for more workers and places.
+fn more(request: ClaimRequest, freed: PerPool<usize>) -> ClaimRequest {
     ClaimRequest {
-        free: request.free + freed,
-        limit: request.limit + freed,
+        free: PerPool {
+            threads: request.free.threads + freed.threads,
+            futures: request.free.futures + freed.futures,
+        },
+        limit: request.limit + freed.total(),
         ..request
     }
 }
@@ -91,17 +97,19 @@ impl StandingClaim {
         state.stand(&self.stands, Some(request));
     }
 
-    /// Adds one free worker to the standing claim, if there is one: the `ended`th attempt has ended.
-    pub(crate) fn freed(&self, ended: u64) {
+    /// Adds one free worker, or place, to the standing claim, if there is one: the `ended`th attempt has ended.
+    pub(crate) fn freed(&self, pool: Pool, ended: u64) {
         let mut state = lock(&self.state);
         if ended <= state.ended {
             // The runner counted this worker when it left the claim.
             return;
         }
         if state.in_flight {
-            state.freed += 1;
+            state.freed[pool] += 1;
         } else if let Some(request) = state.request.take() {
-            let request = more(request, 1);
+            let mut freed = PerPool::default();
+            freed[pool] = 1;
+            let request = more(request, freed);
             state.stand(&self.stands, Some(request));
         }
     }
@@ -143,11 +151,12 @@ impl StandingClaim {
         }
         let mut state = lock(&self.state);
         self.stands.store(false, Ordering::Release);
-        let fits =
-            |request: &ClaimRequest| request.free > 0 && request.lanes_version == lanes_version;
+        let fits = |request: &ClaimRequest| {
+            request.free.total() > 0 && request.lanes_version == lanes_version
+        };
         let request = state.request.take().filter(fits)?;
         state.in_flight = true;
-        state.freed = 0;
+        state.freed = PerPool::default();
         Some(Taken {
             standing_claim: Arc::clone(self),
             request,
@@ -169,14 +178,17 @@ impl Taken {
     /// suspect.
     fn rest(&mut self, claims: &[Claim]) -> Option<ClaimRequest> {
         let counted = |queue: &QueueClaim| queue.limit != usize::MAX;
-        let free = self.request.free.checked_sub(claims.len())?;
+        let free = self
+            .request
+            .free
+            .without(claims.iter().map(|claim| claim.pool))?;
         let is_suspect = |claim: &Claim| claim.class.level().is_some();
         if self.request.queues.iter().any(counted) || claims.iter().any(is_suspect) {
             return None;
         }
         Some(ClaimRequest {
             queues: std::mem::take(&mut self.request.queues),
-            limit: free,
+            limit: free.total(),
             free,
             ..self.request
         })
@@ -195,6 +207,9 @@ impl Taken {
     fn answer(&mut self, claims: Vec<Claim>, in_doubt: bool) {
         let rest = self.rest(&claims).filter(|_| !in_doubt);
         let count = claims.len();
+        let is_future = |claim: &&Claim| claim.pool == Pool::Futures;
+        // The runner starts those.
+        let futures = claims.iter().filter(is_future).count();
         let tells = {
             let mut state = lock(&self.standing_claim.state);
             state.in_flight = false;
@@ -212,9 +227,11 @@ impl Taken {
             in_doubt || std::mem::take(&mut state.awaited)
         };
         if let Some(workers) = self.standing_claim.workers.get() {
-            workers.ring(count);
+            workers.ring(count - futures);
         }
-        if tells && let Some(wake) = self.standing_claim.runner.get() {
+        if (tells || futures > 0)
+            && let Some(wake) = self.standing_claim.runner.get()
+        {
             wake.notify();
         }
     }
@@ -245,7 +262,7 @@ mod tests {
     fn request() -> ClaimRequest {
         ClaimRequest {
             queues: Vec::new(),
-            free: 1,
+            free: PerPool::threads(1),
             budget: Duration::ZERO,
             limit: 1,
             suspects: Suspects::default(),
@@ -283,7 +300,7 @@ mod tests {
             let limit = free;
             standing_claim.leave(
                 ClaimRequest {
-                    free,
+                    free: PerPool::threads(free),
                     limit,
                     ..request()
                 },
@@ -293,21 +310,24 @@ mod tests {
         };
         leave(2).end(vec![claim(1, 0, 3)]);
         let taken = standing_claim.take(0).unwrap();
-        assert_eq!((taken.request().free, taken.request().limit), (1, 1));
+        assert_eq!(
+            (taken.request().free.threads, taken.request().limit),
+            (1, 1)
+        );
         taken.end(vec![claim(1, 0, 3)]);
         assert!(standing_claim.take(0).is_none(), "no worker is free");
-        standing_claim.freed(7);
+        standing_claim.freed(Pool::Threads, 7);
         assert!(
             standing_claim.take(0).is_none(),
             "that was known when it was left"
         );
-        standing_claim.freed(8);
+        standing_claim.freed(Pool::Threads, 8);
         let taken = standing_claim.take(0).unwrap();
-        standing_claim.freed(9);
-        assert_eq!(taken.request().free, 1);
+        standing_claim.freed(Pool::Threads, 9);
+        assert_eq!(taken.request().free.threads, 1);
         taken.end(vec![claim(1, 0, 3)]);
         let taken = standing_claim.take(0).unwrap();
-        assert_eq!(taken.request().free, 1, "who became free meanwhile");
+        assert_eq!(taken.request().free.threads, 1, "who became free meanwhile");
         drop(taken);
         assert!(wake.wait(Duration::ZERO));
         let suspect = Claim {
@@ -321,7 +341,40 @@ mod tests {
         standing_claim.take_granted();
         leave(9).end((0..3).map(|_| claim(1, 0, 3)).collect());
         assert_eq!(standing_claim.take_granted().len(), 3);
-        assert_eq!(standing_claim.take(0).unwrap().request().free, 6);
+        assert_eq!(standing_claim.take(0).unwrap().request().free.threads, 6);
+    }
+
+    #[test]
+    fn p3_the_runner_is_woken_for_what_is_to_run_as_a_future() {
+        let (standing_claim, wake) = standing_claim();
+        let workers = Bell::default();
+        standing_claim.set_workers(workers.clone());
+        let free = PerPool {
+            threads: 1,
+            futures: 2,
+        };
+        let both = ClaimRequest {
+            free,
+            limit: 3,
+            ..request()
+        };
+        standing_claim.leave(both, 0);
+        let future = Claim {
+            pool: Pool::Futures,
+            ..claim(1, 0, 3)
+        };
+        standing_claim.take(0).unwrap().end(vec![future]);
+        assert_eq!((workers.rings(), wake.wait(Duration::ZERO)), (0, true));
+        let rest = standing_claim.take(0).unwrap();
+        let left = PerPool {
+            threads: 1,
+            futures: 1,
+        };
+        assert_eq!((rest.request().free, rest.request().limit), (left, 2));
+        standing_claim.freed(Pool::Futures, 1);
+        rest.end(Vec::new());
+        let rest = standing_claim.take(0).unwrap();
+        assert_eq!((rest.request().free, rest.request().limit), (free, 3));
     }
 
     #[test]

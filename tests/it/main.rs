@@ -1,6 +1,7 @@
 //! One binary for all tests of behaviour: a module a promise, or a kind of fault. P13, the cost of a call, is tested where the
 //! statements are, in `src/store/sqlite/query_plans.rs`.
 
+mod asynchronous;
 mod bad_input;
 mod context;
 mod deploy;

@@ -23,6 +23,7 @@ pub(crate) fn claim(attempt: u32, crashes: u32, max_attempts: u32) -> Claim {
         undecoded: 0,
         max_attempts,
         class: Class::Plain,
+        pool: Pool::Threads,
         options: None,
         last_error: None,
         payload: StoredPayload::Whole(b"null".to_vec()),

@@ -26,6 +26,7 @@ impl Kit {
         let (link, shutdown) = (link(), Arc::<ShutdownState>::default());
         let ready = Ready::new(2, vec![Arc::clone(&link)], Arc::clone(&shutdown));
         let ready = Arc::new(ready);
+        let launcher = Launcher::new(None, ready.fibers(), Arc::clone(&shutdown));
         link.signals().set_runner(Wake::new());
         link.standing_claim().set_workers(ready.bell());
         Self {
@@ -37,6 +38,7 @@ impl Kit {
             dispatcher: Dispatcher::new(
                 link,
                 ready,
+                Arc::new(launcher),
                 shutdown,
                 Scope::default(),
                 Retention::default(),

@@ -20,6 +20,8 @@ pub(crate) struct Deadlines {
     pub(crate) executor: Option<Executor>,
     /// Notified when a spare thread is added, because there is one more worker to claim for.
     pub(crate) dispatcher: Wake,
+    /// Whether the workers run futures too.
+    pub(crate) runs_futures: bool,
     /// The most threads, workers and spares together.
     pub(crate) max_threads: usize,
 }
@@ -54,11 +56,15 @@ impl Deadlines {
 impl Service for Deadlines {
     fn run_once(&mut self, now: Timestamp) -> Next {
         let looked = self.attempts.look(now);
-        if looked.newly_stuck > 0 {
+        if looked.newly_stuck.total() > 0 {
             // Other suspects may run now, also if there is no thread to replace it.
             self.dispatcher.notify();
         }
-        self.replace(looked.newly_stuck);
+        let on_workers = match self.runs_futures {
+            true => looked.newly_stuck.total(),
+            false => looked.newly_stuck.threads,
+        };
+        self.replace(on_workers);
         Next::at(looked.next)
     }
 }

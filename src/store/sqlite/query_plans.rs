@@ -12,6 +12,7 @@ use crate::model::lane::{ClaimRequest, LaneClaim, QueueClaim};
 use crate::model::new_task::Insert;
 use crate::model::op::{Op, Reply};
 use crate::model::outcome::Outcome;
+use crate::model::pool::{PerPool, Pool};
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Asked, Claim, End, settle};
 use crate::store::sqlite::SqliteStore;
@@ -488,6 +489,7 @@ impl Kit {
                 lane: lane.id,
                 cost: None,
                 class: lane.class,
+                pool: Pool::Threads,
                 beside_suspects: None,
             })
             .collect();
@@ -496,7 +498,7 @@ impl Kit {
                 lanes,
                 limit: usize::MAX,
             }],
-            free,
+            free: PerPool::threads(free),
             budget: std::time::Duration::ZERO,
             limit: 256,
             suspects: Default::default(),

@@ -11,6 +11,7 @@ use crate::model::attempt::AttemptEnd;
 use crate::model::delivery::Delivery;
 use crate::model::new_task::Insert;
 use crate::model::op::{Action, CHUNK, Op, Settled};
+use crate::model::pool::PerPool;
 use crate::model::settle::{Claim, End, StoredPayload};
 use crate::model::task::TaskState;
 use crate::time::Timestamp;
@@ -143,9 +144,9 @@ fn no_more_are_taken_than_asked_for(kit: &mut Kit) {
     let mut request = kit.request(9);
     request.limit = 3;
     assert_eq!(kit.claim_by(request.clone()).len(), 3);
-    request.free = 2;
+    request.free = PerPool::threads(2);
     assert_eq!(kit.claim_by(request.clone()).len(), 2);
-    request.free = 0;
+    request.free = PerPool::threads(0);
     assert_eq!(kit.claim_by(request).len(), 0);
     assert_eq!(kit.claim(usize::MAX).len(), 15);
 }

@@ -31,6 +31,7 @@ use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
 use crate::model::op::{Action, Changed, ChangedMany, Op, Reply, Rescued, Settled};
 use crate::model::outcome::{Failure, Outcome, TaskResult};
+use crate::model::pool::{PerPool, Pool};
 use crate::model::query::Query;
 use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Asked, Claim, End, Settlement, settle};
@@ -285,6 +286,7 @@ pub(super) fn request(store: &dyn Store, free: usize) -> ClaimRequest {
             lane: lane.id,
             cost: None,
             class: lane.class,
+            pool: Pool::Threads,
             beside_suspects: None,
         };
         match queues.iter_mut().find(|(queue, _)| *queue == lane.queue) {
@@ -300,7 +302,7 @@ pub(super) fn request(store: &dyn Store, free: usize) -> ClaimRequest {
     }
     ClaimRequest {
         queues: queues.into_iter().map(|(_, queue)| queue).collect(),
-        free,
+        free: PerPool::threads(free),
         budget: Duration::ZERO,
         limit: usize::MAX,
         suspects: Default::default(),

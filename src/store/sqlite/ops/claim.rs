@@ -10,6 +10,7 @@ use crate::model::event::EventKind;
 use crate::model::lane::{ClaimRequest, Heads, Lane, LaneClaim, QueueClaim};
 use crate::model::limits::MAX_PRIORITY;
 use crate::model::op::CHUNK;
+use crate::model::pool::{PerPool, Pool};
 use crate::model::settle::{Claim, Fence, StoredPayload};
 use crate::store::sqlite::ops::expire::expire_one;
 use crate::store::sqlite::ops::room;
@@ -101,7 +102,9 @@ pub(crate) fn claim(tx: &mut WriteTx<'_>, request: &ClaimRequest) -> rusqlite::R
             continue;
         }
         if !budget.affords(&queue.lanes[best].claim) {
-            // The best task must not be overtaken, so nothing more comes from this queue.
+            // The best task must not be overtaken, so nothing more of its pool comes from this queue.
+            queue.is_used_up[queue.lanes[best].claim.pool] = true;
+            open.push_front(index);
             continue;
         }
         if let Some(claim) = queue.read(tx, best)? {
@@ -152,9 +155,9 @@ fn is_best_suspect(
     Ok(true)
 }
 
-/// How much may be claimed: a task for each free worker, then as much as keeps the workers busy for a moment.
+/// How much may be claimed: a task for each free worker and place, then as much as keeps the workers busy for a moment.
 struct Budget {
-    free: usize,
+    free: PerPool<usize>,
     left: Duration,
 }
 
@@ -163,17 +166,18 @@ impl Budget {
     fn room(&self, lanes: &[LaneCursor]) -> usize {
         let cheapest = lanes.iter().filter_map(|lane| lane.claim.cost).min();
         let ahead = cheapest.map_or(0, |cost| self.left.as_nanos() / cost.as_nanos().max(1));
-        self.free
-            .saturating_add(usize::try_from(ahead).unwrap_or(usize::MAX))
+        let free = self.free.total();
+        free.saturating_add(usize::try_from(ahead).unwrap_or(usize::MAX))
     }
 
     fn affords(&self, lane: &LaneClaim) -> bool {
-        self.free > 0 || lane.cost.is_some_and(|cost| cost <= self.left)
+        self.free[lane.pool] > 0 || lane.cost.is_some_and(|cost| cost <= self.left)
     }
 
     fn spend(&mut self, lane: &LaneClaim) {
-        if self.free > 0 {
-            self.free -= 1;
+        let free = &mut self.free[lane.pool];
+        if *free > 0 {
+            *free -= 1;
         } else if let Some(cost) = lane.cost {
             self.left -= cost;
         }
@@ -186,6 +190,8 @@ struct QueueCursor {
     left: usize,
     /// Its best suspect has to wait, and with it those behind it.
     suspects_wait: bool,
+    /// The best task of a pool cannot be afforded, and none of that pool may overtake it.
+    is_used_up: PerPool<bool>,
 }
 
 impl QueueCursor {
@@ -213,6 +219,7 @@ impl QueueCursor {
             lanes,
             left,
             suspects_wait: false,
+            is_used_up: PerPool::default(),
         })
     }
 
@@ -237,7 +244,8 @@ impl QueueCursor {
         };
         let mut best = None;
         for (index, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.claim.class.level().is_some() && !suspects {
+            let waits = lane.claim.class.level().is_some() && !suspects;
+            if waits || self.is_used_up[lane.claim.pool] {
                 continue;
             }
             if let Some(key) = lane.peek(tx, chunk)?
@@ -261,7 +269,7 @@ impl QueueCursor {
             return Ok(None);
         }
         self.left -= 1;
-        let claim = candidate.claim(tx, &lane.lane, lane.priority)?;
+        let claim = candidate.claim(tx, lane.claim.pool, &lane.lane, lane.priority)?;
         Ok(Some(claim))
     }
 }
@@ -409,7 +417,13 @@ columns! {
 
 impl Candidate {
     /// The claim of this task, still under the number of its last claim.
-    fn claim(self, tx: &mut WriteTx<'_>, lane: &Lane, priority: u8) -> rusqlite::Result<Claim> {
+    fn claim(
+        self,
+        tx: &mut WriteTx<'_>,
+        pool: Pool,
+        lane: &Lane,
+        priority: u8,
+    ) -> rusqlite::Result<Claim> {
         let seq = self.seq;
         let stored = payload::read(tx.conn, seq, self.extras, self.payload)?;
         let mut payload = match payload::verify(stored, self.checksum, self.id, &lane.kind) {
@@ -440,6 +454,7 @@ impl Candidate {
             undecoded: trouble.undecoded,
             max_attempts: self.max_attempts,
             class: lane.class,
+            pool,
             options,
             last_error,
             payload,

@@ -7,6 +7,7 @@ use crate::model::event::EventKind;
 use crate::model::lane::{ClaimRequest, Class, LaneClaim, LaneId};
 use crate::model::new_task::Insert;
 use crate::model::new_task::Scheduled;
+use crate::model::pool::Pool;
 use crate::model::settle::{Claim, Fence, StoredPayload};
 use crate::model::task::TaskState;
 use crate::store::sqlite::ops::payload::{self, MAX_INLINE_BYTES, checksum};
@@ -118,9 +119,9 @@ pub(crate) fn insert_claimed(
     let Some(lane) = tx.lane(id) else {
         return Ok(None);
     };
-    if !is_next(tx, task, id, standing_claim) {
+    let Some(pool) = pool_of_next(tx, task, id, standing_claim) else {
         return Ok(None);
-    }
+    };
     let claim_no = tx.draw(0);
     let Some(seq) = write(tx, id, task, Some(claim_no))? else {
         return Ok(Some((stored_before(tx, task)?.1, None)));
@@ -142,6 +143,7 @@ pub(crate) fn insert_claimed(
         undecoded: 0,
         max_attempts: task.max_attempts,
         class: lane.class,
+        pool,
         options: task.options.clone(),
         last_error: None,
         payload: StoredPayload::Whole(task.payload.clone()),
@@ -149,20 +151,30 @@ pub(crate) fn insert_claimed(
     Ok(Some((Scheduled::New(task.id), Some(claim))))
 }
 
-/// Whether a claim would take this task next if it were stored: it may be taken, and nothing due in its queue is better.
-fn is_next(tx: &WriteTx<'_>, task: &Insert, lane: LaneId, standing_claim: &ClaimRequest) -> bool {
+/// The pool that would take this task next if it were stored; `None`: it may not be taken, or something due in its queue is
+/// better.
+fn pool_of_next(
+    tx: &WriteTx<'_>,
+    task: &Insert,
+    lane: LaneId,
+    standing_claim: &ClaimRequest,
+) -> Option<Pool> {
     let may_start = task.scheduled_at <= tx.now && task.expires_at.is_none_or(|at| at >= tx.now);
-    let takes = |claim: &LaneClaim| claim.lane == lane && claim.class == Class::Plain;
-    let queue = standing_claim
-        .queues
-        .iter()
-        .find(|queue| queue.lanes.iter().any(takes));
-    let Some(queue) = queue.filter(|queue| may_start && queue.limit > 0 && standing_claim.free > 0)
-    else {
-        return false;
-    };
+    if !may_start {
+        return None;
+    }
+    let takes = |claim: &&LaneClaim| claim.lane == lane && claim.class == Class::Plain;
+    let mut queues = standing_claim.queues.iter();
+    let (queue, pool) = queues.find_map(|queue| {
+        let claim = queue.lanes.iter().find(takes)?;
+        Some((queue, claim.pool))
+    })?;
+    if queue.limit == 0 || standing_claim.free[pool] == 0 {
+        return None;
+    }
     let place = (task.priority, task.scheduled_at);
-    queue.lanes.iter().all(|claim| {
+    let mut beside = queue.lanes.iter().filter(|claim| claim.pool == pool);
+    let is_best = beside.all(|claim| {
         let Some(mut lane) = tx.lane(claim.lane) else {
             return false;
         };
@@ -173,7 +185,8 @@ fn is_next(tx: &WriteTx<'_>, task: &Insert, lane: LaneId, standing_claim: &Claim
             // Of two that are alike, the stored one comes first.
             .any(|(priority, at)| at <= tx.now && (priority, at) <= place);
         !lane.paused && lane.limit.is_none() && !better
-    })
+    });
+    is_best.then_some(pool)
 }
 
 /// Writes the rows of a task, as pending or as started under a claim's number; `None`: its id is stored already.

@@ -1,0 +1,214 @@
+//! Runs blocking calls for async code, on a few threads of the client's own.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::panics::{discard, survive};
+use crate::sync::lock;
+use crate::thread::Thread;
+
+/// As many calls run at once. Reads of SQLite scale with the processors; writes take turns anyway.
+const MAX_THREADS: usize = 4;
+
+/// A thread without a call ends after this.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The threads that run calls beside those of a runtime. They start when there is something to run. A clone of the client
+/// shares them; they end with the last.
+#[derive(Debug, Default)]
+pub(crate) struct Aside(Arc<Queue>);
+
+type Call = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    called: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    calls: VecDeque<Call>,
+    threads: usize,
+    idle: usize,
+    closed: bool,
+}
+
+impl Aside {
+    /// Queues a call. If its [`Answer`] is dropped before its turn has come, it is dropped and never runs.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Answer<T> {
+        let cell = Arc::new(Cell(Mutex::new(Slot::Waits(None))));
+        let answer = Answer(Ok(Arc::clone(&cell)));
+        let call = Box::new(move || cell.answer(call));
+        match self.0.push(call) {
+            Ok(()) => answer,
+            Err(error) => Answer(Err(Some(error))),
+        }
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        lock(&self.0.state).closed = true;
+        self.0.called.notify_all();
+    }
+}
+
+impl Queue {
+    fn push(self: &Arc<Self>, call: Call) -> Result<()> {
+        let mut state = lock(&self.state);
+        state.calls.push_back(call);
+        if state.calls.len() > state.idle && state.threads < MAX_THREADS {
+            state.threads += 1;
+            drop(state);
+            let queue = Arc::clone(self);
+            if let Err(error) = Thread::spawn("punctual-aside", move || queue.work()) {
+                let mut state = lock(&self.state);
+                state.threads -= 1;
+                if state.threads == 0 {
+                    // Nobody would run them. Dropped outside the lock: they hold the user's values.
+                    let calls = std::mem::take(&mut state.calls);
+                    drop(state);
+                    drop(calls);
+                    return Err(error);
+                }
+            }
+        } else {
+            drop(state);
+            self.called.notify_one();
+        }
+        Ok(())
+    }
+
+    fn work(&self) {
+        while let Some(call) = self.next() {
+            call();
+        }
+    }
+
+    /// The next call. `None`: the calling thread must end.
+    fn next(&self) -> Option<Call> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(call) = state.calls.pop_front() {
+                return Some(call);
+            }
+            if state.closed {
+                state.threads -= 1;
+                return None;
+            }
+            state.idle += 1;
+            let waited = self.called.wait_timeout(state, IDLE);
+            let timeout;
+            (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+            if timeout.timed_out() && state.calls.is_empty() {
+                state.threads -= 1;
+                return None;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
+    }
+}
+
+/// Where a call leaves its answer.
+struct Cell<T>(Mutex<Slot<T>>);
+
+enum Slot<T> {
+    /// The call's turn has not come, or it runs.
+    Waits(Option<Waker>),
+    Answered(std::thread::Result<T>),
+    /// Nobody waits for the answer, or it was taken.
+    Left,
+}
+
+impl<T> Cell<T> {
+    fn answer(&self, call: impl FnOnce() -> T) {
+        if matches!(*lock(&self.0), Slot::Left) {
+            return;
+        }
+        let answer = catch_unwind(AssertUnwindSafe(call));
+        let mut slot = lock(&self.0);
+        match std::mem::replace(&mut *slot, Slot::Left) {
+            Slot::Waits(waker) => {
+                *slot = Slot::Answered(answer);
+                drop(slot);
+                if let Some(waker) = waker {
+                    let _ = survive(|| waker.wake());
+                }
+            }
+            _ => {
+                drop(slot);
+                leave(answer);
+            }
+        }
+    }
+}
+
+/// Drops an answer that nobody waits for.
+fn leave<T>(answer: Result<T, Box<dyn Any + Send>>) {
+    match answer {
+        Ok(value) => drop(survive(|| drop(value))),
+        Err(panic) => drop(discard(panic)),
+    }
+}
+
+/// The answer to a call. If the call panicked, so does the poll.
+pub(crate) struct Answer<T>(Result<Arc<Cell<T>>, Option<crate::error::Error>>);
+
+impl<T> Future for Answer<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let cell = match &mut self.0 {
+            Ok(cell) => cell,
+            Err(error) => {
+                let error = error.take().expect("it is not polled after its end");
+                return Poll::Ready(Err(error));
+            }
+        };
+        let waker = cx.waker().clone();
+        let mut slot = lock(&cell.0);
+        let old = match &mut *slot {
+            Slot::Waits(old) => old.replace(waker),
+            _ => {
+                let answered = std::mem::replace(&mut *slot, Slot::Left);
+                drop(slot);
+                let Slot::Answered(answer) = answered else {
+                    unreachable!("it is not polled after its end");
+                };
+                return Poll::Ready(Ok(answer.unwrap_or_else(|panic| resume_unwind(panic))));
+            }
+        };
+        drop(slot);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl<T> Drop for Answer<T> {
+    fn drop(&mut self) {
+        if let Ok(cell) = &self.0 {
+            let left = std::mem::replace(&mut *lock(&cell.0), Slot::Left);
+            if let Slot::Answered(answer) = left {
+                leave(answer);
+            }
+        }
+    }
+}
