@@ -220,10 +220,11 @@ impl Recurrences<'_> {
         }
     }
 
-    /// Lets the recurrence go on with the slots from this instant on, past or future, whatever was decided before. A task that a
-    /// slot has made and that is still stored is not made again. Slots from this instant on that wait for the end of a live task are
-    /// decided anew; with a future instant, what is due is decided first, and the slots in between are passed over. This is for a clock that was far ahead and was set back:
-    /// the recurrence would wait until the clock comes where it was.
+    /// Lets the recurrence go on with the slots from this instant on, past or future, whatever was decided before. What is due is
+    /// decided first. A task that a slot has made and that is still stored is not made again. Slots from this instant on that
+    /// wait for the end of a live task are decided anew; those between now and a future instant are passed over. Nothing is
+    /// decided anew once the recurrence has made as many tasks as it may. This is for a clock that was far ahead and was set
+    /// back: the recurrence would wait until the clock comes where it was.
     ///
     /// # Errors
     ///

@@ -177,8 +177,13 @@ impl Record {
         }
     }
 
+    /// The id of the task that a slot makes.
+    pub(crate) fn task(&self, slot: Timestamp) -> TaskId {
+        Draw::new(self.mark, self.place, &self.name, slot).id(slot)
+    }
+
     fn explained(&self, slot: Timestamp, fate: Option<Fate>) -> ExplainedSlot {
-        let id = || Draw::new(self.mark, self.place, &self.name, slot).id(slot);
+        let id = || self.task(slot);
         let fate = match fate {
             Some(Fate::Skipped(reason)) => SlotFate::Skipped(reason),
             _ if self.waiting.contains(&slot) => SlotFate::Waiting(id()),

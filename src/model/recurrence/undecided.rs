@@ -40,6 +40,14 @@ struct InZone {
     /// they are not in the order of time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     since: Option<(i64, i64)>,
+    /// The slots begin there: none of a civil time before it is decided.
+    #[serde(default, skip_serializing_if = "is_false")]
+    begins: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Whether a civil time comes twice, and which time it is.
@@ -71,6 +79,7 @@ impl InZone {
             civil: micros(zone.civil(instant)),
             pass,
             since: None,
+            begins: false,
         }
     }
 }
@@ -116,6 +125,21 @@ impl Decided {
         self.until = until;
     }
 
+    /// Notes that the slots begin after an instant: none is decided.
+    pub(crate) fn begin(rule: &Rule, until: Timestamp) -> Self {
+        let noted = |zone: &Zone| InZone {
+            begins: true,
+            ..InZone::at(zone, until)
+        };
+        let zones = rule.0.moving_zones().into_iter();
+        Self {
+            until,
+            zones: zones
+                .map(|zone| (zone.name().to_owned(), noted(zone)))
+                .collect(),
+        }
+    }
+
     /// If civil times were moved: up to where there are slots whose civil times are decided.
     pub(crate) fn moved_until(&self, rule: &Rule) -> Option<Timestamp> {
         let zones = rule.0.moving_zones().into_iter();
@@ -152,8 +176,15 @@ impl Decided {
 
     fn moved(&self, zone: &Zone) -> Option<Moved> {
         let noted = *self.zones.get(zone.name())?;
-        let now = InZone::at(zone, self.until);
+        let now = InZone {
+            begins: noted.begins,
+            ..InZone::at(zone, self.until)
+        };
         if noted == now || !is_near(noted.civil, now.civil) {
+            return None;
+        }
+        if noted.begins && now.civil < noted.civil {
+            // The civil times between come again, and none has been decided.
             return None;
         }
         let (mut civil, mut since) = (noted.civil, None);
@@ -227,6 +258,7 @@ impl Moved {
             civil: micros(self.civil),
             pass: self.pass,
             since: Some((since.micros(), micros(zone.civil(since)))),
+            begins: false,
         }
     }
 

@@ -325,6 +325,17 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
             "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=?)",
         ),
         (
+            "whether a task waits",
+            make::WAITS,
+            "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=?)",
+        ),
+        ("whether a task is live", make::LIVE_TASK, "(id=?)"),
+        (
+            "rules of runs",
+            runs::RULES,
+            "SEARCH run USING PRIMARY KEY (recurrence=?)",
+        ),
+        (
             "one that waits no more",
             make::UNBUFFER,
             "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=? AND number=?)",

@@ -5,6 +5,7 @@ mod failing;
 mod instances;
 mod moved_zones;
 mod rows;
+mod told_zones;
 mod updated_zones;
 mod zones;
 

@@ -2,9 +2,10 @@
 
 use rusqlite::{Connection, params};
 
-use crate::model::recurrence::explain::Explanation;
+use crate::model::recurrence::explain::{Explanation, SlotFate};
 use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
 use crate::model::recurrence::view::{PausedBy, RecurrenceStatus};
+use crate::store::sqlite::ops::recur::make::TASK;
 use crate::store::sqlite::ops::recur::record;
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring};
 use crate::store::sqlite::ops::row;
@@ -107,8 +108,20 @@ pub(super) fn explain(
     };
     let (definition, _) = rows::definition(conn, &recurring)?.ok_or_else(damaged)?;
     let record = record::read(conn, &recurring, &definition, from, to, now)?;
+    let mut explanation = record.explain(from, to);
+    let mut task = conn.prepare_cached(TASK)?;
+    for explained in &mut explanation.slots {
+        // One that was decided again, or whose run was: its task is there all the same.
+        if let SlotFate::Skipped(_) = explained.fate {
+            let id = record.task(explained.slot);
+            if task.exists([id.as_bytes()])? {
+                explained.fate = SlotFate::Made(id);
+            }
+        }
+    }
+    drop(task);
     snapshot.finish()?;
-    Ok(Some(record.explain(from, to)))
+    Ok(Some(explanation))
 }
 
 /// Passes over all recurrences: it is asked when the clock was set back, and at the start.

@@ -134,6 +134,19 @@ impl History {
                 format!("each {minutes} minutes {:?}", kit.recur(self.recurrence()))
             }
             20 if self.random.bool() => format!("{:?}", kit.trigger(&name)),
+            20 => {
+                let minutes = self.random.u32(1..400);
+                let from = match self.random.u8(..4) {
+                    0 => kit.now + MINUTE * minutes,
+                    1 => kit.now,
+                    _ => (kit.now - MINUTE * minutes).max(NOW),
+                };
+                format!(
+                    "reset {} {:?}",
+                    from.since(NOW).as_secs() / 60,
+                    kit.act(&name, RecurrenceAction::Reset(from))
+                )
+            }
             _ => {
                 let of_its_own: BTreeSet<TaskId> = self.ids(kit);
                 let from = (kit.now - HOUR * self.random.u32(1..10)).max(NOW);
@@ -189,7 +202,9 @@ impl History {
             if fates.insert(slot, fate).is_some() {
                 broken(format!("{slot} is told twice"));
             }
-            if matches!(fate, SlotFate::Made(_)) != has_task {
+            // After a reset it is decided again.
+            let is_again = has_task && matches!(fate, SlotFate::Upcoming);
+            if matches!(fate, SlotFate::Made(_)) != has_task && !is_again {
                 broken(format!(
                     "{slot} is told as {fate:?}, and has a task: {has_task}"
                 ));
@@ -200,7 +215,10 @@ impl History {
         if slots.windows(2).any(|pair| pair[0] == pair[1]) {
             broken("a slot has two tasks".to_owned());
         }
-        if let Some(slot) = slots.iter().find(|slot| !fates.contains_key(slot)) {
+        // What a reset passed over is in no record.
+        let is_reset = self.log.iter().any(|each| each.starts_with("reset"));
+        let untold = slots.iter().find(|slot| !fates.contains_key(slot));
+        if let Some(slot) = untold.filter(|_| !is_reset) {
             broken(format!("{slot} has a task, and is not told"));
         }
         let next = kit.store().lanes().recurrence_at;

@@ -1,10 +1,12 @@
 //! Recurrences: what each slot makes.
 
+mod alarms;
 mod changes;
 mod expected;
 mod histories;
 mod overlap;
 mod record;
+mod resets;
 mod sets;
 mod told;
 

@@ -16,9 +16,13 @@ pub(crate) fn decide_before(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<b
         if left == 0 {
             return Ok(true);
         }
-        if let Some(mut recurring) = Recurring::by_name(tx.conn, &name)?
-            && (recurring.due_slot(tx.now).is_some() || recurring.is_outdated())
-        {
+        let Some(mut recurring) = Recurring::by_name(tx.conn, &name)? else {
+            continue;
+        };
+        if is_reset(op) {
+            recurring.take_over();
+        }
+        if recurring.due_slot(tx.now).is_some() || recurring.is_outdated() {
             left = left.saturating_sub(decide_some(tx, &mut recurring, left)?);
             recurring.keep(tx)?;
         }
@@ -26,12 +30,20 @@ pub(crate) fn decide_before(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<b
     Ok(left == 0)
 }
 
+fn is_reset(op: &Op) -> bool {
+    let Op::ChangeRecurrence { action, .. } = op else {
+        return false;
+    };
+    matches!(action, RecurrenceAction::Reset(_))
+}
+
 /// The recurrences that an operation is about to change, and of which it decides what is due.
 fn changed_by(tx: &WriteTx<'_>, op: &Op) -> rusqlite::Result<Vec<String>> {
     match op {
         Op::ChangeRecurrence { name, action } => Ok(match action {
-            RecurrenceAction::Pause | RecurrenceAction::Edit(_) => vec![name.clone()],
-            RecurrenceAction::Reset(from) if *from > tx.now => vec![name.clone()],
+            RecurrenceAction::Pause | RecurrenceAction::Edit(_) | RecurrenceAction::Reset(_) => {
+                vec![name.clone()]
+            }
             _ => Vec::new(),
         }),
         Op::Recur(registration) => {

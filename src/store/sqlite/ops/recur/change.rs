@@ -11,7 +11,7 @@ use crate::model::recurrence::policy::SkipReason;
 use crate::model::recurrence::view::{
     PausedBy, RecurrenceAction, RecurrenceChanged, Triggered, Trouble,
 };
-use crate::store::sqlite::ops::recur::due::{decide_before, decide_due};
+use crate::store::sqlite::ops::recur::due::decide_due;
 use crate::store::sqlite::ops::recur::fire::update_zone;
 use crate::store::sqlite::ops::recur::make::{Maker, Placed, waiting_calls};
 use crate::store::sqlite::ops::recur::record;
@@ -79,7 +79,10 @@ pub(crate) fn change(
             };
             match action {
                 RecurrenceAction::Edit(_) => decide_due(tx, &mut recurring)?,
-                RecurrenceAction::Reset(from) => decide_before(tx, &mut recurring, *from)?,
+                RecurrenceAction::Reset(_) => {
+                    recurring.take_over();
+                    decide_due(tx, &mut recurring)?;
+                }
                 _ => update_zone(tx, &mut recurring)?,
             }
             let mut maker = Maker {
@@ -167,10 +170,8 @@ impl Maker<'_> {
         self.take(tx, decision)?;
         tx.recurrence_event(&self.recurring.name, RecurrenceEventKind::Resumed);
         self.release(tx)?;
-        if self.is_live(tx.conn)? {
-            let slot = self.recurring.previous_slot;
-            self.recurring.expect_of(self.definition, slot);
-        }
+        let live = self.live_slot(tx.conn)?;
+        self.recurring.expect_of(self.definition, live);
         Ok(RecurrenceChanged::Applied)
     }
 
@@ -181,20 +182,23 @@ impl Maker<'_> {
         from: Timestamp,
     ) -> rusqlite::Result<RecurrenceChanged> {
         self.unbuffer_from(tx.conn, from)?;
+        if (self.definition.max_count).is_some_and(|max| self.recurring.made >= max) {
+            // It has made as many tasks as it may: nothing is decided anew.
+            return Ok(RecurrenceChanged::Applied);
+        }
         runs::cut(tx.conn, self.recurring, from)?;
-        let is_live = self.is_live(tx.conn)?;
-        let previous = self.recurring.previous_slot;
+        let live = self.live_slot(tx.conn)?;
         let recurring = &mut *self.recurring;
         recurring.expected_by = None;
-        recurring.previous_slot = previous.filter(|slot| *slot < from);
+        recurring.previous_slot = recurring.previous_slot.filter(|slot| *slot < from);
         // Slots that are to come are passed over, but not decided.
         let before = Timestamp::from_micros(from.micros() - 1);
         recurring.forgotten_until = recurring.forgotten_until.map(|until| until.min(before));
         recurring.decided_until = before.min(tx.now);
+        recurring.decided_civil = None;
+        recurring.advance(&self.definition.rule, recurring.decided_until);
         begin(tx, recurring, self.definition, before);
-        if is_live {
-            recurring.expect_live(self.definition, previous);
-        }
+        recurring.expect_of(self.definition, live);
         Ok(RecurrenceChanged::Applied)
     }
 }

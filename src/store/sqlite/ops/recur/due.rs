@@ -6,7 +6,6 @@ use crate::store::sqlite::ops::recur::fire::update_zone;
 use crate::store::sqlite::ops::recur::make::Maker;
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, mark};
 use crate::store::sqlite::ops::write_tx::WriteTx;
-use crate::time::Timestamp;
 
 /// In how many steps all that is due may have to be decided.
 const MAX_STEPS: usize = MAX_KEPT as usize / MAX_PLACED + 1;
@@ -14,41 +13,6 @@ const MAX_STEPS: usize = MAX_KEPT as usize / MAX_PLACED + 1;
 /// Decides all that is due of a recurrence.
 pub(super) fn decide_due(tx: &mut WriteTx<'_>, recurring: &mut Recurring) -> rusqlite::Result<()> {
     decide_some(tx, recurring, usize::MAX).map(|_| ())
-}
-
-/// Decides what is due of a recurrence before an instant from which on its slots are decided anew. If that is past, they make no
-/// task any more.
-pub(super) fn decide_before(
-    tx: &mut WriteTx<'_>,
-    recurring: &mut Recurring,
-    from: Timestamp,
-) -> rusqlite::Result<()> {
-    recurring.take_over();
-    if from > tx.now {
-        return decide_due(tx, recurring);
-    }
-    update_zone(tx, recurring)?;
-    let Some((definition, payload)) = rows::definition(tx.conn, recurring)? else {
-        return Ok(());
-    };
-    let reason = match recurring.paused_at {
-        Some(_) => SkipReason::Paused,
-        None => SkipReason::Missed,
-    };
-    let mark = mark(tx.conn)?;
-    if let Some(slot) = recurring.due_slot(tx.now).filter(|slot| *slot < from) {
-        let mut maker = Maker {
-            recurring,
-            definition: &definition,
-            payload: &payload,
-            mark,
-        };
-        let before = Timestamp::from_micros(from.micros() - 1);
-        let decision =
-            maker.undecided(|definition| Decision::pass(&definition.rule, slot, before, reason));
-        maker.take(tx, decision)?;
-    }
-    Ok(())
 }
 
 /// Decides what is due of a recurrence, about as many slots as may be given a place. Returns how many were.

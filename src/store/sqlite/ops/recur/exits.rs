@@ -69,15 +69,10 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
             mark: mark(tx.conn)?,
         };
         maker.release(tx)?;
-        if state == TaskState::Completed
-            && definition.expect_within.is_some()
-            && maker.is_live(tx.conn)?
-        {
-            // Another task, which has waited or runs beside it; or a call, if this was the task of the last slot.
-            let slot = recurring.previous_slot;
-            if slot_of(tx, seq)?.and_then(|slot| slot.at) < slot {
-                recurring.expect_of(&definition, slot);
-            }
+        if state == TaskState::Completed && definition.expect_within.is_some() {
+            // Of another task, which has waited or runs beside it. A call has no slot.
+            let live = maker.live_slot(tx.conn)?;
+            recurring.expect_of(&definition, live);
         }
     }
     recurring.keep(tx)

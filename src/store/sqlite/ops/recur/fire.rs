@@ -113,7 +113,9 @@ pub(crate) fn update_zone(tx: &mut WriteTx<'_>, recurring: &mut Recurring) -> ru
     }
     match rows::definition(tx.conn, recurring)? {
         Some((definition, _)) => {
-            if let Some(until) = recurring.decided().moved_until(&definition.rule) {
+            if let Some(until) = recurring.decided().moved_until(&definition.rule)
+                && runs::has_civil_times(tx.conn, recurring)?
+            {
                 // The record has the instants of the former database.
                 runs::forget(tx.conn, recurring, until)?;
             }

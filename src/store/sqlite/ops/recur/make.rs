@@ -30,10 +30,8 @@ pub(crate) const LIVE: &str = sql!(
         AND task.extras & {recurrence} <> 0"
 );
 
-/// Whether a task of a recurrence is live.
-pub(crate) fn is_live(conn: &Connection, recurrence: i64) -> rusqlite::Result<bool> {
-    conn.prepare_cached(LIVE)?.exists([recurrence])
-}
+pub(crate) const LIVE_TASK: &str =
+    sql!("SELECT 1 FROM punctual_task WHERE id = :id AND state IN ({pending}, {running})");
 
 pub(crate) const TASK: &str = "SELECT 1 FROM punctual_task WHERE id = :id";
 
@@ -73,6 +71,9 @@ pub(crate) const UNBUFFER: &str =
 
 pub(crate) const UNBUFFER_FROM: &str = "
     DELETE FROM punctual_recurrence_buffer WHERE recurrence = :recurrence AND slot >= :from";
+
+pub(crate) const WAITS: &str =
+    "SELECT 1 FROM punctual_recurrence_buffer WHERE recurrence = :recurrence AND id = :id";
 
 pub(crate) const WAITING_CALLS: &str =
     "SELECT id FROM punctual_recurrence_buffer WHERE recurrence = :recurrence AND slot IS NULL";
@@ -117,6 +118,27 @@ pub(crate) enum Placed {
     Skipped(SkipReason),
 }
 
+impl Recurring {
+    /// What is drawn for a slot. `mark`: that of the file.
+    fn draw(&self, mark: Uuid, slot: Timestamp) -> Draw {
+        Draw::new(mark, self.place(), &self.name, slot)
+    }
+
+    /// The slot whose task was made last, if that task is live.
+    pub(crate) fn live_slot(
+        &self,
+        conn: &Connection,
+        mark: Uuid,
+    ) -> rusqlite::Result<Option<Timestamp>> {
+        let Some(slot) = self.previous_slot else {
+            return Ok(None);
+        };
+        let id = self.draw(mark, slot).id(slot);
+        let is_live = conn.prepare_cached(LIVE_TASK)?.exists([id.as_bytes()])?;
+        Ok(Some(slot).filter(|_| is_live))
+    }
+}
+
 impl Maker<'_> {
     /// Gives a slot its place; `None`: a caller asked for a task now.
     pub(crate) fn place(
@@ -127,10 +149,15 @@ impl Maker<'_> {
     ) -> rusqlite::Result<Placed> {
         let overlap = self.definition.overlap;
         let is_live = overlap != Overlap::Allow && self.is_live(tx.conn)?;
-        if is_live && slot.is_some() && has_task(tx.conn, id)? {
-            // A slot that is decided again does not meet its own task.
-            self.decided(tx, slot, Fate::Made)?;
-            return Ok(Placed::Existing);
+        if is_live && slot.is_some() {
+            // A slot that is decided again does not meet its own task, or itself.
+            let waits = self.waits(tx.conn, id)?;
+            if waits || has_task(tx.conn, id)? {
+                let previous = self.recurring.previous_slot;
+                self.recurring.previous_slot = previous.max(slot.filter(|_| !waits));
+                self.decided(tx, slot, Fate::Made)?;
+                return Ok(Placed::Existing);
+            }
         }
         // A caller who asks for a task while the recurrence is paused does not wait for what waits for its end.
         let is_aside = slot.is_none() && self.recurring.paused_at.is_some() && !is_live;
@@ -230,8 +257,19 @@ impl Maker<'_> {
             .collect()
     }
 
-    pub(crate) fn is_live(&self, conn: &Connection) -> rusqlite::Result<bool> {
-        is_live(conn, self.recurring.id)
+    fn is_live(&self, conn: &Connection) -> rusqlite::Result<bool> {
+        conn.prepare_cached(LIVE)?.exists([self.recurring.id])
+    }
+
+    /// Whether a task waits for the end of the live one.
+    fn waits(&self, conn: &Connection, id: TaskId) -> rusqlite::Result<bool> {
+        let (recurrence, id) = (self.recurring.id, id.as_bytes());
+        conn.prepare_cached(WAITS)?.exists(params![recurrence, id])
+    }
+
+    /// The slot whose task was made last, if that task is live.
+    pub(crate) fn live_slot(&self, conn: &Connection) -> rusqlite::Result<Option<Timestamp>> {
+        self.recurring.live_slot(conn, self.mark)
     }
 
     /// Makes a task. Returns whether it is new: a task with that id may be there already, if the slot is decided again.
@@ -264,12 +302,7 @@ impl Maker<'_> {
 
     /// What is drawn for a slot.
     pub(crate) fn draw(&self, slot: Timestamp) -> Draw {
-        Draw::new(
-            self.mark,
-            self.recurring.place(),
-            &self.recurring.name,
-            slot,
-        )
+        self.recurring.draw(self.mark, slot)
     }
 
     fn slot_of(&self, at: Option<Timestamp>, previous: Option<Timestamp>) -> SlotOf {

@@ -8,7 +8,6 @@ use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::view::Recurred;
 use crate::store::sqlite::file::counter::Counter;
 use crate::store::sqlite::ops::recur::due::decide_due;
-use crate::store::sqlite::ops::recur::make::is_live;
 use crate::store::sqlite::ops::recur::row::{ADD, Recurring, mark};
 use crate::store::sqlite::ops::recur::runs;
 use crate::store::sqlite::ops::row;
@@ -96,6 +95,7 @@ fn add(tx: &mut WriteTx<'_>, registration: &Registration) -> rusqlite::Result<Re
         let from = before(since_or_now(tx, registration.since));
         recurring.decided_until = from.min(tx.now);
         tx.recurrence_event(&registration.name, RecurrenceEventKind::Created);
+        recurring.note_beginning(&definition.rule);
         begin(tx, &mut recurring, &definition, from);
         if recurring.has_ended() {
             tx.recurrence_event(&registration.name, RecurrenceEventKind::Ended);
@@ -157,9 +157,7 @@ pub(super) fn redefine(
     match current {
         Some(current) if new.has_rule_of(current) => {
             changed.rule = current.rule.clone();
-            if current.expect_within != new.expect_within {
-                (recurring.expected_by, recurring.overdue_since) = (None, None);
-            }
+            recurring.expect_anew(current.expect_within, new.expect_within, tx.now);
             match recurring.next_slot {
                 Some(slot) => recurring.move_to(tx, Upcoming::Slot(slot), &changed),
                 // It had made as many tasks as it might, and may go on now. What came between is in no run.
@@ -177,16 +175,20 @@ pub(super) fn redefine(
             }
             let former = current.map(|current| &current.rule);
             runs::change_rule(tx.conn, recurring, former)?;
-            (recurring.expected_by, recurring.overdue_since) = (None, None);
+            let within = current.and_then(|current| current.expect_within);
+            recurring.expected_by = None;
+            recurring.expect_anew(within, new.expect_within, tx.now);
             changed = anchored(new, since.unwrap_or(tx.now));
             // What is decided stays decided.
             let from = before(since_or_now(tx, since)).max(recurring.decided_until);
             recurring.decided_until = from.min(tx.now).max(recurring.decided_until);
+            recurring.note_beginning(&changed.rule);
             begin(tx, recurring, &changed, from);
         }
     }
-    if is_expected_anew && is_live(tx.conn, recurring.id)? {
-        recurring.expect_live(&changed, recurring.previous_slot);
+    if is_expected_anew {
+        let live = recurring.live_slot(tx.conn, mark(tx.conn)?)?;
+        recurring.expect_of(&changed, live);
     }
     Ok(changed)
 }
@@ -200,7 +202,7 @@ fn before(at: Timestamp) -> Timestamp {
     Timestamp::from_micros(at.micros() - 1)
 }
 
-/// Begins with the first slot after an instant, which may be long after now.
+/// Begins with the first slot after an instant, which may be long after now. Up to where slots are decided must be noted.
 pub(super) fn begin(
     tx: &mut WriteTx<'_>,
     recurring: &mut Recurring,
@@ -208,8 +210,7 @@ pub(super) fn begin(
     from: Timestamp,
 ) {
     recurring.searched_until = (from > recurring.decided_until).then_some(from);
-    (recurring.decided_civil, recurring.tzdb) = (None, None);
-    recurring.advance(&definition.rule, recurring.decided_until);
+    recurring.tzdb = None;
     let next = Upcoming::after(&definition.rule, from);
     recurring.move_to(tx, next, definition);
 }

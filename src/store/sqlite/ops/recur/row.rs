@@ -167,6 +167,11 @@ impl Recurring {
         (self.decided_until, self.decided_civil) = (decided.until, decided.zones());
     }
 
+    /// Notes that the slots of a rule begin after what is decided by instants.
+    pub(crate) fn note_beginning(&mut self, rule: &Rule) {
+        self.decided_civil = Decided::begin(rule, self.decided_until).zones();
+    }
+
     /// The instant after which a slot counts, whatever is decided.
     pub(crate) fn bound(&self) -> Timestamp {
         self.decided_until
@@ -284,6 +289,27 @@ impl Recurring {
         }
     }
 
+    /// Another span is allowed until a completion. If one is overdue by both, it stays so, and is not told again.
+    pub(crate) fn expect_anew(
+        &mut self,
+        former: Option<Duration>,
+        within: Option<Duration>,
+        now: Timestamp,
+    ) {
+        if former == within {
+            return;
+        }
+        self.expected_by = None;
+        let slot = self.overdue_since.take().zip(former);
+        let by = slot
+            .zip(within)
+            .map(|((overdue, former), within)| overdue - former + within);
+        match by {
+            Some(by) if by <= now => self.overdue_since = Some(by),
+            by => self.expected_by = by,
+        }
+    }
+
     /// Expects a completion after a slot, if that is not expected sooner.
     pub(crate) fn expect_of(&mut self, definition: &Definition, slot: Option<Timestamp>) {
         if let (Some(within), Some(slot)) = (definition.expect_within, slot)
@@ -292,13 +318,6 @@ impl Recurring {
         {
             let by = slot + within;
             self.expected_by = Some(self.expected_by.map_or(by, |sooner| sooner.min(by)));
-        }
-    }
-
-    /// Expects a completion after the slot of a live task, unless there has been one since.
-    pub(crate) fn expect_live(&mut self, definition: &Definition, slot: Option<Timestamp>) {
-        if self.completed_at < slot {
-            self.expect_of(definition, slot);
         }
     }
 

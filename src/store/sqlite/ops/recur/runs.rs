@@ -306,6 +306,30 @@ pub(crate) fn cut(
     Ok(())
 }
 
+pub(crate) const RULES: &str = "
+    SELECT run.rule, former.rule FROM punctual_recurrence_run AS run
+    LEFT JOIN punctual_recurrence_rule AS former
+        ON former.recurrence = run.recurrence AND former.number = run.rule
+    WHERE run.recurrence = :recurrence";
+
+/// Whether a recorded decision, or one that is forgotten, may be about a civil time. The rule of a recurrence whose civil times
+/// were moved has some.
+pub(crate) fn has_civil_times(conn: &Connection, recurring: &Recurring) -> rusqlite::Result<bool> {
+    if recurring.run().is_some() || recurring.forgotten_until.is_some() {
+        return Ok(true);
+    }
+    let mut statement = conn.prepare_cached(RULES)?;
+    let mut rows = statement.query([recurring.id])?;
+    while let Some(row) = rows.next()? {
+        let (number, former): (i64, Option<Vec<u8>>) = (row.get(0)?, row.get(1)?);
+        let former = former.and_then(|former| serde_json::from_slice::<Rule>(&former).ok());
+        if number == recurring.rule || former.is_none_or(|former| former.has_zones()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Deletes the record of the slots up to an instant, which is not before any of them.
 pub(crate) fn forget(
     conn: &Connection,
