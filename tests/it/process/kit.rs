@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use punctual::rusqlite::{Connection, OpenFlags};
-use punctual::{Cancel, TaskContext, TaskId, TaskState};
+use punctual::{AsyncContext, Cancel, TaskContext, TaskId, TaskState};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a child may take for anything that is asked of it: not a measure, only a bound.
@@ -307,6 +307,26 @@ impl Drop for Process {
     }
 }
 
+/// A context of a handler of either kind.
+pub(crate) trait AnyContext {
+    /// The task, the number of the attempt, and when it was due in microseconds.
+    fn attempt_of(&self) -> (TaskId, u32, i64);
+}
+
+impl AnyContext for TaskContext {
+    fn attempt_of(&self) -> (TaskId, u32, i64) {
+        let due = self.scheduled_at().timestamp_micros();
+        (self.id(), self.attempt(), due)
+    }
+}
+
+impl AnyContext for AsyncContext {
+    fn attempt_of(&self) -> (TaskId, u32, i64) {
+        let due = self.scheduled_at().timestamp_micros();
+        (self.id(), self.attempt(), due)
+    }
+}
+
 /// This binary, for a child whose every fsync takes 20 ms longer.
 pub(crate) fn slow_syncs(place: &Place) -> Command {
     let source = place.file().with_file_name("slow.c");
@@ -392,20 +412,19 @@ impl Part {
         }
     }
 
-    pub(crate) fn started(&self, cx: &TaskContext) {
+    pub(crate) fn started(&self, cx: &impl AnyContext) {
+        let (id, attempt, due) = cx.attempt_of();
         self.say(&Line::Started {
-            id: cx.id(),
-            attempt: cx.attempt(),
-            due: cx.scheduled_at().timestamp_micros(),
+            id,
+            attempt,
+            due,
             now: wall_clock(),
         });
     }
 
-    pub(crate) fn ended(&self, cx: &TaskContext) {
-        self.say(&Line::Ended {
-            id: cx.id(),
-            attempt: cx.attempt(),
-        });
+    pub(crate) fn ended(&self, cx: &impl AnyContext) {
+        let (id, attempt, _) = cx.attempt_of();
+        self.say(&Line::Ended { id, attempt });
     }
 
     /// The next word of order. When there is nobody left to give one, the process ends.

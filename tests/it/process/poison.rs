@@ -1,7 +1,9 @@
-//! A task that takes its process with it, every time.
+//! A task that takes its process with it, every time: beside threads, and among thousands of futures.
 
 use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use punctual::{
@@ -129,4 +131,136 @@ fn a_task_that_always_kills_the_process_ends_and_its_neighbours_complete() {
     }
     eprintln!("poison: {aborted} aborts, with {beside} neighbours cut short");
     assert!(beside > 0, "nothing ran beside it");
+}
+
+/// How many futures run when the process crashes first.
+const MANY: u32 = 5_000;
+/// The groups are at most 2,048, 1,024, … 2 and 1; then the cause is tried, and blamed.
+const MAX_CRASHES: u32 = 13 + DEFAULT_MAX_CRASHES + 1;
+
+/// Two of these crash their process if they run at the same time.
+#[derive(Serialize, Deserialize)]
+struct Half;
+
+impl Payload for Half {
+    const KIND: &'static str = "half";
+}
+
+#[test]
+#[ignore = "a child process with thousands of futures, one of which aborts it"]
+fn many() {
+    let Some(part) = Part::played() else { return };
+    let is_first: bool = part.argument(0);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let running = Arc::new(AtomicU32::new(0));
+    let started = Arc::clone(&running);
+    let all_run = move || {
+        let running = Arc::clone(&started);
+        async move {
+            running.fetch_add(1, Ordering::SeqCst);
+            while is_first && running.load(Ordering::SeqCst) < MANY {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    };
+    let of_bomb = all_run.clone();
+    let (of_half, halves) = (all_run.clone(), Arc::new(AtomicU32::new(0)));
+    let scheduler = Scheduler::builder(&part.file)
+        .max_in_flight(MANY as usize)
+        .async_handler_fn(move |_: Bomb, _cx| {
+            let all_run = of_bomb();
+            async move {
+                all_run.await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                std::process::abort()
+            }
+        })
+        .async_handler_fn(move |_: Half, _cx| {
+            let (all_run, halves) = (of_half(), Arc::clone(&halves));
+            async move {
+                let both = halves.fetch_add(1, Ordering::SeqCst) == 1;
+                all_run.await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                if both {
+                    std::process::abort();
+                }
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                halves.fetch_sub(1, Ordering::SeqCst);
+                Ok(Outcome::done())
+            }
+        })
+        .async_handler_fn(move |_: Neighbour, _cx| {
+            let all_run = all_run();
+            async move {
+                all_run.await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Ok(Outcome::done())
+            }
+        })
+        .spawner(runtime.handle().clone())
+        .start()
+        .expect("to open the file");
+    let unfinished = Filter::new()
+        .state(TaskState::Pending)
+        .state(TaskState::Running);
+    eventually("nothing is left", || {
+        (scheduler.count(&unfinished).expect("to count") == 0).then_some(())
+    });
+}
+
+/// Runs processes until nothing is left. Returns how often one crashed.
+fn crashes(place: &Place) -> u32 {
+    for crashes in 0..=MAX_CRASHES {
+        let process = Process::start(part!(many), &place.file(), &[&(crashes == 0)]);
+        let (status, _) = process.end();
+        if status.success() {
+            return crashes;
+        }
+        assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{status}");
+    }
+    panic!("after {MAX_CRASHES} crashes there are still more");
+}
+
+/// P4: of 5,000 futures that ran when their process crashed, the cause is found in few crashes, and nobody else is blamed.
+#[test]
+fn of_thousands_of_futures_the_one_that_kills_the_process_is_found() {
+    let place = Place::new();
+    let client = Client::open(place.file()).expect("to open the file");
+    let neighbours = (1..MANY).map(|number| NewTask::new(Neighbour(number)));
+    let ids = client.schedule_many(neighbours).expect("to schedule");
+    let bomb = client.schedule(Bomb).expect("to schedule").id();
+    let crashes = crashes(&place);
+    eprintln!("poison: {crashes} crashes to find one of {MANY}");
+    let bomb = client.get(bomb).expect("to read").expect("it is there");
+    assert_eq!(bomb.state(), TaskState::Failed);
+    assert_eq!((bomb.crashes(), bomb.blamed_crashes()), (crashes, 4));
+    for id in ids {
+        let task = client.get(id.id()).expect("to read").expect("it is there");
+        let ended = (task.state(), task.blamed_crashes());
+        assert_eq!(ended, (TaskState::Completed, 0), "{task:?}");
+    }
+}
+
+/// P4: two that kill their process only together are separated, and complete.
+#[test]
+fn of_thousands_of_futures_two_that_kill_the_process_together_complete() {
+    let place = Place::new();
+    let client = Client::open(place.file()).expect("to open the file");
+    let halves = [(); 2].map(|()| client.schedule(Half).expect("to schedule").id());
+    let neighbours = (2..MANY).map(|number| NewTask::new(Neighbour(number)));
+    let mut ids: Vec<TaskId> = halves.into();
+    let neighbours = client.schedule_many(neighbours).expect("to schedule");
+    ids.extend(neighbours.iter().map(|scheduled| scheduled.id()));
+    let crashes = crashes(&place);
+    eprintln!("poison: {crashes} crashes to separate two of {MANY}");
+    assert!(crashes > 0, "they ran together");
+    for id in ids {
+        let task = client.get(id).expect("to read").expect("it is there");
+        let ended = (task.state(), task.blamed_crashes());
+        assert_eq!(ended, (TaskState::Completed, 0), "{task:?}");
+    }
 }

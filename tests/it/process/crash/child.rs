@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use punctual::{Client, Filter, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskState};
+use punctual::{
+    AsyncContext, Client, Filter, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskId,
+    TaskState,
+};
 
 use super::{BATCH, CALLS, Held, Mode, Quick, WORKERS, first_of, id, pad};
+use crate::asynchronous::everywhere::yield_once;
 use crate::process::kit::{Line, PATIENCE, Part, Place, Process, eventually, part};
 
 /// Starts the process of this number.
@@ -106,30 +110,88 @@ impl Storm {
     }
 }
 
-pub(super) fn open(part: &Part, workers: usize, mode: Mode) -> Scheduler {
+/// How the handlers of a process run. Each kind is a future in one half of the processes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Handlers {
+    pub(super) quick_is_async: bool,
+    pub(super) held_is_async: bool,
+    /// On a tokio runtime, or else on the workers.
+    pub(super) on_tokio: bool,
+}
+
+impl Handlers {
+    fn of(process: u128) -> Self {
+        let is_even = process.is_multiple_of(2);
+        Self {
+            quick_is_async: is_even,
+            held_is_async: !is_even,
+            on_tokio: process % 4 < 2,
+        }
+    }
+}
+
+pub(super) fn open(part: &Part, workers: usize, mode: Mode, handlers: Handlers) -> Scheduler {
+    let mut builder = Scheduler::builder(&part.file).workers(workers);
+    if handlers.on_tokio {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .build()
+            .expect("a runtime");
+        builder = builder.spawner(runtime.handle().clone());
+        // It lives as long as the process.
+        std::mem::forget(runtime);
+    }
+    let check = |part: &Part, task: &Quick, id: TaskId| {
+        if task.pad != pad(id) {
+            part.note(format!("the payload of {id} is another"));
+        }
+    };
+    let is_held = move |task: &Held, attempt: u32| mode != Mode::Last && attempt <= task.attempts;
     let (quick, held) = (part.clone(), part.clone());
-    Scheduler::builder(&part.file)
-        .workers(workers)
-        .handler_fn(move |task: Quick, cx: &TaskContext| {
-            quick.started(cx);
-            if task.pad != pad(cx.id()) {
-                quick.note(format!("the payload of {} is another", cx.id()));
+    builder = if handlers.quick_is_async {
+        builder.async_handler_fn(move |task: Quick, cx: AsyncContext| {
+            let quick = quick.clone();
+            async move {
+                quick.started(&cx);
+                check(&quick, &task, cx.id());
+                yield_once().await;
+                quick.ended(&cx);
+                Ok(Outcome::done())
             }
+        })
+    } else {
+        builder.handler_fn(move |task: Quick, cx: &TaskContext| {
+            quick.started(cx);
+            check(&quick, &task, cx.id());
             // Long enough that others are claimed and wait.
             let _ = cx.cancelled_within(Duration::from_micros(50));
             quick.ended(cx);
             Ok(Outcome::done())
         })
-        .handler_fn(move |task: Held, cx: &TaskContext| {
+    };
+    builder = if handlers.held_is_async {
+        builder.async_handler_fn(move |task: Held, cx: AsyncContext| {
+            let held = held.clone();
+            async move {
+                held.started(&cx);
+                if is_held(&task, cx.attempt()) {
+                    std::future::pending::<()>().await;
+                }
+                held.ended(&cx);
+                Ok(Outcome::done())
+            }
+        })
+    } else {
+        builder.handler_fn(move |task: Held, cx: &TaskContext| {
             held.started(cx);
-            while mode != Mode::Last && cx.attempt() <= task.attempts {
+            while is_held(&task, cx.attempt()) {
                 std::thread::park();
             }
             held.ended(cx);
             Ok(Outcome::done())
         })
-        .start()
-        .expect("to open the file")
+    };
+    builder.start().expect("to open the file")
 }
 
 #[test]
@@ -139,7 +201,7 @@ fn child() {
     let (number, seed, mode): (u128, u64, Mode) =
         (part.argument(0), part.argument(1), part.argument(2));
     part.say(&Line::Opening);
-    let scheduler = open(&part, WORKERS, mode);
+    let scheduler = open(&part, WORKERS, mode, Handlers::of(number));
     part.say(&Line::Opened);
     if mode == Mode::Last {
         return run_what_is_left(&part, &scheduler);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use punctual::Client;
 
-use super::child::open;
+use super::child::{Handlers, open};
 use super::{Held, Mode};
 use crate::process::kit::{Line, Part, Place, Process, part, seed, spin};
 
@@ -14,7 +14,12 @@ fn child() {
     let Some(part) = Part::played() else { return };
     part.die_with_parent();
     part.say(&Line::Opening);
-    let scheduler = open(&part, 1, Mode::Last);
+    let handlers = Handlers {
+        quick_is_async: false,
+        held_is_async: true,
+        on_tokio: false,
+    };
+    let scheduler = open(&part, 1, Mode::Last, handlers);
     part.say(&Line::Opened);
     scheduler
         .schedule(Held { attempts: 0 })
