@@ -19,6 +19,8 @@ mod child;
 mod crowd;
 #[path = "load/drain.rs"]
 mod drain;
+#[path = "load/futures.rs"]
+mod futures;
 #[path = "load/group.rs"]
 mod group;
 #[path = "load/idle.rs"]
@@ -103,6 +105,9 @@ fn main() -> Result<()> {
         ("W13", crowd::run),
         ("W13b", noon::run),
         ("W13c", slots::run),
+        ("W14", futures::sleepers),
+        ("W14b", futures::drain),
+        ("W14c", futures::lateness),
     ];
     let names = arguments.iter().any(|each| each.starts_with('W'));
     for (name, workload) in workloads {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use crate::{Result, crowd, idle, processes, recovery};
+use crate::{Result, crowd, futures, idle, processes, recovery};
 
 /// The environment variables that give a child its part and its file.
 const PART: &str = "PUNCTUAL_LOAD_PART";
@@ -37,6 +37,7 @@ pub(crate) fn play() -> Option<Result<()>> {
         "idle" => idle::scheduler(task),
         "bare" => idle::bare(task),
         "crowd" => crowd::keeper(task),
+        "sleepers" => futures::sleeper(task),
         "claimed" | "started" => recovery::doomed(task),
         "commit" | "commit-bare" => processes::committer(task),
         "wake" | "wake-own" => processes::caller(task),

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use punctual::rusqlite::Connection;
 use punctual::{Durability, Payload};
+use tokio::runtime::Handle;
 
 use crate::bare::{self, Drain, Ids};
 use crate::ours::{self, Make, Note, View};
 use crate::pairs::{Slice, Subject};
-use crate::{Result, Run, insert};
+use crate::{Result, Run, futures, insert};
 
 /// Files of due tasks, one for each side. Every slice drains a copy.
 pub(crate) struct Backlog {
@@ -39,6 +40,20 @@ impl Backlog {
         let mut started = None;
         let slice = Slice::of(self.tasks, || {
             started = Some(ours::drain::<P>(&path, self.tasks, &view)?);
+            Ok(())
+        })?;
+        view.check(ours::COMPLETED, self.tasks)?;
+        Ok(slice)
+    }
+
+    /// The same with futures.
+    pub(crate) fn futures(&self, handle: Option<&Handle>) -> Result<Slice> {
+        let dir = tempfile::tempdir_in(&self.folder)?;
+        let path = ours::copy(&self.folder.join("ours.db"), dir.path())?;
+        let view = View::new(&path)?;
+        let mut started = None;
+        let slice = Slice::of(self.tasks, || {
+            started = Some(futures::drain_file(&path, self.tasks, &view, handle)?);
             Ok(())
         })?;
         view.check(ours::COMPLETED, self.tasks)?;

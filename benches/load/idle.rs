@@ -184,6 +184,11 @@ fn resident_mib() -> Result<f64> {
     Ok(numbered(&fs::read_to_string("/proc/self/status")?, "VmRSS:")? as f64 / 1024.0)
 }
 
+/// The most memory that this process has had at once.
+pub(crate) fn peak_mib() -> Result<f64> {
+    Ok(numbered(&fs::read_to_string("/proc/self/status")?, "VmHWM:")? as f64 / 1024.0)
+}
+
 /// How often the threads of this process have gone to sleep so far.
 fn sleeps() -> Result<u64> {
     let mut sleeps = 0;

@@ -125,7 +125,7 @@ impl FinishLine {
         self.expected.fetch_add(tasks, Ordering::SeqCst);
     }
 
-    fn pass(&self) {
+    pub(crate) fn pass(&self) {
         let ran = self.ran.fetch_add(1, Ordering::SeqCst) + 1;
         if ran == self.expected.load(Ordering::SeqCst) {
             self.waiter.unpark();
@@ -153,7 +153,7 @@ impl View {
     }
 
     /// Whether no task waits or runs.
-    fn is_over(&self) -> Result<bool> {
+    pub(crate) fn is_over(&self) -> Result<bool> {
         // Each index holds only tasks of that state, so both are empty in the end and cost nothing.
         let mut query = self.0.prepare_cached(
             "SELECT NOT EXISTS (SELECT 1 FROM punctual_task INDEXED BY punctual_task_due WHERE state = 0)
