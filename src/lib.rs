@@ -174,6 +174,8 @@ pub use rusqlite;
 pub use uuid;
 
 pub use client::Client;
+pub use client::async_recurrences::AsyncRecurrences;
+pub use client::asynchronous::AsyncClient;
 pub use client::builder::ClientBuilder;
 pub use client::recurrences::Recurrences;
 pub use client::sqlite::Sqlite;

@@ -48,9 +48,29 @@ impl Aside {
         &self,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Answer<T> {
+        self.queue(|cell: &Cell<T>| !cell.is_left(), call)
+    }
+
+    /// Queues a call that runs whether or not anybody waits for its answer.
+    pub(crate) fn run_surely<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Answer<T> {
+        self.queue(|_: &Cell<T>| true, call)
+    }
+
+    fn queue<T: Send + 'static>(
+        &self,
+        may_run: fn(&Cell<T>) -> bool,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Answer<T> {
         let cell = Arc::new(Cell(Mutex::new(Slot::Waits(None))));
         let answer = Answer(Ok(Arc::clone(&cell)));
-        let call = Box::new(move || cell.answer(call));
+        let call = Box::new(move || {
+            if may_run(&cell) {
+                cell.answer(call);
+            }
+        });
         match self.0.push(call) {
             Ok(()) => answer,
             Err(error) => Answer(Err(Some(error))),
@@ -139,10 +159,11 @@ enum Slot<T> {
 }
 
 impl<T> Cell<T> {
+    fn is_left(&self) -> bool {
+        matches!(*lock(&self.0), Slot::Left)
+    }
+
     fn answer(&self, call: impl FnOnce() -> T) {
-        if matches!(*lock(&self.0), Slot::Left) {
-            return;
-        }
         let answer = catch_unwind(AssertUnwindSafe(call));
         let mut slot = lock(&self.0);
         match std::mem::replace(&mut *slot, Slot::Left) {
@@ -210,5 +231,86 @@ impl<T> Drop for Answer<T> {
                 leave(answer);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wake::Wake;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    struct Unpark(Wake);
+
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.notify();
+        }
+    }
+
+    fn block_on<T>(mut answer: Answer<T>) -> Result<T> {
+        let wake = Wake::new();
+        let waker = Waker::from(Arc::new(Unpark(wake.clone())));
+        loop {
+            let polled = Pin::new(&mut answer).poll(&mut Context::from_waker(&waker));
+            if let Poll::Ready(answer) = polled {
+                return answer;
+            }
+            assert!(wake.wait(LONG), "there is no answer");
+        }
+    }
+
+    /// Keeps all threads busy until the wakes are notified.
+    fn busy(aside: &Aside) -> (Vec<Wake>, Vec<Answer<bool>>) {
+        let begun = Wake::new();
+        let goes_on: Vec<Wake> = (0..MAX_THREADS).map(|_| Wake::new()).collect();
+        let answers = goes_on.iter().map(|wake| {
+            let (wake, told) = (wake.clone(), begun.clone());
+            let answer = aside.run(move || {
+                told.notify();
+                wake.wait(LONG)
+            });
+            assert!(begun.wait(LONG));
+            answer
+        });
+        let answers = answers.collect();
+        (goes_on, answers)
+    }
+
+    #[test]
+    fn a_call_is_answered_and_its_panic_goes_on() {
+        let aside = Aside::default();
+        assert_eq!(block_on(aside.run(|| 7)).unwrap(), 7);
+        let panics = aside.run(|| std::panic::panic_any(7_u8));
+        let panic = catch_unwind(AssertUnwindSafe(|| block_on::<()>(panics))).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&7_u8));
+        assert_eq!(block_on(aside.run(|| 8)).unwrap(), 8, "the thread goes on");
+    }
+
+    #[test]
+    fn a_call_whose_future_is_dropped_before_its_turn_never_runs() {
+        let aside = Aside::default();
+        let (goes_on, answers) = busy(&aside);
+        let (ran, surely) = (Wake::new(), Wake::new());
+        let (never, always) = (ran.clone(), surely.clone());
+        drop(aside.run(move || never.notify()));
+        drop(aside.run_surely(move || always.notify()));
+        goes_on.iter().for_each(Wake::notify);
+        for answer in answers {
+            assert!(block_on(answer).unwrap());
+        }
+        assert!(surely.wait(LONG));
+        assert!(!ran.wait(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_is_queued_is_run_although_the_threads_are_to_end() {
+        let aside = Aside::default();
+        let (goes_on, _answers) = busy(&aside);
+        let last = aside.run(|| 7);
+        drop(aside);
+        goes_on.iter().for_each(Wake::notify);
+        assert_eq!(block_on(last).unwrap(), 7);
     }
 }

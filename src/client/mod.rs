@@ -1,6 +1,8 @@
 //! Everything that can be done with tasks except running them: a file for each concern.
 
 pub(crate) mod aside;
+pub(crate) mod async_recurrences;
+pub(crate) mod asynchronous;
 pub(crate) mod builder;
 mod care;
 mod change;
@@ -13,12 +15,14 @@ pub(crate) mod sqlite;
 pub(crate) mod submit;
 pub(crate) mod transaction;
 mod wait;
+mod waits;
 mod write;
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::client::aside::Aside;
+use crate::client::waits::Waits;
 use crate::client::write::Write;
 use crate::error::Result;
 use crate::model::op::Op;
@@ -51,15 +55,24 @@ use crate::time::Timestamp;
 #[derive(Clone)]
 pub struct Client {
     pub(crate) store: Arc<dyn Store>,
-    /// Runs blocking calls for async code.
-    pub(crate) aside: Arc<Aside>,
+    /// What async code waits beside, instead of on its runtime's threads.
+    pub(crate) beside: Arc<Beside>,
+}
+
+/// The threads that async code waits for. They start when they are needed, and end with the last clone of the client.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    pub(crate) reads: Aside,
+    /// Apart from the reads, which wait for no writer.
+    pub(crate) writes: Aside,
+    pub(crate) waits: Waits,
 }
 
 impl Client {
     pub(crate) fn on(store: Arc<dyn Store>) -> Self {
         Self {
             store,
-            aside: Arc::default(),
+            beside: Arc::default(),
         }
     }
 

@@ -119,8 +119,8 @@ impl Recurrences<'_> {
     /// Tells what became of the slots from the start of a range up to its end, and what will: which task each made, or why it
     /// made none. At most 1,000 slots; [`Explanation::next`] says where to go on.
     ///
-    /// This is read from the record of decisions, not from the tasks, so it knows of tasks that are pruned. Slots from before
-    /// the recurrence was stored are not among them.
+    /// This is read from the record of decisions, so it knows of tasks that are pruned; a slot whose task is stored is told as
+    /// made in any case. Slots from before the recurrence was stored are not among them.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use serde::Serialize;
 
-use crate::client::Client;
+use crate::client::asynchronous::AsyncClient;
 use crate::client::transaction::Tx;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -89,7 +89,7 @@ impl AsyncContext {
         client.store.check()?;
         let op = self.holding.progress(report)?;
         let holding = Arc::clone(&self.holding);
-        client.aside.run(move || holding.report(op)).await?
+        client.beside.writes.run(move || holding.report(op)).await?
     }
 
     /// Ends the attempt in the transaction that writes the handler's own rows, as
@@ -129,14 +129,17 @@ impl AsyncContext {
         let client = &self.holding.client;
         client.store.check()?;
         let holding = Arc::clone(&self.holding);
-        let ran = client.aside.run(move || holding.complete_beside(run));
+        let ran = client
+            .beside
+            .writes
+            .run(move || holding.complete_beside(run));
         ran.await?
     }
 
     /// The client of the scheduler that runs the handler, for instance to schedule further tasks.
     #[must_use]
-    pub fn client(&self) -> &Client {
-        &self.holding.client
+    pub fn client(&self) -> AsyncClient {
+        self.holding.client.to_async()
     }
 }
 

@@ -4,11 +4,13 @@ pub(crate) mod builder;
 pub(crate) mod parts;
 
 use std::fmt;
+use std::future::Future;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::client::aside::Aside;
 use crate::error::Result;
 use crate::handler::token::StopReason;
 use crate::model::health::Health;
@@ -54,6 +56,11 @@ const STOP_WAIT: Duration = Duration::from_millis(100);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Scheduler {
+    running: Arc<Running>,
+}
+
+/// What a scheduler runs on, shared with a shutdown that waits on a thread of its own.
+struct Running {
     parts: Parts,
     threads: Mutex<Vec<Thread>>,
 }
@@ -89,22 +96,25 @@ impl Scheduler {
             parts.dispatcher_wake.clone(),
         )?);
         stop.disarm();
-        Ok(Self {
+        let running = Running {
             parts,
             threads: Mutex::new(threads),
+        };
+        Ok(Self {
+            running: Arc::new(running),
         })
     }
 
     /// Returns a client of the same file, for other parts of the program.
     #[must_use]
     pub fn client(&self) -> Client {
-        self.parts.client.clone()
+        self.running.parts.client.clone()
     }
 
     /// As [`Client::probe`], with the state of the workers.
     #[must_use]
     pub fn probe(&self, timeout: Duration) -> Health {
-        let probed = self.parts.client.try_write(timeout);
+        let probed = self.running.parts.client.try_write(timeout);
         probed.told_in(self.health())
     }
 
@@ -112,7 +122,7 @@ impl Scheduler {
     /// [`probe`](Self::probe).
     #[must_use]
     pub fn health(&self) -> Health {
-        self.parts.health()
+        self.running.parts.health()
     }
 
     /// Stops running tasks: claims nothing more, gives back tasks that were claimed but not started, and waits for at most
@@ -123,8 +133,8 @@ impl Scheduler {
     ///
     /// Async handlers are asked to stop earlier: before the end of `timeout` by their longest
     /// [grace](crate::AsyncTaskHandler::stop_grace), or at once if that is longer. Those still running at the end of `timeout`
-    /// are dropped, and their tasks wait for the next scheduler. The executor has to go on polling them: do not call this on
-    /// the only thread of a runtime.
+    /// are dropped, and their tasks wait for the next scheduler. The executor has to go on polling them: on a runtime use
+    /// [`shutdown_async`](Self::shutdown_async).
     ///
     /// To ask handlers to stop first and then wait for them, call it twice: `shutdown(Duration::ZERO)`, then
     /// `shutdown(timeout)`. An error that a handler returns after it was asked costs its task no attempt; one that it returns
@@ -148,6 +158,48 @@ impl Scheduler {
     /// # Ok::<(), punctual::Error>(())
     /// ```
     pub fn shutdown(&self, timeout: Duration) -> Result<Shutdown> {
+        self.running.shutdown(timeout)
+    }
+
+    /// As [`shutdown`](Self::shutdown), for async code: a thread of its own waits, so the runtime can go on polling what is to
+    /// be waited for, also if it has one thread.
+    ///
+    /// The shutdown begins when the future is first polled, and goes on if that is dropped. An async handler may await it: it
+    /// is asked to stop meanwhile, and is dropped at the end of `timeout`, as others are.
+    ///
+    /// # Errors
+    ///
+    /// As [`shutdown`](Self::shutdown).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use punctual::Scheduler;
+    /// use std::time::Duration;
+    ///
+    /// async fn stop(scheduler: Scheduler) -> punctual::Result<()> {
+    ///     let shutdown = scheduler.shutdown_async(Duration::from_secs(30)).await?;
+    ///     println!("{} still run", shutdown.still_running());
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn shutdown_async(
+        &self,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Shutdown>> + Send + use<> {
+        let running = Arc::clone(&self.running);
+        async move {
+            running.parts.client.store.check()?;
+            // At once, also if this future is dropped now.
+            running.parts.stop();
+            let waiter = Aside::default();
+            waiter.run_surely(move || running.shutdown(timeout)).await?
+        }
+    }
+}
+
+impl Running {
+    fn shutdown(&self, timeout: Duration) -> Result<Shutdown> {
         self.parts.client.store.check()?;
         let (shutdown, link) = (&self.parts.shutdown, &self.parts.link);
         let deadline = Deadline::after(timeout);
@@ -186,19 +238,20 @@ impl Deref for Scheduler {
     type Target = Client;
 
     fn deref(&self) -> &Client {
-        &self.parts.client
+        &self.running.parts.client
     }
 }
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
-        if self.parts.shutdown.is_ended() {
+        let parts = &self.running.parts;
+        if parts.shutdown.is_ended() {
             return;
         }
-        if self.parts.waits_for_executor() {
+        if parts.waits_for_executor() {
             // This thread may be the one that has to poll them. What they leave is settled when they end.
-            self.parts.stop();
-            let link = &self.parts.link;
+            parts.stop();
+            let link = &parts.link;
             let now = link.client.now();
             link.attempts.raise_futures(StopReason::ShuttingDown, now);
             return;
@@ -210,7 +263,7 @@ impl Drop for Scheduler {
 impl fmt::Debug for Scheduler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scheduler")
-            .field("workers", &self.parts.workers)
+            .field("workers", &self.running.parts.workers)
             .finish_non_exhaustive()
     }
 }

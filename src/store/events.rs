@@ -1,12 +1,16 @@
 //! Subscriptions to what happens, to tasks or to recurrences. Each is bounded: a full one loses events and counts them.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use futures_core::Stream;
 
 use crate::model::event::Event;
+use crate::panics::survive;
 use crate::sync::lock;
 
 /// All subscriptions of a kind to a store.
@@ -20,7 +24,21 @@ pub(crate) struct Subscriptions<E = Event> {
 #[derive(Debug)]
 struct Subscriber<E> {
     sender: Sender<E>,
-    lost: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+/// What a subscription and its sender share.
+#[derive(Debug, Default)]
+struct Shared {
+    lost: AtomicU64,
+    /// The task that waits for the next event, if one does.
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Shared {
+    fn take_waker(&self) -> Option<Waker> {
+        lock(&self.waker).take()
+    }
 }
 
 impl<E> Default for Subscriptions<E> {
@@ -44,43 +62,59 @@ impl<E: Clone> Subscriptions<E> {
         if events.is_empty() {
             return;
         }
+        let mut wakers = Vec::new();
         let mut subscribers = lock(&self.subscribers);
         subscribers.retain(|subscriber| {
-            events.iter().all(|event| {
+            let stays = events.iter().all(|event| {
                 match subscriber.sender.try_send(event.clone()) {
                     Ok(()) => true,
                     Err(error) if error.is_full() => {
-                        subscriber.lost.fetch_add(1, Ordering::Relaxed);
+                        subscriber.shared.lost.fetch_add(1, Ordering::Relaxed);
                         true
                     }
                     // Its receiver is gone.
                     Err(_) => false,
                 }
-            })
+            });
+            wakers.extend(subscriber.shared.take_waker());
+            stays
         });
         self.count.store(subscribers.len(), Ordering::Relaxed);
+        drop(subscribers);
+        wake(wakers);
     }
 
     pub(crate) fn subscribe(&self, capacity: usize) -> Events<E> {
         let (sender, receiver) = bounded(capacity.max(1));
-        let lost = Arc::new(AtomicU64::new(0));
+        let shared = Arc::<Shared>::default();
         let mut subscribers = lock(&self.subscribers);
         if !self.closed.load(Ordering::Relaxed) {
             subscribers.push(Subscriber {
                 sender,
-                lost: Arc::clone(&lost),
+                shared: Arc::clone(&shared),
             });
         }
         self.count.store(subscribers.len(), Ordering::Relaxed);
-        Events { receiver, lost }
+        Events { receiver, shared }
     }
 
     /// Ends all subscriptions. Events that they hold can still be received.
     pub(crate) fn close(&self) {
         let mut subscribers = lock(&self.subscribers);
         self.closed.store(true, Ordering::Relaxed);
-        subscribers.clear();
+        let ended = std::mem::take(&mut *subscribers);
         self.count.store(0, Ordering::Relaxed);
+        drop(subscribers);
+        let shared: Vec<Arc<Shared>> = ended.into_iter().map(|each| each.shared).collect();
+        // The senders are gone by now: whoever is woken finds the end.
+        wake(shared.iter().filter_map(|shared| shared.take_waker()));
+    }
+}
+
+/// Wakers are code of the user's: they are called outside all locks.
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        let _ = survive(|| waker.wake());
     }
 }
 
@@ -123,7 +157,7 @@ impl<E: Clone> Subscriptions<E> {
 #[derive(Debug)]
 pub struct Events<E = Event> {
     receiver: Receiver<E>,
-    lost: Arc<AtomicU64>,
+    shared: Arc<Shared>,
 }
 
 impl<E> Events<E> {
@@ -148,7 +182,7 @@ impl<E> Events<E> {
     /// How many events were lost because the subscription was full.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.shared.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -186,6 +220,44 @@ impl<E> Received<E> {
             Self::Event(event) => Some(event),
             Self::Nothing | Self::Ended => None,
         }
+    }
+}
+
+/// The same subscription for async code: the stream ends when the subscription has ended.
+///
+/// # Example
+///
+/// ```
+/// use futures_core::Stream;
+/// use std::future::poll_fn;
+/// use std::pin::Pin;
+///
+/// async fn follow(client: &punctual::Client) {
+///     let mut events = client.events();
+///     // `StreamExt::next` of a crate like `futures` does the same.
+///     while let Some(event) = poll_fn(|cx| Pin::new(&mut events).poll_next(cx)).await {
+///         println!("{} {:?}", event.task(), event.kind());
+///     }
+/// }
+/// ```
+impl<E> Stream for Events<E> {
+    type Item = E;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<E>> {
+        let waker = cx.waker().clone();
+        let received = |receiver: &Receiver<E>| match receiver.try_recv() {
+            Ok(event) => Poll::Ready(Some(event)),
+            Err(TryRecvError::Disconnected) => Poll::Ready(None),
+            Err(TryRecvError::Empty) => Poll::Pending,
+        };
+        let first = received(&self.receiver);
+        if first.is_ready() {
+            return first;
+        }
+        let old = lock(&self.shared.waker).replace(waker);
+        drop(old);
+        // One may have come before the waker was there.
+        received(&self.receiver)
     }
 }
 

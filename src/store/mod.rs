@@ -104,6 +104,12 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Like [`apply`](Self::apply), but does not wait: a thread of the store applies the operations.
     fn submit(&self, now: Timestamp, ops: Vec<Op>) -> Ticket;
 
+    /// Like [`submit`](Self::submit), but does not wait for room either: if so many requests wait that the queue is full, the
+    /// operations are given back.
+    fn try_submit(&self, now: Timestamp, ops: Vec<Op>) -> std::result::Result<Ticket, Vec<Op>> {
+        Ok(self.submit(now, ops))
+    }
+
     /// Like [`apply`](Self::apply), but if a transaction is under way the operations join the next one, and the call does
     /// not wait. They are certain to be applied only once the ticket is waited for.
     fn defer(&self, now: Timestamp, ops: Vec<Op>) -> Ticket;

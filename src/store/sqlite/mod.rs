@@ -131,6 +131,13 @@ impl Store for SqliteStore {
         )
     }
 
+    fn try_submit(&self, now: Timestamp, ops: Vec<Op>) -> std::result::Result<Ticket, Vec<Op>> {
+        match self.check_caller() {
+            Ok(()) => Ok(ticket(self.turn.try_submit(now, ops)?)),
+            Err(error) => Ok(ticket(Err(error))),
+        }
+    }
+
     fn defer(&self, now: Timestamp, ops: Vec<Op>) -> Ticket {
         ticket(self.check_caller().and_then(|()| self.turn.defer(now, ops)))
     }

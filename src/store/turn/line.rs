@@ -113,12 +113,34 @@ impl Line {
     pub(super) fn leave(&self, now: Timestamp, ops: Vec<Op>) -> Result<Arc<Cell>> {
         debug_assert!(ops.iter().any(Op::is_durable), "no helper would come");
         let (cell, queue) = self.push(Some(now), ops, Sort::Shared, None)?;
+        self.ask_helper(queue);
+        Ok(cell)
+    }
+
+    /// As [`leave`](Self::leave), but gives the operations back if the queue is full.
+    pub(super) fn try_leave(
+        &self,
+        now: Timestamp,
+        ops: Vec<Op>,
+    ) -> std::result::Result<Arc<Cell>, Vec<Op>> {
+        debug_assert!(ops.iter().any(Op::is_durable), "no helper would come");
+        let mut queue = lock(&self.queue);
+        if queue.requests.len() >= MAX_QUEUED {
+            return Err(ops);
+        }
+        let cell = Arc::new(Cell::new(Some(now), Sort::Shared, None));
+        self.add(&mut queue, Some(now), ops, &cell);
+        self.ask_helper(queue);
+        Ok(cell)
+    }
+
+    /// Has a helper lead for what was queued, unless a thread leads.
+    fn ask_helper(&self, queue: MutexGuard<'_, Queue>) {
         let is_led = queue.leading;
         drop(queue);
         if !is_led {
             self.helpers.lead();
         }
-        Ok(cell)
     }
 
     /// Takes the turn for a helper, if it is free and a durable request waits.
@@ -143,16 +165,15 @@ impl Line {
             _ => self.wait,
         };
         let mut queue = self.room(now, wait)?;
-        let helpers = Arc::clone(&self.helpers);
-        let request = Request::new(
-            now.unwrap_or(Timestamp::MIN),
-            ops,
-            Arc::clone(&cell),
-            helpers,
-        );
-        queue.requests.push_back(request);
-        self.count(&queue);
+        self.add(&mut queue, now, ops, &cell);
         Ok((cell, queue))
+    }
+
+    fn add(&self, queue: &mut Queue, now: Option<Timestamp>, ops: Vec<Op>, cell: &Arc<Cell>) {
+        let (now, helpers) = (now.unwrap_or(Timestamp::MIN), Arc::clone(&self.helpers));
+        let request = Request::new(now, ops, Arc::clone(cell), helpers);
+        queue.requests.push_back(request);
+        self.count(queue);
     }
 
     /// Notes how many requests wait: those being served are not in the queue any more.

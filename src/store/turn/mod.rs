@@ -109,6 +109,22 @@ impl<W: Writes> Turn<W> {
         })
     }
 
+    /// Like [`submit`](Self::submit), but gives the operations back if the queue is full.
+    pub(crate) fn try_submit(
+        self: &Arc<Self>,
+        now: Timestamp,
+        ops: Vec<Op>,
+    ) -> std::result::Result<Result<Submitted<W>>, Vec<Op>> {
+        if let Err(error) = self.line.helpers.start() {
+            return Ok(Err(error));
+        }
+        let cell = self.line.try_leave(now, ops)?;
+        Ok(Ok(Submitted {
+            turn: Arc::clone(self),
+            cell,
+        }))
+    }
+
     /// Leads for operations if the turn is free; otherwise they wait for the next leader, and for a caller's transaction.
     pub(crate) fn defer(self: &Arc<Self>, now: Timestamp, ops: Vec<Op>) -> Result<Submitted<W>> {
         let (cell, leads) = self.line.enqueue(Some(now), ops, Sort::Patient, None)?;

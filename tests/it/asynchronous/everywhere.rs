@@ -179,8 +179,8 @@ fn p12_what_goes_wrong_in_a_future_ends_its_attempt_alone() {
         eventually("it is tried", || {
             !scheduler.health().undecodable_kinds().is_empty()
         });
-        assert_eq!(task(&scheduler, unfit).attempt(), 0);
         assert_eq!(scheduler.shutdown(LONG).unwrap().still_running(), 0);
+        assert_eq!(task(&scheduler, unfit).attempt(), 0);
     }
 }
 

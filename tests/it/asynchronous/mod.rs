@@ -1,5 +1,6 @@
 //! Async handlers: the promises in the forms that they have there, on each kind of executor.
 
+mod client;
 pub mod everywhere;
 mod executors;
 mod stopping;
