@@ -37,6 +37,13 @@ pub struct Health {
     pub(crate) busy: usize,
     pub(crate) stuck: usize,
     pub(crate) spare: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) max_in_flight: usize,
+    pub(crate) stuck_futures: usize,
+    pub(crate) slow_polls: Vec<(String, u64)>,
+    pub(crate) blocking_kinds: Vec<String>,
+    pub(crate) unpolled: usize,
+    pub(crate) futures_rest_until: Option<DateTime<Utc>>,
     pub(crate) unknown_kinds: Vec<String>,
     pub(crate) undecodable_kinds: Vec<String>,
     pub(crate) paused_queues: Vec<String>,
@@ -110,13 +117,14 @@ impl Health {
         self.workers
     }
 
-    /// Handlers that are running.
+    /// Blocking handlers that are running.
     #[must_use]
     pub fn busy(&self) -> usize {
         self.busy
     }
 
-    /// Handlers that have not returned 10 seconds after their deadline or their cancellation.
+    /// Blocking handlers that have not returned 10 seconds after their deadline or their cancellation. If async handlers share
+    /// the workers, those too.
     #[must_use]
     pub fn stuck(&self) -> usize {
         self.stuck
@@ -126,6 +134,62 @@ impl Health {
     #[must_use]
     pub fn spare(&self) -> usize {
         self.spare
+    }
+
+    /// Async handlers that are running.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// How many async handlers may run at once; 0 for a client.
+    #[must_use]
+    pub fn max_in_flight(&self) -> usize {
+        self.max_in_flight
+    }
+
+    /// Async handlers of which a poll has not returned 10 seconds after their future was to be dropped. Their places are
+    /// free for others.
+    #[must_use]
+    pub fn stuck_futures(&self) -> usize {
+        self.stuck_futures
+    }
+
+    /// How many polls of async handlers took over 10 ms, by kind, since the scheduler started. Other futures of the same thread
+    /// wait meanwhile.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # let scheduler = punctual::Scheduler::in_memory().start()?;
+    /// for (kind, count) in scheduler.health().slow_polls() {
+    ///     println!("{kind} has blocked its thread {count} times");
+    /// }
+    /// # Ok::<(), punctual::Error>(())
+    /// ```
+    #[must_use]
+    pub fn slow_polls(&self) -> &[(String, u64)] {
+        &self.slow_polls
+    }
+
+    /// Kinds of async handlers of which a poll had gone on for over a second, as of the last second.
+    #[must_use]
+    pub fn blocking_kinds(&self) -> &[String] {
+        &self.blocking_kinds
+    }
+
+    /// How many tasks the executor of the async handlers was given over a second ago and has not polled, as of the last second:
+    /// it does not run, or all its threads are blocked.
+    #[must_use]
+    pub fn unpolled(&self) -> usize {
+        self.unpolled
+    }
+
+    /// Until when no further async handler is started, because the executor has dropped futures before they were ready: 1 second
+    /// at first, at most 60.
+    #[must_use]
+    pub fn futures_rest_until(&self) -> Option<DateTime<Utc>> {
+        self.futures_rest_until
     }
 
     /// Kinds that have pending tasks in the store and no handler here. Their tasks wait for a process that has one. A kind whose

@@ -1,6 +1,6 @@
 //! The tasks that this scheduler holds: each from its claim until it is settled, with its stop signal and its deadline.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use crate::model::pool::{PerPool, Pool};
 use crate::model::settle::{Claim, Fence};
 use crate::model::suspects::{HeldSuspect, HeldSuspects, Suspects};
 use crate::process::Owner;
+use crate::runtime::polls::PollWatch;
 use crate::sync::lock;
 use crate::time::Timestamp;
 use crate::wake::Wake;
@@ -66,6 +67,10 @@ struct State {
     stuck: PerPool<usize>,
     /// As many stuck futures leave their place to others.
     max_stuck_futures: usize,
+    /// As of the last look: the kinds of futures whose poll blocks its thread, and how many futures their executor does not
+    /// poll.
+    blocked: BTreeSet<Arc<str>>,
+    left: usize,
 }
 
 #[derive(Debug)]
@@ -87,14 +92,20 @@ struct Held {
     /// When the attempt counts as stuck.
     stuck_at: Option<Timestamp>,
     stuck: bool,
+    /// The polls of its future, if it has one.
+    polls: Option<Arc<PollWatch>>,
 }
 
 /// The result of a look at the deadlines.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Looked {
     pub(crate) next: Option<Timestamp>,
     /// How many handlers have become stuck since the last look.
     pub(crate) newly_stuck: PerPool<usize>,
+    /// The kinds of the futures whose poll blocks its thread, and was not told before.
+    pub(crate) newly_blocked: Vec<Arc<str>>,
+    /// Whether there are futures that their executor does not poll, and there were none at the last look.
+    pub(crate) is_newly_left: bool,
 }
 
 impl Attempts {
@@ -133,6 +144,21 @@ impl Attempts {
             };
             each(claim, slot, token);
         }
+    }
+
+    /// Watches the polls of this slot's future.
+    pub(crate) fn watch(&self, slot: &Slot, polls: Arc<PollWatch>) {
+        if let Some(attempt) = lock(&self.state).attempt(slot) {
+            attempt.polls = Some(polls);
+        }
+    }
+
+    /// As of the last look: the kinds of futures whose poll blocks its thread, and how many futures their executor does not
+    /// poll.
+    pub(crate) fn unpolled(&self) -> (Vec<String>, usize) {
+        let state = lock(&self.state);
+        let blocked = state.blocked.iter().map(|kind| kind.to_string());
+        (blocked.collect(), state.left)
     }
 
     /// Notes that the handler of this slot is about to be called. `grace`: how long after a request to stop its future is
@@ -251,6 +277,7 @@ impl Attempts {
     pub(crate) fn look(&self, now: Timestamp) -> Looked {
         let mut looked = Looked::default();
         let (mut late, mut over, mut stuck) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut blocked, mut left) = (BTreeSet::new(), 0);
         let mut state = lock(&self.state);
         for (index, slot) in state.slots.iter_mut().enumerate() {
             let Some(attempt) = slot else { continue };
@@ -265,6 +292,15 @@ impl Attempts {
                 looked.newly_stuck[attempt.pool] += 1;
                 stuck.push(index);
             }
+            if let Some(polls) = &attempt.polls {
+                left += usize::from(polls.is_left());
+                if polls.is_blocked() {
+                    blocked.insert(Arc::clone(polls.kind()));
+                    if polls.tells() {
+                        looked.newly_blocked.push(Arc::clone(polls.kind()));
+                    }
+                }
+            }
             let next = [attempt.stop_at, attempt.drop_at, attempt.stuck_at];
             let next = next.into_iter().flatten().min();
             looked.next = looked.next.into_iter().chain(next).min();
@@ -272,6 +308,8 @@ impl Attempts {
         for index in stuck {
             state.give_up(index);
         }
+        looked.is_newly_left = left > 0 && state.left == 0;
+        (state.blocked, state.left) = (blocked, left);
         drop(state);
         for token in late {
             token.raise(StopReason::DeadlinePassed);
@@ -372,6 +410,7 @@ impl State {
             drop_at: None,
             stuck_at: None,
             stuck: false,
+            polls: None,
         };
         self.open[attempt.pool] += 1;
         self.count(&attempt.queue, |count| count + 1);

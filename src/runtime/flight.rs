@@ -23,6 +23,7 @@ use crate::runtime::call::{AttemptSpan, caught, log_end};
 use crate::runtime::fibers::Fibers;
 use crate::runtime::job::{Job, Returned, Running};
 use crate::runtime::link::Link;
+use crate::runtime::polls::PollWatch;
 use crate::runtime::shutdown::ShutdownState;
 
 /// For a future that needs the timers or sockets of a runtime.
@@ -61,6 +62,7 @@ impl Launcher {
     pub(crate) fn launch(&self, job: Job) {
         let flight = Flight {
             link: Arc::clone(job.link()),
+            polls: job.watched(),
             stage: Stage::Waits(job),
             shutdown: Arc::clone(&self.shutdown),
             fibers: self.fibers.clone(),
@@ -81,6 +83,7 @@ impl fmt::Debug for Launcher {
 struct Flight {
     stage: Stage,
     link: Arc<Link>,
+    polls: Arc<PollWatch>,
     shutdown: Arc<ShutdownState>,
     /// If the workers poll it.
     fibers: Option<Arc<Fibers>>,
@@ -183,6 +186,18 @@ impl Future for Flight {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let flight = &mut *self;
+        flight.polls.begin();
+        let polled = flight.fly(cx);
+        let took = flight.polls.end();
+        flight.link.polls.took(flight.polls.kind(), took);
+        polled
+    }
+}
+
+impl Flight {
+    /// Takes off if it has not, and polls the handler's future.
+    fn fly(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let flight = self;
         if let Stage::Waits(_) = flight.stage
             && let Stage::Waits(job) = mem::replace(&mut flight.stage, Stage::Ended)
         {

@@ -16,6 +16,7 @@ use crate::model::settle::{Asked, Claim, End, settle, timeout};
 use crate::runtime::attempts::Slot;
 use crate::runtime::finish::Finished;
 use crate::runtime::link::Link;
+use crate::runtime::polls::PollWatch;
 use crate::time::{Stopwatch, Timestamp};
 
 /// A handler that ran for less cannot have forked, because the kernel copies the process's memory. This saves the check of
@@ -87,6 +88,15 @@ impl Job {
 
     pub(crate) fn link(&self) -> &Arc<Link> {
         &self.held.link
+    }
+
+    /// Watches the polls of the future that the task is to run as.
+    pub(crate) fn watched(&self) -> Arc<PollWatch> {
+        let polls = PollWatch::new(&self.claim().kind);
+        if let Some(slot) = &self.held.slot {
+            self.held.link.attempts.watch(slot, Arc::clone(&polls));
+        }
+        polls
     }
 
     /// Starts the attempt. `None`: the claim has ended instead, because it was cancelled or its start could not be noted.

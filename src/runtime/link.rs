@@ -15,6 +15,7 @@ use crate::panics::survive;
 use crate::runtime::attempts::Attempts;
 use crate::runtime::finish::Finish;
 use crate::runtime::places::Places;
+use crate::runtime::polls::Polls;
 use crate::runtime::undecodable::Undecodable;
 use crate::store::standing_claim::StandingClaim;
 use crate::store::{Pace, Signals};
@@ -30,6 +31,7 @@ pub(crate) struct Link {
     pub(crate) finish: Finish,
     pub(crate) undecodable: Undecodable,
     pub(crate) places: Places,
+    pub(crate) polls: Polls,
 }
 
 impl Link {
@@ -119,6 +121,7 @@ pub(crate) mod tests {
             finish: Finish::new(Wake::new()),
             undecodable: Undecodable::default(),
             places: Places::new(0),
+            polls: Polls::default(),
         })
     }
 }

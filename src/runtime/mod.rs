@@ -19,6 +19,7 @@ pub(crate) mod link;
 pub(crate) mod maintenance;
 pub(crate) mod places;
 pub(crate) mod plan;
+pub(crate) mod polls;
 pub(crate) mod queue_order;
 pub(crate) mod ready;
 pub(crate) mod service;

@@ -31,6 +31,7 @@ use crate::runtime::link::Link;
 use crate::runtime::maintenance::Ahead;
 use crate::runtime::places::Places;
 use crate::runtime::plan::Scope;
+use crate::runtime::polls::Polls;
 use crate::runtime::ready::Ready;
 use crate::runtime::shutdown::ShutdownState;
 use crate::runtime::undecodable::Undecodable;
@@ -313,6 +314,7 @@ impl Builder {
             finish: Finish::new(dispatcher_wake.clone()),
             undecodable: Undecodable::default(),
             places: Places::new(self.max_in_flight),
+            polls: Polls::default(),
         });
         let links = vec![Arc::clone(&link)];
         let ready = Ready::new(self.workers, links, Arc::clone(&shutdown));
@@ -324,6 +326,7 @@ impl Builder {
             retention: self.retention,
             workers: self.workers,
             max_threads: self.workers + max_spares,
+            max_in_flight: self.max_in_flight,
             ready: Arc::new(ready),
             launcher: Arc::new(launcher),
             scope,

@@ -16,6 +16,7 @@ use crate::runtime::plan::Scope;
 use crate::runtime::ready::Ready;
 use crate::runtime::shutdown::ShutdownState;
 use crate::sync::lock;
+use crate::time::Timestamp;
 use crate::wake::Wake;
 
 /// The parts of a scheduler, stepped by threads or by a test.
@@ -27,6 +28,7 @@ pub(crate) struct Parts {
     pub(super) retention: Retention,
     pub(super) workers: usize,
     pub(super) max_threads: usize,
+    pub(super) max_in_flight: usize,
     pub(super) ready: Arc<Ready>,
     pub(super) launcher: Arc<Launcher>,
     pub(super) shutdown: Arc<ShutdownState>,
@@ -94,11 +96,25 @@ impl Parts {
                 unknown.push(lane.kind.to_string());
             }
         }
-        let undecodable = self.link.undecodable.kinds(self.client.now());
+        let now = self.client.now();
+        let undecodable = self.link.undecodable.kinds(now);
+        let (started, stuck) = (self.link.attempts.started(), self.link.attempts.stuck());
+        let (blocking_kinds, unpolled) = self.link.attempts.unpolled();
+        let stuck_on_workers = match self.launcher.is_workers() {
+            true => stuck.total(),
+            false => stuck.threads,
+        };
         Health {
             workers: self.workers,
-            busy: self.link.attempts.started().threads,
-            stuck: self.link.attempts.stuck().threads,
+            busy: started.threads,
+            stuck: stuck_on_workers,
+            in_flight: started.futures,
+            max_in_flight: self.max_in_flight,
+            stuck_futures: stuck.futures,
+            slow_polls: self.link.polls.slow(),
+            blocking_kinds,
+            unpolled,
+            futures_rest_until: self.link.places.rests(now).map(Timestamp::to_utc),
             spare: self.ready.spares(),
             unknown_kinds: unknown,
             decided_ahead: lock(&self.ahead).clone(),

@@ -60,6 +60,19 @@ impl Service for Deadlines {
             // Other suspects may run now, also if there is no thread to replace it.
             self.dispatcher.notify();
         }
+        for kind in &looked.newly_blocked {
+            log!(
+                warn,
+                %kind,
+                "the future of a task blocks its thread for over a second: others may wait for it"
+            );
+        }
+        if looked.is_newly_left {
+            log!(
+                warn,
+                "the executor of the async handlers does not run: what it was given is not polled"
+            );
+        }
         let on_workers = match self.runs_futures {
             true => looked.newly_stuck.total(),
             false => looked.newly_stuck.threads,

@@ -3,6 +3,7 @@
 mod client;
 pub mod everywhere;
 mod executors;
+mod health;
 mod stopping;
 
 use std::sync::Arc;
