@@ -91,7 +91,9 @@ impl Client {
     fn change_recurrences<T>(&self, write: Result<Write<T>>) -> Result<T> {
         let write = write?;
         let is_due = |at| at <= self.now();
-        while self.store.lanes().recurrence_at.is_some_and(is_due) {
+        // What is due by a newer time zone database is left to other programs, but not before a reset.
+        let is_reset = write.op.is_reset();
+        while is_reset || self.store.lanes().recurrence_at.is_some_and(is_due) {
             let op = Op::DecideBefore(Box::new(write.op.clone()));
             let decided = self.store.apply(self.now(), vec![op])?;
             if write::one(decided).done() == 0 {

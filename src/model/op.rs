@@ -74,6 +74,14 @@ pub(crate) enum Op {
 }
 
 impl Op {
+    /// Whether it decides the slots of a recurrence anew.
+    pub(crate) fn is_reset(&self) -> bool {
+        match self {
+            Self::ChangeRecurrence { action, .. } => matches!(action, RecurrenceAction::Reset(_)),
+            _ => false,
+        }
+    }
+
     /// Whether its answer promises that the write survives a power cut. The scheduler's own writes may be lost in one: they are
     /// then made again.
     pub(crate) fn is_durable(&self) -> bool {

@@ -193,6 +193,11 @@ impl Recurrence {
     /// Expects a task of the recurrence to complete within this span after each slot. If none does,
     /// [`Health::overdue_recurrences`](crate::Health::overdue_recurrences) names the recurrence, until one has, or a caller
     /// [pauses](crate::Recurrences::pause) it. Default: no expectation.
+    ///
+    /// A task that completes meets all slots that have come, except one after its own whose task still runs. The task of a
+    /// [call](crate::Recurrences::trigger) counts as that of the last slot before the call. A task that is made late has this
+    /// span from then on. What is expected stays so if the rule or this span is changed, and after a
+    /// [reset](crate::Recurrences::reset).
     pub fn expect_within(mut self, span: Duration) -> Self {
         self.expect_within = Some(span);
         self

@@ -325,6 +325,11 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
             "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=?)",
         ),
         (
+            "how many slots wait",
+            make::WAITING_FROM,
+            "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=?)",
+        ),
+        (
             "whether a task waits",
             make::WAITS,
             "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=?)",

@@ -5,7 +5,8 @@ use crate::model::recurrence::event::RecurrenceEventKind;
 
 on_every_backend![
     p10_the_live_task_of_a_slot_that_waited_stays_expected_after_a_change,
-    p10_the_live_task_of_a_slot_stays_expected_when_a_call_beside_it_completes,
+    p10_a_call_meets_the_slots_before_it,
+    p10_a_call_meets_no_slot_after_it,
     p10_the_live_task_of_a_slot_that_was_decided_again_is_expected,
     p10_the_live_task_of_a_slot_stays_expected_after_a_clock_that_was_ahead,
     p10_a_task_from_a_clock_that_was_ahead_does_not_meet_the_live_slot,
@@ -63,7 +64,8 @@ fn p10_the_live_task_of_a_slot_that_waited_stays_expected_after_a_change(kit: &m
     assert_eq!(overdue, names);
 }
 
-fn p10_the_live_task_of_a_slot_stays_expected_when_a_call_beside_it_completes(kit: &mut Kit) {
+/// The task of the slot at one hangs, and a call after it completes.
+fn p10_a_call_meets_the_slots_before_it(kit: &mut Kit) {
     let names = ["as it was", "rule"];
     let overdue = overdue_after_changes(kit, &names, 1, |kit, name| {
         kit.recur(hourly(name).expect_within(HOUR / 4));
@@ -72,6 +74,21 @@ fn p10_the_live_task_of_a_slot_stays_expected_when_a_call_beside_it_completes(ki
         kit.later(S);
         kit.trigger(name);
         kit.settle(&kit.claim_one(), done());
+    });
+    assert_eq!(overdue, [""; 0]);
+}
+
+/// The task of the slot at one hangs, and a call from before it completes.
+fn p10_a_call_meets_no_slot_after_it(kit: &mut Kit) {
+    let names = ["as it was", "rule"];
+    let overdue = overdue_after_changes(kit, &names, 1, |kit, name| {
+        kit.recur(hourly(name).expect_within(HOUR / 4));
+        kit.trigger(name);
+        let call = kit.claim_one();
+        kit.fire_at(1);
+        kit.claim_one();
+        kit.later(S);
+        kit.settle(&call, done());
     });
     assert_eq!(overdue, names);
 }

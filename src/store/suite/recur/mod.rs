@@ -4,6 +4,7 @@ mod alarms;
 mod changes;
 mod expected;
 mod histories;
+mod met;
 mod overlap;
 mod record;
 mod resets;
@@ -445,6 +446,8 @@ fn p10_a_slot_makes_one_task_in_whichever_process(kit: &mut Kit) {
     assert_eq!(kit.hours("a"), [1, 2, 3, 4]);
     let overdue = hourly("late").expect_within(S).since(NOW.to_utc());
     kit.recur(overdue);
+    kit.fire();
+    kit.later(2 * S);
     kit.fire();
     other.refresh().unwrap();
     assert_eq!(other.health().overdue_recurrences(), ["late"]);

@@ -19,7 +19,7 @@ pub(crate) fn decide_before(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<b
         let Some(mut recurring) = Recurring::by_name(tx.conn, &name)? else {
             continue;
         };
-        if is_reset(op) {
+        if op.is_reset() {
             recurring.take_over();
         }
         if recurring.due_slot(tx.now).is_some() || recurring.is_outdated() {
@@ -28,13 +28,6 @@ pub(crate) fn decide_before(tx: &mut WriteTx<'_>, op: &Op) -> rusqlite::Result<b
         }
     }
     Ok(left == 0)
-}
-
-fn is_reset(op: &Op) -> bool {
-    let Op::ChangeRecurrence { action, .. } = op else {
-        return false;
-    };
-    matches!(action, RecurrenceAction::Reset(_))
 }
 
 /// The recurrences that an operation is about to change, and of which it decides what is due.

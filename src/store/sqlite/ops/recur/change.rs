@@ -171,7 +171,8 @@ impl Maker<'_> {
         tx.recurrence_event(&self.recurring.name, RecurrenceEventKind::Resumed);
         self.release(tx)?;
         let live = self.live_slot(tx.conn)?;
-        self.recurring.expect_of(self.definition, live);
+        let unmet = self.recurring.unmet(live, now);
+        self.recurring.expect_of(self.definition, unmet);
         Ok(RecurrenceChanged::Applied)
     }
 
@@ -181,16 +182,19 @@ impl Maker<'_> {
         tx: &mut WriteTx<'_>,
         from: Timestamp,
     ) -> rusqlite::Result<RecurrenceChanged> {
-        self.unbuffer_from(tx.conn, from)?;
-        if (self.definition.max_count).is_some_and(|max| self.recurring.made >= max) {
+        let waiting = self.waiting_from(tx.conn, from)?;
+        let made = self.recurring.made.saturating_sub(waiting);
+        if (self.definition.max_count).is_some_and(|max| made >= max) {
             // It has made as many tasks as it may: nothing is decided anew.
             return Ok(RecurrenceChanged::Applied);
         }
+        self.unbuffer_from(tx.conn, from)?;
         runs::cut(tx.conn, self.recurring, from)?;
-        let live = self.live_slot(tx.conn)?;
         let recurring = &mut *self.recurring;
+        let expected = recurring.expected_slot(self.definition.expect_within, tx.now);
         recurring.expected_by = None;
-        recurring.previous_slot = recurring.previous_slot.filter(|slot| *slot < from);
+        let is_past = |slot: &Timestamp| *slot < from || *slot <= tx.now;
+        recurring.previous_slot = recurring.previous_slot.filter(is_past);
         // Slots that are to come are passed over, but not decided.
         let before = Timestamp::from_micros(from.micros() - 1);
         recurring.forgotten_until = recurring.forgotten_until.map(|until| until.min(before));
@@ -198,7 +202,7 @@ impl Maker<'_> {
         recurring.decided_civil = None;
         recurring.advance(&self.definition.rule, recurring.decided_until);
         begin(tx, recurring, self.definition, before);
-        recurring.expect_of(self.definition, live);
+        recurring.expect_of(self.definition, expected);
         Ok(RecurrenceChanged::Applied)
     }
 }

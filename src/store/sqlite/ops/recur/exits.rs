@@ -61,7 +61,7 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
             decide_due(tx, &mut recurring)?;
             recurring.pause(tx, PausedBy::Failures);
         }
-        recurring.expect(&definition);
+        recurring.expect(&definition, tx.now);
         let mut maker = Maker {
             recurring: &mut recurring,
             definition: &definition,
@@ -70,9 +70,11 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
         };
         maker.release(tx)?;
         if state == TaskState::Completed && definition.expect_within.is_some() {
-            // Of another task, which has waited or runs beside it. A call has no slot.
+            // Another task runs beside it, of a later slot. A call is for the slot before it.
             let live = maker.live_slot(tx.conn)?;
-            recurring.expect_of(&definition, live);
+            let met = slot_of(tx, seq)?.and_then(|slot| slot.at.or(slot.previous));
+            let met = met.filter(|slot| *slot <= tx.now);
+            recurring.expect_of(&definition, live.filter(|slot| met < Some(*slot)));
         }
     }
     recurring.keep(tx)

@@ -72,6 +72,9 @@ pub(crate) const UNBUFFER: &str =
 pub(crate) const UNBUFFER_FROM: &str = "
     DELETE FROM punctual_recurrence_buffer WHERE recurrence = :recurrence AND slot >= :from";
 
+pub(crate) const WAITING_FROM: &str = "
+    SELECT count(*) FROM punctual_recurrence_buffer WHERE recurrence = :recurrence AND slot >= :from";
+
 pub(crate) const WAITS: &str =
     "SELECT 1 FROM punctual_recurrence_buffer WHERE recurrence = :recurrence AND id = :id";
 
@@ -280,9 +283,14 @@ impl Maker<'_> {
         id: TaskId,
     ) -> rusqlite::Result<bool> {
         let previous = self.recurring.previous_slot;
-        let seq = self.insert(tx, id, self.slot_of(slot, previous))?;
+        // After a reset a slot may be made anew that came before the last one.
+        let before = previous.filter(|previous| slot.is_none_or(|slot| *previous < slot));
+        let seq = self.insert(tx, id, self.slot_of(slot, before))?;
         if let Some(seq) = seq {
             add_live(tx.conn, seq, self.recurring.id)?;
+            // One that is made late has as much time as any.
+            let since = slot.map(|slot| slot.max(tx.now));
+            self.recurring.expect_of(self.definition, since);
         }
         self.recurring.previous_slot = previous.max(slot);
         Ok(seq.is_some())
@@ -368,6 +376,12 @@ impl Maker<'_> {
         self.recurring.made += u64::from(slot.is_some());
         self.decided(tx, slot, Fate::Made)?;
         Ok(Placed::Buffered)
+    }
+
+    /// How many slots from an instant on wait.
+    pub(crate) fn waiting_from(&self, conn: &Connection, from: Timestamp) -> rusqlite::Result<u64> {
+        conn.prepare_cached(WAITING_FROM)?
+            .query_row([self.recurring.id, from.micros()], |row| row::total(row, 0))
     }
 
     /// Takes the slots from an instant on that wait.

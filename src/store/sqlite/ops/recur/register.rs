@@ -151,13 +151,11 @@ pub(super) fn redefine(
     since: Option<Timestamp>,
 ) -> rusqlite::Result<Definition> {
     let mut changed = new.clone();
-    let is_expected_anew = current.is_none_or(|current| {
-        !new.has_rule_of(current) || current.expect_within != new.expect_within
-    });
+    let former = current.and_then(|current| current.expect_within);
     match current {
         Some(current) if new.has_rule_of(current) => {
             changed.rule = current.rule.clone();
-            recurring.expect_anew(current.expect_within, new.expect_within, tx.now);
+            recurring.expect_anew(former, new.expect_within, tx.now);
             match recurring.next_slot {
                 Some(slot) => recurring.move_to(tx, Upcoming::Slot(slot), &changed),
                 // It had made as many tasks as it might, and may go on now. What came between is in no run.
@@ -173,22 +171,24 @@ pub(super) fn redefine(
                 recurring.take_over();
                 decide_due(tx, recurring)?;
             }
-            let former = current.map(|current| &current.rule);
-            runs::change_rule(tx.conn, recurring, former)?;
-            let within = current.and_then(|current| current.expect_within);
+            let rule = current.map(|current| &current.rule);
+            runs::change_rule(tx.conn, recurring, rule)?;
+            recurring.expect_anew(former, new.expect_within, tx.now);
+            let expected = recurring.expected_slot(new.expect_within, tx.now);
             recurring.expected_by = None;
-            recurring.expect_anew(within, new.expect_within, tx.now);
             changed = anchored(new, since.unwrap_or(tx.now));
             // What is decided stays decided.
             let from = before(since_or_now(tx, since)).max(recurring.decided_until);
             recurring.decided_until = from.min(tx.now).max(recurring.decided_until);
             recurring.note_beginning(&changed.rule);
             begin(tx, recurring, &changed, from);
+            recurring.expect_of(&changed, expected);
         }
     }
-    if is_expected_anew {
+    if former.is_none() {
         let live = recurring.live_slot(tx.conn, mark(tx.conn)?)?;
-        recurring.expect_of(&changed, live);
+        let unmet = recurring.unmet(live, tx.now);
+        recurring.expect_of(&changed, unmet);
     }
     Ok(changed)
 }

@@ -263,7 +263,7 @@ impl Recurring {
             // That slot does not come.
             self.expected_by = None;
         }
-        self.expect(definition);
+        self.expect(definition, tx.now);
     }
 
     /// Goes on with the slots after now, though it had ended.
@@ -282,31 +282,12 @@ impl Recurring {
         self.paused_by.is_some_and(|by| by <= 0)
     }
 
-    /// Begins to expect a completion, unless one is expected already.
-    pub(crate) fn expect(&mut self, definition: &Definition) {
-        if self.expected_by.is_none() && self.overdue_since.is_none() {
-            self.expect_of(definition, self.next_slot);
-        }
-    }
-
-    /// Another span is allowed until a completion. If one is overdue by both, it stays so, and is not told again.
-    pub(crate) fn expect_anew(
-        &mut self,
-        former: Option<Duration>,
-        within: Option<Duration>,
-        now: Timestamp,
-    ) {
-        if former == within {
-            return;
-        }
-        self.expected_by = None;
-        let slot = self.overdue_since.take().zip(former);
-        let by = slot
-            .zip(within)
-            .map(|((overdue, former), within)| overdue - former + within);
-        match by {
-            Some(by) if by <= now => self.overdue_since = Some(by),
-            by => self.expected_by = by,
+    /// Begins to expect a completion after the next slot, unless one is expected already. A slot that has come is expected once
+    /// it makes its task.
+    pub(crate) fn expect(&mut self, definition: &Definition, now: Timestamp) {
+        if self.expected_by.is_none() {
+            let next = self.next_slot.filter(|slot| *slot > now);
+            self.expect_of(definition, next);
         }
     }
 
@@ -319,6 +300,38 @@ impl Recurring {
             let by = slot + within;
             self.expected_by = Some(self.expected_by.map_or(by, |sooner| sooner.min(by)));
         }
+    }
+
+    /// The slot after which a completion is expected, if it has come: whatever is changed, it stays expected.
+    pub(crate) fn expected_slot(
+        &self,
+        within: Option<Duration>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let slot = self.expected_by? - within?;
+        Some(slot).filter(|slot| *slot <= now)
+    }
+
+    /// Another span is allowed until a completion. If one is overdue by both, it stays so, and is not told again.
+    pub(crate) fn expect_anew(
+        &mut self,
+        former: Option<Duration>,
+        within: Option<Duration>,
+        now: Timestamp,
+    ) {
+        if former == within {
+            return;
+        }
+        let anew = |by: Option<Timestamp>| Some(by? - former? + within?);
+        let (expected, overdue) = (anew(self.expected_by), anew(self.overdue_since));
+        self.overdue_since = overdue.filter(|by| *by <= now);
+        self.expected_by = expected.or(overdue.filter(|by| *by > now));
+    }
+
+    /// A live slot that has met no completion. A time of completion that is to come is one of a clock that was ahead.
+    pub(crate) fn unmet(&self, live: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+        let completed_at = self.completed_at.filter(|at| *at <= now);
+        live.filter(|slot| completed_at < Some(*slot))
     }
 
     /// The last decisions that were alike, if there are any.
