@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use standardwebhooks::{HEADER_WEBHOOK_ID, Webhook};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::sender::{HEADER_ATTEMPT, SECRET, TIMEOUT};
+use crate::sender::{HEADER_ATTEMPT, SECRET, SLOW_TIMEOUT, TIMEOUT};
 
 /// The size of the largest request that is read.
 const MAX_REQUEST_BYTES: usize = 2 << 20;
@@ -58,9 +58,10 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// Starts the receiver, with the file in which it notes accepted deliveries.
-    pub(crate) fn start(accepted: &Path) -> Result<Self, Box<dyn Error>> {
+    /// `is_slow`: it takes a second for each.
+    pub(crate) fn start(accepted: &Path, is_slow: bool) -> Result<Self, Box<dyn Error>> {
         let mut child = Command::new(std::env::current_exe()?)
-            .arg("receiver")
+            .arg(if is_slow { "slow-receiver" } else { "receiver" })
             .arg(accepted)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -97,9 +98,9 @@ impl Drop for Receiver {
 }
 
 /// The receiver's process: receives until its stdin is closed, by the sender or by the sender's death.
-pub(crate) fn run(accepted: &Path) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(accepted: &Path, is_slow: bool) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let desk = Arc::new(Desk::open(accepted)?);
+    let desk = Arc::new(Desk::open(accepted, is_slow)?);
     println!("{}", listener.local_addr()?);
     let receiving = Arc::clone(&desk);
     thread::spawn(move || {
@@ -148,6 +149,7 @@ impl Mood {
 /// Receives deliveries.
 struct Desk {
     key: Webhook,
+    is_slow: bool,
     book: Mutex<Book>,
 }
 
@@ -177,7 +179,7 @@ impl Book {
 }
 
 impl Desk {
-    fn open(accepted: &Path) -> Result<Self, Box<dyn Error>> {
+    fn open(accepted: &Path, is_slow: bool) -> Result<Self, Box<dyn Error>> {
         let file = File::options()
             .read(true)
             .append(true)
@@ -195,6 +197,7 @@ impl Desk {
         }
         Ok(Self {
             key: Webhook::new(SECRET)?,
+            is_slow,
             book: Mutex::new(book),
         })
     }
@@ -223,7 +226,11 @@ impl Desk {
         }
         let id = header(&headers, HEADER_WEBHOOK_ID)?;
         // Simulated work, longer for longer bodies.
-        thread::sleep(Duration::from_millis(15 + body.len() as u64 / 500));
+        let millis = match self.is_slow {
+            true => 1_000,
+            false => 15 + body.len() as u64 / 500,
+        };
+        thread::sleep(Duration::from_millis(millis));
         let mood = Mood::of(id, header(&headers, HEADER_ATTEMPT)?);
         let mut book = self.book();
         match mood {
@@ -238,7 +245,7 @@ impl Desk {
             Mood::Stall => {
                 book.report.stalled += 1;
                 drop(book);
-                thread::sleep(2 * TIMEOUT);
+                thread::sleep(2 * if self.is_slow { SLOW_TIMEOUT } else { TIMEOUT });
                 Ok(None)
             }
             Mood::PutOff => {
