@@ -108,6 +108,7 @@ fn main() -> Result<()> {
         ("W14", futures::sleepers),
         ("W14b", futures::drain),
         ("W14c", futures::lateness),
+        ("W14d", futures::waits),
     ];
     let names = arguments.iter().any(|each| each.starts_with('W'));
     for (name, workload) in workloads {

@@ -1,8 +1,10 @@
 //! W14: tasks that are futures: ten thousand that wait at once, the drain of a backlog, and how late they start.
 
+use std::future::Future as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use punctual::chrono::DateTime;
@@ -255,4 +257,64 @@ fn late(folder: &Path, count: u64, handle: Option<&Handle>) -> Result<(Vec<f64>,
     }
     let _ = scheduler.shutdown(PATIENCE)?;
     Ok((futures, blocking))
+}
+
+/// W14d: 1,000 waits at once for tasks that are not due: processor time, and threads.
+pub(crate) fn waits(run: &mut Run) -> Result<()> {
+    let (rounds, count, span) = if run.is_small {
+        (1, 100, Duration::from_secs(1))
+    } else {
+        (3, 1_000, Duration::from_secs(20))
+    };
+    let mut shares = Vec::new();
+    let mut threads = Vec::new();
+    for _ in 0..rounds {
+        let dir = tempfile::tempdir_in(&run.folder)?;
+        let scheduler = Scheduler::builder(dir.path().join("waits.db"))
+            .workers(2)
+            .start()?;
+        let later = (0..count).map(|_| ours::note().after(PATIENCE * 60));
+        let tasks = scheduler.schedule_many(later)?;
+        let (client, before) = (scheduler.to_async(), idle::threads()?);
+        let waits = tasks
+            .iter()
+            .map(|task| client.wait(task.id(), PATIENCE * 10));
+        let mut waits: Vec<_> = waits.map(Box::pin).collect();
+        for wait in &mut waits {
+            let polled = wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            if polled.is_ready() {
+                return Err("a task has ended".into());
+            }
+        }
+        std::thread::sleep(idle::SETTLE);
+        let (cost, ()) = idle::Cost::of(|| {
+            std::thread::sleep(span);
+            Ok(())
+        })?;
+        shares.push(cost.cpu_ms / span.as_secs_f64() / 10.0);
+        threads.push((idle::threads()? - before) as f64);
+        drop(waits);
+    }
+    let share = median(&shares);
+    run.report.row(&Row {
+        workload: "W14d",
+        setting: format!("{count} waits, {span:?}"),
+        value: share,
+        unit: "% of a core",
+        target: Some("under 1".into()),
+        met: Some(share < 1.0),
+        note: Some(format!("rounds {}", listed(&shares))),
+        ..Row::default()
+    });
+    let more = median(&threads);
+    run.report.row(&Row {
+        workload: "W14d",
+        setting: "threads for all of them".into(),
+        value: more,
+        unit: "threads",
+        target: Some("at most 1".into()),
+        met: Some(more <= 1.0),
+        ..Row::default()
+    });
+    Ok(())
 }

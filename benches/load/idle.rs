@@ -189,6 +189,11 @@ pub(crate) fn peak_mib() -> Result<f64> {
     Ok(numbered(&fs::read_to_string("/proc/self/status")?, "VmHWM:")? as f64 / 1024.0)
 }
 
+/// How many threads this process has.
+pub(crate) fn threads() -> Result<u64> {
+    numbered(&fs::read_to_string("/proc/self/status")?, "Threads:")
+}
+
 /// How often the threads of this process have gone to sleep so far.
 fn sleeps() -> Result<u64> {
     let mut sleeps = 0;

@@ -14,8 +14,8 @@ use std::time::Duration;
 use crate::client::write;
 use crate::error::Result;
 use crate::id::TaskId;
-use crate::model::query::Query;
-use crate::model::task::Ended;
+use crate::model::query::{Answer, Query};
+use crate::model::task::{Ended, TaskState};
 use crate::panics::survive;
 use crate::store::Store;
 use crate::store::waiters::Call;
@@ -27,6 +27,8 @@ use crate::wake::Wake;
 /// A wait looks each time an eighth of its length so far has passed, within these bounds.
 const SOONEST_LOOK: Duration = Duration::from_millis(5);
 const LATEST_LOOK: Duration = Duration::from_millis(500);
+/// So many states are read at once.
+const AT_ONCE: usize = 500;
 /// How long the thread stays when nobody waits.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -116,10 +118,17 @@ impl Room {
         let mut idle = Deadline::after(IDLE);
         loop {
             let (due, next) = self.due();
-            for (number, id, is_over) in due {
-                match look(store, id) {
-                    Ok(None) if !is_over => {}
-                    answer => self.answer(number, answer),
+            for chunk in due.chunks(AT_ONCE) {
+                let ids = chunk.iter().map(|(_, id, _)| *id).collect();
+                let states = store.read(Query::States(ids)).map(Answer::states);
+                for (index, (number, id, is_over)) in chunk.iter().enumerate() {
+                    let answer = match &states {
+                        Ok(states) => ended(store, *id, states[index]),
+                        Err(error) => Err(error.clone().with_task(*id)),
+                    };
+                    if !matches!(answer, Ok(None)) || *is_over {
+                        self.answer(*number, answer);
+                    }
                 }
             }
             let mut state = lock(&self.state);
@@ -167,14 +176,13 @@ impl Room {
     }
 }
 
-/// The task, if it has ended.
-fn look(store: &dyn Store, id: TaskId) -> Result<Option<Ended>> {
-    let read = |query| store.read(query).map_err(|error| error.with_task(id));
-    let state = read(Query::State(id))?.state();
+/// The task of this state, if it has ended.
+fn ended(store: &dyn Store, id: TaskId, state: Option<TaskState>) -> Result<Option<Ended>> {
     if !state.ok_or_else(|| write::not_found(id))?.is_final() {
         return Ok(None);
     }
-    let task = read(Query::Task(id))?.task();
+    let task = store.read(Query::Task(id));
+    let task = task.map_err(|error| error.with_task(id))?.task();
     let task = *task.ok_or_else(|| write::not_found(id))?;
     // A retry may fall between the two reads.
     Ok(task.state.is_final().then(|| Ended(task)))

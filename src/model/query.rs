@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 pub(crate) enum Query {
     Task(TaskId),
     State(TaskId),
+    /// The states of several tasks, as of one instant.
+    States(Vec<TaskId>),
     List(Filter),
     /// One window of a count, after this id.
     Count {
@@ -57,6 +59,7 @@ pub(crate) enum Query {
 pub(crate) enum Answer {
     Task(Option<Box<Task>>),
     State(Option<TaskState>),
+    States(Vec<Option<TaskState>>),
     List(Page),
     Count(Counted),
     History(Option<Vec<Attempt>>),
@@ -73,6 +76,7 @@ pub(crate) enum Answer {
 take_variants! { Answer,
     task: Task => Option<Box<Task>>,
     state: State => Option<TaskState>,
+    states: States => Vec<Option<TaskState>>,
     list: List => Page,
     count: Count => Counted,
     history: History => Option<Vec<Attempt>>,

@@ -23,6 +23,7 @@ pub(crate) fn read(
     Ok(match query {
         Query::Task(id) => Answer::Task(tasks::task(conn, known, *id)?.map(Box::new)),
         Query::State(id) => Answer::State(tasks::state(conn, *id)?),
+        Query::States(ids) => Answer::States(tasks::states(conn, ids)?),
         Query::List(filter) => Answer::List(tasks::list(conn, known, filter)?),
         Query::Count { filter, after } => Answer::Count(tasks::count(conn, filter, *after)?),
         Query::History(id) => Answer::History(history::history(conn, *id)?),

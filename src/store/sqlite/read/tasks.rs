@@ -32,6 +32,17 @@ pub(super) fn state(conn: &Connection, id: TaskId) -> rusqlite::Result<Option<Ta
         .optional()
 }
 
+pub(super) fn states(
+    conn: &Connection,
+    ids: &[TaskId],
+) -> rusqlite::Result<Vec<Option<TaskState>>> {
+    let snapshot = conn.unchecked_transaction()?;
+    let states = ids.iter().map(|id| state(conn, *id));
+    let states = states.collect::<rusqlite::Result<_>>()?;
+    snapshot.finish()?;
+    Ok(states)
+}
+
 pub(crate) const TASK: &str = sql!(
     "SELECT {columns} FROM punctual_task WHERE id = :id",
     columns = Stored::COLUMNS
