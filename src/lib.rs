@@ -1,5 +1,6 @@
 //! A durable task scheduler that a Rust program links in. Give it a task and a time: a handler runs the task then, once, even
-//! if the process or the power fails in between. One SQLite file, no server, no async runtime.
+//! if the process or the power fails in between. One SQLite file, no server. Handlers are plain functions on threads, or futures on
+//! any async runtime or on none.
 //!
 //! ```
 //! use punctual::{NewTask, Outcome, Payload, Scheduler, TaskContext, TaskHandler, TaskResult};
@@ -85,8 +86,8 @@
 //!   default. The file and its log stop growing when the load does.
 //!
 //! What it cannot promise: effects outside the file happen at least once (or at most once, with that delivery), never exactly
-//! once, so a handler should tolerate being called twice. A handler thread cannot be killed, only asked to stop. All processes
-//! of a file are on one machine. A process that is stopped inside a commit holds SQLite's lock until it continues or dies. A
+//! once, so a handler should tolerate being called twice. A handler thread cannot be killed, only asked to stop; a future is
+//! dropped at an `.await`. All processes of a file are on one machine. A process that is stopped inside a commit holds SQLite's lock until it continues or dies. A
 //! bulk call or a [`transaction`](Client::transaction) delays other writes by its own length. After a loss of power, never
 //! after a crash, a task that was reported completed may run again.
 //!
@@ -106,6 +107,8 @@
 //! - [`Tx`] is a transaction that also holds the user's own SQL; [`Sqlite`] is what only a store in SQLite can do.
 //! - [`TaskHandler`], or a closure, runs a kind of task; [`TaskContext`] is the attempt it runs; [`Outcome`] and [`Failure`]
 //!   are its answers.
+//! - [`AsyncTaskHandler`], or a closure, runs a kind of task as a future; [`AsyncContext`] is its attempt, and [`Spawn`] the executor
+//!   that it runs on. [`AsyncClient`] is the client for async code.
 //! - [`Task`] and [`Attempt`] show what is stored; [`Filter`] and [`Page`] find it; an [`Edit`] changes it; an [`Event`]
 //!   reports a change.
 //! - [`Submit`] makes a client's writes without waiting for them, each with a [`Receipt`] to wait for or to await.
@@ -117,6 +120,7 @@
 //!
 //! - `bundled` (default): compiles SQLite in. Without it the system's SQLite is linked, and refused at run time if that version
 //!   can lose commits (before 3.51.3, except 3.50.7 and 3.44.6 and later in their lines).
+//! - `tokio`: `Builder::tokio` and [`Spawn`] for `tokio::runtime::Handle`. Other executors need no feature.
 //! - `rrule`: `Rule::calendar`, rules as calendars write them (RFC 5545).
 //! - `testing`: `TestClock` and `Stepper`, for tests that move time by hand.
 //!
