@@ -57,6 +57,7 @@ impl Wake {
     }
 
     /// Whether both share the same notification.
+    #[cfg(feature = "testing")]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
