@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::on_a_file;
+use super::updated_zones::{cron, replace, store, update};
 use super::zones::{at, explain, fire};
 use crate::model::filter::Filter;
 use crate::model::new_task::NewTask;
@@ -12,7 +13,6 @@ use crate::model::recurrence::policy::{Missed, Overlap};
 use crate::model::recurrence::request::Recurrence;
 use crate::model::recurrence::rule::Rule;
 use crate::model::recurrence::view::{RecurrenceAction, RecurrenceChanged};
-use crate::store::sqlite::kit::File;
 use crate::store::suite::{Kit, done};
 
 on_a_file!(
@@ -26,34 +26,6 @@ on_a_file!(
     p10_an_older_program_decides_in_chunks_before_its_reset,
     p10_a_backfill_after_a_move_makes_nothing_twice,
 );
-
-/// As by a program with another time zone database, by which the zone is another.
-fn replace(kit: &Kit, from: &str, to: &str) {
-    kit.sql(|conn| {
-        let sql = "UPDATE punctual_recurrence_definition
-            SET definition = CAST(replace(CAST(definition AS TEXT), ?, ?) AS BLOB)";
-        conn.execute(sql, [from, to]).unwrap();
-        let sql = "UPDATE punctual_recurrence
-            SET tzdb = '1999a', decided_civil = replace(decided_civil, ?, ?)";
-        conn.execute(sql, [from, to]).unwrap();
-    });
-}
-
-fn update(kit: &Kit, from: &str, to: &str) {
-    replace(kit, from, to);
-    fire(kit);
-}
-
-fn cron(expression: &str) -> Recurrence {
-    let recurrence = Recurrence::new("a", NewTask::with_kind("probe", &1));
-    let recurrence = recurrence.cron(expression).unwrap();
-    recurrence.time_zone("Etc/GMT-2").unwrap()
-}
-
-fn store(kit: &Kit, recurrence: Recurrence) {
-    let registration = recurrence.prepare(kit.now).unwrap();
-    kit.apply(Op::Recur(Box::new(registration)));
-}
 
 fn act(kit: &Kit, action: RecurrenceAction) -> RecurrenceChanged {
     let name = "a".to_owned();

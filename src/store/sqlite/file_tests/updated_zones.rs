@@ -25,7 +25,8 @@ on_a_file!(
     p10_a_civil_time_that_was_decided_is_not_told_as_made_again,
 );
 
-fn update(kit: &Kit, from: &str, to: &str) {
+/// As by a program with another time zone database, by which the zone is another.
+pub(super) fn replace(kit: &Kit, from: &str, to: &str) {
     kit.sql(|conn| {
         let sql = "UPDATE punctual_recurrence_definition
             SET definition = CAST(replace(CAST(definition AS TEXT), ?, ?) AS BLOB)";
@@ -34,16 +35,20 @@ fn update(kit: &Kit, from: &str, to: &str) {
             SET tzdb = '1999a', decided_civil = replace(decided_civil, ?, ?)";
         conn.execute(sql, [from, to]).unwrap();
     });
+}
+
+pub(super) fn update(kit: &Kit, from: &str, to: &str) {
+    replace(kit, from, to);
     fire(kit);
 }
 
-fn cron(expression: &str) -> Recurrence {
+pub(super) fn cron(expression: &str) -> Recurrence {
     let recurrence = Recurrence::new("a", NewTask::with_kind("probe", &1));
     let recurrence = recurrence.cron(expression).unwrap();
     recurrence.time_zone("Etc/GMT-2").unwrap()
 }
 
-fn store(kit: &Kit, recurrence: Recurrence) {
+pub(super) fn store(kit: &Kit, recurrence: Recurrence) {
     let registration = recurrence.prepare(kit.now).unwrap();
     kit.apply(Op::Recur(Box::new(registration)));
 }
