@@ -113,7 +113,8 @@ impl Queue {
 
     fn work(&self) {
         while let Some(call) = self.next() {
-            call();
+            // A call that nobody waits for is dropped, and its drop may panic.
+            let _ = survive(call);
         }
     }
 
@@ -302,6 +303,27 @@ mod tests {
         }
         assert!(surely.wait(LONG));
         assert!(!ran.wait(Duration::ZERO));
+    }
+
+    #[test]
+    fn p12_a_call_that_panics_when_it_is_dropped_ends_no_thread() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("as it should");
+            }
+        }
+        let aside = Aside::default();
+        let (goes_on, answers) = busy(&aside);
+        for _ in 0..2 * MAX_THREADS {
+            let bomb = Bomb;
+            drop(aside.run(move || drop(bomb)));
+        }
+        goes_on.iter().for_each(Wake::notify);
+        for answer in answers {
+            assert!(block_on(answer).unwrap());
+        }
+        assert_eq!(block_on(aside.run(|| 7)).unwrap(), 7);
     }
 
     #[test]

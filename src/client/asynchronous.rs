@@ -100,7 +100,7 @@ impl AsyncClient {
         self.send(write).await
     }
 
-    /// As [`Client::schedule_stream`]. The iterator is read on a thread of the client's.
+    /// As [`Client::schedule_stream`]. The iterator is read on a thread of its own, so it may wait for its items.
     ///
     /// # Errors
     ///
@@ -110,7 +110,8 @@ impl AsyncClient {
         T: Into<NewTask>,
         I: IntoIterator<Item = T> + Send + 'static,
     {
-        self.write(move |client| client.schedule_stream(tasks))
+        let own = aside::Aside::default();
+        self.on(&own, move |client| client.schedule_stream(tasks))
             .await
     }
 
@@ -372,7 +373,9 @@ impl AsyncClient {
 
     /// As [`Client::probe`].
     pub async fn probe(&self, timeout: Duration) -> Health {
-        let probed = self.write(move |client| Ok(client.probe(timeout))).await;
+        // On a thread of its own: others may be waiting for the turn to write.
+        let own = aside::Aside::default();
+        let probed = self.on(&own, move |client| Ok(client.probe(timeout))).await;
         probed.unwrap_or_else(|_| self.client.health())
     }
 
@@ -451,7 +454,7 @@ impl AsyncClient {
                 // The queue is full, and waiting for room would block this thread.
                 let later = std::sync::Arc::clone(store);
                 let writes = &self.client.beside.writes;
-                writes.run(move || later.apply(now, ops)).await?
+                writes.run_surely(move || later.apply(now, ops)).await?
             }
         };
         answer.of(replies)

@@ -102,7 +102,7 @@ impl Holding {
         run: impl FnOnce(&Tx<'_>) -> Result<Outcome, E>,
     ) -> Result<Outcome, E> {
         if self.is_settled() {
-            return Err(self.settled_already().into());
+            return Err(self.refused("was settled already").into());
         }
         let holder = Holder {
             id: self.claim.id,
@@ -137,8 +137,10 @@ impl Holding {
     ) -> Result<Outcome, E> {
         {
             let mut stage = lock(&self.stage);
-            if !matches!(*stage, Stage::Open) {
-                return Err(self.settled_already().into());
+            match *stage {
+                Stage::Open => {}
+                Stage::Completes(_) => return Err(self.refused("is being settled").into()),
+                Stage::Over => return Err(self.refused("is over").into()),
             }
             *stage = Stage::Completes(None);
         }
@@ -170,11 +172,11 @@ impl Holding {
         self.settled.load(Ordering::Acquire)
     }
 
-    fn settled_already(&self) -> Error {
+    fn refused(&self, why: &str) -> Error {
         let id = self.claim.id;
         Error::new(
             ErrorKind::State,
-            format!("the attempt of the task {id} was settled already"),
+            format!("the attempt of the task {id} {why}"),
         )
         .with_task(id)
     }

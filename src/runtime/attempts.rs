@@ -1,6 +1,6 @@
 //! The tasks that this scheduler holds: each from its claim until it is settled, with its stop signal and its deadline.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ struct Held {
     started: bool,
     /// How long after a request to stop its future is dropped; `None`: it runs on a thread.
     grace: Option<Duration>,
+    /// When its handler was asked to stop, other than by its deadline.
+    asked_at: Option<Timestamp>,
     /// When the token must be raised.
     stop_at: Option<Timestamp>,
     /// When its future is dropped.
@@ -165,18 +167,23 @@ impl Attempts {
     /// dropped, if it has one.
     pub(crate) fn start(&self, slot: &Slot, deadline: Option<Timestamp>, grace: Option<Duration>) {
         let mut state = lock(&self.state);
+        let mut is_asked = false;
         if let Some(attempt) = state.attempt(slot) {
             attempt.started = true;
             attempt.stop_at = deadline;
             attempt.grace = grace;
-            if let Some(at) = deadline {
+            // It may have been asked to stop while it was starting.
+            is_asked = attempt.asked_at.is_some();
+            for at in deadline.into_iter().chain(attempt.asked_at) {
                 attempt.must_end_by(at);
             }
             let pool = attempt.pool;
             state.started[pool] += 1;
         }
         drop(state);
-        if let Some(at) = deadline {
+        if is_asked {
+            self.watch.notify();
+        } else if let Some(at) = deadline {
             self.watch.notify_due(at);
         }
     }
@@ -217,22 +224,19 @@ impl Attempts {
         }
     }
 
-    /// Asks the handler of one attempt to stop.
-    pub(crate) fn raise(&self, fence: Fence, reason: StopReason, now: Timestamp) {
+    /// Asks the handlers of these attempts to stop.
+    pub(crate) fn raise(&self, fences: &HashSet<Fence>, reason: StopReason, now: Timestamp) {
         let mut state = lock(&self.state);
-        let mut raised = None;
+        let mut raised = Vec::new();
         for attempt in state.slots.iter_mut().flatten() {
-            if attempt.fence == fence {
-                raised = Some(Arc::clone(&attempt.token));
-                // A stuck handler has been counted already.
-                if attempt.started && !attempt.stuck && attempt.stuck_at.is_none() {
-                    attempt.must_end_by(now);
-                }
+            if fences.contains(&attempt.fence) {
+                raised.push(Arc::clone(&attempt.token));
+                attempt.ask(now);
             }
         }
         drop(state);
         // Not under the lock: what waits for the token is woken by code of the user's.
-        if let Some(token) = raised {
+        for token in raised {
             token.raise(reason);
         }
         self.watch.notify();
@@ -245,15 +249,19 @@ impl Attempts {
         }
     }
 
-    /// Asks all handlers that are futures to stop, and has each dropped after its grace.
-    pub(crate) fn raise_futures(&self, reason: StopReason, now: Timestamp) {
-        for attempt in lock(&self.state).slots.iter_mut().flatten() {
-            if attempt.grace.is_some() && attempt.started && attempt.stuck_at.is_none() {
-                attempt.must_end_by(now);
-            }
-        }
+    /// Asks all handlers that are futures to stop.
+    pub(crate) fn raise_futures(&self, reason: StopReason) {
         for token in self.tokens(|pool| pool == Pool::Futures) {
             token.raise(reason);
+        }
+    }
+
+    /// Has each future dropped after its grace.
+    pub(crate) fn end_futures(&self, now: Timestamp) {
+        for attempt in lock(&self.state).slots.iter_mut().flatten() {
+            if attempt.pool == Pool::Futures {
+                attempt.ask(now);
+            }
         }
         self.watch.notify();
     }
@@ -379,10 +387,22 @@ pub(crate) struct HeldCounts {
 }
 
 impl Held {
-    /// Its handler is asked to stop at this instant, and counts as stuck if it then does not return.
+    /// Its handler is asked to stop now.
+    fn ask(&mut self, now: Timestamp) {
+        self.asked_at.get_or_insert(now);
+        // A stuck handler has been counted already.
+        if self.started && !self.stuck {
+            self.must_end_by(now);
+        }
+    }
+
+    /// Its handler is asked to stop at this instant, and counts as stuck if it then does not return. The earliest counts.
     fn must_end_by(&mut self, at: Timestamp) {
-        self.drop_at = self.grace.map(|grace| at + grace);
-        self.stuck_at = Some(self.drop_at.unwrap_or(at) + STUCK_AFTER);
+        let drop_at = self.grace.map(|grace| at + grace);
+        let stuck_at = drop_at.unwrap_or(at) + STUCK_AFTER;
+        let sooner = |known: Option<Timestamp>, at| known.map_or(at, |known| known.min(at));
+        self.drop_at = drop_at.map(|at| sooner(self.drop_at, at));
+        self.stuck_at = Some(sooner(self.stuck_at, stuck_at));
     }
 }
 
@@ -406,6 +426,7 @@ impl State {
             open: true,
             started: false,
             grace: None,
+            asked_at: None,
             stop_at: None,
             drop_at: None,
             stuck_at: None,
@@ -524,7 +545,11 @@ mod tests {
         let fence = claim.fence;
         let (slot, token) = add(&attempts, claim);
         attempts.start(&slot, None, None);
-        attempts.raise(fence, StopReason::Cancelled, Timestamp::MIN);
+        attempts.raise(
+            &HashSet::from([fence]),
+            StopReason::Cancelled,
+            Timestamp::MIN,
+        );
         assert_eq!(token.reason(), Some(StopReason::Cancelled));
         assert_eq!(
             attempts
@@ -605,7 +630,7 @@ mod tests {
         let mut counted = 0;
         for round in 0..3 {
             let now = Timestamp::MIN + round * 2 * STUCK_AFTER;
-            attempts.raise(fence, StopReason::Cancelled, now);
+            attempts.raise(&HashSet::from([fence]), StopReason::Cancelled, now);
             counted += attempts.look(now + STUCK_AFTER).newly_stuck.threads;
         }
         assert_eq!((counted, attempts.stuck().threads), (1, 1));
@@ -618,7 +643,11 @@ mod tests {
         let (attempts, slot, _token) = attempts();
         attempts.start(&slot, Some(Timestamp::MIN + S), None);
         assert_eq!(attempts.end(&slot), (1, false));
-        attempts.raise(claim(1, 0, 3).fence, StopReason::Cancelled, Timestamp::MIN);
+        attempts.raise(
+            &HashSet::from([claim(1, 0, 3).fence]),
+            StopReason::Cancelled,
+            Timestamp::MIN,
+        );
         assert_eq!(attempts.look(Timestamp::MAX).newly_stuck.threads, 0);
         drop(slot);
         assert_eq!(attempts.count(), 0);

@@ -155,7 +155,9 @@ impl Claimer {
     pub(crate) fn forget(&self, now: Timestamp) -> bool {
         drop(give_back(self.ready.withdraw(|_| true), now));
         drop(give_back(self.ready.take_futures(), now));
-        self.link.attempts.held(now).open.total() == 0
+        let held = self.link.attempts.held(now);
+        // A stuck future has given up its place, and runs on.
+        held.open.total() == 0 && held.started.total() == 0
     }
 
     /// When to check the tasks that wait for a worker. If no worker has taken one by then they are given back, unless a
@@ -211,23 +213,31 @@ impl Claimer {
         let waiting = self.ready.waiting();
         let workers = self.ready.wanted();
         let held = self.link.attempts.held(now);
+        let unpolled = held.open.futures.saturating_sub(held.started.futures);
+        // Nobody would poll another.
+        let is_in_vain = self.launcher.is_workers() && held.started.threads >= workers;
+        let futures = match is_in_vain {
+            true => 0,
+            false => self.link.places.free(held.open.futures, now),
+        };
         Load {
             held: held.capped,
             beside: Beside {
                 suspects: held.suspects,
                 open: held.open.total(),
-                waiting: waiting.count,
+                waiting: waiting.count + unpolled,
                 claimed_at: held.claimed_at,
             },
             workers,
             free: PerPool {
                 threads: workers.saturating_sub(held.open.threads),
-                futures: self.link.places.free(held.open.futures, now),
+                futures,
             },
             overbooked: held.open.threads > workers,
             ended: held.ended,
             // All workers run longer tasks than expected: tasks claimed ahead would only be given back.
             stalled: held.started.threads >= workers && waiting.unmoved >= self.link.pace.ahead,
+            waiting: waiting.count,
             ahead: waiting.cost,
             left_to_others: self.left_to_others(),
         }

@@ -141,9 +141,8 @@ impl Dispatcher {
             if !self.shutdown.is_stopping() {
                 self.ready.admit();
             }
-            for &fence in cancelled {
-                self.link.attempts.raise(fence, StopReason::Cancelled, now);
-            }
+            let attempts = &self.link.attempts;
+            attempts.raise(cancelled, StopReason::Cancelled, now);
         });
     }
 

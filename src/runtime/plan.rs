@@ -48,7 +48,8 @@ pub(crate) struct Load {
     pub(crate) stalled: bool,
     /// All workers.
     pub(crate) workers: usize,
-    /// The expected worker time of the tasks that wait for a worker.
+    /// How many tasks wait for a worker, and their expected worker time.
+    pub(crate) waiting: usize,
     pub(crate) ahead: Duration,
     /// Kinds that this process cannot decode but another may: other processes have [`Pace::left_to_others`] to claim their
     /// due tasks first.
@@ -102,9 +103,8 @@ impl Planner {
         let target = pace.ahead * u32::try_from(load.workers).unwrap_or(u32::MAX);
         let budget = target.saturating_sub(load.ahead);
         // A claim is a transaction, so there is no further one ahead until half of the waiting tasks are used up.
-        let is_low = !load.stalled
-            && load.beside.waiting <= pace.max_waiting / 2
-            && load.ahead <= target / 2;
+        let is_low =
+            !load.stalled && load.waiting <= pace.max_waiting / 2 && load.ahead <= target / 2;
         let (mut queues, mut standing_claim) = (Queues::default(), Queues::default());
         // Tasks of these lanes are never claimed by a caller's transaction: their claim is synced, or needs a count first.
         let is_special = |lane: &Lane| {
@@ -116,7 +116,13 @@ impl Planner {
             let room = self.scope.room(load, &lane.queue);
             has_handler(&lane.kind) && room.is_some_and(|room| room > 0)
         };
-        let (turn, look_again) = self.turns.next(lanes, runs_here, load.beside, now);
+        let has_place = |lane: &Lane| {
+            let pool = pool_of(&lane.kind);
+            pool.is_some_and(|pool| load.free[pool] > 0)
+        };
+        let (turn, look_again) = self
+            .turns
+            .next(lanes, runs_here, has_place, load.beside, now);
         plan.next = look_again;
         for lane in lanes {
             if lane.paused || !turn.lets(lane.class) || !has_handler(&lane.kind) {
@@ -181,7 +187,7 @@ impl Planner {
         let limit = if turn.is_trial() {
             load.free.total().min(1)
         } else {
-            let room = pace.max_waiting.saturating_sub(load.beside.waiting);
+            let room = pace.max_waiting.saturating_sub(load.waiting);
             pace.max_claim.min(room)
         };
         if limit > 0 && queues.iter().any(is_worth_it) {

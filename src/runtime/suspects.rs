@@ -40,7 +40,7 @@ pub(crate) struct Beside {
     pub(crate) suspects: Suspects,
     /// Tasks that have a worker, or wait for one.
     pub(crate) open: usize,
-    /// Tasks that wait for a worker.
+    /// Tasks that wait for a worker, or for the first poll of their future.
     pub(crate) waiting: usize,
     /// When the last of all tasks was claimed.
     pub(crate) claimed_at: Option<Timestamp>,
@@ -81,11 +81,13 @@ impl Turns {
         self.suspects_since
     }
 
-    /// Whose turn it is, and when to ask again. `runs_here`: whether a lane's tasks may be claimed here.
+    /// Whose turn it is, and when to ask again. `runs_here`: whether a lane's tasks may be claimed here. `has_place`: whether one
+    /// could start now.
     pub(crate) fn next(
         &mut self,
         lanes: &[Lane],
         runs_here: impl Fn(&Lane) -> bool,
+        has_place: impl Fn(&Lane) -> bool,
         beside: Beside,
         now: Timestamp,
     ) -> (Turn, Option<Timestamp>) {
@@ -104,7 +106,7 @@ impl Turns {
         {
             self.leave(now);
         }
-        let Some(level) = best else {
+        let Some((level, lane)) = best else {
             self.leave(now);
             return (Turn::Groups, None);
         };
@@ -116,6 +118,11 @@ impl Turns {
             self.leave(now);
             return (Turn::Groups, None);
         };
+        if !has_place(lane) {
+            // The end of a task wakes the dispatcher.
+            self.leave(now);
+            return (Turn::Others, None);
+        }
         let is_other_due = |lane: &Lane| {
             let is_due = lane.next_at().is_some_and(|at| at <= now);
             is_due && lane.class.level().is_none() && !lane.paused && runs_here(lane)
@@ -152,16 +159,21 @@ impl Turns {
     }
 }
 
-/// The level of the best due suspect that may be claimed here. Of those that are due at one instant any may be the best: the
-/// lowest level counts.
-fn best_due(lanes: &[Lane], runs_here: impl Fn(&Lane) -> bool, now: Timestamp) -> Option<Level> {
+/// The level and lane of the best due suspect that may be claimed here. Of those that are due at one instant any may be the best:
+/// the lowest level counts.
+fn best_due(
+    lanes: &[Lane],
+    runs_here: impl Fn(&Lane) -> bool,
+    now: Timestamp,
+) -> Option<(Level, &Lane)> {
     let due = lanes.iter().filter_map(|lane| {
         let level = lane.class.level().filter(|_| !lane.paused)?;
         let mut heads = (0_u8..).zip(&lane.heads);
         let best = heads.find(|(_, head)| head.is_some_and(|at| at <= now))?;
-        runs_here(lane).then_some((best, level))
+        runs_here(lane).then_some((best, level, lane))
     });
-    due.min().map(|(_, level)| level)
+    let best = due.min_by_key(|(best, level, _)| (*best, *level));
+    best.map(|(_, level, lane)| (level, lane))
 }
 
 #[cfg(test)]
@@ -216,20 +228,26 @@ mod tests {
     struct Asked<'a> {
         turns: Turns,
         lanes: &'a [Lane],
+        has_place: bool,
     }
 
     impl Asked<'_> {
         fn at(&mut self, beside: Beside, seconds: u32) -> (Turn, Option<u32>) {
             let now = NOW + seconds * S;
-            let (turn, at) = self.turns.next(self.lanes, |_| true, beside, now);
+            let (turn, at) = self
+                .turns
+                .next(self.lanes, |_| true, |_| self.has_place, beside, now);
             let seconds = |at: Timestamp| u32::try_from(at.since(NOW).as_secs()).unwrap();
             (turn, at.map(seconds))
         }
     }
 
     fn ask(lanes: &[Lane]) -> Asked<'_> {
-        let turns = Turns::default();
-        Asked { turns, lanes }
+        Asked {
+            turns: Turns::default(),
+            lanes,
+            has_place: true,
+        }
     }
 
     const FREE: Beside = Beside {
@@ -295,6 +313,17 @@ mod tests {
         assert_eq!(turns.at(FREE, 0), (Turn::Others, Some(60)));
         assert_eq!(turns.at(busy_since(0), 59), (Turn::Others, Some(60)));
         assert_eq!(turns.at(busy_since(0), 60), trial);
+    }
+
+    #[test]
+    fn p12_a_trial_without_a_place_holds_nobody_up() {
+        let lanes = [suspect(-4), lane(Class::Plain)];
+        let mut turns = ask(&lanes);
+        turns.has_place = false;
+        for seconds in 0..200 {
+            let turn = turns.at(busy_since(seconds), seconds);
+            assert_eq!(turn, (Turn::Others, None), "{seconds}");
+        }
     }
 
     #[test]

@@ -207,8 +207,7 @@ impl Running {
         if let Some(grace) = link.registry.longest_grace()
             && !shutdown.wait(Deadline::after(timeout.saturating_sub(grace)))
         {
-            let now = link.client.now();
-            link.attempts.raise_futures(StopReason::ShuttingDown, now);
+            link.attempts.raise_futures(StopReason::ShuttingDown);
         }
         if !shutdown.wait(deadline) {
             link.attempts.raise_all(StopReason::ShuttingDown);
@@ -252,8 +251,8 @@ impl Drop for Scheduler {
             // This thread may be the one that has to poll them. What they leave is settled when they end.
             parts.stop();
             let link = &parts.link;
-            let now = link.client.now();
-            link.attempts.raise_futures(StopReason::ShuttingDown, now);
+            link.attempts.raise_all(StopReason::ShuttingDown);
+            link.attempts.end_futures(link.client.now());
             return;
         }
         let _ = self.shutdown(DROP_WAIT);

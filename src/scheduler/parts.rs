@@ -123,10 +123,11 @@ impl Parts {
         }
     }
 
-    /// Whether there are futures that an executor of the program's has to poll.
+    /// Whether an executor of the program's has to poll futures.
     pub(crate) fn waits_for_executor(&self) -> bool {
-        let has_futures = || self.link.attempts.held(self.client.now()).open.futures > 0;
-        !self.launcher.is_workers() && self.client.store.check().is_ok() && has_futures()
+        !self.launcher.is_workers()
+            && self.client.store.check().is_ok()
+            && self.link.registry.longest_grace().is_some()
     }
 
     /// Stops all claims; waiting tasks that were claimed are given back.

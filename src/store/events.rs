@@ -111,7 +111,7 @@ impl<E: Clone> Subscriptions<E> {
     }
 }
 
-/// Wakers are code of the user's: they are called outside all locks.
+/// Wakers are code of the user's: they are called outside the lock of the subscriptions.
 fn wake(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
         let _ = survive(|| waker.wake());
@@ -223,7 +223,8 @@ impl<E> Received<E> {
     }
 }
 
-/// The same subscription for async code: the stream ends when the subscription has ended.
+/// The same subscription for async code: the stream ends when the subscription has ended. The waker of who waits for it is called
+/// inside the commit that the event is of: it should only wake, as those of all executors do.
 ///
 /// # Example
 ///

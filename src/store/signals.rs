@@ -3,6 +3,7 @@
 //!
 //! Everything here happens after COMMIT. No receiver can hold up the thread that notifies it.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use crate::id::TaskId;
@@ -40,7 +41,7 @@ impl News {
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     runner: Mutex<Option<Wake>>,
-    cancelled: Mutex<Vec<Fence>>,
+    cancelled: Mutex<HashSet<Fence>>,
     standing_claim: Arc<StandingClaim>,
     maintenance: Mutex<Option<Wake>>,
     expiry: Mutex<Option<Timestamp>>,
@@ -79,12 +80,13 @@ impl Signals {
         lock(&self.cancelled).contains(&attempt)
     }
 
-    /// Gives the noted cancellations, if there are any, to `pass_on`, and forgets them after that.
-    pub(crate) fn pass_on_cancelled(&self, pass_on: impl FnOnce(&[Fence])) {
-        let mut cancelled = lock(&self.cancelled);
+    /// Gives the noted cancellations, if there are any, to `pass_on`, and forgets them after that. Not under the lock: it may
+    /// wake code of the user's, and commits that cancel need the lock.
+    pub(crate) fn pass_on_cancelled(&self, pass_on: impl FnOnce(&HashSet<Fence>)) {
+        let cancelled = lock(&self.cancelled).clone();
         if !cancelled.is_empty() {
             pass_on(&cancelled);
-            cancelled.clear();
+            lock(&self.cancelled).retain(|fence| !cancelled.contains(fence));
         }
     }
 

@@ -4,6 +4,7 @@ mod client;
 pub mod everywhere;
 mod executors;
 mod health;
+mod races;
 mod stopping;
 
 use std::sync::Arc;

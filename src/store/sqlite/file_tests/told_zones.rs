@@ -13,6 +13,7 @@ use crate::model::recurrence::policy::{Missed, Overlap};
 use crate::model::recurrence::request::Recurrence;
 use crate::model::recurrence::rule::Rule;
 use crate::model::recurrence::view::{RecurrenceAction, RecurrenceChanged};
+use crate::store::sqlite::kit::File;
 use crate::store::suite::{Kit, done};
 
 on_a_file!(

@@ -283,8 +283,11 @@ impl Maker<'_> {
         id: TaskId,
     ) -> rusqlite::Result<bool> {
         let previous = self.recurring.previous_slot;
-        // After a reset a slot may be made anew that came before the last one.
-        let before = previous.filter(|previous| slot.is_none_or(|slot| *previous < slot));
+        let before = match slot {
+            // After a reset: it is made anew, and came before the last one.
+            Some(slot) if previous >= Some(slot) => self.definition.rule.previous_slot(slot).slot(),
+            _ => previous,
+        };
         let seq = self.insert(tx, id, self.slot_of(slot, before))?;
         if let Some(seq) = seq {
             add_live(tx.conn, seq, self.recurring.id)?;
