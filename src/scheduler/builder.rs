@@ -150,7 +150,8 @@ impl Builder {
     }
 
     /// Runs async handlers on an executor of the program's. Default: on the scheduler's workers, which suits futures that need
-    /// no timers or sockets of a runtime.
+    /// no timers or sockets of a runtime. There they take turns with blocking handlers: while all workers are busy with those,
+    /// no future is polled, and none is started.
     pub fn spawner(mut self, spawner: impl Spawn) -> Self {
         self.spawner = Spawner::Given(Box::new(spawner));
         self
