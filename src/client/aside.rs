@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::panics::{discard, survive};
 use crate::sync::lock;
 use crate::thread::Thread;
@@ -66,9 +66,10 @@ impl Aside {
     ) -> Answer<T> {
         let cell = Arc::new(Cell(Mutex::new(Slot::Waits(None))));
         let answer = Answer(Ok(Arc::clone(&cell)));
+        let pending = Pending(cell);
         let call = Box::new(move || {
-            if may_run(&cell) {
-                cell.answer(call);
+            if may_run(&pending.0) {
+                pending.0.answer(call);
             }
         });
         match self.0.push(call) {
@@ -155,6 +156,8 @@ enum Slot<T> {
     /// The call's turn has not come, or it runs.
     Waits(Option<Waker>),
     Answered(std::thread::Result<T>),
+    /// The call was dropped, because there is no thread to run it.
+    Dropped,
     /// Nobody waits for the answer, or it was taken.
     Left,
 }
@@ -183,6 +186,24 @@ impl<T> Cell<T> {
     }
 }
 
+/// A call that is yet to be answered. If it is dropped before, whoever waits is told.
+struct Pending<T>(Arc<Cell<T>>);
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        let mut slot = lock(&self.0.0);
+        let Slot::Waits(waker) = &mut *slot else {
+            return;
+        };
+        let waker = waker.take();
+        *slot = Slot::Dropped;
+        drop(slot);
+        if let Some(waker) = waker {
+            let _ = survive(|| waker.wake());
+        }
+    }
+}
+
 /// Drops an answer that nobody waits for.
 fn leave<T>(answer: Result<T, Box<dyn Any + Send>>) {
     match answer {
@@ -192,7 +213,7 @@ fn leave<T>(answer: Result<T, Box<dyn Any + Send>>) {
 }
 
 /// The answer to a call. If the call panicked, so does the poll.
-pub(crate) struct Answer<T>(Result<Arc<Cell<T>>, Option<crate::error::Error>>);
+pub(crate) struct Answer<T>(Result<Arc<Cell<T>>, Option<Error>>);
 
 impl<T> Future for Answer<T> {
     type Output = Result<T>;
@@ -212,10 +233,15 @@ impl<T> Future for Answer<T> {
             _ => {
                 let answered = std::mem::replace(&mut *slot, Slot::Left);
                 drop(slot);
-                let Slot::Answered(answer) = answered else {
-                    unreachable!("it is not polled after its end");
-                };
-                return Poll::Ready(Ok(answer.unwrap_or_else(|panic| resume_unwind(panic))));
+                return Poll::Ready(match answered {
+                    Slot::Answered(Ok(answer)) => Ok(answer),
+                    Slot::Answered(Err(panic)) => resume_unwind(panic),
+                    Slot::Dropped => Err(Error::new(
+                        ErrorKind::Storage,
+                        "there is no thread to run the call",
+                    )),
+                    Slot::Waits(_) | Slot::Left => unreachable!("it is not polled after its end"),
+                });
             }
         };
         drop(slot);
@@ -324,6 +350,18 @@ mod tests {
             assert!(block_on(answer).unwrap());
         }
         assert_eq!(block_on(aside.run(|| 7)).unwrap(), 7);
+    }
+
+    /// As when the system has no thread left.
+    #[test]
+    fn p12_a_call_that_is_dropped_by_its_queue_is_answered() {
+        let aside = Aside::default();
+        let (goes_on, _answers) = busy(&aside);
+        let answer = aside.run(|| 7);
+        let calls = std::mem::take(&mut lock(&aside.0.state).calls);
+        drop(calls);
+        assert_eq!(block_on(answer).unwrap_err().kind(), ErrorKind::Storage);
+        goes_on.iter().for_each(Wake::notify);
     }
 
     #[test]

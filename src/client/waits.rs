@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::client::write;
 use crate::error::Result;
 use crate::id::TaskId;
+use crate::log::log;
 use crate::model::query::{Answer, Query};
 use crate::model::task::{Ended, TaskState};
 use crate::panics::survive;
@@ -29,6 +30,8 @@ const SOONEST_LOOK: Duration = Duration::from_millis(5);
 const LATEST_LOOK: Duration = Duration::from_millis(500);
 /// So many states are read at once.
 const AT_ONCE: usize = 500;
+/// How long the thread rests after a panic.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// How long the thread stays when nobody waits.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -76,7 +79,12 @@ impl Waits {
         let mut state = lock(&self.0.state);
         if !state.has_thread {
             let (room, store) = (Arc::clone(&self.0), Arc::clone(store));
-            Thread::spawn("punctual-waits", move || room.work(&*store))?;
+            Thread::spawn("punctual-waits", move || {
+                while survive(|| room.work(&*store)).is_none() {
+                    log!(error, "the thread of the waits panicked; it goes on");
+                    room.wake.wait(AFTER_PANIC);
+                }
+            })?;
             state.has_thread = true;
         }
         state.last += 1;
