@@ -163,6 +163,14 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Holds this thread up for a span. `park_timeout` alone ends at once if somebody has unparked the thread before.
+pub fn hold_up(span: Duration) {
+    let watch = Watch::start();
+    while watch.elapsed() < span {
+        std::thread::park_timeout(span - watch.elapsed().min(span));
+    }
+}
+
 /// Measures a span on the wall clock, for bounds that are generous.
 pub struct Watch(SystemTime);
 

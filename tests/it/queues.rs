@@ -3,8 +3,8 @@
 use punctual::{EventKind, Filter, Outcome, Scheduler, TaskState};
 
 use crate::kit::{
-    DAY, Gate, Log, MS, OpenOnDrop, Other, Probe, S, Watch, clock, end_of, eventually, file, gate,
-    probe, state,
+    DAY, Gate, Log, MS, OpenOnDrop, Other, Probe, S, clock, end_of, eventually, file, gate,
+    hold_up, probe, state,
 };
 
 /// A queue with a long backlog does not starve another: they take turns by starts.
@@ -203,10 +203,7 @@ fn tasks_that_wait_for_busy_workers_cost_nothing() {
     gate.await_waiting(1);
     let events = scheduler.events_with_capacity(10_000);
     let ids = scheduler.schedule_many((0..10).map(Other)).unwrap();
-    let watch = Watch::start();
-    while watch.elapsed() < 300 * MS {
-        std::thread::park_timeout(10 * MS);
-    }
+    hold_up(300 * MS);
     let given_back = std::iter::from_fn(|| events.try_next().event())
         .filter(|event| event.kind() == EventKind::GivenBack)
         .count();

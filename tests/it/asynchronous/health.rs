@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use punctual::{Outcome, Scheduler, TaskFuture, TaskState};
 use smol::block_on;
 
 use super::{Executor, Kept};
-use crate::kit::{MS, Probe, end_of, eventually, gate, state};
+use crate::kit::{MS, Probe, end_of, eventually, gate, hold_up, state};
 
 #[test]
 fn p12_polls_that_block_their_thread_are_counted_and_told() {
@@ -19,7 +18,7 @@ fn p12_polls_that_block_their_thread_are_counted_and_told() {
             let gate = at_gate.clone();
             async move {
                 match n {
-                    0 => std::thread::park_timeout(Duration::from_millis(30)),
+                    0 => hold_up(30 * MS),
                     1 => gate.pass(),
                     _ => {}
                 }
@@ -111,7 +110,7 @@ fn p14_as_many_as_there_are_places_are_claimed() {
         states.filter(|state| *state == TaskState::Running).count()
     };
     eventually("three are claimed", || running() == 3);
-    std::thread::park_timeout(20 * MS);
+    hold_up(20 * MS);
     assert_eq!(running(), 3);
     let mut ran = 0;
     eventually("all run in the end", || {

@@ -295,7 +295,7 @@ fn p12_streams_that_wait_for_items_keep_no_completion_waiting() {
             client.schedule_stream(receiver).await
         }));
     }
-    std::thread::park_timeout(300 * MS);
+    hold_up(300 * MS);
     let id = scheduler.schedule(Probe(0)).unwrap().id();
     let ended = scheduler.wait(id, 5 * S).unwrap();
     let alone = ended.is_some();
@@ -320,7 +320,7 @@ fn p3_futures_are_left_to_others_while_all_workers_are_busy() {
     busy.schedule(Probe(0)).unwrap();
     gate.await_waiting(1);
     let id = busy.schedule(Other(1)).unwrap().id();
-    std::thread::park_timeout(200 * MS);
+    hold_up(200 * MS);
     let idle = Scheduler::builder(&path)
         .workers(1)
         .async_handler_fn(|_: Other, _cx| async { Ok(Outcome::done()) })
@@ -347,13 +347,13 @@ fn a_write_that_was_polled_once_is_made() {
         smol::spawn(async move {
             client
                 .transaction(|_| {
-                    std::thread::park_timeout(3 * S);
+                    hold_up(3 * S);
                     Ok::<_, punctual::Error>(())
                 })
                 .await
         })
     };
-    std::thread::park_timeout(200 * MS);
+    hold_up(200 * MS);
     let mut cx = Context::from_waker(Waker::noop());
     for n in 0..4200 {
         let mut write = Box::pin(client.schedule(Probe(n)));
@@ -367,7 +367,7 @@ fn a_write_that_was_polled_once_is_made() {
             .unwrap()
             >= 4096
     });
-    std::thread::park_timeout(S);
+    hold_up(S);
     assert_eq!(
         client
             .as_blocking()
@@ -392,13 +392,13 @@ fn a_probe_is_answered_in_time() {
         held.push(smol::spawn(async move {
             client
                 .transaction(|_| {
-                    std::thread::park_timeout(2 * S);
+                    hold_up(2 * S);
                     Ok::<_, punctual::Error>(())
                 })
                 .await
         }));
     }
-    std::thread::park_timeout(200 * MS);
+    hold_up(200 * MS);
     let watch = Watch::start();
     block_on(client.probe(100 * MS));
     let took = watch.elapsed();

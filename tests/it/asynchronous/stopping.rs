@@ -10,7 +10,9 @@ use punctual::{
 };
 
 use super::Executor;
-use crate::kit::{LONG, Log, MS, Probe, S, Watch, end_of, eventually, file, probe, state, task};
+use crate::kit::{
+    LONG, Log, MS, Probe, S, Watch, end_of, eventually, file, hold_up, probe, state, task,
+};
 
 /// Counts the futures that hold one, from the first poll to the drop.
 #[derive(Clone, Default)]
@@ -205,7 +207,7 @@ fn p6_a_completion_that_has_begun_outlives_its_future() {
         let id = scheduler.schedule(probe(0).timeout(30 * MS)).unwrap().id();
         eventually("the completion has begun", || begun.len() == 1);
         // Its deadline passes, and its future is dropped. Nothing can be written meanwhile.
-        std::thread::park_timeout(100 * MS);
+        hold_up(100 * MS);
         assert_eq!(state(&scheduler, id), TaskState::Running);
         goes_on.0.open();
         assert_eq!(
