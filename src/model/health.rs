@@ -227,8 +227,8 @@ impl Health {
     }
 
     /// Recurrences of which no task has completed within
-    /// [`expect_within`](crate::Recurrence::expect_within) of a slot, also if no process had the file open at the time. A
-    /// completion ends this. Overdue are found by schedulers; a client without one has them as of its last write.
+    /// [`expect_within`](crate::Recurrence::expect_within) of a slot, also if no process had the file open at the time. The
+    /// completion that was expected ends this. Overdue are found by schedulers; a client without one has them as of its last write.
     ///
     /// # Example
     ///

@@ -64,7 +64,7 @@ pub enum RecurrenceEventKind {
     },
     /// No task has completed in time.
     Overdue,
-    /// A task has completed after that.
+    /// A task has completed after that, and no other is overdue.
     Recovered,
     /// Slots up to this one are decided, though by the clock it is still to come: the clock was ahead and was set back. No task is
     /// made until the clock comes there, or [`reset`](crate::Recurrences::reset) is called.

@@ -30,7 +30,7 @@ use crate::store::sqlite::ops::matching::{LAST_EXAMINED, LAST_EXAMINED_BACKWARDS
 use crate::store::sqlite::ops::prune::EXPIRED_RETENTION;
 use crate::store::sqlite::ops::recur::row as rows;
 use crate::store::sqlite::ops::recur::{
-    change as recur_change, declare, exits, fire, head, make, record, register, runs,
+    change as recur_change, declare, exits, expected, fire, head, make, record, register, runs,
 };
 use crate::store::sqlite::ops::rescue::{self, ORPHANS};
 use crate::store::sqlite::ops::settle;
@@ -334,7 +334,26 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
             make::WAITS,
             "SEARCH punctual_recurrence_buffer USING PRIMARY KEY (recurrence=?)",
         ),
-        ("whether a task is live", make::LIVE_TASK, "(id=?)"),
+        (
+            "tasks that a completion meets",
+            expected::MEET,
+            "SEARCH punctual_recurrence_live USING INDEX punctual_recurrence_live_expected (recurrence=? AND rowid<?)",
+        ),
+        (
+            "the task that owes a completion longest",
+            expected::UNMET,
+            "SEARCH live USING COVERING INDEX punctual_recurrence_live_since (recurrence=? AND since>?)",
+        ),
+        (
+            "live tasks that have a span from now on",
+            expected::EXPECT_LIVE,
+            "SEARCH punctual_recurrence_live USING INDEX punctual_recurrence_live_recurrence (recurrence=?)",
+        ),
+        (
+            "live tasks of which nothing is expected any more",
+            expected::EXPECT_NOTHING,
+            "SEARCH punctual_recurrence_live USING INDEX punctual_recurrence_live_expected (recurrence=?)",
+        ),
         (
             "rules of runs",
             runs::RULES,

@@ -3,6 +3,8 @@
 //! One flipped bit can take a column out of its range. Such a column is read as the nearest value in range, where there is
 //! one: a damaged row is its task's failure, and must not fail the transaction that reads it.
 
+use std::time::Duration;
+
 use rusqlite::Row;
 
 use crate::id::TaskId;
@@ -23,6 +25,12 @@ pub(crate) fn time(row: &Row<'_>, index: usize) -> rusqlite::Result<Timestamp> {
 pub(crate) fn time_or_none(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<Timestamp>> {
     let micros: Option<i64> = row.get(index)?;
     Ok(micros.map(Timestamp::from_micros))
+}
+
+/// A span that is stored in microseconds, if there is one.
+pub(crate) fn span_or_none(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<Duration>> {
+    let micros: Option<i64> = row.get(index)?;
+    Ok(micros.map(|micros| Duration::from_micros(micros.unsigned_abs())))
 }
 
 /// A name; what is no text in it is replaced.

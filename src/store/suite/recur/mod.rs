@@ -6,6 +6,7 @@ mod expected;
 mod histories;
 mod met;
 mod overlap;
+mod owed;
 mod record;
 mod resets;
 mod sets;

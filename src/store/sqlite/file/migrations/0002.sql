@@ -21,6 +21,8 @@ CREATE TABLE punctual_recurrence (
     failures INTEGER NOT NULL,
     paused_at INTEGER,
     paused_by INTEGER,
+    expect_within INTEGER,
+    expected_since INTEGER,
     expected_by INTEGER,
     overdue_since INTEGER,
     completed_at INTEGER,
@@ -65,13 +67,21 @@ CREATE TABLE punctual_recurrence_definition (
     registered_payload BLOB
 ) STRICT;
 
--- The live tasks of recurrences. A row goes with the end of its task.
+-- The live tasks of recurrences. A row goes with the end of its task. slot is NULL for a call; since is from when on a
+-- completion is expected, NULL if none is. The last two indexes hold nothing for recurrences that expect no completion.
 CREATE TABLE punctual_recurrence_live (
     seq INTEGER PRIMARY KEY,
-    recurrence INTEGER NOT NULL
+    recurrence INTEGER NOT NULL,
+    slot INTEGER,
+    since INTEGER
 ) STRICT;
 
 CREATE INDEX punctual_recurrence_live_recurrence ON punctual_recurrence_live (recurrence);
+
+-- By the rows of the tasks: which a completion meets.
+CREATE INDEX punctual_recurrence_live_expected ON punctual_recurrence_live (recurrence) WHERE since IS NOT NULL;
+
+CREATE INDEX punctual_recurrence_live_since ON punctual_recurrence_live (recurrence, since) WHERE since IS NOT NULL;
 
 -- Slots, and calls without a slot, that wait for the end of a live task.
 CREATE TABLE punctual_recurrence_buffer (

@@ -38,7 +38,7 @@ impl Recurring {
         self.paused_by = Some(by.code());
         self.due_at = None;
         if self.is_at_rest() {
-            (self.expected_by, self.overdue_since) = (None, None);
+            self.expected_since = None;
         }
     }
 }
@@ -170,9 +170,7 @@ impl Maker<'_> {
         self.take(tx, decision)?;
         tx.recurrence_event(&self.recurring.name, RecurrenceEventKind::Resumed);
         self.release(tx)?;
-        let live = self.live_slot(tx.conn)?;
-        let unmet = self.recurring.unmet(live, now);
-        self.recurring.expect_of(self.definition, unmet);
+        self.recurring.expect_live(tx.conn)?;
         Ok(RecurrenceChanged::Applied)
     }
 
@@ -191,8 +189,7 @@ impl Maker<'_> {
         self.unbuffer_from(tx.conn, from)?;
         runs::cut(tx.conn, self.recurring, from)?;
         let recurring = &mut *self.recurring;
-        let expected = recurring.expected_slot(self.definition.expect_within, tx.now);
-        recurring.expected_by = None;
+        recurring.expect_only_past(tx.now);
         let is_past = |slot: &Timestamp| *slot < from || *slot <= tx.now;
         recurring.previous_slot = recurring.previous_slot.filter(is_past);
         // Slots that are to come are passed over, but not decided.
@@ -202,7 +199,6 @@ impl Maker<'_> {
         recurring.decided_civil = None;
         recurring.advance(&self.definition.rule, recurring.decided_until);
         begin(tx, recurring, self.definition, before);
-        recurring.expect_of(self.definition, expected);
         Ok(RecurrenceChanged::Applied)
     }
 }

@@ -45,9 +45,11 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
     match state {
         TaskState::Completed => {
             recurring.failures = 0;
-            recurring.completed_at = Some(tx.now);
-            recurring.expected_by = None;
-            if recurring.overdue_since.take().is_some() {
+            if recurring.is_stopped() {
+                // Slots of the pause that have come are met as well.
+                decide_due(tx, &mut recurring)?;
+            }
+            if recurring.meet(tx.conn, seq, tx.now)? {
                 tx.recurrence_event(&recurring.name, RecurrenceEventKind::Recovered);
             }
         }
@@ -61,7 +63,6 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
             decide_due(tx, &mut recurring)?;
             recurring.pause(tx, PausedBy::Failures);
         }
-        recurring.expect(&definition, tx.now);
         let mut maker = Maker {
             recurring: &mut recurring,
             definition: &definition,
@@ -69,13 +70,6 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
             mark: mark(tx.conn)?,
         };
         maker.release(tx)?;
-        if state == TaskState::Completed && definition.expect_within.is_some() {
-            // Another task runs beside it, of a later slot. A call is for the slot before it.
-            let live = maker.live_slot(tx.conn)?;
-            let met = slot_of(tx, seq)?.and_then(|slot| slot.at.or(slot.previous));
-            let met = met.filter(|slot| *slot <= tx.now);
-            recurring.expect_of(&definition, live.filter(|slot| met < Some(*slot)));
-        }
     }
     recurring.keep(tx)
 }
@@ -87,7 +81,8 @@ fn revived(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()> {
     };
     // It may be removed, and its name may be in use by another.
     if Recurring::by_id(tx.conn, slot.key)?.is_some() {
-        add_live(tx.conn, seq, slot.key)?;
+        // Its slot stays expected, if it is: until any task completes.
+        add_live(tx.conn, seq, slot.key, slot.at, None)?;
     }
     Ok(())
 }

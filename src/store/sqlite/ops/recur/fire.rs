@@ -68,7 +68,7 @@ pub(crate) fn fire(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize
     for mut recurring in select(tx, OVERDUE, params![now, limited])? {
         fired += 1;
         log!(warn, recurrence = %recurring.name, "a recurrence has not completed in time");
-        recurring.overdue_since = recurring.expected_by.take();
+        recurring.overdue_since = recurring.expected_by;
         tx.recurrence_event(&recurring.name, RecurrenceEventKind::Overdue);
         recurring.keep(tx)?;
     }

@@ -30,9 +30,6 @@ pub(crate) const LIVE: &str = sql!(
         AND task.extras & {recurrence} <> 0"
 );
 
-pub(crate) const LIVE_TASK: &str =
-    sql!("SELECT 1 FROM punctual_task WHERE id = :id AND state IN ({pending}, {running})");
-
 pub(crate) const TASK: &str = "SELECT 1 FROM punctual_task WHERE id = :id";
 
 fn has_task(conn: &Connection, id: TaskId) -> rusqlite::Result<bool> {
@@ -40,16 +37,26 @@ fn has_task(conn: &Connection, id: TaskId) -> rusqlite::Result<bool> {
 }
 
 /// Not OR REPLACE: SQLite would keep a journal of the statement.
-pub(crate) const ADD_LIVE: &str =
-    "INSERT OR IGNORE INTO punctual_recurrence_live (seq, recurrence) VALUES (:seq, :recurrence)";
+pub(crate) const ADD_LIVE: &str = "
+    INSERT OR IGNORE INTO punctual_recurrence_live (seq, recurrence, slot, since)
+    VALUES (:seq, :recurrence, :slot, :since)";
 
 pub(crate) const REPLACE_LIVE: &str =
-    "UPDATE punctual_recurrence_live SET recurrence = ?2 WHERE seq = ?1";
+    "UPDATE punctual_recurrence_live SET recurrence = ?2, slot = ?3, since = ?4 WHERE seq = ?1";
 
-/// Notes a task as a live one of a recurrence. A row of another task may have been left behind.
-pub(crate) fn add_live(conn: &Connection, seq: i64, recurrence: i64) -> rusqlite::Result<()> {
+/// Notes a task as a live one of a recurrence: of a slot, if it is not of a call, whose completion is expected since an instant,
+/// if it is. A row of another task may have been left behind.
+pub(crate) fn add_live(
+    conn: &Connection,
+    seq: i64,
+    recurrence: i64,
+    slot: Option<Timestamp>,
+    since: Option<Timestamp>,
+) -> rusqlite::Result<()> {
+    let (slot, since) = (slot.map(Timestamp::micros), since.map(Timestamp::micros));
     for sql in [ADD_LIVE, REPLACE_LIVE] {
-        if conn.prepare_cached(sql)?.execute([seq, recurrence])? > 0 {
+        let row = params![seq, recurrence, slot, since];
+        if conn.prepare_cached(sql)?.execute(row)? > 0 {
             break;
         }
     }
@@ -125,20 +132,6 @@ impl Recurring {
     /// What is drawn for a slot. `mark`: that of the file.
     fn draw(&self, mark: Uuid, slot: Timestamp) -> Draw {
         Draw::new(mark, self.place(), &self.name, slot)
-    }
-
-    /// The slot whose task was made last, if that task is live.
-    pub(crate) fn live_slot(
-        &self,
-        conn: &Connection,
-        mark: Uuid,
-    ) -> rusqlite::Result<Option<Timestamp>> {
-        let Some(slot) = self.previous_slot else {
-            return Ok(None);
-        };
-        let id = self.draw(mark, slot).id(slot);
-        let is_live = conn.prepare_cached(LIVE_TASK)?.exists([id.as_bytes()])?;
-        Ok(Some(slot).filter(|_| is_live))
     }
 }
 
@@ -270,11 +263,6 @@ impl Maker<'_> {
         conn.prepare_cached(WAITS)?.exists(params![recurrence, id])
     }
 
-    /// The slot whose task was made last, if that task is live.
-    pub(crate) fn live_slot(&self, conn: &Connection) -> rusqlite::Result<Option<Timestamp>> {
-        self.recurring.live_slot(conn, self.mark)
-    }
-
     /// Makes a task. Returns whether it is new: a task with that id may be there already, if the slot is decided again.
     fn make(
         &mut self,
@@ -290,10 +278,11 @@ impl Maker<'_> {
         };
         let seq = self.insert(tx, id, self.slot_of(slot, before))?;
         if let Some(seq) = seq {
-            add_live(tx.conn, seq, self.recurring.id)?;
-            // One that is made late has as much time as any.
-            let since = slot.map(|slot| slot.max(tx.now));
-            self.recurring.expect_of(self.definition, since);
+            let since = slot.and_then(|slot| self.recurring.since(slot, tx.now));
+            add_live(tx.conn, seq, self.recurring.id, slot, since)?;
+            since
+                .into_iter()
+                .for_each(|since| self.recurring.expect(since));
         }
         self.recurring.previous_slot = previous.max(slot);
         Ok(seq.is_some())

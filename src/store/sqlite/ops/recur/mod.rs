@@ -6,6 +6,7 @@ pub(crate) mod change;
 pub(crate) mod declare;
 mod due;
 pub(crate) mod exits;
+pub(crate) mod expected;
 pub(crate) mod fire;
 pub(crate) mod head;
 pub(crate) mod make;

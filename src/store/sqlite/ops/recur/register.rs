@@ -94,6 +94,7 @@ fn add(tx: &mut WriteTx<'_>, registration: &Registration) -> rusqlite::Result<Re
     if let Some(mut recurring) = Recurring::by_id(tx.conn, id)? {
         let from = before(since_or_now(tx, registration.since));
         recurring.decided_until = from.min(tx.now);
+        recurring.expect_within = definition.expect_within;
         tx.recurrence_event(&registration.name, RecurrenceEventKind::Created);
         recurring.note_beginning(&definition.rule);
         begin(tx, &mut recurring, &definition, from);
@@ -151,11 +152,10 @@ pub(super) fn redefine(
     since: Option<Timestamp>,
 ) -> rusqlite::Result<Definition> {
     let mut changed = new.clone();
-    let former = current.and_then(|current| current.expect_within);
+    recurring.expect_anew(tx.conn, new.expect_within, tx.now)?;
     match current {
         Some(current) if new.has_rule_of(current) => {
             changed.rule = current.rule.clone();
-            recurring.expect_anew(former, new.expect_within, tx.now);
             match recurring.next_slot {
                 Some(slot) => recurring.move_to(tx, Upcoming::Slot(slot), &changed),
                 // It had made as many tasks as it might, and may go on now. What came between is in no run.
@@ -173,22 +173,14 @@ pub(super) fn redefine(
             }
             let rule = current.map(|current| &current.rule);
             runs::change_rule(tx.conn, recurring, rule)?;
-            recurring.expect_anew(former, new.expect_within, tx.now);
-            let expected = recurring.expected_slot(new.expect_within, tx.now);
-            recurring.expected_by = None;
+            recurring.expect_only_past(tx.now);
             changed = anchored(new, since.unwrap_or(tx.now));
             // What is decided stays decided.
             let from = before(since_or_now(tx, since)).max(recurring.decided_until);
             recurring.decided_until = from.min(tx.now).max(recurring.decided_until);
             recurring.note_beginning(&changed.rule);
             begin(tx, recurring, &changed, from);
-            recurring.expect_of(&changed, expected);
         }
-    }
-    if former.is_none() {
-        let live = recurring.live_slot(tx.conn, mark(tx.conn)?)?;
-        let unmet = recurring.unmet(live, tx.now);
-        recurring.expect_of(&changed, unmet);
     }
     Ok(changed)
 }

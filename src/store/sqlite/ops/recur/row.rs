@@ -37,6 +37,8 @@ columns! {
         failures: u32 = "failures" by row::count,
         paused_at: Option<Timestamp> = "paused_at" by row::time_or_none,
         paused_by: Option<i64> = "paused_by" by row::get,
+        expect_within: Option<Duration> = "expect_within" by row::span_or_none,
+        expected_since: Option<Timestamp> = "expected_since" by row::time_or_none,
         expected_by: Option<Timestamp> = "expected_by" by row::time_or_none,
         overdue_since: Option<Timestamp> = "overdue_since" by row::time_or_none,
         completed_at: Option<Timestamp> = "completed_at" by row::time_or_none,
@@ -78,7 +80,7 @@ pub(crate) const KEEP: &str = "
     SET due_at = ?2, next_slot = ?3, decided_until = ?4, previous_slot = ?5, made = ?6, buffered = ?7, failures = ?8,
         paused_at = ?9, paused_by = ?10, expected_by = ?11, overdue_since = ?12, completed_at = ?13, run_first = ?14,
         run_last = ?15, run_fate = ?16, runs = ?17, forgotten_until = ?18, tzdb = ?19, decided_civil = ?20,
-        searched_until = ?21, rule = ?22
+        searched_until = ?21, rule = ?22, expect_within = ?23, expected_since = ?24
     WHERE id = ?1";
 
 /// How long a search for the next slot rests that has found many excluded ones.
@@ -100,7 +102,8 @@ impl Recurring {
     }
 
     /// Writes the row, and notes when the recurrence has to be looked at next.
-    pub(crate) fn keep(&self, tx: &mut WriteTx<'_>) -> rusqlite::Result<()> {
+    pub(crate) fn keep(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<()> {
+        self.set_alarm();
         let micros = |at: Option<Timestamp>| at.map(Timestamp::micros);
         tx.conn.prepare_cached(KEEP)?.execute(params![
             self.id,
@@ -125,6 +128,9 @@ impl Recurring {
             self.decided_civil,
             micros(self.searched_until),
             self.rule,
+            self.expect_within
+                .map(|span| i64::try_from(span.as_micros()).unwrap_or(i64::MAX)),
+            micros(self.expected_since),
         ])?;
         let trouble = self.trouble();
         if trouble != Trouble::default() || lock(tx.lanes).troubled().contains_key(&self.name) {
@@ -151,7 +157,7 @@ impl Recurring {
     fn trouble(&self) -> Trouble {
         Trouble {
             is_overdue: self.overdue_since.is_some(),
-            is_stopped: self.paused_by.is_some_and(|by| by > 0),
+            is_stopped: self.is_stopped(),
         }
     }
 
@@ -256,14 +262,11 @@ impl Recurring {
         if former.is_none() || former != self.next_slot || self.tzdb.as_deref() < Some(TZDB) {
             self.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
         }
-        if let (Some(slot), Some(within)) = (undecided, definition.expect_within)
-            && self.next_slot != undecided
-            && self.expected_by == Some(slot + within)
-        {
+        if self.next_slot != undecided && self.expected_since == undecided {
             // That slot does not come.
-            self.expected_by = None;
+            self.expected_since = None;
         }
-        self.expect(definition, tx.now);
+        self.expect_next(tx.now);
     }
 
     /// Goes on with the slots after now, though it had ended.
@@ -277,61 +280,14 @@ impl Recurring {
         }
     }
 
+    /// Whether its failures have paused it.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.paused_by.is_some_and(|by| by > 0)
+    }
+
     /// Whether somebody has paused it. It was not its failures.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.paused_by.is_some_and(|by| by <= 0)
-    }
-
-    /// Begins to expect a completion after the next slot, unless one is expected already. A slot that has come is expected once
-    /// it makes its task.
-    pub(crate) fn expect(&mut self, definition: &Definition, now: Timestamp) {
-        if self.expected_by.is_none() {
-            let next = self.next_slot.filter(|slot| *slot > now);
-            self.expect_of(definition, next);
-        }
-    }
-
-    /// Expects a completion after a slot, if that is not expected sooner.
-    pub(crate) fn expect_of(&mut self, definition: &Definition, slot: Option<Timestamp>) {
-        if let (Some(within), Some(slot)) = (definition.expect_within, slot)
-            && self.overdue_since.is_none()
-            && !self.is_at_rest()
-        {
-            let by = slot + within;
-            self.expected_by = Some(self.expected_by.map_or(by, |sooner| sooner.min(by)));
-        }
-    }
-
-    /// The slot after which a completion is expected, if it has come: whatever is changed, it stays expected.
-    pub(crate) fn expected_slot(
-        &self,
-        within: Option<Duration>,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
-        let slot = self.expected_by? - within?;
-        Some(slot).filter(|slot| *slot <= now)
-    }
-
-    /// Another span is allowed until a completion. If one is overdue by both, it stays so, and is not told again.
-    pub(crate) fn expect_anew(
-        &mut self,
-        former: Option<Duration>,
-        within: Option<Duration>,
-        now: Timestamp,
-    ) {
-        if former == within {
-            return;
-        }
-        let anew = |by: Option<Timestamp>| Some(by? - former? + within?);
-        let (expected, overdue) = (anew(self.expected_by), anew(self.overdue_since));
-        self.overdue_since = overdue.filter(|by| *by <= now);
-        self.expected_by = expected.or(overdue.filter(|by| *by > now));
-    }
-
-    /// A live slot that has met no completion. A time of completion that is to come is one of a clock that was ahead.
-    pub(crate) fn unmet(&self, live: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-        let completed_at = self.completed_at.filter(|at| *at <= now);
-        live.filter(|slot| completed_at < Some(*slot))
     }
 
     /// The last decisions that were alike, if there are any.
