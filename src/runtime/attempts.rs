@@ -10,12 +10,15 @@ use crate::model::settle::{Claim, Fence};
 use crate::model::suspects::{HeldSuspect, HeldSuspects, Suspects};
 use crate::process::Owner;
 use crate::runtime::polls::PollWatch;
+use crate::runtime::timers::Timers;
 use crate::sync::lock;
-use crate::time::Timestamp;
+use crate::time::{Stopwatch, Timestamp};
 use crate::wake::Wake;
 
 /// A handler counts as stuck this long after its deadline, or after its cancellation.
 pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// The polls of all futures are looked at no more often.
+const LOOK_AT_POLLS: Duration = Duration::from_millis(100);
 
 /// The claimed tasks of a scheduler.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ struct State {
     /// The free slots, each with a token to use again. A token made by one thread and freed by another costs as much as all
     /// else that is done here.
     free: Vec<(usize, Arc<Token>)>,
+    timers: Timers,
     /// How many tasks are held of each queue that has a cap.
     capped: HashMap<Arc<str>, usize>,
     /// The suspects that are held. Those whose handlers are stuck do not count.
@@ -67,10 +71,11 @@ struct State {
     stuck: PerPool<usize>,
     /// As many stuck futures leave their place to others.
     max_stuck_futures: usize,
-    /// As of the last look: the kinds of futures whose poll blocks its thread, and how many futures their executor does not
-    /// poll.
+    /// As of the last look at the polls: the kinds of futures whose poll blocks its thread, and how many futures their
+    /// executor does not poll.
     blocked: BTreeSet<Arc<str>>,
     left: usize,
+    looked_at_polls: Option<Stopwatch>,
 }
 
 #[derive(Debug)]
@@ -93,6 +98,8 @@ struct Held {
     drop_at: Option<Timestamp>,
     /// When the attempt counts as stuck.
     stuck_at: Option<Timestamp>,
+    /// The earliest of these, as [`State::timers`] has it.
+    timer: Option<Timestamp>,
     stuck: bool,
     /// The polls of its future, if it has one.
     polls: Option<Arc<PollWatch>>,
@@ -179,6 +186,9 @@ impl Attempts {
             }
             let pool = attempt.pool;
             state.started[pool] += 1;
+            if deadline.is_some() || is_asked {
+                state.set_timer(slot.index);
+            }
         }
         drop(state);
         if is_asked {
@@ -210,6 +220,7 @@ impl Attempts {
             let pool = attempt.pool;
             state.started[pool] -= 1;
             state.stuck[pool] -= usize::from(was_stuck);
+            state.set_timer(slot.index);
         }
         (state.ended, was_stuck)
     }
@@ -228,10 +239,12 @@ impl Attempts {
     pub(crate) fn raise(&self, fences: &HashSet<Fence>, reason: StopReason, now: Timestamp) {
         let mut state = lock(&self.state);
         let mut raised = Vec::new();
-        for attempt in state.slots.iter_mut().flatten() {
-            if fences.contains(&attempt.fence) {
+        for index in 0..state.slots.len() {
+            let held = state.slots[index].as_mut();
+            if let Some(attempt) = held.filter(|attempt| fences.contains(&attempt.fence)) {
                 raised.push(Arc::clone(&attempt.token));
                 attempt.ask(now);
+                state.set_timer(Some(index));
             }
         }
         drop(state);
@@ -258,11 +271,15 @@ impl Attempts {
 
     /// Has each future dropped after its grace.
     pub(crate) fn end_futures(&self, now: Timestamp) {
-        for attempt in lock(&self.state).slots.iter_mut().flatten() {
-            if attempt.pool == Pool::Futures {
+        let mut state = lock(&self.state);
+        for index in 0..state.slots.len() {
+            let held = state.slots[index].as_mut();
+            if let Some(attempt) = held.filter(|attempt| attempt.pool == Pool::Futures) {
                 attempt.ask(now);
+                state.set_timer(Some(index));
             }
         }
+        drop(state);
         self.watch.notify();
     }
 
@@ -285,10 +302,12 @@ impl Attempts {
     pub(crate) fn look(&self, now: Timestamp) -> Looked {
         let mut looked = Looked::default();
         let (mut late, mut over, mut stuck) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut blocked, mut left) = (BTreeSet::new(), 0);
         let mut state = lock(&self.state);
-        for (index, slot) in state.slots.iter_mut().enumerate() {
-            let Some(attempt) = slot else { continue };
+        while let Some(index) = state.timers.pop_due(now) {
+            let Some(attempt) = state.slots[index].as_mut() else {
+                continue;
+            };
+            attempt.timer = None;
             if attempt.stop_at.take_if(|at| *at <= now).is_some() {
                 late.push(Arc::clone(&attempt.token));
             }
@@ -300,24 +319,16 @@ impl Attempts {
                 looked.newly_stuck[attempt.pool] += 1;
                 stuck.push(index);
             }
-            if let Some(polls) = &attempt.polls {
-                left += usize::from(polls.is_left());
-                if polls.is_blocked() {
-                    blocked.insert(Arc::clone(polls.kind()));
-                    if polls.tells() {
-                        looked.newly_blocked.push(Arc::clone(polls.kind()));
-                    }
-                }
-            }
-            let next = [attempt.stop_at, attempt.drop_at, attempt.stuck_at];
-            let next = next.into_iter().flatten().min();
-            looked.next = looked.next.into_iter().chain(next).min();
+            state.set_timer(Some(index));
         }
         for index in stuck {
             state.give_up(index);
         }
-        looked.is_newly_left = left > 0 && state.left == 0;
-        (state.blocked, state.left) = (blocked, left);
+        looked.next = state.timers.next();
+        let last = state.looked_at_polls;
+        if last.is_none_or(|last| last.elapsed() >= LOOK_AT_POLLS) {
+            state.look_at_polls(&mut looked);
+        }
         drop(state);
         for token in late {
             token.raise(StopReason::DeadlinePassed);
@@ -430,6 +441,7 @@ impl State {
             stop_at: None,
             drop_at: None,
             stuck_at: None,
+            timer: None,
             stuck: false,
             polls: None,
         };
@@ -450,6 +462,36 @@ impl State {
         if let Some(attempt) = index.and_then(|index| self.slots[index].as_mut()) {
             self.open[attempt.pool] -= usize::from(std::mem::take(&mut attempt.open));
         }
+    }
+
+    /// Notes when an attempt has to be looked at next.
+    fn set_timer(&mut self, index: Option<usize>) {
+        if let Some(index) = index
+            && let Some(attempt) = self.slots[index].as_mut()
+        {
+            let next = [attempt.stop_at, attempt.drop_at, attempt.stuck_at];
+            let next = next.into_iter().flatten().min();
+            let former = std::mem::replace(&mut attempt.timer, next);
+            self.timers.set(index, former, next);
+        }
+    }
+
+    /// Finds the polls that block their threads, and the futures that are not polled.
+    fn look_at_polls(&mut self, looked: &mut Looked) {
+        let (mut blocked, mut left) = (BTreeSet::new(), 0);
+        let held = self.slots.iter().flatten();
+        for polls in held.filter_map(|attempt| attempt.polls.as_ref()) {
+            left += usize::from(polls.is_left());
+            if polls.is_blocked() {
+                blocked.insert(Arc::clone(polls.kind()));
+                if polls.tells() {
+                    looked.newly_blocked.push(Arc::clone(polls.kind()));
+                }
+            }
+        }
+        looked.is_newly_left = left > 0 && self.left == 0;
+        (self.blocked, self.left) = (blocked, left);
+        self.looked_at_polls = Some(Stopwatch::start());
     }
 
     /// Counts an attempt as stuck: it may never return, and no other task waits for it. Its place, if it has one, is free
@@ -475,6 +517,7 @@ impl State {
                 self.suspects.remove(suspect);
             }
             self.count(&attempt.queue, |count| count - 1);
+            self.timers.set(index, attempt.timer, None);
             self.free.push((index, attempt.token));
         }
     }

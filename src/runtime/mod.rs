@@ -26,4 +26,5 @@ pub(crate) mod service;
 pub(crate) mod settler;
 pub(crate) mod shutdown;
 pub(crate) mod suspects;
+pub(crate) mod timers;
 pub(crate) mod undecodable;
