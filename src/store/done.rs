@@ -42,12 +42,7 @@ impl Done {
             settled(&self.settled);
         }
         signals.cancel(&self.news.cancelled);
-        signals
-            .subscriptions()
-            .publish(std::mem::take(&mut self.news.events));
-        signals
-            .recurrence_subscriptions()
-            .publish(std::mem::take(&mut self.news.recurrence_events));
+        signals.publish(&mut self.news);
         answer();
         if let Some(at) = self.expires {
             signals.expires(at);

@@ -57,12 +57,14 @@ impl<E: Clone> Subscriptions<E> {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// Sends events to all subscribers. A subscription that is full loses them and counts them.
-    pub(crate) fn publish(&self, events: Vec<E>) {
-        if events.is_empty() {
-            return;
-        }
+    /// Sends events to all subscribers. A subscription that is full loses them and counts them. Returns the wakers to call: they
+    /// are code of the user's.
+    #[must_use]
+    pub(crate) fn publish(&self, events: Vec<E>) -> Vec<Waker> {
         let mut wakers = Vec::new();
+        if events.is_empty() {
+            return wakers;
+        }
         let mut subscribers = lock(&self.subscribers);
         subscribers.retain(|subscriber| {
             let stays = events.iter().all(|event| {
@@ -80,8 +82,7 @@ impl<E: Clone> Subscriptions<E> {
             stays
         });
         self.count.store(subscribers.len(), Ordering::Relaxed);
-        drop(subscribers);
-        wake(wakers);
+        wakers
     }
 
     pub(crate) fn subscribe(&self, capacity: usize) -> Events<E> {
@@ -111,8 +112,8 @@ impl<E: Clone> Subscriptions<E> {
     }
 }
 
-/// Wakers are code of the user's: they are called outside the lock of the subscriptions.
-fn wake(wakers: impl IntoIterator<Item = Waker>) {
+/// Calls wakers. Not under the lock of the subscriptions: they are code of the user's.
+pub(crate) fn wake(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
         let _ = survive(|| waker.wake());
     }
@@ -223,8 +224,8 @@ impl<E> Received<E> {
     }
 }
 
-/// The same subscription for async code: the stream ends when the subscription has ended. The waker of who waits for it is called
-/// inside the commit that the event is of: it should only wake, as those of all executors do.
+/// The same subscription for async code: the stream ends when the subscription has ended. Wakers are called by a thread of the
+/// store, after the commit that the event is of.
 ///
 /// # Example
 ///
@@ -296,7 +297,7 @@ pub(crate) mod tests {
         let subscriptions = Subscriptions::default();
         let slow = subscriptions.subscribe(2);
         let fast = subscriptions.subscribe(10);
-        subscriptions.publish(events(5));
+        wake(subscriptions.publish(events(5)));
         assert_eq!(slow.lost(), 3);
         assert_eq!(fast.lost(), 0);
         for _ in 0..2 {
@@ -310,7 +311,7 @@ pub(crate) mod tests {
         let subscriptions = Subscriptions::default();
         drop(subscriptions.subscribe(2));
         assert!(subscriptions.any());
-        subscriptions.publish(events(1));
+        wake(subscriptions.publish(events(1)));
         assert!(!subscriptions.any());
     }
 
@@ -318,7 +319,7 @@ pub(crate) mod tests {
     fn a_close_ends_all_subscriptions() {
         let subscriptions = Subscriptions::default();
         let [first, others] = [subscriptions.subscribe(2), subscriptions.subscribe(2)];
-        subscriptions.publish(events(1));
+        wake(subscriptions.publish(events(1)));
         subscriptions.close();
         assert_eq!(first.count(), 1);
         assert!(matches!(others.try_next(), Received::Event(_)));

@@ -4,7 +4,9 @@
 //! Everything here happens after COMMIT. No receiver can hold up the thread that notifies it.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Waker;
+use std::{fmt, mem};
 
 use crate::id::TaskId;
 use crate::model::event::Event;
@@ -48,6 +50,16 @@ pub(crate) struct Signals {
     waiters: Waiters,
     subscriptions: Subscriptions,
     recurrence_subscriptions: Subscriptions<RecurrenceEvent>,
+    wakes: OnceLock<Wakes>,
+}
+
+/// Calls wakers once no thread writes.
+struct Wakes(Box<dyn Fn(Waker) + Send + Sync>);
+
+impl fmt::Debug for Wakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wakes")
+    }
 }
 
 impl Signals {
@@ -60,6 +72,11 @@ impl Signals {
     /// The claim that the dispatcher leaves with the store.
     pub(crate) fn standing_claim(&self) -> &Arc<StandingClaim> {
         &self.standing_claim
+    }
+
+    /// Sets what calls the wakers of who waits for an event: they are the program's code, and must not run during a write.
+    pub(crate) fn set_wakes(&self, wakes: impl Fn(Waker) + Send + Sync + 'static) {
+        let _ = self.wakes.set(Wakes(Box::new(wakes)));
     }
 
     /// Sets the wake of maintenance, which is notified of earlier start deadlines.
@@ -117,6 +134,19 @@ impl Signals {
     pub(crate) fn look_again(&self) {
         if let Some(wake) = &*lock(&self.runner) {
             wake.notify();
+        }
+    }
+
+    /// Sends the events of a commit to their subscribers.
+    pub(crate) fn publish(&self, news: &mut News) {
+        let mut wakers = self.subscriptions.publish(mem::take(&mut news.events));
+        let events = mem::take(&mut news.recurrence_events);
+        wakers.extend(self.recurrence_subscriptions.publish(events));
+        for waker in wakers {
+            match self.wakes.get() {
+                Some(Wakes(wakes)) => wakes(waker),
+                None => waker.wake(),
+            }
         }
     }
 

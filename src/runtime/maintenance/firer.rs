@@ -10,6 +10,7 @@ use crate::model::op::Op;
 use crate::model::query::Query;
 use crate::model::recurrence::event::{RecurrenceEvent, RecurrenceEventKind};
 use crate::runtime::service::{Next, Service};
+use crate::store::events::wake;
 use crate::sync::lock;
 use crate::time::Timestamp;
 
@@ -91,7 +92,7 @@ impl Firer {
         *ahead = found.into_iter().map(|(name, _)| name).collect();
         drop(ahead);
         let signals = self.client.store.signals();
-        signals.recurrence_subscriptions().publish(events);
+        wake(signals.recurrence_subscriptions().publish(events));
     }
 }
 

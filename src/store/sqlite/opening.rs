@@ -111,9 +111,11 @@ impl SqliteStore {
         let roll = roll.map(|(path, file)| Roll::new(path, file));
         let mut writer = Writer::new(conn, opener, Arc::clone(&shared), &settings)?;
         writer.instance = instance;
+        let turn = Turn::new(writer, settings.busy_wait, Pace::LOCAL);
+        shared.signals.set_wakes(turn.wakes());
         Ok(Self {
             shared,
-            turn: Turn::new(writer, settings.busy_wait, Pace::LOCAL),
+            turn,
             readers,
             path,
             identity,

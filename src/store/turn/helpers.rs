@@ -1,4 +1,4 @@
-//! The threads that lead for callers that do not wait, and that call the wakers of answered receipts.
+//! The threads that lead for callers that do not wait, and that call the wakers of answered receipts and of streams of events.
 //!
 //! A waker is the program's code: it may block, panic, or write to the same store. So none is called on a caller's thread, or
 //! while a thread leads. One helper at a time is on duty. It leads, gives up the turn, calls the wakers of what it has
@@ -43,8 +43,10 @@ pub(super) struct Helpers {
     work: Condvar,
     /// Where the others wait.
     relief: Condvar,
-    /// Whether there are wakers that no helper knows of. Changed under the lock, read without it.
+    /// Whether there are wakers that no helper knows of: of receipts, and of streams of events. Changed under the lock, read
+    /// without it.
     are_new: AtomicBool,
+    are_of_streams: AtomicBool,
     /// Makes what a new helper leads with.
     make: Box<dyn Fn() -> Leads + Send + Sync>,
 }
@@ -103,6 +105,7 @@ impl Helpers {
             work: Condvar::new(),
             relief: Condvar::new(),
             are_new: AtomicBool::new(false),
+            are_of_streams: AtomicBool::new(false),
             make: Box::new(make),
         })
     }
@@ -146,9 +149,27 @@ impl Helpers {
         self.are_new.store(true, Ordering::Relaxed);
     }
 
-    /// Whether there are wakers that no helper was told of. A leader sees those of what it has answered.
+    /// Adds the waker of a stream of events, which are published while a thread leads.
+    pub(super) fn push_of_stream(&self, waker: Waker) {
+        let mut state = lock(&self.state);
+        state.wakers.push_back(waker);
+        self.are_of_streams.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there are wakers that no helper was told of. A leader sees those of what it has answered and published.
     pub(super) fn have_new_wakers(&self) -> bool {
+        self.have_new_receipts() || self.are_of_streams.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are such of answered receipts.
+    pub(super) fn have_new_receipts(&self) -> bool {
         self.are_new.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a helper knows of all wakers, or the calling thread calls them.
+    fn know_all(&self) {
+        self.are_new.store(false, Ordering::Relaxed);
+        self.are_of_streams.store(false, Ordering::Relaxed);
     }
 
     /// Makes a helper call the wakers. `false`: there is no helper, and the caller must call them.
@@ -157,7 +178,7 @@ impl Helpers {
         if state.started == 0 && self.start_one(&mut state).is_err() {
             return false;
         }
-        self.are_new.store(false, Ordering::Relaxed);
+        self.know_all();
         self.notify(state);
         true
     }
@@ -185,7 +206,7 @@ impl Helpers {
         // A waker that writes to the store gets here again. It leaves the wakers of what it has answered to the loop that
         // called it, so the stack does not grow.
         if outer != own {
-            self.are_new.store(false, Ordering::Relaxed);
+            self.know_all();
             while let Some(waker) = { lock(&self.state).wakers.pop_front() } {
                 call_one(waker);
             }
@@ -251,7 +272,7 @@ impl Helper {
             helper: self.number,
             calling: None,
         };
-        self.helpers.are_new.store(false, Ordering::Relaxed);
+        self.helpers.know_all();
         // First the wakers: what their tasks submit can share the next transaction.
         let work = if !state.wakers.is_empty() && self.helpers.may_call(state) {
             duty.calling = Some(Stopwatch::start());
@@ -332,6 +353,6 @@ fn wait_at<'a>(
 
 fn call_one(waker: Waker) {
     if survive(|| waker.wake()).is_none() {
-        log!(error, "the waker of a receipt panicked");
+        log!(error, "a waker panicked");
     }
 }

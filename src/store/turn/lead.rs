@@ -49,8 +49,10 @@ impl<'a> Lead<'a> {
         let line = self.line;
         let mut queue = lock(&line.queue);
         if self.served > 0 && self.line.helpers.have_new_wakers() {
-            // Before the next transaction is made up: their tasks may come to share it.
-            queue.regroups_until = Some(Deadline::after(self.regroup()));
+            // Before the next transaction is made up: the tasks of receipts may come to share it.
+            if self.line.helpers.have_new_receipts() {
+                queue.regroups_until = Some(Deadline::after(self.regroup()));
+            }
             if self.is_helper {
                 return self.end(&mut queue);
             }

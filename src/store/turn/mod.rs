@@ -30,7 +30,7 @@ mod tests;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -86,6 +86,16 @@ impl<W: Writes> Turn<W> {
             writer: Mutex::new(writer),
             holder: AtomicUsize::new(0),
         })
+    }
+
+    /// Has the wakers called of those that wait for what a write publishes, once no thread leads.
+    pub(crate) fn wakes(&self) -> impl Fn(Waker) + Send + Sync + use<W> {
+        let helpers = Arc::downgrade(&self.line.helpers);
+        move |waker| {
+            if let Some(helpers) = helpers.upgrade() {
+                helpers.push_of_stream(waker);
+            }
+        }
     }
 
     /// Applies operations and waits for their commit.

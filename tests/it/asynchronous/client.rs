@@ -18,7 +18,7 @@ use smol::block_on;
 use super::everywhere::yield_once;
 use super::{Executor, OneThread};
 use crate::kit::{
-    LONG, Log, MS, OpenOnDrop, Probe, S, Watch, eventually, file, gate, probe, state,
+    Gate, LONG, Log, MS, OpenOnDrop, Probe, S, Watch, eventually, file, gate, probe, state,
 };
 
 fn hourly(name: &str) -> Recurrence {
@@ -433,6 +433,44 @@ fn events_are_a_stream_that_ends_with_the_scheduler() {
         follows.unwrap().join().unwrap()
     });
     assert_eq!(followed, [EventKind::Scheduled, EventKind::Cancelled]);
+}
+
+/// The waker of who waits for an event: it writes to the store, and is held up.
+struct Writes {
+    client: Client,
+    wrote: Log<bool>,
+    gate: Gate,
+}
+
+impl std::task::Wake for Writes {
+    fn wake(self: Arc<Self>) {
+        self.wrote.push(self.client.schedule(Probe(2)).is_ok());
+        self.gate.pass();
+    }
+}
+
+#[test]
+fn p12_a_waker_of_a_stream_may_write_and_keeps_no_call_waiting() {
+    let (gate, _open) = gate();
+    let scheduler = Scheduler::in_memory().start().unwrap();
+    let client = scheduler.client();
+    let wrote = Log::new();
+    let mut events = client.events();
+    let waker = Waker::from(Arc::new(Writes {
+        client: client.clone(),
+        wrote: wrote.clone(),
+        gate: gate.clone(),
+    }));
+    let polled = Pin::new(&mut events).poll_next(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    client.schedule(Probe(1)).unwrap();
+    gate.await_waiting(1);
+    // The waker is held up, and neither blocking calls nor receipts are.
+    client.schedule(Probe(3)).unwrap();
+    block_on(client.to_async().schedule(Probe(4))).unwrap();
+    assert_eq!(wrote.take(), [true]);
+    gate.open();
+    assert_eq!(client.count(&Filter::all()).unwrap(), 4);
 }
 
 /// On the one thread that also has to poll the handlers.
