@@ -97,7 +97,8 @@ impl AsyncContext {
     ///
     /// The closure runs on a thread of the store's own, so it blocks no thread of the runtime. If this future is dropped
     /// before the closure's turn has come, the closure never runs. Once begun it runs to its end, and its outcome is the
-    /// attempt's, whatever becomes of this future; only then does the attempt end.
+    /// attempt's, whatever becomes of this future; only then does the attempt end. Of several calls one at a time runs, and the
+    /// first that succeeds counts.
     ///
     /// # Errors
     ///

@@ -35,7 +35,7 @@ pub(crate) struct Holding {
     pub(crate) client: Client,
     /// The attempt was settled by a completion.
     settled: AtomicBool,
-    /// Whether a completion runs on another thread.
+    /// Whether completions run on other threads.
     stage: Mutex<Stage>,
 }
 
@@ -43,8 +43,11 @@ pub(crate) struct Holding {
 enum Stage {
     #[default]
     Open,
-    /// A completion runs. The attempt ends after it: by this, if its future is gone already.
-    Completes(Option<Box<dyn FnOnce() + Send>>),
+    /// Completions run, or wait for the turn to write. The attempt ends after them: by `after`, if its future is gone already.
+    Completes {
+        running: usize,
+        after: Option<Box<dyn FnOnce() + Send>>,
+    },
     Over,
 }
 
@@ -121,7 +124,7 @@ impl Holding {
             }
             Err(Refused::ByCaller(error)) => Err(error),
             Err(Refused::ByStore(error)) => {
-                if error.kind() == ErrorKind::State {
+                if error.kind() == ErrorKind::State && !self.is_settled() {
                     self.token.raise(StopReason::Lost);
                 }
                 Err(error.with_task(self.claim.id).into())
@@ -137,22 +140,32 @@ impl Holding {
     ) -> Result<Outcome, E> {
         {
             let mut stage = lock(&self.stage);
-            match *stage {
-                Stage::Open => {}
-                Stage::Completes(_) => return Err(self.refused("is being settled").into()),
-                Stage::Over => return Err(self.refused("is over").into()),
+            match &mut *stage {
+                Stage::Open => {
+                    *stage = Stage::Completes {
+                        running: 1,
+                        after: None,
+                    }
+                }
+                // One at a time writes. If that is refused, the next may be taken.
+                Stage::Completes {
+                    running,
+                    after: None,
+                } => *running += 1,
+                Stage::Completes { .. } | Stage::Over => {
+                    return Err(self.refused("is over").into());
+                }
             }
-            *stage = Stage::Completes(None);
         }
         // If the closure panics, the attempt can end all the same.
-        let _open = Reopen(self);
+        let _completion = Completion(self);
         self.complete(run)
     }
 
     /// Ends the attempt by `end`: now, or when a completion that runs has ended.
     pub(crate) fn over(&self, end: impl FnOnce() + Send + 'static) {
         let mut stage = lock(&self.stage);
-        if let Stage::Completes(after) = &mut *stage {
+        if let Stage::Completes { after, .. } = &mut *stage {
             *after = Some(Box::new(end));
             return;
         }
@@ -196,15 +209,26 @@ impl Holding {
     }
 }
 
-/// The end of a completion.
-struct Reopen<'a>(&'a Holding);
+/// A completion that runs. Its drop is its end.
+struct Completion<'a>(&'a Holding);
 
-impl Drop for Reopen<'_> {
+impl Drop for Completion<'_> {
     fn drop(&mut self) {
         let mut stage = lock(&self.0.stage);
-        if let Stage::Completes(Some(end)) = std::mem::take(&mut *stage) {
-            *stage = Stage::Over;
-            drop(stage);
+        let Stage::Completes { running, after } = &mut *stage else {
+            return;
+        };
+        *running -= 1;
+        if *running > 0 {
+            return;
+        }
+        let end = after.take();
+        *stage = match end {
+            Some(_) => Stage::Over,
+            None => Stage::Open,
+        };
+        drop(stage);
+        if let Some(end) = end {
             end();
         }
     }
@@ -214,7 +238,7 @@ impl std::fmt::Debug for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Open => "Open",
-            Self::Completes(_) => "Completes",
+            Self::Completes { .. } => "Completes",
             Self::Over => "Over",
         })
     }

@@ -1,6 +1,7 @@
 //! Async handlers: the promises in the forms that they have there, on each kind of executor.
 
 mod client;
+mod completing;
 pub mod everywhere;
 mod executors;
 mod health;

@@ -1,0 +1,180 @@
+//! What an attempt writes from async code: dropped before its turn it is not made, begun it counts.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use punctual::{
+    AsyncContext, Client, ErrorKind, Failure, Filter, NewTask, Outcome, Scheduler, TaskState,
+};
+use smol::block_on;
+use smol::channel;
+
+use super::Executor;
+use crate::kit::{LONG, Log, MICRO, Probe, S, clock, end_of, eventually, file, gate, probe};
+
+/// Polls a future once, and drops it.
+async fn begin<T>(future: impl Future<Output = T>) {
+    let mut future = pin!(future);
+    poll_fn(|task| {
+        let polled = future.as_mut().poll(task);
+        assert!(polled.is_pending(), "it never blocks");
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// As many transactions as there are threads for them. The first holds the turn to write until `gate` opens.
+fn hold_all(client: &Client, gate: &crate::kit::Gate) -> Vec<smol::Task<()>> {
+    let client = client.to_async();
+    let held = (0..4).map(|_| {
+        let (client, gate) = (client.clone(), gate.clone());
+        smol::spawn(async move {
+            let transaction = client.transaction(move |_| {
+                gate.pass();
+                Ok::<_, punctual::Error>(())
+            });
+            transaction.await.unwrap();
+        })
+    });
+    held.collect()
+}
+
+/// Nobody is left who would be told of it.
+#[test]
+fn p6_what_is_dropped_before_its_turn_is_not_made() {
+    for executor in Executor::all() {
+        let (_dir, path) = file();
+        let (gate, _open) = gate();
+        let (go, gone) = channel::bounded::<()>(1);
+        let (started, dropped, ran) = (Log::new(), Log::new(), Log::new());
+        let logs = (started.clone(), dropped.clone(), ran.clone());
+        let builder = Scheduler::builder(&path)
+            .transaction_timeout(LONG)
+            .async_handler_fn(move |_: Probe, cx: AsyncContext| {
+                let (gone, (started, dropped, ran)) = (gone.clone(), logs.clone());
+                async move {
+                    started.push(());
+                    gone.recv().await.unwrap();
+                    begin(cx.progress("half")).await;
+                    let log = ran.clone();
+                    begin(cx.complete(move |_| {
+                        log.push(());
+                        Ok::<_, Failure>(Outcome::cancel("it ran"))
+                    }))
+                    .await;
+                    let client = cx.client();
+                    begin(client.cancel_all(&Filter::all())).await;
+                    dropped.push(());
+                    Outcome::with("not by that")
+                }
+            });
+        let scheduler = executor.on(builder).start().unwrap();
+        let id = scheduler.schedule(Probe(1)).unwrap().id();
+        eventually("it runs", || started.len() == 1);
+        let held = hold_all(&scheduler, &gate);
+        gate.await_waiting(1);
+        go.send_blocking(()).unwrap();
+        eventually("all are dropped", || dropped.len() == 1);
+        gate.open();
+        held.into_iter().for_each(block_on);
+        let ended = end_of(&scheduler, id);
+        let name = executor.name();
+        assert_eq!(
+            (ended.state(), ran.len()),
+            (TaskState::Completed, 0),
+            "{name}"
+        );
+        assert_eq!(ended.result::<String>().unwrap().unwrap(), "not by that");
+        assert_eq!(ended.progress::<String>().unwrap(), None, "{name}");
+    }
+}
+
+/// The first to run is refused by its closure while the second waits for its turn, and a third comes too late.
+#[test]
+fn p6_of_completions_at_once_the_first_that_succeeds_counts() {
+    for executor in Executor::all() {
+        let (gate, _open) = gate();
+        let at_gate = gate.clone();
+        let told: Log<ErrorKind> = Log::new();
+        let (log, both) = (told.clone(), Log::new());
+        let asked = both.clone();
+        let builder = Scheduler::in_memory()
+            .transaction_timeout(LONG)
+            .async_handler_fn(move |_: Probe, cx: AsyncContext| {
+                let (gate, log, asked) = (at_gate.clone(), log.clone(), asked.clone());
+                async move {
+                    let (run, running) = channel::bounded::<()>(1);
+                    let again = cx.clone();
+                    let refused = smol::spawn(async move {
+                        again
+                            .complete(move |tx| {
+                                run.send_blocking(()).unwrap();
+                                gate.pass();
+                                tx.schedule(NewTask::with_kind("refused", &()))?;
+                                Err::<Outcome, _>(Failure::from("not this one"))
+                            })
+                            .await
+                    });
+                    // One that has begun is not the last word.
+                    running.recv().await.unwrap();
+                    let counts = cx.complete(|tx| {
+                        tx.schedule(NewTask::with_kind("effect", &()))?;
+                        Ok::<_, Failure>(Outcome::done())
+                    });
+                    let mut counts = pin!(counts);
+                    poll_fn(|task| {
+                        assert!(counts.as_mut().poll(task).is_pending());
+                        Poll::Ready(())
+                    })
+                    .await;
+                    asked.push(());
+                    let counts = counts.await?;
+                    assert!(refused.await.is_err());
+                    let late = cx.complete(|_| Ok::<_, punctual::Error>(Outcome::done()));
+                    log.push(late.await.unwrap_err().kind());
+                    Ok(counts)
+                }
+            });
+        let scheduler = executor.on(builder).start().unwrap();
+        let id = scheduler.schedule(probe(1).max_attempts(1)).unwrap().id();
+        eventually("both are asked for", || both.len() == 1);
+        gate.open();
+        let name = executor.name();
+        assert_eq!(
+            end_of(&scheduler, id).state(),
+            TaskState::Completed,
+            "{name}"
+        );
+        let count = |kind| scheduler.count(&Filter::new().kind(kind)).unwrap();
+        assert_eq!((count("refused"), count("effect")), (0, 1), "{name}");
+        assert_eq!(told.take(), [ErrorKind::State], "{name}");
+    }
+}
+
+/// P2: at the microsecond, not before, on whichever executor.
+#[test]
+fn p2_a_future_begins_at_its_time_and_not_before() {
+    for executor in Executor::all() {
+        let (time, begun) = (clock(), Log::new());
+        let log = begun.clone();
+        let builder = Scheduler::in_memory().clock(time.clone());
+        let builder = builder.async_handler_fn(move |Probe(n), _cx| {
+            log.push(n);
+            async { Ok(Outcome::done()) }
+        });
+        let scheduler = executor.on(builder).start().unwrap();
+        for n in 1..=20 {
+            let delay = S + n * MICRO;
+            let id = scheduler.schedule(probe(n).after(delay)).unwrap().id();
+            time.advance(delay - MICRO);
+            // What comes after it is run before.
+            let next = scheduler.schedule(Probe(0)).unwrap().id();
+            end_of(&scheduler, next);
+            assert_eq!(begun.take(), [0], "{}", executor.name());
+            time.advance(MICRO);
+            end_of(&scheduler, id);
+            assert_eq!(begun.take(), [n], "{}", executor.name());
+        }
+    }
+}
