@@ -3,6 +3,7 @@
 mod copy;
 mod crash;
 mod fair;
+mod flights;
 mod forget;
 mod fork;
 mod full;
