@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use punctual::{
-    AsyncContext, Client, Filter, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskId,
-    TaskState,
+    AsyncContext, Client, Filter, NewTask, Outcome, Payload, RetryPolicy, Scheduler, TaskContext,
+    TaskId, TaskState, Tx,
 };
 
 use super::{BATCH, CALLS, Held, Mode, Quick, WORKERS, first_of, id, pad};
@@ -14,6 +14,19 @@ use crate::process::kit::{Line, PATIENCE, Part, Place, Process, eventually, part
 /// Starts the process of this number.
 pub(super) fn start(place: &Place, number: usize, seed: u64, mode: Mode) -> Process {
     Process::start(part!(child), &place.file(), &[&number, &seed, &mode])
+}
+
+/// A future with a timeout waits in its first attempt until it is dropped.
+const TIMEOUT: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Says that an attempt ends, also when its future is dropped.
+struct Ends(Part, AsyncContext);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.ended(&self.1);
+    }
 }
 
 /// One process of the storm.
@@ -50,7 +63,11 @@ impl Storm {
 
     fn one(&mut self, task: impl FnOnce(NewTask) -> NewTask) {
         let number = self.next(1);
-        let task = task(self.quick(number));
+        let mut task = task(self.quick(number));
+        if self.random.u8(0..10) == 0 {
+            // On a slow machine it may time out again and again while others are ahead of it.
+            task = task.timeout(TIMEOUT).max_attempts(1_000);
+        }
         let by_receipt = self.random.u8(0..10) == 0;
         let client = self.client.clone();
         self.told(number, 1, || {
@@ -131,7 +148,10 @@ impl Handlers {
 }
 
 pub(super) fn open(part: &Part, workers: usize, mode: Mode, handlers: Handlers) -> Scheduler {
-    let mut builder = Scheduler::builder(&part.file).workers(workers);
+    let mut builder = Scheduler::builder(&part.file)
+        .workers(workers)
+        .max_in_flight(32)
+        .retry_policy(Quick::KIND, RetryPolicy::fixed(RETRY));
     if handlers.on_tokio {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -149,13 +169,27 @@ pub(super) fn open(part: &Part, workers: usize, mode: Mode, handlers: Handlers) 
     let is_held = move |task: &Held, attempt: u32| mode != Mode::Last && attempt <= task.attempts;
     let (quick, held) = (part.clone(), part.clone());
     builder = if handlers.quick_is_async {
+        let builder = builder.stop_grace(Quick::KIND, Duration::ZERO);
         builder.async_handler_fn(move |task: Quick, cx: AsyncContext| {
             let quick = quick.clone();
             async move {
                 quick.started(&cx);
+                let ends = Ends(quick.clone(), cx.clone());
                 check(&quick, &task, cx.id());
-                yield_once().await;
-                quick.ended(&cx);
+                if mode != Mode::Last && cx.deadline().is_some() && cx.attempt() == 1 {
+                    std::future::pending::<()>().await;
+                }
+                match cx.id().as_uuid().as_u128() % 3 {
+                    0 => yield_once().await,
+                    // Its task may be cancelled meanwhile.
+                    1 => drop(cx.progress("half").await),
+                    _ => {
+                        drop(ends);
+                        let done = |_: &Tx<'_>| Ok::<_, punctual::Error>(Outcome::done());
+                        return Ok(cx.complete(done).await?);
+                    }
+                }
+                drop(ends);
                 Ok(Outcome::done())
             }
         })

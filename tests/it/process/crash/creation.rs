@@ -6,7 +6,7 @@ use punctual::Client;
 
 use super::child::{Handlers, open};
 use super::{Held, Mode};
-use crate::process::kit::{Line, Part, Place, Process, part, seed, spin};
+use crate::process::kit::{Line, Part, Place, Process, Since, part, seed, spin};
 
 #[test]
 #[ignore = "a child process that creates a file"]
@@ -34,12 +34,20 @@ fn child() {
 fn a_file_whose_creator_was_killed_can_be_used() {
     let seed = seed("creation");
     let mut random = fastrand::Rng::with_seed(seed);
+    // It opens the file, if it is let.
+    let place = Place::new();
+    let process = Process::start(part!(child), &place.file(), &[]);
+    process.read_until(|line| *line == Line::Opening);
+    let since = Since::now();
+    process.read_until(|line| *line == Line::Opened);
+    let takes = since.elapsed().as_micros() as u64;
+    process.kill();
     let mut hits = 0;
     for _ in 0..20 {
         let place = Place::new();
         let process = Process::start(part!(child), &place.file(), &[]);
         let mut lines = process.read_until(|line| *line == Line::Opening);
-        spin(Duration::from_micros(random.u64(0..12_000)));
+        spin(Duration::from_micros(random.u64(0..takes)));
         lines.extend(process.kill());
         hits += usize::from(!lines.contains(&Line::Opened));
         let client = Client::open(place.file()).expect("to open what is there");

@@ -369,6 +369,7 @@ fn whatever_is_killed_every_acknowledged_task_is_accounted_for() {
         log_bytes <= MAX_LOG_BYTES,
         "P14: the log grew to {log_bytes} bytes"
     );
+    assert!(counts.timed_out > 0, "{counts:?}");
     assert!(taken_back.crashed >= KILLS / 2, "{taken_back:?}");
     assert!(taken_back.given_back >= 1, "{taken_back:?}");
     assert!(taken_back.untold <= kills * WORKERS / 4, "{taken_back:?}");
