@@ -46,6 +46,8 @@ pub struct Health {
     pub(crate) futures_rest_until: Option<DateTime<Utc>>,
     pub(crate) unknown_kinds: Vec<String>,
     pub(crate) undecodable_kinds: Vec<String>,
+    pub(crate) suspect_kinds: Vec<String>,
+    pub(crate) quiet_until: Option<DateTime<Utc>>,
     pub(crate) paused_queues: Vec<String>,
     pub(crate) global_limits: Vec<(String, usize)>,
     pub(crate) overdue_recurrences: Vec<String>,
@@ -170,6 +172,19 @@ impl Health {
     #[must_use]
     pub fn slow_polls(&self) -> &[(String, u64)] {
         &self.slow_polls
+    }
+
+    /// Kinds of due tasks that ran while their process crashed, and have not returned since. They start in groups that get
+    /// smaller with each crash, so some wait for others to end.
+    #[must_use]
+    pub fn suspect_kinds(&self) -> &[String] {
+        &self.suspect_kinds
+    }
+
+    /// Until when nothing else starts in this process, because such a task runs that may crash it.
+    #[must_use]
+    pub fn quiet_until(&self) -> Option<DateTime<Utc>> {
+        self.quiet_until
     }
 
     /// Kinds of async handlers of which a poll had gone on for over a second, as of the last second.

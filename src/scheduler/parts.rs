@@ -86,17 +86,19 @@ impl Parts {
             // In a forked child a lock may be held by a thread that does not exist there.
             return self.client.health();
         }
-        let mut unknown: Vec<String> = Vec::new();
+        let now = self.client.now();
+        let (mut unknown, mut suspect) = (Vec::new(), Vec::new());
         for lane in self.client.store.lanes().list.iter() {
             let known = self.link.registry.get(&lane.kind).is_some();
-            if !known
-                && lane.next_at().is_some()
-                && !unknown.iter().any(|kind| **kind == *lane.kind)
-            {
-                unknown.push(lane.kind.to_string());
+            let next_at = lane.next_at();
+            if !known && next_at.is_some() {
+                add_kind(&mut unknown, &lane.kind);
+            }
+            if lane.class.level().is_some() && next_at.is_some_and(|at| at <= now) {
+                add_kind(&mut suspect, &lane.kind);
             }
         }
-        let now = self.client.now();
+        let quiet_until = self.link.attempts.held(now).suspects.quiet_until;
         let undecodable = self.link.undecodable.kinds(now);
         let (started, stuck) = (self.link.attempts.started(), self.link.attempts.stuck());
         let (blocking_kinds, unpolled) = self.link.attempts.unpolled();
@@ -117,6 +119,8 @@ impl Parts {
             futures_rest_until: self.link.places.rests(now).map(Timestamp::to_utc),
             spare: self.ready.spares(),
             unknown_kinds: unknown,
+            suspect_kinds: suspect,
+            quiet_until: quiet_until.map(Timestamp::to_utc),
             decided_ahead: lock(&self.ahead).clone(),
             undecodable_kinds: undecodable.iter().map(ToString::to_string).collect(),
             ..self.client.health()
@@ -135,5 +139,11 @@ impl Parts {
         self.shutdown.begin();
         self.dispatcher_wake.notify();
         self.maintenance_wake.notify();
+    }
+}
+
+fn add_kind(kinds: &mut Vec<String>, kind: &str) {
+    if !kinds.iter().any(|known| known == kind) {
+        kinds.push(kind.to_owned());
     }
 }

@@ -74,8 +74,8 @@ fn child() {
     });
 }
 
-/// A file with many tasks.
-fn many(place: &Place) -> (Client, Vec<TaskId>) {
+/// A file with so many tasks.
+fn file_with(place: &Place, count: u32) -> (Client, Vec<TaskId>) {
     let client = Client::open(place.file()).expect("to open the file");
     let table = client.transaction(|tx| {
         tx.sqlite()?
@@ -83,7 +83,7 @@ fn many(place: &Place) -> (Client, Vec<TaskId>) {
         Ok::<_, Failure>(())
     });
     table.expect("a table");
-    let tasks = (0..MANY).map(|number| NewTask::new(Adds(number)));
+    let tasks = (0..count).map(|number| NewTask::new(Adds(number + 1)));
     let scheduled = client.schedule_many(tasks).expect("to schedule");
     let ids = scheduled.iter().map(|each| each.id()).collect();
     (client, ids)
@@ -117,7 +117,7 @@ fn run_to_the_end(place: &Place, client: &Client, ids: &[TaskId]) -> Vec<Task> {
 fn hard_kills_with_thousands_of_futures_in_flight_blame_nobody() {
     let mut random = fastrand::Rng::with_seed(seed("flights"));
     let place = Place::new();
-    let (client, ids) = many(&place);
+    let (client, ids) = file_with(&place, MANY);
     for kill in 0..KILLS {
         let told_at = if kill == 0 { MANY } else { 1 };
         let process = Process::start(part!(child), &place.file(), &[&false, &told_at]);
@@ -134,7 +134,7 @@ fn hard_kills_with_thousands_of_futures_in_flight_blame_nobody() {
 #[test]
 fn power_cuts_with_thousands_of_futures_in_flight_blame_nobody() {
     let place = Place::new();
-    let (client, ids) = many(&place);
+    let (client, ids) = file_with(&place, MANY);
     let unfinished = Filter::new()
         .state(TaskState::Pending)
         .state(TaskState::Running);
@@ -153,4 +153,33 @@ fn power_cuts_with_thousands_of_futures_in_flight_blame_nobody() {
         assert_eq!(dead, 1, "the process that was killed");
     }
     run_to_the_end(&place, &client, &ids);
+}
+
+/// P12: others may wait for such tasks.
+#[test]
+fn tasks_that_ran_in_a_crash_are_told_and_until_when_nothing_starts_beside_one() {
+    let place = Place::new();
+    let (client, _) = file_with(&place, 2);
+    // First both, then one of them beside another: that one is tried next.
+    for _ in 0..2 {
+        let process = Process::start(part!(child), &place.file(), &[&false, &2]);
+        process.read_until(|line| *line == Line::Note("in flight".into()));
+        process.kill();
+        client.schedule(Adds(3)).expect("to schedule");
+    }
+    let builder = Scheduler::builder(place.file()).queue("another", 1);
+    let waits = builder.only_queues().start().expect("to open the file");
+    eventually("they wait", || {
+        (waits.health().suspect_kinds() == [Adds::KIND]).then_some(())
+    });
+    drop(waits);
+    let builder = Scheduler::builder(place.file())
+        .async_handler_fn(|_: Adds, _cx| std::future::pending::<punctual::TaskResult>());
+    let tries = builder.start().expect("to open the file");
+    let until = eventually("one is tried", || tries.health().quiet_until());
+    let running = client.list(&Filter::new().state(TaskState::Running));
+    let running = running.expect("to read").tasks().to_vec();
+    let started_at = running.iter().filter_map(Task::started_at).max();
+    let span = until - started_at.expect("one runs");
+    assert_eq!(span.num_seconds().clamp(9, 10), span.num_seconds());
 }
