@@ -241,9 +241,9 @@ impl Health {
         &self.global_limits
     }
 
-    /// Recurrences of which no task has completed within
-    /// [`expect_within`](crate::Recurrence::expect_within) of a slot, also if no process had the file open at the time. The
-    /// completion that was expected ends this. Overdue are found by schedulers; a client without one has them as of its last write.
+    /// Recurrences of which no task has completed in time, by their
+    /// [`expect_within`](crate::Recurrence::expect_within), also if no process had the file open at the time. The completion
+    /// ends this, a span that is long enough, and a pause. Overdue are found by schedulers; a client without one has them as of its last write.
     ///
     /// # Example
     ///

@@ -191,16 +191,17 @@ impl Recurrence {
     }
 
     /// Expects a task of the recurrence to complete within this span after each slot. If none does,
-    /// [`Health::overdue_recurrences`](crate::Health::overdue_recurrences) names the recurrence, until all that is overdue is met,
-    /// or a caller [pauses](crate::Recurrences::pause) it. Default: no expectation.
+    /// [`Health::overdue_recurrences`](crate::Health::overdue_recurrences) names the recurrence, until all that is overdue is met.
+    /// Default: no expectation.
     ///
     /// A task that completes, also that of a [call](crate::Recurrences::trigger), meets all slots that have come, except those
     /// whose tasks were made after its own and have not ended. A [backfilled](crate::Recurrences::backfill) task meets none. If
     /// all slots up to its own are met when a task is made, as when it waited for another, it has this span from then on.
     ///
     /// What is expected stays so if the rule or this span is changed, and after a [reset](crate::Recurrences::reset). A span that
-    /// is added counts from then on. After a pause by a caller the slots to come are expected, and of those before it the ones
-    /// whose tasks have not ended.
+    /// is added counts from then on, for the slots to come and for live tasks that were made since the last completion. Nothing
+    /// is expected in a [pause](crate::Recurrences::pause), except in one by failures. After it the slots to come are, and the
+    /// live tasks of those before it.
     pub fn expect_within(mut self, span: Duration) -> Self {
         self.expect_within = Some(span);
         self

@@ -36,6 +36,7 @@ on_a_file!(
     p10_a_slot_of_a_newer_database_is_not_fired_by_an_old_program_that_edits,
     p10_an_interval_beside_a_zone_is_neither_doubled_nor_lost,
     p10_a_completion_is_expected_after_the_slot_that_is_found_anew,
+    p10_a_slot_that_came_while_no_process_had_the_file_open_is_overdue_after_an_update,
     two_processes_that_cannot_read_a_recurrence_do_not_wake_each_other_for_ever,
     p10_a_change_by_an_old_program_keeps_what_a_newer_database_has_found,
     p10_an_unreadable_definition_keeps_its_time_zones,
@@ -382,7 +383,7 @@ fn p10_an_interval_beside_a_zone_is_neither_doubled_nor_lost(kit: &mut Kit) {
 }
 
 /// By the older database the next slot was an hour earlier.
-fn p10_a_completion_is_expected_after_the_slot_that_is_found_anew(kit: &mut Kit) {
+fn expects_by_an_older_database(kit: &mut Kit) {
     kit.now = at("2026-07-01T12:00:00Z");
     let recurrence = Recurrence::new("a", NewTask::with_kind("probe", &1))
         .cron("30 2 * * *")
@@ -395,9 +396,14 @@ fn p10_a_completion_is_expected_after_the_slot_that_is_found_anew(kit: &mut Kit)
     kit.sql(|conn| {
         let sql =
             "UPDATE punctual_recurrence SET tzdb = '1999a', next_slot = next_slot - 3600000000,
-            due_at = due_at - 3600000000, expected_by = expected_by - 3600000000";
+            due_at = due_at - 3600000000, expected_since = expected_since - 3600000000,
+            expected_by = expected_by - 3600000000";
         assert_eq!(conn.execute(sql, []).unwrap(), 1);
     });
+}
+
+fn p10_a_completion_is_expected_after_the_slot_that_is_found_anew(kit: &mut Kit) {
+    expects_by_an_older_database(kit);
     fire(kit);
     assert_eq!(
         next_slot(&**kit.store(), "a"),
@@ -406,10 +412,21 @@ fn p10_a_completion_is_expected_after_the_slot_that_is_found_anew(kit: &mut Kit)
     // A second before the slot.
     kit.now = at("2026-07-02T00:29:59Z");
     fire(kit);
-    assert!(
-        kit.store().health().overdue_recurrences().is_empty(),
-        "before the slot is due"
-    );
+    let overdue = |kit: &Kit| kit.store().health().overdue_recurrences().to_vec();
+    assert!(overdue(kit).is_empty(), "before the slot is due");
+    kit.now = at("2026-07-02T00:40:00Z");
+    fire(kit);
+    assert_eq!(overdue(kit), ["a"]);
+}
+
+/// The slot that is found anew has come as well when the file is opened.
+fn p10_a_slot_that_came_while_no_process_had_the_file_open_is_overdue_after_an_update(
+    kit: &mut Kit,
+) {
+    expects_by_an_older_database(kit);
+    kit.now = at("2026-07-02T12:00:00Z");
+    fire(kit);
+    assert_eq!(kit.store().health().overdue_recurrences(), ["a"]);
 }
 
 fn two_processes_that_cannot_read_a_recurrence_do_not_wake_each_other_for_ever(kit: &mut Kit) {

@@ -1,7 +1,6 @@
 //! Alarms around changes: a live task of a slot stays expected, a call never is, and no alarm is told twice.
 
 use super::*;
-use crate::model::recurrence::event::RecurrenceEventKind;
 
 on_every_backend![
     p10_the_live_task_of_a_slot_that_waited_stays_expected_after_a_change,
@@ -204,8 +203,7 @@ fn p10_a_call_beside_a_deleted_task_raises_no_alarm(kit: &mut Kit) {
 }
 
 fn p10_an_alarm_that_stands_is_not_told_again_after_another_rule(kit: &mut Kit) {
-    let signals = kit.store().signals();
-    let events = signals.recurrence_subscriptions().subscribe(99);
+    let alarms = Alarms::of(kit);
     let recurrence = hourly("a").overlap(Overlap::Skip);
     kit.recur(recurrence.expect_within(HOUR / 4));
     kit.fire_at(1);
@@ -216,17 +214,8 @@ fn p10_an_alarm_that_stands_is_not_told_again_after_another_rule(kit: &mut Kit) 
     kit.edit("a", RecurrenceEdit::new().rule(rule));
     kit.fire();
     kit.settle(&claim, done());
-    let mut alarms = Vec::new();
-    while let Some(event) = events.try_next().event() {
-        let kind = event.kind();
-        let is_alarm = matches!(
-            kind,
-            RecurrenceEventKind::Overdue | RecurrenceEventKind::Recovered
-        );
-        alarms.extend(is_alarm.then_some(kind));
-    }
     let expected = [RecurrenceEventKind::Overdue, RecurrenceEventKind::Recovered];
-    assert_eq!(alarms, expected);
+    assert_eq!(alarms.take(), expected);
 }
 
 fn p10_an_alarm_follows_another_span(kit: &mut Kit) {

@@ -9,7 +9,6 @@ on_every_backend![p10_the_rules_hold_in_every_history];
 
 const HISTORIES: u64 = 8;
 const STEPS: usize = 120;
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// A failure tells its seed: give it as `PUNCTUAL_SEED`.
 fn p10_the_rules_hold_in_every_history(kit: &mut Kit) {

@@ -1,7 +1,6 @@
 //! Slots that were met stay so, and those that were not stay expected, whatever is changed.
 
 use super::*;
-use crate::model::recurrence::event::RecurrenceEventKind;
 
 on_every_backend![
     p10_a_task_that_completed_in_time_and_is_retried_raises_no_alarm_after_a_pause,
@@ -25,22 +24,6 @@ on_every_backend![
 fn retry(kit: &Kit, id: TaskId) {
     let changed = kit.change(id, Action::Retry(Default::default()));
     assert_eq!(changed, Changed::Applied);
-}
-
-fn alarms(
-    events: &crate::store::events::Events<crate::model::recurrence::event::RecurrenceEvent>,
-) -> Vec<RecurrenceEventKind> {
-    let mut alarms = Vec::new();
-    while let Some(event) = events.try_next().event() {
-        let kind = event.kind();
-        if matches!(
-            kind,
-            RecurrenceEventKind::Overdue | RecurrenceEventKind::Recovered
-        ) {
-            alarms.push(kind);
-        }
-    }
-    alarms
 }
 
 fn failed_slot(kit: &mut Kit) {
@@ -136,8 +119,7 @@ fn p10_nor_after_another_span_or_rule_or_a_reset(kit: &mut Kit) {
 }
 
 fn p10_an_alarm_is_not_told_again_by_each_call(kit: &mut Kit) {
-    let signals = kit.store().signals();
-    let events = signals.recurrence_subscriptions().subscribe(99);
+    let alarms = Alarms::of(kit);
     kit.recur(hourly("a").expect_within(HOUR / 4));
     kit.fire_at(1);
     kit.claim_one();
@@ -149,7 +131,7 @@ fn p10_an_alarm_is_not_told_again_by_each_call(kit: &mut Kit) {
         kit.settle(&kit.claim_one(), done());
         kit.fire();
     }
-    let told = alarms(&events);
+    let told = alarms.take();
     assert!(told.len() <= 2, "{told:?}");
 }
 

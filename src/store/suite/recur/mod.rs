@@ -2,6 +2,7 @@
 
 mod alarms;
 mod changes;
+mod deadlines;
 mod expected;
 mod histories;
 mod met;
@@ -18,6 +19,7 @@ use super::*;
 use crate::model::delivery::Delivery;
 use crate::model::new_task::NewTask;
 use crate::model::recurrence::edit::RecurrenceEdit;
+use crate::model::recurrence::event::{RecurrenceEvent, RecurrenceEventKind};
 use crate::model::recurrence::explain::{Explanation, SlotFate};
 use crate::model::recurrence::policy::{Missed, Overlap, SkipReason};
 use crate::model::recurrence::request::Recurrence;
@@ -26,8 +28,11 @@ use crate::model::recurrence::set::{Declaring, RecurrenceSet, Undeclared};
 use crate::model::recurrence::view::{
     PausedBy, Recurred, RecurrenceAction, RecurrenceChanged, RecurrenceStatus, Triggered,
 };
+use crate::model::settle::Claim;
+use crate::store::events::Events;
 
 const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
 
 on_every_backend![
     p10_a_slot_makes_one_task_however_often_it_is_fired,
@@ -495,4 +500,35 @@ fn p10_a_rule_whose_slots_are_over_is_not_searched_for_ever(kit: &mut Kit) {
         rounds += 1;
     }
     assert!(rounds < 100);
+}
+
+fn is_overdue(kit: &Kit, name: &str) -> bool {
+    kit.fire();
+    kit.recurrence(name).overdue_since().is_some()
+}
+
+fn fails(kit: &Kit, claim: &Claim) {
+    kit.settle(claim, returned(Err(Failure::fatal("no"))));
+}
+
+/// What was told of alarms.
+struct Alarms(Events<RecurrenceEvent>);
+
+impl Alarms {
+    fn of(kit: &Kit) -> Self {
+        let signals = kit.store().signals();
+        Self(signals.recurrence_subscriptions().subscribe(9_999))
+    }
+
+    fn take(&self) -> Vec<RecurrenceEventKind> {
+        let events = std::iter::from_fn(|| self.0.try_next().event());
+        let kinds = events.map(|event| event.kind());
+        let is_alarm = |kind: &RecurrenceEventKind| {
+            matches!(
+                kind,
+                RecurrenceEventKind::Overdue | RecurrenceEventKind::Recovered
+            )
+        };
+        kinds.filter(is_alarm).collect()
+    }
 }

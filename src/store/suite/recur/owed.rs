@@ -1,9 +1,7 @@
 //! Completions that several live tasks owe, tasks that are made late, and alarms in random histories.
 
 use super::*;
-use crate::model::recurrence::event::{RecurrenceEvent, RecurrenceEventKind};
 use crate::model::settle::Claim;
-use crate::store::events::Events;
 
 on_every_backend![
     p10_a_task_that_was_made_late_keeps_its_span_after_a_pause_or_another_span,
@@ -16,17 +14,6 @@ on_every_backend![
     p10_a_slot_whose_task_failed_and_is_tried_again_stays_expected,
     p10_alarms_are_right_in_every_history,
 ];
-
-const MINUTE: Duration = Duration::from_secs(60);
-
-fn is_overdue(kit: &Kit, name: &str) -> bool {
-    kit.fire();
-    kit.recurrence(name).overdue_since().is_some()
-}
-
-fn fails(kit: &Kit, claim: &Claim) {
-    kit.settle(claim, returned(Err(Failure::fatal("no"))));
-}
 
 /// The slot at two waits for that at one, which completes 20 minutes after two: it has its span from then on.
 fn p10_a_task_that_was_made_late_keeps_its_span_after_a_pause_or_another_span(kit: &mut Kit) {
@@ -188,28 +175,6 @@ fn p10_a_slot_whose_task_failed_and_is_tried_again_stays_expected(kit: &mut Kit)
     assert!(!is_overdue(kit, "a"));
 }
 
-/// What was told of alarms.
-struct Alarms(Events<RecurrenceEvent>);
-
-impl Alarms {
-    fn of(kit: &Kit) -> Self {
-        let signals = kit.store().signals();
-        Self(signals.recurrence_subscriptions().subscribe(9_999))
-    }
-
-    fn take(&self) -> Vec<RecurrenceEventKind> {
-        let events = std::iter::from_fn(|| self.0.try_next().event());
-        let kinds = events.map(|event| event.kind());
-        let is_alarm = |kind: &RecurrenceEventKind| {
-            matches!(
-                kind,
-                RecurrenceEventKind::Overdue | RecurrenceEventKind::Recovered
-            )
-        };
-        kinds.filter(is_alarm).collect()
-    }
-}
-
 const HISTORIES: u64 = 6;
 const STEPS: usize = 80;
 
@@ -330,7 +295,10 @@ impl History {
             }
             11 | 12 => format!("{:?}", kit.trigger(&name)),
             13 => match self.failed(kit) {
-                Some(id) => format!("{:?}", kit.change(id, Action::Retry(Default::default()))),
+                Some(id) => {
+                    self.retry(kit, id);
+                    format!("{:?}", kit.change(id, Action::Retry(Default::default())))
+                }
                 None => "nothing".to_owned(),
             },
             14 if self.random.bool() => {
@@ -405,7 +373,7 @@ impl History {
             let is_of_slot = |owed: &Owed| slot.is_some() && owed.slot == slot;
             let known = self.slots.iter().position(is_of_slot);
             let former = known.map(|index| self.slots.remove(index));
-            let unmet = self.slots.iter().filter_map(|owed| owed.since).min();
+            let unmet = self.unmet();
             let late = slot.filter(|slot| unmet.is_some_and(|unmet| unmet <= *slot));
             let since = former.and_then(|former| former.since);
             self.slots.push(Owed {
@@ -419,14 +387,33 @@ impl History {
         }
     }
 
+    /// A task that has failed is tried again: if its slot is not met, or one before it, it is expected again. In a pause
+    /// nothing is.
+    fn retry(&mut self, kit: &Kit, id: TaskId) {
+        let is_at_rest = self.is_at_rest(kit);
+        let unmet = self.unmet();
+        let mut slots = self.slots.iter_mut();
+        if let Some(owed) = slots.find(|owed| owed.task == Some(id)) {
+            owed.is_live = true;
+            let again = owed
+                .slot
+                .filter(|slot| unmet.is_some_and(|unmet| unmet <= *slot));
+            owed.since = owed.since.or(again).filter(|_| !is_at_rest);
+        }
+    }
+
+    /// The first instant from which a completion is expected.
+    fn unmet(&self) -> Option<Timestamp> {
+        self.slots.iter().filter_map(|owed| owed.since).min()
+    }
+
     fn failed(&self, kit: &Kit) -> Option<TaskId> {
         let mut ids = self.slots.iter().filter_map(|owed| owed.task);
         ids.find(|id| kit.state(*id) == TaskState::Failed)
     }
 
     fn check(&mut self, kit: &Kit) {
-        let expected = self.slots.iter().filter_map(|owed| owed.since).min();
-        let by = expected.map(|since| since + self.within);
+        let by = self.unmet().map(|since| since + self.within);
         let by = by.filter(|by| *by <= kit.now && !self.is_at_rest(kit));
         let told = kit.recurrence(&self.name).overdue_since();
         let log = self.log.join("; ");

@@ -67,12 +67,12 @@ CREATE TABLE punctual_recurrence_definition (
     registered_payload BLOB
 ) STRICT;
 
--- The live tasks of recurrences. A row goes with the end of its task. slot is NULL for a call; since is from when on a
--- completion is expected, NULL if none is. The last two indexes hold nothing for recurrences that expect no completion.
+-- The live tasks of recurrences. A row goes with the end of its task. from_at is the slot, or when the
+-- task was made, if that was later; NULL for a call. since is from when on its completion is expected, NULL if none is. The last two indexes hold nothing for recurrences that expect no completion.
 CREATE TABLE punctual_recurrence_live (
     seq INTEGER PRIMARY KEY,
     recurrence INTEGER NOT NULL,
-    slot INTEGER,
+    from_at INTEGER,
     since INTEGER
 ) STRICT;
 

@@ -31,12 +31,17 @@ pub(crate) const REMOVE: [&str; 6] = [
 ];
 
 impl Recurring {
-    /// Nothing is due while it is paused. No completion is expected, unless its failures have paused it.
+    /// Nothing is due while it is paused, except a search, if its failures have paused it. Otherwise no completion is
+    /// expected.
     pub(crate) fn pause(&mut self, tx: &mut WriteTx<'_>, by: PausedBy) {
+        self.paused_by = Some(by.code());
+        if self.is_at_rest() {
+            self.tell_overdue(tx);
+        }
         tx.recurrence_event(&self.name, RecurrenceEventKind::Paused(by));
         self.paused_at.get_or_insert(tx.now);
-        self.paused_by = Some(by.code());
-        self.due_at = None;
+        let is_searched = self.next_slot.is_none() && self.searched_until.is_some();
+        self.due_at = self.due_at.filter(|_| is_searched && self.is_stopped());
         if self.is_at_rest() {
             self.expected_since = None;
         }
@@ -189,7 +194,7 @@ impl Maker<'_> {
         self.unbuffer_from(tx.conn, from)?;
         runs::cut(tx.conn, self.recurring, from)?;
         let recurring = &mut *self.recurring;
-        recurring.expect_only_past(tx.now);
+        recurring.expect_only_past(tx.conn, tx.now)?;
         let is_past = |slot: &Timestamp| *slot < from || *slot <= tx.now;
         recurring.previous_slot = recurring.previous_slot.filter(is_past);
         // Slots that are to come are passed over, but not decided.

@@ -45,6 +45,7 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
     match state {
         TaskState::Completed => {
             recurring.failures = 0;
+            recurring.tell_overdue(tx);
             if recurring.is_stopped() {
                 // Slots of the pause that have come are met as well.
                 decide_due(tx, &mut recurring)?;
@@ -80,9 +81,9 @@ fn revived(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()> {
         return Ok(());
     };
     // It may be removed, and its name may be in use by another.
-    if Recurring::by_id(tx.conn, slot.key)?.is_some() {
-        // Its slot stays expected, if it is: until any task completes.
-        add_live(tx.conn, seq, slot.key, slot.at, None)?;
+    if let Some(recurring) = Recurring::by_id(tx.conn, slot.key)? {
+        let since = slot.at.filter(|at| recurring.is_unmet(*at));
+        add_live(tx.conn, seq, slot.key, slot.at, since)?;
     }
     Ok(())
 }

@@ -1,36 +1,42 @@
 //! The dead-man's switch: from when on a completion is expected, and which completion meets what.
 //!
 //! `expected_since` of a recurrence is the least instant from which the span to a completion counts: of the slots that have
-//! come and that no completion has met, or else the next slot. The task of a slot that is made late has its span from then on. Each
-//! live task of a slot has its own instant in `punctual_recurrence_live`, until a completion has met it: one of a task that
-//! was made before it does not.
+//! come and that no completion has met, or else the next slot. The task of a slot that is made late has its span from then
+//! on. Each live task of a slot has its own instant in `punctual_recurrence_live`, until a completion has met it: one of a
+//! task that was made before it does not. A pause by something else than failures forgets `expected_since`, and its end
+//! finds it again by the live tasks.
 
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::log::log;
+use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::store::sqlite::ops::recur::row::Recurring;
 use crate::store::sqlite::ops::row;
+use crate::store::sqlite::ops::write_tx::WriteTx;
 use crate::store::sqlite::sql::sql;
 use crate::time::Timestamp;
 
-/// A completion meets the slots whose tasks were made before its own.
+/// A completion meets the slots that have come and whose tasks were made before its own.
 pub(crate) const MEET: &str = "
     UPDATE punctual_recurrence_live INDEXED BY punctual_recurrence_live_expected SET since = NULL
-    WHERE recurrence = :recurrence AND since IS NOT NULL AND seq < :seq";
+    WHERE recurrence = :recurrence AND since IS NOT NULL AND seq < :seq AND since <= :now";
 
 /// The state is that of the task itself: a row that was left behind does not count.
 pub(crate) const UNMET: &str = sql!(
     "SELECT live.since FROM punctual_recurrence_live AS live INDEXED BY punctual_recurrence_live_since
     JOIN punctual_task AS task ON task.seq = live.seq
     WHERE live.recurrence = :recurrence AND live.since IS NOT NULL AND task.state IN ({pending}, {running})
+        AND task.extras & {recurrence} <> 0
     ORDER BY live.since LIMIT 1"
 );
 
-/// The live tasks of slots that no completion has met have a span from now on.
+/// The live tasks of slots that were made since the last completion have a span from now on, or from their slot, if that is
+/// to come.
 pub(crate) const EXPECT_LIVE: &str = "
-    UPDATE punctual_recurrence_live INDEXED BY punctual_recurrence_live_recurrence SET since = :now
-    WHERE recurrence = :recurrence AND slot > :completed_at";
+    UPDATE punctual_recurrence_live INDEXED BY punctual_recurrence_live_recurrence SET since = max(:now, from_at)
+    WHERE recurrence = :recurrence AND from_at >= :completed_at";
 
 pub(crate) const EXPECT_NOTHING: &str = "
     UPDATE punctual_recurrence_live INDEXED BY punctual_recurrence_live_expected SET since = NULL
@@ -64,15 +70,22 @@ impl Recurring {
         Ok(())
     }
 
+    /// Whether no completion has met a slot that has come, or one before it.
+    pub(super) fn is_unmet(&self, slot: Timestamp) -> bool {
+        self.expected_since.is_some_and(|since| since <= slot)
+    }
+
     /// From when on a task that is made now for a slot has its span: from now on, if the slots up to this one are met.
     pub(super) fn since(&self, slot: Timestamp, now: Timestamp) -> Option<Timestamp> {
-        let is_met = self.expected_since.is_none_or(|since| since > slot);
-        let since = if is_met { slot.max(now) } else { slot };
+        let since = match self.is_unmet(slot) {
+            true => slot,
+            false => slot.max(now),
+        };
         self.expect_within.map(|_| since)
     }
 
-    /// The task of row `seq` has completed: it meets all slots that have come, except those of live tasks that were made after it.
-    /// Returns whether nothing is overdue any more.
+    /// The task of row `seq` has completed: it meets all slots that have come, except those of live tasks that were made
+    /// after it. Returns whether nothing is overdue any more.
     pub(super) fn meet(
         &mut self,
         conn: &Connection,
@@ -83,16 +96,35 @@ impl Recurring {
         if self.expect_within.is_none() {
             return Ok(false);
         }
-        conn.prepare_cached(MEET)?.execute([self.id, seq])?;
+        conn.prepare_cached(MEET)?
+            .execute([self.id, seq, now.micros()])?;
         self.expected_since = None;
         self.expect_live(conn)?;
         self.expect_next(now);
         Ok(self.end_alarm(now))
     }
 
-    /// What is expected of slots that have come stays so, whatever else is changed.
-    pub(super) fn expect_only_past(&mut self, now: Timestamp) {
-        self.expected_since = self.expected_since.filter(|since| *since <= now);
+    /// What is expected of slots that have come, and of live tasks, stays so, whatever else is changed.
+    pub(super) fn expect_only_past(
+        &mut self,
+        conn: &Connection,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        if self.expected_since.is_some_and(|since| since > now) {
+            (self.expected_since, self.overdue_since) = (None, None);
+            self.expect_live(conn)?;
+        }
+        Ok(())
+    }
+
+    /// Tells that a completion is overdue, if that is so and was not told: also right before it comes.
+    pub(super) fn tell_overdue(&mut self, tx: &mut WriteTx<'_>) {
+        let overdue = self.deadline().filter(|by| *by <= tx.now);
+        if overdue.is_some() && self.overdue_since.is_none() {
+            log!(warn, recurrence = %self.name, "a recurrence has not completed in time");
+            self.overdue_since = overdue;
+            tx.recurrence_event(&self.name, RecurrenceEventKind::Overdue);
+        }
     }
 
     /// Another span is allowed until a completion. If one is overdue by both, it stays so, and is not told again.

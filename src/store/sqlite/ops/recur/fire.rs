@@ -3,10 +3,8 @@
 use rusqlite::{Params, params};
 use uuid::Uuid;
 
-use crate::log::log;
 use crate::model::recurrence::decide::{Decision, Step, Upcoming, decide};
 use crate::model::recurrence::definition::Definition;
-use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::policy::Fate;
 use crate::model::recurrence::zone::TZDB;
 use crate::store::sqlite::ops::recur::head;
@@ -67,9 +65,7 @@ pub(crate) fn fire(tx: &mut WriteTx<'_>, limit: usize) -> rusqlite::Result<usize
     }
     for mut recurring in select(tx, OVERDUE, params![now, limited])? {
         fired += 1;
-        log!(warn, recurrence = %recurring.name, "a recurrence has not completed in time");
-        recurring.overdue_since = recurring.expected_by;
-        tx.recurrence_event(&recurring.name, RecurrenceEventKind::Overdue);
+        recurring.tell_overdue(tx);
         recurring.keep(tx)?;
     }
     let next = head::next(tx.conn, &unreadable(tx))?;

@@ -38,24 +38,24 @@ fn has_task(conn: &Connection, id: TaskId) -> rusqlite::Result<bool> {
 
 /// Not OR REPLACE: SQLite would keep a journal of the statement.
 pub(crate) const ADD_LIVE: &str = "
-    INSERT OR IGNORE INTO punctual_recurrence_live (seq, recurrence, slot, since)
-    VALUES (:seq, :recurrence, :slot, :since)";
+    INSERT OR IGNORE INTO punctual_recurrence_live (seq, recurrence, from_at, since)
+    VALUES (:seq, :recurrence, :from_at, :since)";
 
 pub(crate) const REPLACE_LIVE: &str =
-    "UPDATE punctual_recurrence_live SET recurrence = ?2, slot = ?3, since = ?4 WHERE seq = ?1";
+    "UPDATE punctual_recurrence_live SET recurrence = ?2, from_at = ?3, since = ?4 WHERE seq = ?1";
 
-/// Notes a task as a live one of a recurrence: of a slot, if it is not of a call, whose completion is expected since an instant,
-/// if it is. A row of another task may have been left behind.
+/// Notes a task as a live one of a recurrence. `from`: the slot, or when it was made, if that is later; `None`: it is of a
+/// call. `since`: from when on its completion is expected, if it is. A row of another task may have been left behind.
 pub(crate) fn add_live(
     conn: &Connection,
     seq: i64,
     recurrence: i64,
-    slot: Option<Timestamp>,
+    from: Option<Timestamp>,
     since: Option<Timestamp>,
 ) -> rusqlite::Result<()> {
-    let (slot, since) = (slot.map(Timestamp::micros), since.map(Timestamp::micros));
+    let (from, since) = (from.map(Timestamp::micros), since.map(Timestamp::micros));
     for sql in [ADD_LIVE, REPLACE_LIVE] {
-        let row = params![seq, recurrence, slot, since];
+        let row = params![seq, recurrence, from, since];
         if conn.prepare_cached(sql)?.execute(row)? > 0 {
             break;
         }
@@ -279,7 +279,8 @@ impl Maker<'_> {
         let seq = self.insert(tx, id, self.slot_of(slot, before))?;
         if let Some(seq) = seq {
             let since = slot.and_then(|slot| self.recurring.since(slot, tx.now));
-            add_live(tx.conn, seq, self.recurring.id, slot, since)?;
+            let from = slot.map(|slot| slot.max(tx.now));
+            add_live(tx.conn, seq, self.recurring.id, from, since)?;
             since
                 .into_iter()
                 .for_each(|since| self.recurring.expect(since));

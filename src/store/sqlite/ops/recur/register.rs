@@ -152,6 +152,7 @@ pub(super) fn redefine(
     since: Option<Timestamp>,
 ) -> rusqlite::Result<Definition> {
     let mut changed = new.clone();
+    recurring.tell_overdue(tx);
     recurring.expect_anew(tx.conn, new.expect_within, tx.now)?;
     match current {
         Some(current) if new.has_rule_of(current) => {
@@ -173,7 +174,7 @@ pub(super) fn redefine(
             }
             let rule = current.map(|current| &current.rule);
             runs::change_rule(tx.conn, recurring, rule)?;
-            recurring.expect_only_past(tx.now);
+            recurring.expect_only_past(tx.conn, tx.now)?;
             changed = anchored(new, since.unwrap_or(tx.now));
             // What is decided stays decided.
             let from = before(since_or_now(tx, since)).max(recurring.decided_until);

@@ -246,7 +246,9 @@ impl Recurring {
             Upcoming::Search(_) => Some(tx.now + SEARCH_AGAIN),
             Upcoming::Ended => None,
         };
-        self.due_at = due_at.filter(|_| self.paused_at.is_none());
+        // A search goes on while its failures have paused it: the slot that it finds is expected.
+        let goes_on = self.is_stopped() && matches!(next, Upcoming::Search(_));
+        self.due_at = due_at.filter(|_| self.paused_at.is_none() || goes_on);
         (self.next_slot, self.searched_until) = match next {
             Upcoming::Slot(slot) => {
                 let decided = self.decided_until;
@@ -262,9 +264,12 @@ impl Recurring {
         if former.is_none() || former != self.next_slot || self.tzdb.as_deref() < Some(TZDB) {
             self.tzdb = definition.rule.has_zones().then(|| TZDB.to_owned());
         }
-        if self.next_slot != undecided && self.expected_since == undecided {
+        if undecided.is_some() && self.next_slot != undecided && self.expected_since == undecided {
             // That slot does not come.
-            self.expected_since = None;
+            (self.expected_since, self.overdue_since) = (None, None);
+            if let Some(next) = self.next_slot {
+                self.expect(next);
+            }
         }
         self.expect_next(tx.now);
     }
