@@ -37,12 +37,14 @@ impl Executor {
         found
     }
 
-    /// Returns `false` in a child process that the handler has forked: its thread must end.
+    /// Returns `false` in a child process that a handler has forked: its thread must end.
     fn perform(&self, work: Work) -> bool {
         match work {
             Work::Job(job) => self.run(job),
             Work::Fiber(fiber) => {
-                fiber.poll();
+                if !fiber.poll() {
+                    return false;
+                }
                 for _ in 0..self.ready.fibers().take_late() {
                     self.ready.drop_spare();
                 }

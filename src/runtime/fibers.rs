@@ -10,12 +10,16 @@ use std::task::{Context, Wake, Waker};
 
 use crate::handler::spawn::{Spawn, TaskFuture};
 use crate::panics::survive;
+use crate::process::Owner;
+use crate::runtime::job::QUICKEST_FORK;
 use crate::sync::lock;
+use crate::time::Stopwatch;
 use crate::wake::Bell;
 
 /// The futures that were woken, in that order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Fibers {
+    owner: Owner,
     woken: Mutex<VecDeque<Arc<Fiber>>>,
     /// How many these are, readable without the lock.
     count: AtomicUsize,
@@ -46,8 +50,11 @@ impl Fibers {
     /// `bell`: that of the workers.
     pub(crate) fn new(bell: Bell) -> Self {
         Self {
+            owner: Owner::this(),
+            woken: Mutex::default(),
+            count: AtomicUsize::new(0),
             bell,
-            ..Self::default()
+            late: AtomicUsize::new(0),
         }
     }
 
@@ -95,9 +102,11 @@ impl Spawn for Arc<Fibers> {
 }
 
 impl Fiber {
-    /// Polls the future once.
-    pub(crate) fn poll(self: Arc<Self>) {
-        self.state.store(POLLED, Ordering::Release);
+    /// Polls the future once. Returns `false` in a child process that it has forked: nothing there is to be polled, and no lock
+    /// to be taken that a thread of the parent may have held.
+    pub(crate) fn poll(self: Arc<Self>) -> bool {
+        let began = Stopwatch::start();
+        self.state.swap(POLLED, Ordering::AcqRel);
         let waker = Waker::from(Arc::clone(&self));
         let mut future = lock(&self.future);
         let polled = future.as_mut().map(|future| {
@@ -105,11 +114,14 @@ impl Fiber {
             // It is this crate's own, and catches what the user's code panics with.
             survive(|| future.as_mut().poll(&mut cx).is_ready()).unwrap_or(true)
         });
+        if began.elapsed() >= QUICKEST_FORK && !self.fibers.owner.is_here() {
+            return false;
+        }
         if polled != Some(false) {
             let ended = future.take();
             drop(future);
             let _ = survive(|| drop(ended));
-            return;
+            return true;
         }
         drop(future);
         let was = self
@@ -120,6 +132,7 @@ impl Fiber {
             let fibers = Arc::clone(&self.fibers);
             fibers.push(self);
         }
+        true
     }
 }
 
@@ -132,7 +145,8 @@ impl Wake for Fiber {
         let woken = |state| match state {
             IDLE => Some(WOKEN),
             POLLED => Some(POLLED_AND_WOKEN),
-            _ => None,
+            // Written all the same: the poll to come must see what was done before this.
+            state => Some(state),
         };
         let was = self
             .state
@@ -156,7 +170,7 @@ mod tests {
     use std::task::Poll;
 
     fn fibers() -> Arc<Fibers> {
-        Arc::default()
+        Arc::new(Fibers::new(Bell::default()))
     }
 
     /// Polls what was woken, until nothing is. Returns how many polls that took.
@@ -236,7 +250,7 @@ mod tests {
         let (asks, sees, kept) = (Arc::clone(&asked), Arc::clone(&seen), Arc::clone(&waker));
         fibers.spawn(Box::pin(poll_fn(move |cx| {
             lock(&kept).get_or_insert_with(|| cx.waker().clone());
-            let asked = asks.load(Ordering::SeqCst);
+            let asked = asks.load(Ordering::Relaxed);
             sees.store(asked, Ordering::SeqCst);
             if asked == WAKES {
                 return Poll::Ready(());
@@ -253,8 +267,9 @@ mod tests {
                     }
                 });
             }
-            for _ in 0..WAKES {
-                asked.fetch_add(1, Ordering::SeqCst);
+            for asks in 1..=WAKES {
+                // Only the wake orders this before the poll that follows.
+                asked.store(asks, Ordering::Relaxed);
                 woken.wake_by_ref();
             }
         });

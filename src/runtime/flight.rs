@@ -21,7 +21,7 @@ use crate::model::settle::{End, StoredPayload};
 use crate::panics::survive;
 use crate::runtime::call::{AttemptSpan, caught, log_end};
 use crate::runtime::fibers::Fibers;
-use crate::runtime::job::{Job, Returned, Running};
+use crate::runtime::job::{Job, QUICKEST_FORK, Returned, Running};
 use crate::runtime::link::Link;
 use crate::runtime::polls::PollWatch;
 use crate::runtime::shutdown::ShutdownState;
@@ -187,7 +187,11 @@ impl Future for Flight {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let flight = &mut *self;
         flight.polls.begin();
-        let polled = flight.fly(cx);
+        let Some(polled) = flight.fly(cx) else {
+            // The handler has forked, and this is the child: the attempt is the parent's.
+            mem::forget(mem::replace(&mut flight.stage, Stage::Ended));
+            return Poll::Pending;
+        };
         let took = flight.polls.end();
         flight.link.polls.took(flight.polls.kind(), took);
         polled
@@ -195,8 +199,8 @@ impl Future for Flight {
 }
 
 impl Flight {
-    /// Takes off if it has not, and polls the handler's future.
-    fn fly(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Takes off if it has not, and polls the handler's future. `None` in a child process that it has forked.
+    fn fly(&mut self, cx: &mut Context<'_>) -> Option<Poll<()>> {
         let flight = self;
         if let Stage::Waits(_) = flight.stage
             && let Stage::Waits(job) = mem::replace(&mut flight.stage, Stage::Ended)
@@ -205,17 +209,20 @@ impl Flight {
         }
         loop {
             let Stage::Flies(flying) = &mut flight.stage else {
-                return Poll::Ready(());
+                return Some(Poll::Ready(()));
             };
             let token = &flying.running.context().holding.token;
             if token.is_over(cx.waker()) {
                 flight.land(End::returned(Err(Failure::from(
                     "its future was dropped: it had been asked to stop",
                 ))));
-                return Poll::Ready(());
+                return Some(Poll::Ready(()));
             }
             let future = &mut flying.future;
             let polled = flying.span.inside(|| caught(|| future.as_mut().poll(cx)));
+            if flight.polls.takes() >= QUICKEST_FORK && flight.link.client.store.check().is_err() {
+                return None;
+            }
             let end = match polled {
                 Ok(Poll::Ready(result)) => End::returned(result),
                 Err(panic) => End::Panicked(match flight.fibers {
@@ -223,11 +230,11 @@ impl Flight {
                     _ => panic,
                 }),
                 Ok(Poll::Pending) if token.is_over(cx.waker()) => continue,
-                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Pending) => return Some(Poll::Pending),
             };
             flight.link.places.note_ended();
             flight.land(end);
-            return Poll::Ready(());
+            return Some(Poll::Ready(()));
         }
     }
 }

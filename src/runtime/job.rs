@@ -21,7 +21,7 @@ use crate::time::{Stopwatch, Timestamp};
 
 /// A handler that ran for less cannot have forked, because the kernel copies the process's memory. This saves the check of
 /// the process id, which takes 0.1 µs.
-const QUICKEST_FORK: Duration = Duration::from_micros(10);
+pub(crate) const QUICKEST_FORK: Duration = Duration::from_micros(10);
 
 /// A claimed task that waits for a worker.
 #[derive(Debug)]

@@ -73,10 +73,17 @@ impl PollWatch {
         Duration::from_nanos(self.now().saturating_sub(began))
     }
 
+    /// How long the poll that goes on has taken so far.
+    pub(crate) fn takes(&self) -> Duration {
+        match self.began.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            began => Duration::from_nanos(self.now().saturating_sub(began)),
+        }
+    }
+
     /// Whether a poll goes on that blocks its thread.
     pub(crate) fn is_blocked(&self) -> bool {
-        let began = self.began.load(Ordering::Relaxed);
-        began > 0 && Duration::from_nanos(self.now().saturating_sub(began)) >= BLOCKED
+        self.takes() >= BLOCKED
     }
 
     /// Whether that poll is to be told; it is told once.

@@ -1,12 +1,16 @@
 //! A process that forks without exec: its child may not touch the store, and the parent goes on as before.
 
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use fork::{Fork, fork, waitpid};
 use punctual::{Client, ErrorKind, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskState};
 use serde::{Deserialize, Serialize};
 
-use super::kit::{Line, PATIENCE, Part, Place, Process, part};
+use super::kit::{Line, PATIENCE, Part, Place, Process, eventually, part};
 
 #[derive(Serialize, Deserialize)]
 struct Quick;
@@ -370,4 +374,76 @@ fn p7_a_child_that_goes_on_with_its_parent_s_transaction_ends() {
     assert!(status.success(), "{status}");
     assert_eq!(place.number("SELECT count(*) FROM own"), 200);
     assert_eq!(place.number("SELECT count(*) FROM punctual_task"), 20);
+}
+
+#[derive(Serialize, Deserialize)]
+struct Flies(u32);
+
+impl Payload for Flies {
+    const KIND: &'static str = "flies";
+}
+
+#[test]
+#[ignore = "a child process in which a future forks"]
+fn flight() {
+    let Some(part) = Part::played() else { return };
+    let (wakers, told) = (Arc::new(Mutex::new(Vec::<Waker>::new())), part.clone());
+    let waiting = Arc::clone(&wakers);
+    let may_go = Arc::new(AtomicBool::new(false));
+    let goes = Arc::clone(&may_go);
+    let scheduler = Scheduler::in_memory()
+        .workers(1)
+        .async_handler_fn(move |Flies(number), _cx| {
+            let (waiting, told, goes) = (Arc::clone(&waiting), told.clone(), Arc::clone(&goes));
+            async move {
+                poll_fn(|cx| {
+                    if goes.load(Ordering::SeqCst) {
+                        return Poll::Ready(());
+                    }
+                    waiting.lock().expect("wakers").push(cx.waker().clone());
+                    Poll::Pending
+                })
+                .await;
+                if number > 0 {
+                    told.note(format!("{number} in {}", std::process::id()));
+                    return Ok(Outcome::done());
+                }
+                // The others wait for the one worker, which is this thread.
+                let others = std::mem::take(&mut *waiting.lock().expect("wakers"));
+                others.into_iter().for_each(Waker::wake);
+                if let Fork::Parent(child) = fork().expect("a fork") {
+                    let status = waitpid(child).expect("its end");
+                    told.note(format!("the child ended with {status}"));
+                }
+                Ok(Outcome::done())
+            }
+        })
+        .start()
+        .expect("to start");
+    let ids = [0, 1, 2].map(|number| scheduler.schedule(Flies(number)).expect("to schedule"));
+    let first = eventually("they wait", || {
+        let mut wakers = wakers.lock().expect("wakers");
+        (wakers.len() == 3).then(|| wakers.remove(0))
+    });
+    may_go.store(true, Ordering::SeqCst);
+    first.wake();
+    for id in ids {
+        let ended = scheduler.wait(id.id(), PATIENCE).expect("to read");
+        assert_eq!(ended.expect("an end").state(), TaskState::Completed);
+    }
+}
+
+/// The worker of the child has futures that were woken. They are the parent's.
+#[test]
+fn p7_a_child_that_a_future_has_forked_polls_nothing() {
+    let place = Place::new();
+    let process = Process::start(part!(flight), &place.file(), &[]);
+    let ended = "the child ended with 0".to_owned();
+    assert_eq!(process.line(), Line::Note(ended));
+    for number in [1, 2] {
+        let ran = format!("{number} in {}", process.id());
+        assert_eq!(process.line(), Line::Note(ran));
+    }
+    let (status, _) = process.end();
+    assert!(status.success(), "{status}");
 }
