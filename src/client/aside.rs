@@ -51,6 +51,15 @@ impl Aside {
         self.queue(|cell: &Cell<T>| !cell.is_left(), call)
     }
 
+    /// Queues a call that has to wait for something itself, before it begins: then it may ask whether anybody still waits for
+    /// its answer.
+    pub(crate) fn run_wanted<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
+    ) -> Answer<T> {
+        self.queue_asking(|cell: &Cell<T>| !cell.is_left(), call)
+    }
+
     /// Queues a call that runs whether or not anybody waits for its answer.
     pub(crate) fn run_surely<T: Send + 'static>(
         &self,
@@ -64,12 +73,21 @@ impl Aside {
         may_run: fn(&Cell<T>) -> bool,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Answer<T> {
+        self.queue_asking(may_run, move |_| call())
+    }
+
+    fn queue_asking<T: Send + 'static>(
+        &self,
+        may_run: fn(&Cell<T>) -> bool,
+        call: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
+    ) -> Answer<T> {
         let cell = Arc::new(Cell(Mutex::new(Slot::Waits(None))));
         let answer = Answer(Ok(Arc::clone(&cell)));
         let pending = Pending(cell);
         let call = Box::new(move || {
             if may_run(&pending.0) {
-                pending.0.answer(call);
+                let is_wanted = || !pending.0.is_left();
+                pending.0.answer(|| call(&is_wanted));
             }
         });
         match self.0.push(call) {

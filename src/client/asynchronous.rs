@@ -9,9 +9,7 @@ use chrono::{DateTime, Utc};
 use crate::client::transaction::Tx;
 use crate::client::write::{self, Write};
 use crate::client::{Client, aside};
-#[cfg(doc)]
-use crate::error::ErrorKind;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::TaskId;
 use crate::model::answer::{Bulk, Cancel, Streamed};
 use crate::model::attempt::Attempt;
@@ -50,7 +48,8 @@ impl Client {
 /// Nothing happens before a future is polled. Dropped after that:
 ///
 /// - `schedule`, `cancel` and the other writes of single tasks, queues and their limits: the write is queued, and is made.
-/// - `transaction`, and calls in several commits: if its turn has not come, nothing is done. Once begun it runs to its end.
+/// - `transaction`: if its turn to write has not come, nothing is done. Once begun it runs to its end.
+/// - Calls in several commits: if none of those threads has taken it up, nothing is done; otherwise it runs to its end.
 /// - Reads and waits change nothing.
 ///
 /// # Example
@@ -440,7 +439,16 @@ impl AsyncClient {
         self.client.store.check()?;
         let client = self.client.clone();
         let writes = &self.client.beside.writes;
-        writes.run(move || client.transaction(run)).await?
+        let ran = writes.run_wanted(move |is_wanted| {
+            client.transaction(|tx| {
+                if !is_wanted() {
+                    // Nobody is left to be told this.
+                    return Err(Error::new(ErrorKind::State, "the future was dropped").into());
+                }
+                run(tx)
+            })
+        });
+        ran.await?
     }
 
     /// Queues a write, and waits for its answer.

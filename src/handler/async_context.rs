@@ -78,7 +78,7 @@ impl AsyncContext {
 
     /// Stores a progress report, as [`TaskContext::progress`](crate::TaskContext::progress).
     ///
-    /// The report is stored by a thread of the store's own. If this future is dropped before its turn has come, it is not.
+    /// The report is stored by a thread of the client's own. If this future is dropped before one has taken it up, it is not.
     ///
     /// # Errors
     ///
@@ -95,8 +95,8 @@ impl AsyncContext {
     /// Ends the attempt in the transaction that writes the handler's own rows, as
     /// [`TaskContext::complete`](crate::TaskContext::complete). Return the outcome of this call from the handler.
     ///
-    /// The closure runs on a thread of the store's own, so it blocks no thread of the runtime. If this future is dropped
-    /// before the closure's turn has come, the closure never runs. Once begun it runs to its end, and its outcome is the
+    /// The closure runs on a thread of the client's own, so it blocks no thread of the runtime. If this future is dropped
+    /// before the closure's turn to write has come, the closure never runs. Once begun it runs to its end, and its outcome is the
     /// attempt's, whatever becomes of this future; only then does the attempt end. Of several calls one at a time runs, and the
     /// first that succeeds counts.
     ///
@@ -133,7 +133,7 @@ impl AsyncContext {
         let ran = client
             .beside
             .writes
-            .run(move || holding.complete_beside(run));
+            .run_wanted(move |is_wanted| holding.complete_beside(is_wanted, run));
         ran.await?
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Holding {
     pub(crate) client: Client,
     /// The attempt was settled by a completion.
     settled: AtomicBool,
+    /// Held by the completion on another thread that may write.
+    completes: Mutex<()>,
     /// Whether completions run on other threads.
     stage: Mutex<Stage>,
 }
@@ -59,6 +61,7 @@ impl Holding {
             token,
             client,
             settled: AtomicBool::new(false),
+            completes: Mutex::default(),
             stage: Mutex::default(),
         }
     }
@@ -124,7 +127,7 @@ impl Holding {
             }
             Err(Refused::ByCaller(error)) => Err(error),
             Err(Refused::ByStore(error)) => {
-                if error.kind() == ErrorKind::State && !self.is_settled() {
+                if error.kind() == ErrorKind::State {
                     self.token.raise(StopReason::Lost);
                 }
                 Err(error.with_task(self.claim.id).into())
@@ -133,9 +136,10 @@ impl Holding {
     }
 
     /// As [`complete`](Self::complete), while the attempt's future may end on another thread: the attempt then ends after
-    /// this.
+    /// this. `is_wanted`: whether anybody waits for it. Once its closure has begun, that is not asked.
     pub(crate) fn complete_beside<E: From<Error>>(
         &self,
+        is_wanted: &dyn Fn() -> bool,
         run: impl FnOnce(&Tx<'_>) -> Result<Outcome, E>,
     ) -> Result<Outcome, E> {
         {
@@ -159,7 +163,13 @@ impl Holding {
         }
         // If the closure panics, the attempt can end all the same.
         let _completion = Completion(self);
-        self.complete(run)
+        let _turn = lock(&self.completes);
+        self.complete(|tx| {
+            if !is_wanted() {
+                return Err(self.refused("is over").into());
+            }
+            run(tx)
+        })
     }
 
     /// Ends the attempt by `end`: now, or when a completion that runs has ended.

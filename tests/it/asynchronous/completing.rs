@@ -11,7 +11,7 @@ use smol::block_on;
 use smol::channel;
 
 use super::Executor;
-use crate::kit::{LONG, Log, MICRO, Probe, S, clock, end_of, eventually, file, gate, probe};
+use crate::kit::{LONG, Log, MICRO, MS, Probe, S, clock, end_of, eventually, file, gate, probe};
 
 /// Polls a future once, and drops it.
 async fn begin<T>(future: impl Future<Output = T>) {
@@ -24,10 +24,10 @@ async fn begin<T>(future: impl Future<Output = T>) {
     .await;
 }
 
-/// As many transactions as there are threads for them. The first holds the turn to write until `gate` opens.
-fn hold_all(client: &Client, gate: &crate::kit::Gate) -> Vec<smol::Task<()>> {
+/// So many transactions. The first holds the turn to write until `gate` opens.
+fn hold(client: &Client, count: usize, gate: &crate::kit::Gate) -> Vec<smol::Task<()>> {
     let client = client.to_async();
-    let held = (0..4).map(|_| {
+    let held = (0..count).map(|_| {
         let (client, gate) = (client.clone(), gate.clone());
         smol::spawn(async move {
             let transaction = client.transaction(move |_| {
@@ -72,7 +72,8 @@ fn p6_what_is_dropped_before_its_turn_is_not_made() {
         let scheduler = executor.on(builder).start().unwrap();
         let id = scheduler.schedule(Probe(1)).unwrap().id();
         eventually("it runs", || started.len() == 1);
-        let held = hold_all(&scheduler, &gate);
+        // As many as there are threads for such calls.
+        let held = hold(&scheduler, 4, &gate);
         gate.await_waiting(1);
         go.send_blocking(()).unwrap();
         eventually("all are dropped", || dropped.len() == 1);
@@ -148,6 +149,7 @@ fn p6_of_completions_at_once_the_first_that_succeeds_counts() {
         );
         let count = |kind| scheduler.count(&Filter::new().kind(kind)).unwrap();
         assert_eq!((count("refused"), count("effect")), (0, 1), "{name}");
+        eventually("the third is told", || told.len() == 1);
         assert_eq!(told.take(), [ErrorKind::State], "{name}");
     }
 }
@@ -177,4 +179,91 @@ fn p2_a_future_begins_at_its_time_and_not_before() {
             assert_eq!(begun.take(), [n], "{}", executor.name());
         }
     }
+}
+
+/// It has a thread, but not its turn to write, when `select!` or a timeout drops it.
+#[test]
+fn p6_what_waits_for_its_turn_to_write_and_is_dropped_is_not_made() {
+    let (_dir, path) = file();
+    let (gate, _open) = gate();
+    let (go, gone) = channel::bounded::<()>(1);
+    let (started, dropped, ran) = (Log::new(), Log::new(), Log::new());
+    let logs = (started.clone(), dropped.clone(), ran.clone());
+    let scheduler = Scheduler::builder(&path)
+        .transaction_timeout(LONG)
+        .spawner(|future| smol::spawn(future).detach())
+        .async_handler_fn(move |_: Probe, cx: AsyncContext| {
+            let (gone, (started, dropped, ran)) = (gone.clone(), logs.clone());
+            async move {
+                started.push(());
+                gone.recv().await.unwrap();
+                let (log, client) = (ran.clone(), cx.client());
+                let completes = cx.complete(move |_| {
+                    log.push("completion");
+                    Ok::<_, Failure>(Outcome::cancel("it ran"))
+                });
+                let writes = client.transaction(move |_| {
+                    ran.push("transaction");
+                    Ok::<_, Failure>(())
+                });
+                let timeout = async {
+                    smol::Timer::after(200 * MS).await;
+                };
+                let both = async {
+                    let _ = smol::future::zip(completes, writes).await;
+                };
+                smol::future::or(both, timeout).await;
+                dropped.push(());
+                Ok(Outcome::done())
+            }
+        })
+        .start()
+        .unwrap();
+    let id = scheduler.schedule(Probe(1)).unwrap().id();
+    eventually("it runs", || started.len() == 1);
+    let held = hold(&scheduler, 1, &gate);
+    gate.await_waiting(1);
+    go.send_blocking(()).unwrap();
+    eventually("both are dropped", || dropped.len() == 1);
+    gate.open();
+    held.into_iter().for_each(block_on);
+    assert_eq!(end_of(&scheduler, id).state(), TaskState::Completed);
+    assert!(ran.take().is_empty());
+}
+
+/// They come one by one, and each knows whether one before it has counted.
+#[test]
+fn p6_no_completion_of_several_says_that_the_attempt_is_lost() {
+    let told = Log::new();
+    let log = told.clone();
+    let scheduler = Scheduler::in_memory()
+        .spawner(|future| smol::spawn(future).detach())
+        .async_handler_fn(move |_: Probe, cx: AsyncContext| {
+            let log = log.clone();
+            async move {
+                let all: Vec<_> = (0..4)
+                    .map(|_| {
+                        let cx = cx.clone();
+                        smol::spawn(async move {
+                            let done = |_: &punctual::Tx<'_>| Ok::<_, Failure>(Outcome::done());
+                            cx.complete(done).await.is_ok()
+                        })
+                    })
+                    .collect();
+                let mut counted = 0;
+                for each in all {
+                    counted += usize::from(each.await);
+                }
+                log.push((counted, cx.stop_reason()));
+                Ok(Outcome::done())
+            }
+        })
+        .start()
+        .unwrap();
+    let ids = scheduler.schedule_many((0..1_000).map(Probe)).unwrap();
+    for id in ids {
+        end_of(&scheduler, id.id());
+    }
+    eventually("all are told", || told.len() == 1_000);
+    assert!(told.take().iter().all(|each| *each == (1, None)));
 }
