@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::model::health::Health;
 use crate::runtime::dispatcher::Dispatcher;
-use crate::runtime::executor::Executor;
+use crate::runtime::executor::{Executor, Ran};
 use crate::runtime::maintenance::Maintenance;
 use crate::runtime::service::{Next, Service};
 use crate::scheduler::builder::Builder;
@@ -203,36 +203,64 @@ impl Stepper {
         next
     }
 
-    /// Runs one claimed or due task and settles it. Returns whether there was one.
+    /// Runs a waiting task, or polls a future that was woken, also by what it has asked the store for. Returns how many attempts
+    /// that has ended; `None`: there is neither.
+    fn run_one(&self) -> Option<usize> {
+        let before = self.ended();
+        let ran = self.executor.run_one().or_else(|| {
+            self.parts.client.beside.writes.finish();
+            self.executor.run_one()
+        })?;
+        Some(match ran {
+            Ran::Task => 1,
+            Ran::Poll => usize::from(self.ended() > before),
+        })
+    }
+
+    /// How many handlers have returned.
+    fn ended(&self) -> u64 {
+        let now = Clock::now(&self.clock);
+        self.parts.link.attempts.held(now).ended
+    }
+
+    /// Runs one claimed or due task to the end of its attempt and settles it. Returns whether there was one; a future that
+    /// waits for something else than the store does not count.
     pub fn step(&mut self) -> bool {
-        if !self.executor.run_one() {
-            self.turn();
-            if !self.executor.run_one() {
-                return false;
+        loop {
+            let ran = self.run_one().or_else(|| {
+                self.turn();
+                self.run_one()
+            });
+            match ran {
+                Some(0) => {}
+                Some(_) => break,
+                None => return false,
             }
         }
         self.turn();
         true
     }
 
-    /// Runs all tasks that are due, and those that become due by running them. Returns the number of attempts.
+    /// Runs all tasks that are due, and those that become due by running them. Returns the number of attempts that have
+    /// ended.
     pub fn drain(&mut self) -> usize {
-        let mut ran = 0;
+        let mut ended = 0;
         loop {
             let next = self.turn();
-            let before = ran;
-            while self.executor.run_one() {
-                ran += 1;
+            let mut ran = false;
+            while let Some(attempts) = self.run_one() {
+                ended += attempts;
+                ran = true;
             }
             let again = matches!(next, Next::At(at) if at <= Clock::now(&self.clock));
-            if ran == before && !again {
-                return ran;
+            if !ran && !again {
+                return ended;
             }
         }
     }
 
     /// Moves the clock forward by `span`, stopping at each instant at which a task is due to run it. Returns the number of
-    /// attempts.
+    /// attempts that have ended.
     pub fn advance(&mut self, span: Duration) -> usize {
         let end = Clock::now(&self.clock) + span;
         let mut ran = self.drain();

@@ -32,6 +32,8 @@ type Call = Box<dyn FnOnce() + Send>;
 struct Queue {
     state: Mutex<State>,
     called: Condvar,
+    /// Notified when a thread has no call.
+    ended: Condvar,
 }
 
 #[derive(Default)]
@@ -66,6 +68,16 @@ impl Aside {
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Answer<T> {
         self.queue(|_: &Cell<T>| true, call)
+    }
+
+    /// Waits until no call waits or runs.
+    #[cfg(feature = "testing")]
+    pub(crate) fn finish(&self) {
+        let mut state = lock(&self.0.state);
+        while !state.calls.is_empty() || state.idle < state.threads {
+            let waited = self.0.ended.wait_timeout(state, IDLE);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     fn queue<T: Send + 'static>(
@@ -149,6 +161,7 @@ impl Queue {
                 return None;
             }
             state.idle += 1;
+            self.ended.notify_all();
             let waited = self.called.wait_timeout(state, IDLE);
             let timeout;
             (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);

@@ -16,6 +16,15 @@ pub(crate) struct Executor {
     pub(crate) ready: Arc<Ready>,
 }
 
+/// What was done for a stepped scheduler.
+#[cfg(feature = "testing")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ran {
+    Task,
+    /// A poll of a future.
+    Poll,
+}
+
 impl Executor {
     /// Runs tasks until this thread must end.
     pub(crate) fn work(&self) {
@@ -28,13 +37,14 @@ impl Executor {
 
     /// Runs a waiting task, or polls a future that was woken, if there is one.
     #[cfg(feature = "testing")]
-    pub(crate) fn run_one(&self) -> bool {
-        let work = self.ready.try_next();
-        let found = work.is_some();
-        if let Some(work) = work {
-            self.perform(work);
-        }
-        found
+    pub(crate) fn run_one(&self) -> Option<Ran> {
+        let work = self.ready.try_next()?;
+        let ran = match work {
+            Work::Job(_) => Ran::Task,
+            Work::Fiber(_) => Ran::Poll,
+        };
+        self.perform(work);
+        Some(ran)
     }
 
     /// Returns `false` in a child process that a handler has forked: its thread must end.

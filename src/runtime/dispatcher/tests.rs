@@ -104,7 +104,7 @@ fn p8_a_cancellation_that_overtakes_its_claim_is_passed_on() {
     let id = kit.schedule();
     assert_eq!(kit.client.cancel(id).unwrap(), Cancel::Requested);
     kit.dispatcher.pass_on_cancellations(NOW);
-    assert!(kit.executor.run_one());
+    assert!(kit.executor.run_one().is_some());
     (0..3).for_each(|_| kit.step());
     assert_eq!(kit.state(id), TaskState::Cancelled);
     assert_eq!(kit.attempt(id), 0, "its handler was not called");
@@ -177,7 +177,10 @@ fn p14_it_sleeps_while_a_free_worker_is_on_its_way() {
         kit.dispatcher.run_once(NOW),
         Next::At(NOW + Pace::LOCAL.look_again)
     );
-    assert!(kit.executor.run_one(), "it was left to the worker");
+    assert!(
+        kit.executor.run_one().is_some(),
+        "it was left to the worker"
+    );
 }
 
 /// It is asked once, like by its thread: nothing else will wake it before the instant that it names.

@@ -11,7 +11,10 @@ use smol::block_on;
 use smol::channel;
 
 use super::Executor;
-use crate::kit::{LONG, Log, MICRO, MS, Probe, S, clock, end_of, eventually, file, gate, probe};
+use super::everywhere::yield_once;
+use crate::kit::{
+    LONG, Log, MICRO, MS, Probe, S, clock, end_of, eventually, file, gate, probe, state,
+};
 
 /// Polls a future once, and drops it.
 async fn begin<T>(future: impl Future<Output = T>) {
@@ -266,4 +269,30 @@ fn p6_no_completion_of_several_says_that_the_attempt_is_lost() {
     }
     eventually("all are told", || told.len() == 1_000);
     assert!(told.take().iter().all(|each| *each == (1, None)));
+}
+
+/// Attempts are counted, not polls; and what futures have asked the store for is awaited.
+#[test]
+fn a_stepped_scheduler_runs_futures_to_the_end_of_their_attempts() {
+    let mut scheduler = Scheduler::in_memory()
+        .async_handler_fn(|Probe(n), cx: AsyncContext| async move {
+            yield_once().await;
+            cx.progress(&n).await?;
+            yield_once().await;
+            cx.complete(|_| Ok::<_, Failure>(Outcome::done())).await
+        })
+        .stepped(&clock())
+        .unwrap();
+    for round in 0..20 {
+        let ids = [0, 1, 2].map(|n| scheduler.schedule(Probe(n)).unwrap().id());
+        let states = |scheduler: &Client| ids.map(|id| state(scheduler, id));
+        assert!(scheduler.step());
+        assert!(
+            states(&scheduler).contains(&TaskState::Completed),
+            "{round}"
+        );
+        assert_eq!(scheduler.drain(), 2, "{round}");
+        assert_eq!(states(&scheduler), [TaskState::Completed; 3], "{round}");
+        assert!(!scheduler.step());
+    }
 }
