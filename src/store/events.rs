@@ -225,7 +225,7 @@ impl<E> Received<E> {
 }
 
 /// The same subscription for async code: the stream ends when the subscription has ended. Wakers are called by a thread of the
-/// store, after the commit that the event is of.
+/// store after the commit that the event is of, and at the end by the thread that ends the subscription.
 ///
 /// # Example
 ///
