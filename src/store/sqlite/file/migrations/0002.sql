@@ -5,9 +5,10 @@ INSERT INTO punctual_meta (key, value) VALUES ('mark', randomblob(16));
 
 -- What changes with each slot. What the tasks are made of is in a table of its own: a large payload in this row would be
 -- written anew for each slot. due_at is when the store has to act: at next_slot, or at once where a search for the next slot
--- has to go on; NULL if it is paused, or has no slot any more. Slots up to decided_until are decided; after it there is none up to
--- searched_until, while a search goes on or the first slot is to come later. The last decisions that were alike are run_first, run_last and run_fate; those before them, runs many, are in punctual_recurrence_run. rule is the number of its
--- rule, which grows with each other one.
+-- has to go on; NULL if it is paused, or has no slot any more. Slots up to decided_until are decided; after it there is none
+-- up to searched_until, while a search goes on or the first slot is to come later. The last decisions that were alike are
+-- run_first, run_last and run_fate; those before them, runs many, are in punctual_recurrence_run. rule is the number of its
+-- rule, which grows with each other one. expected_since is from when on the span expect_within to a completion counts.
 CREATE TABLE punctual_recurrence (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -67,8 +68,9 @@ CREATE TABLE punctual_recurrence_definition (
     registered_payload BLOB
 ) STRICT;
 
--- The live tasks of recurrences. A row goes with the end of its task. from_at is the slot, or when the
--- task was made, if that was later; NULL for a call. since is from when on its completion is expected, NULL if none is. The last two indexes hold nothing for recurrences that expect no completion.
+-- The live tasks of recurrences. A row goes with the end of its task. from_at is the slot, or when the task was made, if that
+-- was later; NULL for a call. since is from when on its completion is expected, NULL if none is. The last two indexes hold
+-- nothing for recurrences that expect no completion.
 CREATE TABLE punctual_recurrence_live (
     seq INTEGER PRIMARY KEY,
     recurrence INTEGER NOT NULL,

@@ -30,8 +30,8 @@ pub(crate) const NEXT_EXPECTED: &str = "
 /// None of which it is known that it cannot be read.
 pub(crate) const ALL_READABLE: &str = "[]";
 
-/// When a recurrence has to be looked at next, except for some, whose numbers are given as JSON: three seeks. At once, if the time zone database is newer than one by which a next
-/// slot was found.
+/// When a recurrence has to be looked at next, except for some, whose numbers are given as JSON: three seeks. At once, if the
+/// time zone database is newer than one by which a next slot was found.
 pub(crate) fn next(conn: &Connection, unreadable: &str) -> rusqlite::Result<Option<Timestamp>> {
     if tzdb(conn, OLDEST_TZDB, [unreadable])?.is_some_and(|oldest| *oldest < *TZDB) {
         return Ok(Some(Timestamp::MIN));
