@@ -70,12 +70,13 @@ impl Aside {
         self.queue(|_: &Cell<T>| true, call)
     }
 
-    /// Waits until no call waits or runs.
+    /// Waits until no call waits or runs, for at most ten seconds: one may wait for the calling thread.
     #[cfg(feature = "testing")]
     pub(crate) fn finish(&self) {
         let mut state = lock(&self.0.state);
-        while !state.calls.is_empty() || state.idle < state.threads {
-            let waited = self.0.ended.wait_timeout(state, IDLE);
+        let deadline = crate::time::Deadline::after(Duration::from_secs(10));
+        while (!state.calls.is_empty() || state.idle < state.threads) && !deadline.is_over() {
+            let waited = self.0.ended.wait_timeout(state, deadline.remaining());
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
