@@ -62,6 +62,8 @@ impl Dispatcher {
         let mut finished = self.settler.take(|kind, took| self.claimer.saw(kind, took));
         self.claimer.note_refusals(&finished, now);
         let lanes = self.link.client.store.lanes();
+        // Not before they were read: by an earlier time the best of them may not be due yet.
+        let now = now.max(self.link.client.now());
         finished.extend(self.claimer.withdraw(&lanes.list, is_stopping, now));
         let may_claim = !is_stopping && !in_flight && self.claimer.rests(now).is_none();
         let mut plan = if may_claim {

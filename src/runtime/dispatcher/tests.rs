@@ -110,6 +110,20 @@ fn p8_a_cancellation_that_overtakes_its_claim_is_passed_on() {
     assert_eq!(kit.attempt(id), 0, "its handler was not called");
 }
 
+/// P9: a thread may be held up between the start of its step and its claim.
+#[test]
+fn p9_the_best_task_is_claimed_though_it_came_after_the_step_began() {
+    let mut kit = Kit::new();
+    let [began, came] = [2, 1].map(|seconds| NOW - Duration::from_secs(seconds));
+    let due = |at: Timestamp, priority| task().at(at.to_utc()).priority(priority);
+    for _ in 0..9 {
+        kit.client.schedule(due(began, 5)).unwrap();
+    }
+    let best = kit.client.schedule(due(came, 0)).unwrap().id();
+    kit.dispatcher.run_once(began);
+    assert_eq!(kit.state(best), TaskState::Running);
+}
+
 /// P4: a job that a bug of ours loses is not claimed for ever.
 #[test]
 fn p4_a_claimed_task_that_is_lost_on_its_way_to_a_worker_runs_all_the_same() {
