@@ -172,6 +172,7 @@ impl Builder {
 
 impl Stepper {
     pub(crate) fn new(parts: Parts, clock: &TestClock) -> Self {
+        parts.link.signals().call_wakers_here();
         Self {
             dispatcher: parts.dispatcher(),
             executor: parts.executor(),

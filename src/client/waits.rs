@@ -126,6 +126,7 @@ impl Room {
         let mut idle = Deadline::after(IDLE);
         loop {
             let (due, next) = self.due();
+            let mut wakers = Vec::new();
             for chunk in due.chunks(AT_ONCE) {
                 let ids = chunk.iter().map(|(_, id, _)| *id).collect();
                 let states = store.read(Query::States(ids)).map(Answer::states);
@@ -135,10 +136,11 @@ impl Room {
                         Err(error) => Err(error.clone().with_task(*id)),
                     };
                     if !matches!(answer, Ok(None)) || *is_over {
-                        self.answer(*number, answer);
+                        wakers.extend(self.answer(*number, answer));
                     }
                 }
             }
+            store.signals().call(wakers);
             let mut state = lock(&self.state);
             if !state.waits.is_empty() {
                 idle = Deadline::after(IDLE);
@@ -171,16 +173,12 @@ impl Room {
         (due, next)
     }
 
-    fn answer(&self, number: u64, answer: Result<Option<Ended>>) {
+    /// Ends a wait. Returns the waker to call.
+    fn answer(&self, number: u64, answer: Result<Option<Ended>>) -> Option<Waker> {
         let mut state = lock(&self.state);
-        let waker = state.waits.get_mut(&number).and_then(|place| {
-            place.answer = Some(answer);
-            place.waker.take()
-        });
-        drop(state);
-        if let Some(waker) = waker {
-            let _ = survive(|| waker.wake());
-        }
+        let place = state.waits.get_mut(&number)?;
+        place.answer = Some(answer);
+        place.waker.take()
     }
 }
 

@@ -89,6 +89,12 @@ impl Holding {
         })
     }
 
+    /// Tells the handler that the attempt no longer holds its task.
+    fn lost(&self) {
+        let wakers = self.token.raise(StopReason::Lost);
+        self.client.store.signals().call(wakers);
+    }
+
     /// Stores a progress report.
     pub(crate) fn report(&self, progress: Op) -> Result<()> {
         let replies = self.client.store.apply(self.client.now(), vec![progress]);
@@ -96,7 +102,7 @@ impl Holding {
         match replies.remove(0).progressed() {
             Settled::Applied => Ok(()),
             Settled::Stale => {
-                self.token.raise(StopReason::Lost);
+                self.lost();
                 Err(Error::stale(self.claim.id))
             }
         }
@@ -128,7 +134,7 @@ impl Holding {
             Err(Refused::ByCaller(error)) => Err(error),
             Err(Refused::ByStore(error)) => {
                 if error.kind() == ErrorKind::State {
-                    self.token.raise(StopReason::Lost);
+                    self.lost();
                 }
                 Err(error.with_task(self.claim.id).into())
             }

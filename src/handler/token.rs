@@ -6,7 +6,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::panics::survive;
 use crate::sync::lock;
 use crate::time::Deadline;
 
@@ -41,7 +40,7 @@ pub enum StopReason {
     Lost,
 }
 
-/// Raised once; the first reason is kept. Wakers are called outside its lock.
+/// Raised once; the first reason is kept. Its wakers are the caller's to call: they are code of the user's.
 #[derive(Debug, Default)]
 pub(crate) struct Token {
     state: Mutex<State>,
@@ -61,26 +60,23 @@ struct State {
 }
 
 impl Token {
-    pub(crate) fn raise(&self, reason: StopReason) {
+    /// Raises it. Returns the wakers of those that wait for that.
+    #[must_use]
+    pub(crate) fn raise(&self, reason: StopReason) -> Vec<Waker> {
         let mut state = lock(&self.state);
         state.reason.get_or_insert(reason);
         let waiters = std::mem::take(&mut state.waiters);
         drop(state);
         self.raised.notify_all();
-        for (_, waiter) in waiters {
-            let _ = survive(|| waiter.wake());
-        }
+        waiters.into_iter().map(|(_, waiter)| waiter).collect()
     }
 
-    /// Has the attempt's future dropped, if the attempt has one.
-    pub(crate) fn end(&self) {
+    /// Has the attempt's future dropped, if the attempt has one. Returns its waker.
+    #[must_use]
+    pub(crate) fn end(&self) -> Option<Waker> {
         let mut state = lock(&self.state);
         state.is_over = true;
-        let attempt = state.attempt.take();
-        drop(state);
-        if let Some(attempt) = attempt {
-            let _ = survive(|| attempt.wake());
-        }
+        state.attempt.take()
     }
 
     /// Clears the token for another attempt.
@@ -204,8 +200,8 @@ mod tests {
     fn the_first_reason_stays() {
         let token = Token::default();
         assert_eq!(token.wait(Duration::ZERO), None);
-        token.raise(StopReason::DeadlinePassed);
-        token.raise(StopReason::Cancelled);
+        drop(token.raise(StopReason::DeadlinePassed));
+        drop(token.raise(StopReason::Cancelled));
         assert_eq!(token.reason(), Some(StopReason::DeadlinePassed));
         assert_eq!(
             token.wait(Duration::from_secs(60)),

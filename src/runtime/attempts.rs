@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::handler::token::{StopReason, Token};
@@ -106,7 +107,7 @@ struct Held {
 }
 
 /// The result of a look at the deadlines.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Looked {
     pub(crate) next: Option<Timestamp>,
     /// How many handlers have become stuck since the last look.
@@ -115,6 +116,8 @@ pub(crate) struct Looked {
     pub(crate) newly_blocked: Vec<Arc<str>>,
     /// Whether there are futures that their executor does not poll, and there were none at the last look.
     pub(crate) is_newly_left: bool,
+    /// The wakers to call: what waits for a request to stop, and futures that are to be dropped.
+    pub(crate) wakers: Vec<Waker>,
 }
 
 impl Attempts {
@@ -235,8 +238,14 @@ impl Attempts {
         }
     }
 
-    /// Asks the handlers of these attempts to stop.
-    pub(crate) fn raise(&self, fences: &HashSet<Fence>, reason: StopReason, now: Timestamp) {
+    /// Asks the handlers of these attempts to stop. Returns the wakers to call.
+    #[must_use]
+    pub(crate) fn raise(
+        &self,
+        fences: &HashSet<Fence>,
+        reason: StopReason,
+        now: Timestamp,
+    ) -> Vec<Waker> {
         let mut state = lock(&self.state);
         let mut raised = Vec::new();
         for index in 0..state.slots.len() {
@@ -248,25 +257,29 @@ impl Attempts {
             }
         }
         drop(state);
-        // Not under the lock: what waits for the token is woken by code of the user's.
-        for token in raised {
-            token.raise(reason);
-        }
         self.watch.notify();
+        let wakers = raised.iter().flat_map(|token| token.raise(reason));
+        wakers.collect()
     }
 
-    /// Asks all handlers to stop.
-    pub(crate) fn raise_all(&self, reason: StopReason) {
-        for token in self.tokens(|_| true) {
-            token.raise(reason);
-        }
+    /// Asks all handlers to stop. Returns the wakers to call.
+    #[must_use]
+    pub(crate) fn raise_all(&self, reason: StopReason) -> Vec<Waker> {
+        let tokens = self.tokens(|_| true);
+        tokens
+            .iter()
+            .flat_map(|token| token.raise(reason))
+            .collect()
     }
 
-    /// Asks all handlers that are futures to stop.
-    pub(crate) fn raise_futures(&self, reason: StopReason) {
-        for token in self.tokens(|pool| pool == Pool::Futures) {
-            token.raise(reason);
-        }
+    /// Asks all handlers that are futures to stop. Returns the wakers to call.
+    #[must_use]
+    pub(crate) fn raise_futures(&self, reason: StopReason) -> Vec<Waker> {
+        let tokens = self.tokens(|pool| pool == Pool::Futures);
+        tokens
+            .iter()
+            .flat_map(|token| token.raise(reason))
+            .collect()
     }
 
     /// Has each future dropped after its grace.
@@ -283,11 +296,11 @@ impl Attempts {
         self.watch.notify();
     }
 
-    /// Has all futures dropped.
-    pub(crate) fn drop_futures(&self) {
-        for token in self.tokens(|pool| pool == Pool::Futures) {
-            token.end();
-        }
+    /// Has all futures dropped. Returns the wakers to call.
+    #[must_use]
+    pub(crate) fn drop_futures(&self) -> Vec<Waker> {
+        let tokens = self.tokens(|pool| pool == Pool::Futures);
+        tokens.iter().filter_map(|token| token.end()).collect()
     }
 
     fn tokens(&self, of: impl Fn(Pool) -> bool) -> Vec<Arc<Token>> {
@@ -330,12 +343,11 @@ impl Attempts {
             state.look_at_polls(&mut looked);
         }
         drop(state);
-        for token in late {
-            token.raise(StopReason::DeadlinePassed);
-        }
-        for token in over {
-            token.end();
-        }
+        let late = late
+            .iter()
+            .flat_map(|token| token.raise(StopReason::DeadlinePassed));
+        let over = over.iter().filter_map(|token| token.end());
+        looked.wakers = late.chain(over).collect();
         looked
     }
 
@@ -588,11 +600,11 @@ mod tests {
         let fence = claim.fence;
         let (slot, token) = add(&attempts, claim);
         attempts.start(&slot, None, None);
-        attempts.raise(
+        drop(attempts.raise(
             &HashSet::from([fence]),
             StopReason::Cancelled,
             Timestamp::MIN,
-        );
+        ));
         assert_eq!(token.reason(), Some(StopReason::Cancelled));
         assert_eq!(
             attempts
@@ -673,7 +685,7 @@ mod tests {
         let mut counted = 0;
         for round in 0..3 {
             let now = Timestamp::MIN + round * 2 * STUCK_AFTER;
-            attempts.raise(&HashSet::from([fence]), StopReason::Cancelled, now);
+            drop(attempts.raise(&HashSet::from([fence]), StopReason::Cancelled, now));
             counted += attempts.look(now + STUCK_AFTER).newly_stuck.threads;
         }
         assert_eq!((counted, attempts.stuck().threads), (1, 1));
@@ -686,11 +698,11 @@ mod tests {
         let (attempts, slot, _token) = attempts();
         attempts.start(&slot, Some(Timestamp::MIN + S), None);
         assert_eq!(attempts.end(&slot), (1, false));
-        attempts.raise(
+        drop(attempts.raise(
             &HashSet::from([claim(1, 0, 3).fence]),
             StopReason::Cancelled,
             Timestamp::MIN,
-        );
+        ));
         assert_eq!(attempts.look(Timestamp::MAX).newly_stuck.threads, 0);
         drop(slot);
         assert_eq!(attempts.count(), 0);
@@ -742,12 +754,12 @@ mod tests {
     #[test]
     fn a_token_that_is_used_again_is_not_raised() {
         let (attempts, slot, token) = attempts();
-        attempts.raise_all(StopReason::Cancelled);
+        drop(attempts.raise_all(StopReason::Cancelled));
         drop(slot);
         let (slot, kept) = add(&attempts, claim(1, 0, 3));
         assert_eq!(kept.reason(), None, "the old one was still in use");
         assert_eq!(token.reason(), Some(StopReason::Cancelled));
-        attempts.raise_all(StopReason::ShuttingDown);
+        drop(attempts.raise_all(StopReason::ShuttingDown));
         drop((slot, kept));
         let (_place, again) = add(&attempts, claim(1, 0, 3));
         assert_eq!(again.reason(), None);

@@ -138,13 +138,14 @@ impl Dispatcher {
 
     /// Asks the handlers of cancelled tasks to stop.
     fn pass_on_cancellations(&self, now: Timestamp) {
-        self.link.signals().pass_on_cancelled(|cancelled| {
+        let signals = self.link.signals();
+        signals.pass_on_cancelled(|cancelled| {
             // A granted task that is not held yet may be among them. During a shutdown it is given back instead.
             if !self.shutdown.is_stopping() {
                 self.ready.admit();
             }
             let attempts = &self.link.attempts;
-            attempts.raise(cancelled, StopReason::Cancelled, now);
+            signals.call(attempts.raise(cancelled, StopReason::Cancelled, now));
         });
     }
 

@@ -249,8 +249,9 @@ impl Drop for Flight {
         match &self.stage {
             Stage::Flies(flying) => {
                 // The handler is not to blame: this costs no attempt.
-                let token = Arc::clone(&flying.running.context().holding.token);
-                token.raise(StopReason::ShuttingDown);
+                let token = &flying.running.context().holding.token;
+                let wakers = token.raise(StopReason::ShuttingDown);
+                self.link.signals().call(wakers);
                 self.land(End::returned(Err(Failure::from(
                     "interrupted: its executor has dropped its future",
                 ))));

@@ -337,7 +337,7 @@ mod tests {
     fn p8_a_job_that_was_cancelled_is_not_started() {
         let link = link();
         let job = job(&link);
-        job.held.cx.holding.token.raise(StopReason::Cancelled);
+        drop(job.held.cx.holding.token.raise(StopReason::Cancelled));
         assert!(job.start().is_none());
         assert_eq!(ends(&link), [(Change::Cancelled, false)]);
         assert_eq!(link.attempts.held(Timestamp::MIN).open.threads, 0);

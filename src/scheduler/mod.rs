@@ -207,11 +207,13 @@ impl Running {
         if let Some(grace) = link.registry.longest_grace()
             && !shutdown.wait(Deadline::after(timeout.saturating_sub(grace)))
         {
-            link.attempts.raise_futures(StopReason::ShuttingDown);
+            let wakers = link.attempts.raise_futures(StopReason::ShuttingDown);
+            link.signals().call(wakers);
         }
         if !shutdown.wait(deadline) {
-            link.attempts.raise_all(StopReason::ShuttingDown);
-            link.attempts.drop_futures();
+            let mut wakers = link.attempts.raise_all(StopReason::ShuttingDown);
+            wakers.extend(link.attempts.drop_futures());
+            link.signals().call(wakers);
             shutdown.wait(Deadline::after(STOP_WAIT));
         }
         let ended = shutdown.is_ended();
@@ -251,7 +253,8 @@ impl Drop for Scheduler {
             // This thread may be the one that has to poll them. What they leave is settled when they end.
             parts.stop();
             let link = &parts.link;
-            link.attempts.raise_all(StopReason::ShuttingDown);
+            let wakers = link.attempts.raise_all(StopReason::ShuttingDown);
+            link.signals().call(wakers);
             link.attempts.end_futures(link.client.now());
             return;
         }

@@ -65,7 +65,7 @@ impl Parts {
                 Box::new(Firer::new(self.client.clone(), Ahead::clone(&self.ahead))),
                 Box::new(Rescuer::new(self.client.clone())),
                 Box::new(Deadlines {
-                    attempts: Arc::clone(&self.link.attempts),
+                    link: Arc::clone(&self.link),
                     ready: Arc::clone(&self.ready),
                     executor,
                     dispatcher: self.dispatcher_wake.clone(),

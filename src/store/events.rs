@@ -10,7 +10,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 use futures_core::Stream;
 
 use crate::model::event::Event;
-use crate::panics::survive;
 use crate::sync::lock;
 
 /// All subscriptions of a kind to a store.
@@ -99,8 +98,9 @@ impl<E: Clone> Subscriptions<E> {
         Events { receiver, shared }
     }
 
-    /// Ends all subscriptions. Events that they hold can still be received.
-    pub(crate) fn close(&self) {
+    /// Ends all subscriptions. Events that they hold can still be received. Returns the wakers to call.
+    #[must_use]
+    pub(crate) fn close(&self) -> Vec<Waker> {
         let mut subscribers = lock(&self.subscribers);
         self.closed.store(true, Ordering::Relaxed);
         let ended = std::mem::take(&mut *subscribers);
@@ -108,14 +108,8 @@ impl<E: Clone> Subscriptions<E> {
         drop(subscribers);
         let shared: Vec<Arc<Shared>> = ended.into_iter().map(|each| each.shared).collect();
         // The senders are gone by now: whoever is woken finds the end.
-        wake(shared.iter().filter_map(|shared| shared.take_waker()));
-    }
-}
-
-/// Calls wakers. Not under the lock of the subscriptions: they are code of the user's.
-pub(crate) fn wake(wakers: impl IntoIterator<Item = Waker>) {
-    for waker in wakers {
-        let _ = survive(|| waker.wake());
+        let wakers = shared.iter().filter_map(|shared| shared.take_waker());
+        wakers.collect()
     }
 }
 
@@ -225,7 +219,7 @@ impl<E> Received<E> {
 }
 
 /// The same subscription for async code: the stream ends when the subscription has ended. Wakers are called by a thread of the
-/// store after the commit that the event is of, and at the end by the thread that ends the subscription.
+/// store, after the commit that the event is of.
 ///
 /// # Example
 ///
@@ -297,7 +291,7 @@ pub(crate) mod tests {
         let subscriptions = Subscriptions::default();
         let slow = subscriptions.subscribe(2);
         let fast = subscriptions.subscribe(10);
-        wake(subscriptions.publish(events(5)));
+        drop(subscriptions.publish(events(5)));
         assert_eq!(slow.lost(), 3);
         assert_eq!(fast.lost(), 0);
         for _ in 0..2 {
@@ -311,7 +305,7 @@ pub(crate) mod tests {
         let subscriptions = Subscriptions::default();
         drop(subscriptions.subscribe(2));
         assert!(subscriptions.any());
-        wake(subscriptions.publish(events(1)));
+        drop(subscriptions.publish(events(1)));
         assert!(!subscriptions.any());
     }
 
@@ -319,8 +313,8 @@ pub(crate) mod tests {
     fn a_close_ends_all_subscriptions() {
         let subscriptions = Subscriptions::default();
         let [first, others] = [subscriptions.subscribe(2), subscriptions.subscribe(2)];
-        wake(subscriptions.publish(events(1)));
-        subscriptions.close();
+        drop(subscriptions.publish(events(1)));
+        drop(subscriptions.close());
         assert_eq!(first.count(), 1);
         assert!(matches!(others.try_next(), Received::Event(_)));
         assert!(matches!(others.try_next(), Received::Ended));

@@ -4,6 +4,7 @@
 //! Everything here happens after COMMIT. No receiver can hold up the thread that notifies it.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 use std::{fmt, mem};
@@ -12,6 +13,7 @@ use crate::id::TaskId;
 use crate::model::event::Event;
 use crate::model::recurrence::event::RecurrenceEvent;
 use crate::model::settle::Fence;
+use crate::panics::survive;
 use crate::store::events::Subscriptions;
 use crate::store::standing_claim::StandingClaim;
 use crate::store::waiters::Waiters;
@@ -50,16 +52,18 @@ pub(crate) struct Signals {
     waiters: Waiters,
     subscriptions: Subscriptions,
     recurrence_subscriptions: Subscriptions<RecurrenceEvent>,
-    wakes: OnceLock<Wakes>,
+    wakers: OnceLock<Box<dyn CallWakers>>,
+    /// Wakers are called by the thread that hands them over.
+    calls_here: AtomicBool,
 }
 
-/// Calls wakers once no thread writes.
-struct Wakes(Box<dyn Fn(Waker) + Send + Sync>);
+/// Calls wakers, on threads that they may hold up: they are the program's code.
+pub(crate) trait CallWakers: fmt::Debug + Send + Sync {
+    /// Adds the waker of who waits for what a write publishes. It is called once no thread writes.
+    fn after_write(&self, waker: Waker);
 
-impl fmt::Debug for Wakes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Wakes")
-    }
+    /// Has wakers called, without waiting for that. Not for a thread that writes.
+    fn call(&self, wakers: Vec<Waker>);
 }
 
 impl Signals {
@@ -74,9 +78,28 @@ impl Signals {
         &self.standing_claim
     }
 
-    /// Sets what calls the wakers of who waits for an event: they are the program's code, and must not run during a write.
-    pub(crate) fn set_wakes(&self, wakes: impl Fn(Waker) + Send + Sync + 'static) {
-        let _ = self.wakes.set(Wakes(Box::new(wakes)));
+    /// Sets what calls wakers.
+    pub(crate) fn set_wakers(&self, wakers: impl CallWakers + 'static) {
+        let _ = self.wakers.set(Box::new(wakers));
+    }
+
+    /// Has wakers called by the threads that hand them over, for a scheduler that is stepped.
+    #[cfg(feature = "testing")]
+    pub(crate) fn call_wakers_here(&self) {
+        self.calls_here.store(true, Ordering::Relaxed);
+    }
+
+    /// Has wakers called, without waiting for that: they are the program's code, and may block. Not for a thread that writes.
+    pub(crate) fn call(&self, wakers: Vec<Waker>) {
+        match self.wakers.get() {
+            Some(_) if wakers.is_empty() => {}
+            Some(callers) if !self.calls_here.load(Ordering::Relaxed) => callers.call(wakers),
+            _ => {
+                for waker in wakers {
+                    let _ = survive(|| waker.wake());
+                }
+            }
+        }
     }
 
     /// Sets the wake of maintenance, which is notified of earlier start deadlines.
@@ -142,11 +165,13 @@ impl Signals {
         let mut wakers = self.subscriptions.publish(mem::take(&mut news.events));
         let events = mem::take(&mut news.recurrence_events);
         wakers.extend(self.recurrence_subscriptions.publish(events));
-        for waker in wakers {
-            match self.wakes.get() {
-                Some(Wakes(wakes)) => wakes(waker),
-                None => waker.wake(),
+        match self.wakers.get() {
+            Some(callers) => {
+                for waker in wakers {
+                    callers.after_write(waker);
+                }
             }
+            None => self.call(wakers),
         }
     }
 
@@ -181,8 +206,9 @@ impl Signals {
 
     /// Ends all subscriptions, and wakes all waiters to look again: no events come any more.
     pub(crate) fn close(&self) {
-        self.subscriptions.close();
-        self.recurrence_subscriptions.close();
+        let mut wakers = self.subscriptions.close();
+        wakers.extend(self.recurrence_subscriptions.close());
+        self.call(wakers);
         self.waiters.notify_all();
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::log::log;
-use crate::runtime::attempts::Attempts;
 use crate::runtime::executor::Executor;
+use crate::runtime::link::Link;
 use crate::runtime::ready::Ready;
 use crate::runtime::service::{Next, Service};
 use crate::thread::Thread;
@@ -14,7 +14,7 @@ use crate::wake::Wake;
 /// The watch on deadlines.
 #[derive(Debug)]
 pub(crate) struct Deadlines {
-    pub(crate) attempts: Arc<Attempts>,
+    pub(crate) link: Arc<Link>,
     pub(crate) ready: Arc<Ready>,
     /// Run by spare threads; `None` when stepped by hand.
     pub(crate) executor: Option<Executor>,
@@ -55,7 +55,8 @@ impl Deadlines {
 
 impl Service for Deadlines {
     fn run_once(&mut self, now: Timestamp) -> Next {
-        let looked = self.attempts.look(now);
+        let looked = self.link.attempts.look(now);
+        self.link.signals().call(looked.wakers);
         if looked.newly_stuck.total() > 0 {
             // Other suspects may run now, also if there is no thread to replace it.
             self.dispatcher.notify();

@@ -10,7 +10,6 @@ use crate::model::op::Op;
 use crate::model::query::Query;
 use crate::model::recurrence::event::{RecurrenceEvent, RecurrenceEventKind};
 use crate::runtime::service::{Next, Service};
-use crate::store::events::wake;
 use crate::sync::lock;
 use crate::time::Timestamp;
 
@@ -92,7 +91,7 @@ impl Firer {
         *ahead = found.into_iter().map(|(name, _)| name).collect();
         drop(ahead);
         let signals = self.client.store.signals();
-        wake(signals.recurrence_subscriptions().publish(events));
+        signals.call(signals.recurrence_subscriptions().publish(events));
     }
 }
 

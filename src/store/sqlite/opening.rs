@@ -112,7 +112,7 @@ impl SqliteStore {
         let mut writer = Writer::new(conn, opener, Arc::clone(&shared), &settings)?;
         writer.instance = instance;
         let turn = Turn::new(writer, settings.busy_wait, Pace::LOCAL);
-        shared.signals.set_wakes(turn.wakes());
+        shared.signals.set_wakers(turn.wakers());
         Ok(Self {
             shared,
             turn,

@@ -1,4 +1,5 @@
-//! The threads that lead for callers that do not wait, and that call the wakers of answered receipts and of streams of events.
+//! The threads that lead for callers that do not wait, and that call wakers: of answered receipts, of streams of events, and of
+//! all that waits for the scheduler's threads.
 //!
 //! A waker is the program's code: it may block, panic, or write to the same store. So none is called on a caller's thread, or
 //! while a thread leads. One helper at a time is on duty. It leads, gives up the turn, calls the wakers of what it has
@@ -11,14 +12,16 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
 use crate::error::Result;
 use crate::log::log;
 use crate::panics::survive;
+use crate::store::signals::CallWakers;
 use crate::sync::lock;
 use crate::thread::Thread;
 use crate::time::Stopwatch;
@@ -349,6 +352,34 @@ fn wait_at<'a>(
         None => place.wait(state).map_err(PoisonError::into_inner),
     };
     waited.unwrap_or_else(|state| state)
+}
+
+/// Calls wakers on the helpers of a turn.
+pub(super) struct HelpersCall(pub(super) Weak<Helpers>);
+
+impl CallWakers for HelpersCall {
+    fn after_write(&self, waker: Waker) {
+        if let Some(helpers) = self.0.upgrade() {
+            helpers.push_of_stream(waker);
+        }
+    }
+
+    fn call(&self, wakers: Vec<Waker>) {
+        let Some(helpers) = self.0.upgrade() else {
+            // The store is gone, and with it all that it could hold up.
+            return wakers.into_iter().for_each(call_one);
+        };
+        lock(&helpers.state).wakers.extend(wakers);
+        if !helpers.wake() {
+            helpers.call();
+        }
+    }
+}
+
+impl fmt::Debug for HelpersCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HelpersCall")
+    }
 }
 
 fn call_one(waker: Waker) {

@@ -30,12 +30,12 @@ mod tests;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
 use self::held::{HeldWriter, this_thread};
-use self::helpers::{Helpers, Leads};
+use self::helpers::{Helpers, HelpersCall, Leads};
 use self::lead::{Lead, Step};
 use self::line::Line;
 use self::request::{Cell, Sort, Stage};
@@ -43,6 +43,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::log;
 use crate::model::op::{Op, Reply};
 use crate::panics::survive;
+use crate::store::signals::CallWakers;
 use crate::store::{Pace, PendingReply};
 use crate::sync::lock;
 use crate::time::{Deadline, MAX_PARK, Timestamp};
@@ -88,14 +89,9 @@ impl<W: Writes> Turn<W> {
         })
     }
 
-    /// Has the wakers called of those that wait for what a write publishes, once no thread leads.
-    pub(crate) fn wakes(&self) -> impl Fn(Waker) + Send + Sync + use<W> {
-        let helpers = Arc::downgrade(&self.line.helpers);
-        move |waker| {
-            if let Some(helpers) = helpers.upgrade() {
-                helpers.push_of_stream(waker);
-            }
-        }
+    /// What calls the wakers of those that wait for something else than a receipt.
+    pub(crate) fn wakers(&self) -> impl CallWakers + use<W> {
+        HelpersCall(Arc::downgrade(&self.line.helpers))
     }
 
     /// Applies operations and waits for their commit.

@@ -7,6 +7,7 @@ mod executors;
 mod health;
 mod races;
 mod stopping;
+mod wakers;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
