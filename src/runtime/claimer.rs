@@ -3,7 +3,7 @@
 //! Invariant: tasks are claimed for free workers. For busy workers they are claimed ahead, at most as many as run within
 //! [`Pace::ahead`](crate::store::Pace::ahead).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::runtime::backoff::still_to_come;
 use crate::runtime::finish::Finished;
 use crate::runtime::flight::Launcher;
 use crate::runtime::job::Job;
+use crate::runtime::launched::Launched;
 use crate::runtime::link::Link;
 use crate::runtime::plan::{Load, Plan, Planner, Scope};
 use crate::runtime::ready::Ready;
@@ -27,6 +28,9 @@ pub(crate) struct Claimer {
     link: Arc<Link>,
     ready: Arc<Ready>,
     launcher: Arc<Launcher>,
+    launched: Launched,
+    /// A cancellation was passed on since the launched were looked at.
+    has_cancelled: bool,
     planner: Planner,
     /// A queue has a cap: the end of one of its tasks makes room for the next, here or in another process.
     has_caps: bool,
@@ -46,6 +50,8 @@ impl Claimer {
             link,
             ready,
             launcher,
+            launched: Launched::default(),
+            has_cancelled: false,
             has_caps: false,
             refused_until: None,
         }
@@ -104,14 +110,45 @@ impl Claimer {
         self.ready.push(Job::hold(&self.link, claims, cost));
     }
 
-    /// Launches the claims that are to run as futures; gives them back if the scheduler stops.
-    pub(crate) fn launch(&self, is_stopping: bool, now: Timestamp) -> Vec<Finished> {
-        let jobs = self.ready.take_futures();
-        if is_stopping {
-            return give_back(jobs, now);
+    /// Launches the claims that are to run as futures; gives those back that were cancelled, and all if the scheduler stops.
+    pub(crate) fn launch(&mut self, is_stopping: bool, now: Timestamp) -> Vec<Finished> {
+        let (back, jobs): (Vec<Job>, Vec<Job>) = self
+            .ready
+            .take_futures()
+            .into_iter()
+            .partition(|job| is_stopping || job.is_cancelled());
+        for job in jobs {
+            self.launched.push(self.launcher.launch(job));
         }
-        jobs.into_iter().for_each(|job| self.launcher.launch(job));
-        Vec::new()
+        give_back(back, now)
+    }
+
+    /// Notes that launched tasks may have been cancelled.
+    pub(crate) fn note_cancelled(&mut self) {
+        self.has_cancelled = true;
+    }
+
+    /// Takes back what an executor was given and has not polled: because the scheduler stops, because it was cancelled, or
+    /// because its queue was paused.
+    fn withdraw_launched(
+        &mut self,
+        lanes: &[Lane],
+        is_stopping: bool,
+        now: Timestamp,
+    ) -> Vec<Finished> {
+        let has_cancelled = std::mem::take(&mut self.has_cancelled);
+        if self.launched.is_empty() {
+            return Vec::new();
+        }
+        let paused = lanes.iter().filter(|lane| lane.paused);
+        let paused: HashSet<&str> = paused.map(|lane| &*lane.queue).collect();
+        if !is_stopping && !has_cancelled && paused.is_empty() {
+            return Vec::new();
+        }
+        let jobs = self
+            .launched
+            .take(|job| is_stopping || job.is_cancelled() || paused.contains(&*job.claim().queue));
+        give_back(jobs, now)
     }
 
     /// Until when no future is launched, because an executor has dropped one.
@@ -128,11 +165,17 @@ impl Claimer {
     /// Takes back claimed tasks that no worker has started: because the scheduler stops, because the workers' tasks take
     /// longer than expected, because their queue was paused, or because a better task is due.
     pub(crate) fn withdraw(
-        &self,
+        &mut self,
         lanes: &[Lane],
         is_stopping: bool,
         now: Timestamp,
     ) -> Vec<Finished> {
+        let mut finished = self.withdraw_launched(lanes, is_stopping, now);
+        finished.extend(self.withdraw_waiting(lanes, is_stopping, now));
+        finished
+    }
+
+    fn withdraw_waiting(&self, lanes: &[Lane], is_stopping: bool, now: Timestamp) -> Vec<Finished> {
         let waiting = self.ready.waiting();
         if waiting.count == 0 {
             return Vec::new();
@@ -152,9 +195,10 @@ impl Claimer {
 
     /// Drops the tasks that wait for a worker: the store has stopped, so nothing can be given back any more. Returns whether
     /// no handler runs.
-    pub(crate) fn forget(&self, now: Timestamp) -> bool {
+    pub(crate) fn forget(&mut self, now: Timestamp) -> bool {
         drop(give_back(self.ready.withdraw(|_| true), now));
         drop(give_back(self.ready.take_futures(), now));
+        drop(give_back(self.launched.take(|_| true), now));
         let held = self.link.attempts.held(now);
         // A stuck future has given up its place, and runs on.
         held.open.total() == 0 && held.started.total() == 0
@@ -244,7 +288,7 @@ impl Claimer {
     }
 }
 
-fn give_back(jobs: Vec<Job>, now: Timestamp) -> Vec<Finished> {
+fn give_back(jobs: impl IntoIterator<Item = Job>, now: Timestamp) -> Vec<Finished> {
     let finished = jobs.into_iter().filter_map(|job| job.give_back(now));
     finished.collect()
 }
@@ -288,8 +332,8 @@ mod tests {
     #[test]
     fn p9_a_claim_that_a_better_task_overtakes_is_given_back() {
         let link = link();
-        let claimer = claimer(&link);
-        let is_kept = |lane: Lane| {
+        let mut claimer = claimer(&link);
+        let mut is_kept = |lane: Lane| {
             claimer.hand_over(vec![claim(1, 0, 3)]);
             let back = claimer.withdraw(&[lane], false, NOW);
             claimer.forget(NOW);
@@ -318,7 +362,7 @@ mod tests {
     #[test]
     fn p4_nothing_that_waits_is_kept_once_the_stop_has_begun() {
         let link = link();
-        let claimer = claimer(&link);
+        let mut claimer = claimer(&link);
         claimer.hand_over(vec![claim(1, 0, 3), claim(1, 0, 3)]);
         assert_eq!(claimer.withdraw(&[], false, NOW).len(), 0);
         let back = claimer.withdraw(&[], true, NOW);

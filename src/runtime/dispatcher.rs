@@ -137,14 +137,16 @@ impl Dispatcher {
     }
 
     /// Asks the handlers of cancelled tasks to stop.
-    fn pass_on_cancellations(&self, now: Timestamp) {
+    fn pass_on_cancellations(&mut self, now: Timestamp) {
         let signals = self.link.signals();
+        let claimer = &mut self.claimer;
         signals.pass_on_cancelled(|cancelled| {
             // A granted task that is not held yet may be among them. During a shutdown it is given back instead.
             if !self.shutdown.is_stopping() {
                 self.ready.admit();
             }
             let attempts = &self.link.attempts;
+            claimer.note_cancelled();
             signals.call(attempts.raise(cancelled, StopReason::Cancelled, now));
         });
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: each claim ends exactly once, however the executor treats the future. It ends when the handler's future is
 //! ready, has panicked, or was dropped after a request to stop; and it ends by the drop of the flight, if the executor drops
-//! that before.
+//! that before. Before its first poll the dispatcher may take the task back: an executor that never polls keeps none.
 
 use std::fmt;
 use std::future::Future;
@@ -22,6 +22,7 @@ use crate::panics::survive;
 use crate::runtime::call::{AttemptSpan, caught, log_end};
 use crate::runtime::fibers::Fibers;
 use crate::runtime::job::{Job, QUICKEST_FORK, Returned, Running};
+use crate::runtime::launched::Unpolled;
 use crate::runtime::link::Link;
 use crate::runtime::polls::PollWatch;
 use crate::runtime::shutdown::ShutdownState;
@@ -59,17 +60,21 @@ impl Launcher {
     }
 
     /// Never under a lock: the spawner is code of the user's.
-    pub(crate) fn launch(&self, job: Job) {
+    pub(crate) fn launch(&self, job: Job) -> Arc<Unpolled> {
+        let link = Arc::clone(job.link());
+        let polls = job.watched();
+        let unpolled = Unpolled::new(job);
         let flight = Flight {
-            link: Arc::clone(job.link()),
-            polls: job.watched(),
-            stage: Stage::Waits(job),
+            link,
+            polls,
+            stage: Stage::Waits(Arc::clone(&unpolled)),
             shutdown: Arc::clone(&self.shutdown),
             fibers: self.fibers.clone(),
         };
         if survive(|| self.spawner.spawn(Box::pin(flight))).is_none() {
             log!(error, "the spawner panicked");
         }
+        unpolled
     }
 }
 
@@ -91,7 +96,7 @@ struct Flight {
 
 enum Stage {
     /// It was never polled.
-    Waits(Job),
+    Waits(Arc<Unpolled>),
     Flies(Box<Flying>),
     Ended,
 }
@@ -202,10 +207,12 @@ impl Flight {
     /// Takes off if it has not, and polls the handler's future. `None` in a child process that it has forked.
     fn fly(&mut self, cx: &mut Context<'_>) -> Option<Poll<()>> {
         let flight = self;
-        if let Stage::Waits(_) = flight.stage
-            && let Stage::Waits(job) = mem::replace(&mut flight.stage, Stage::Ended)
-        {
-            flight.take_off(job);
+        if let Stage::Waits(unpolled) = &flight.stage {
+            let job = unpolled.take();
+            flight.stage = Stage::Ended;
+            if let Some(job) = job {
+                flight.take_off(job);
+            }
         }
         loop {
             let Stage::Flies(flying) = &mut flight.stage else {
@@ -245,9 +252,10 @@ impl Drop for Flight {
             // In a forked child, the attempt is the parent's.
             return;
         }
-        self.link.places.note_dropped(self.link.client.now());
+        let dropped = || self.link.places.note_dropped(self.link.client.now());
         match &self.stage {
             Stage::Flies(flying) => {
+                dropped();
                 // The handler is not to blame: this costs no attempt.
                 let token = &flying.running.context().holding.token;
                 let wakers = token.raise(StopReason::ShuttingDown);
@@ -256,8 +264,13 @@ impl Drop for Flight {
                     "interrupted: its executor has dropped its future",
                 ))));
             }
-            // Dropped with the stage, and so given back.
-            Stage::Waits(_) | Stage::Ended => {}
+            Stage::Waits(unpolled) => {
+                // Its drop gives it back.
+                if let Some(_job) = unpolled.take() {
+                    dropped();
+                }
+            }
+            Stage::Ended => {}
         }
     }
 }

@@ -86,6 +86,10 @@ impl Job {
         &self.held.cx.holding.claim
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.held.cx.holding.token.reason() == Some(StopReason::Cancelled)
+    }
+
     pub(crate) fn link(&self) -> &Arc<Link> {
         &self.held.link
     }
@@ -120,9 +124,9 @@ impl Job {
 
     /// Gives the job back unstarted. The caller settles the returned end.
     pub(crate) fn give_back(mut self, now: Timestamp) -> Option<Finished> {
-        let end = match self.held.cx.holding.token.reason() {
-            Some(StopReason::Cancelled) => End::CancelledUnstarted,
-            _ => End::Unstarted,
+        let end = match self.is_cancelled() {
+            true => End::CancelledUnstarted,
+            false => End::Unstarted,
         };
         self.held.unstarted(end, now)
     }

@@ -15,6 +15,7 @@ pub(crate) mod finish;
 pub(crate) mod flight;
 pub(crate) mod gather;
 pub(crate) mod job;
+mod launched;
 pub(crate) mod link;
 pub(crate) mod maintenance;
 pub(crate) mod places;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use punctual::{
-    Builder, ErrorKind, Filter, MAX_IN_FLIGHT, Outcome, Scheduler, TaskFuture, TaskState,
+    Builder, Cancel, ErrorKind, Filter, MAX_IN_FLIGHT, Outcome, Scheduler, TaskFuture, TaskState,
 };
 
 use super::{Kept, OneThread};
@@ -178,6 +178,56 @@ fn p12_an_executor_that_drops_everything_gets_less_and_less() {
     assert!((60..75).contains(&tries), "{tries} in an hour");
     let task = task(&scheduler, id);
     assert_eq!((task.state(), task.attempt()), (TaskState::Pending, 0));
+}
+
+/// P4, P8: an executor that does not run keeps no task from being cancelled, given back, or run by others.
+#[test]
+fn p8_a_future_that_is_never_polled_can_be_taken_back() {
+    let (_dir, path) = file();
+    let kept = Kept::default();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let scheduler = Scheduler::builder(&path)
+        .async_handler_fn(move |_: Probe, _cx| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async { Ok(Outcome::done()) }
+        })
+        .spawner(kept.clone())
+        .start()
+        .unwrap();
+    assert_eq!(kept.take().len(), 1, "that of the start");
+    let [cancelled, paused, stopped] = [("a", 1), ("b", 2), ("c", 3)]
+        .map(|(queue, n)| scheduler.schedule(probe(n).queue(queue)).unwrap().id());
+    let mut futures = Vec::new();
+    let mut handed = |count: usize| {
+        eventually("they are handed over", || {
+            futures.extend(kept.take());
+            futures.len() == count
+        });
+    };
+    handed(3);
+    assert_eq!(scheduler.cancel(cancelled).unwrap(), Cancel::Requested);
+    assert_eq!(end_of(&scheduler, cancelled).state(), TaskState::Cancelled);
+    let is_pending = |id| task(&scheduler, id).state() == TaskState::Pending;
+    scheduler.pause("b").unwrap();
+    eventually("it waits for the pause to end", || is_pending(paused));
+    assert_eq!(task(&scheduler, stopped).state(), TaskState::Running);
+    scheduler.resume("b").unwrap();
+    handed(4);
+    assert_eq!(scheduler.shutdown(LONG).unwrap().still_running(), 0);
+    assert!(is_pending(paused) && is_pending(stopped));
+    futures.into_iter().for_each(smol::block_on);
+    assert_eq!(calls.load(Ordering::SeqCst), 0, "they were taken back");
+    assert_eq!(scheduler.health().futures_rest_until(), None);
+    drop(scheduler);
+    let next = Scheduler::builder(&path)
+        .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
+        .start()
+        .unwrap();
+    for id in [paused, stopped] {
+        let ended = end_of(&next, id);
+        assert_eq!((ended.state(), ended.attempt()), (TaskState::Completed, 1));
+    }
 }
 
 /// P4: what was never polled was never started.
