@@ -200,8 +200,8 @@ impl Health {
         self.unpolled
     }
 
-    /// Until when no further async handler is started, because the executor has dropped futures before they were ready: 1 second
-    /// at first, at most 60.
+    /// Until when no further async handler is started, because the executor has dropped futures before they were ready, and none
+    /// has ended in between: 1 second at first, at most 60.
     #[must_use]
     pub fn futures_rest_until(&self) -> Option<DateTime<Utc>> {
         self.futures_rest_until

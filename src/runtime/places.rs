@@ -22,6 +22,17 @@ struct Rest {
     until: Option<Timestamp>,
     /// How long the last rest was; zero: none since a future ended as it should.
     span: Duration,
+    /// A future has ended as it should since the executor dropped the last one.
+    has_ended: bool,
+}
+
+impl Rest {
+    /// Until when no further future is started; `None`: one may be.
+    fn at(&self, now: Timestamp) -> Option<Timestamp> {
+        // The clock may have been set back.
+        let is_to_come = |at: &Timestamp| *at > now && *at <= now + MAX_REST;
+        self.until.filter(is_to_come)
+    }
 }
 
 impl Places {
@@ -42,24 +53,25 @@ impl Places {
 
     /// Until when no further future is started; `None`: one may be.
     pub(crate) fn rests(&self, now: Timestamp) -> Option<Timestamp> {
-        // The clock may have been set back.
-        let is_to_come = |at: &Timestamp| *at > now && *at <= now + MAX_REST;
-        lock(&self.rest).until.filter(is_to_come)
+        lock(&self.rest).at(now)
     }
 
-    /// Notes that an executor has dropped a future. All that it drops during a rest count as one.
+    /// Notes that an executor has dropped a future. A single one between others that end brings no rest, and all that it drops
+    /// during a rest count as one.
     pub(crate) fn note_dropped(&self, now: Timestamp) {
-        if self.rests(now).is_some() {
+        let mut rest = lock(&self.rest);
+        if std::mem::take(&mut rest.has_ended) || rest.at(now).is_some() {
             return;
         }
-        let mut rest = lock(&self.rest);
         rest.span = (2 * rest.span).clamp(FIRST_REST, MAX_REST);
         rest.until = Some(now + rest.span);
     }
 
     /// Notes that a future has ended as it should.
     pub(crate) fn note_ended(&self) {
-        lock(&self.rest).span = Duration::ZERO;
+        let mut rest = lock(&self.rest);
+        rest.span = Duration::ZERO;
+        rest.has_ended = true;
     }
 }
 
@@ -87,6 +99,8 @@ mod tests {
             assert_eq!(places.free(0, now), 10);
         }
         places.note_ended();
+        places.note_dropped(now);
+        assert_eq!(places.rests(now), None, "a single one");
         places.note_dropped(now);
         assert_eq!(places.rests(now), Some(now + S));
     }
