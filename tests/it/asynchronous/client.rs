@@ -514,10 +514,13 @@ fn a_handler_may_await_the_shutdown_of_its_scheduler() {
         let (_dir, path) = file();
         let shared: Arc<std::sync::OnceLock<Scheduler>> = Arc::default();
         let own = Arc::clone(&shared);
+        let started = Log::new();
+        let log = started.clone();
         let builder = Scheduler::builder(&path)
             .stop_grace("probe", 10 * MS)
             .async_handler_fn(move |_: Probe, _cx| {
                 let own = Arc::clone(&own);
+                log.push(());
                 async move {
                     while own.get().is_none() {
                         yield_once().await;
@@ -530,6 +533,7 @@ fn a_handler_may_await_the_shutdown_of_its_scheduler() {
         let scheduler = executor.on(builder).start().unwrap();
         let client = scheduler.client();
         let id = client.schedule(Probe(1)).unwrap().id();
+        eventually("it runs", || started.len() == 1);
         assert!(shared.set(scheduler).is_ok());
         eventually("it waits again", || {
             state(&client, id) == TaskState::Pending
