@@ -19,6 +19,7 @@ mod suspects;
 pub(super) mod transaction;
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,14 @@ use crate::model::settle::{Asked, Claim, End, Settlement, settle};
 use crate::model::task::{Task, TaskState};
 use crate::store::Store;
 use crate::time::Timestamp;
+
+/// The seeds of so many random histories. A failure tells its seed: give it as `PUNCTUAL_SEED`.
+pub(super) fn seeds(count: u64) -> Range<u64> {
+    let given = std::env::var("PUNCTUAL_SEED").ok();
+    let given = given.map(|seed| seed.parse().expect("PUNCTUAL_SEED is a number"));
+    let first = given.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    first..first + count
+}
 
 /// Makes a test of each function for every backend.
 macro_rules! on_every_backend {

@@ -11,7 +11,9 @@ use punctual::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::kit::{Line, Part, Place, Process, eventually, part, seed, spin};
+use super::kit::{
+    Line, Part, Place, Process, eventually, part, runtime, seed, spin, until_nothing_is_left,
+};
 
 const MANY: u32 = 2_000;
 const KILLS: u32 = 4;
@@ -31,11 +33,7 @@ impl Payload for Adds {
 fn child() {
     let Some(part) = Part::played() else { return };
     let (ends, told_at): (bool, u32) = (part.argument(0), part.argument(1));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()
-        .expect("a runtime");
+    let runtime = runtime();
     let (begun, told) = (Arc::new(AtomicU32::new(0)), part.clone());
     let scheduler = Scheduler::builder(&part.file)
         .max_in_flight(MANY as usize)
@@ -65,13 +63,7 @@ fn child() {
         .spawner(runtime.handle().clone())
         .start()
         .expect("to open the file");
-    let unfinished = Filter::new()
-        .state(TaskState::Pending)
-        .state(TaskState::Running);
-    eventually("nothing is left", || {
-        let left = scheduler.count(&unfinished).expect("to count");
-        (left == 0).then_some(())
-    });
+    until_nothing_is_left(&scheduler);
 }
 
 /// A file with so many tasks.

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use punctual::rusqlite::{Connection, OpenFlags};
-use punctual::{AsyncContext, Cancel, TaskContext, TaskId, TaskState};
+use punctual::{AsyncContext, Cancel, Client, Filter, TaskContext, TaskId, TaskState};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a child may take for anything that is asked of it: not a measure, only a bound.
@@ -504,6 +504,22 @@ impl Place {
             .query_row(sql, [], |row| row.get(0))
             .expect("a number")
     }
+}
+
+/// A runtime for the futures of a child process.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let builder = builder.worker_threads(2).enable_time();
+    builder.build().expect("a runtime")
+}
+
+/// Waits until all tasks of the file have ended.
+pub(crate) fn until_nothing_is_left(client: &Client) {
+    let unfinished = Filter::new().unfinished();
+    eventually("nothing is left", || {
+        let left = client.count(&unfinished).expect("to count");
+        (left == 0).then_some(())
+    });
 }
 
 /// The seed of a randomised test: printed, and taken from `PUNCTUAL_SEED` to run one again.

@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use punctual::{
-    AttemptEnd, Client, Delivery, Filter, Outcome, Payload, Scheduler, TaskContext, TaskId,
-    TaskState,
+    AttemptEnd, Client, Delivery, Outcome, Payload, Scheduler, TaskContext, TaskId, TaskState,
 };
 use serde::{Deserialize, Serialize};
 
-use super::kit::{Line, Part, Place, Process, eventually, part, seed, spin};
+use super::kit::{Line, Part, Place, Process, part, seed, spin, until_nothing_is_left};
 
 const KILLS: usize = 30;
 /// How many processes have the file open at once.
@@ -47,10 +46,7 @@ fn child() {
         .expect("to open the file");
     part.say(&Line::Opened);
     if !takes_orders {
-        let open = Filter::new().unfinished();
-        eventually("nothing is left", || {
-            (scheduler.count(&open).expect("to count") == 0).then_some(())
-        });
+        until_nothing_is_left(&scheduler);
         return;
     }
     part.die_with_parent();

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use punctual::{
-    AttemptEnd, Client, DEFAULT_MAX_CRASHES, Filter, NewTask, Outcome, Payload, Scheduler,
-    TaskContext, TaskId, TaskState,
+    AttemptEnd, Client, DEFAULT_MAX_CRASHES, NewTask, Outcome, Payload, Scheduler, TaskContext,
+    TaskId, TaskState,
 };
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::kit::{Line, Part, Place, Process, eventually, part};
+use super::kit::{Line, Part, Place, Process, part, runtime, until_nothing_is_left};
 
 const WORKERS: u32 = 64;
 const NEIGHBOURS: u32 = 600;
@@ -57,12 +57,7 @@ fn child() {
         })
         .start()
         .expect("to open the file");
-    let unfinished = Filter::new()
-        .state(TaskState::Pending)
-        .state(TaskState::Running);
-    eventually("nothing is left", || {
-        (scheduler.count(&unfinished).expect("to count") == 0).then_some(())
-    });
+    until_nothing_is_left(&scheduler);
 }
 
 /// P4: a task that kills its process at every attempt ends as failed once it has done so too often, and those that ran
@@ -151,11 +146,7 @@ impl Payload for Half {
 fn many() {
     let Some(part) = Part::played() else { return };
     let is_first: bool = part.argument(0);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()
-        .expect("a runtime");
+    let runtime = runtime();
     let running = Arc::new(AtomicU32::new(0));
     let started = Arc::clone(&running);
     let all_run = move || {
@@ -204,12 +195,7 @@ fn many() {
         .spawner(runtime.handle().clone())
         .start()
         .expect("to open the file");
-    let unfinished = Filter::new()
-        .state(TaskState::Pending)
-        .state(TaskState::Running);
-    eventually("nothing is left", || {
-        (scheduler.count(&unfinished).expect("to count") == 0).then_some(())
-    });
+    until_nothing_is_left(&scheduler);
 }
 
 /// Runs processes until nothing is left. Returns how often one crashed.

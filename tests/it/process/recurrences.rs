@@ -9,7 +9,10 @@ use punctual::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::kit::{Line, Part, Place, Process, Since, eventually, part, seed, spin, wall_clock};
+use super::kit::{
+    Line, Part, Place, Process, Since, eventually, part, seed, spin, until_nothing_is_left,
+    wall_clock,
+};
 
 /// How many recurrences have a slot each second.
 const RECURRENCES: usize = 200;
@@ -41,10 +44,7 @@ fn child() {
         part.die_with_parent();
         eventually("it is killed", || None::<()>);
     }
-    let open = Filter::new().unfinished();
-    eventually("nothing is left", || {
-        (scheduler.count(&open).expect("to count") == 0).then_some(())
-    });
+    until_nothing_is_left(&scheduler);
 }
 
 fn start(place: &Place, lives_on: bool) -> Process {

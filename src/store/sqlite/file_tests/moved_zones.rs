@@ -17,7 +17,7 @@ use crate::model::recurrence::request::Recurrence;
 use crate::model::recurrence::rule::Rule;
 use crate::model::recurrence::view::RecurrenceAction;
 use crate::store::sqlite::kit::File;
-use crate::store::suite::Kit;
+use crate::store::suite::{Kit, seeds};
 use crate::time::Timestamp;
 
 on_a_file!(p10_no_civil_time_comes_twice_and_none_is_lost_whatever_becomes_of_the_zones);
@@ -31,12 +31,8 @@ const STEPS: usize = 50;
 /// 2026-07-01T12:00:00Z.
 const START: Timestamp = Timestamp::from_micros(1_782_907_200_000_000);
 
-/// A failure tells its seed: give it as `PUNCTUAL_SEED`.
 fn p10_no_civil_time_comes_twice_and_none_is_lost_whatever_becomes_of_the_zones(kit: &mut Kit) {
-    let given = std::env::var("PUNCTUAL_SEED").ok();
-    let given = given.and_then(|seed| seed.parse().ok());
-    let first = given.unwrap_or_else(|| fastrand::u64(..1 << 32));
-    for seed in first..first + HISTORIES {
+    for seed in seeds(HISTORIES) {
         kit.now = START;
         let mut history = History::begin(kit, seed);
         for _ in 0..STEPS {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::on_a_file;
 use super::updated_zones::{cron, replace, store, update};
-use super::zones::{at, explain, fire};
+use super::zones::{at, decided_by_newer, explain, fire};
 use crate::model::filter::Filter;
 use crate::model::new_task::NewTask;
 use crate::model::op::{Action, Op};
@@ -177,10 +177,7 @@ fn p10_an_older_program_decides_in_chunks_before_its_reset(kit: &mut Kit) {
         all.overlap(Overlap::Allow)
             .window(Duration::from_secs(40 * 86_400)),
     );
-    kit.sql(|conn| {
-        let sql = "UPDATE punctual_recurrence SET tzdb = '9999a'";
-        conn.execute(sql, []).unwrap();
-    });
+    decided_by_newer(kit);
     kit.now = at("2026-07-11T10:30:00Z");
     let action = RecurrenceAction::Reset(at("2026-07-12T10:30:00Z"));
     let reset = Op::ChangeRecurrence {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::on_a_file;
-use super::zones::{at, explain, fire, recur};
+use super::zones::{at, decided_by_newer, explain, fire, recur};
 use crate::model::filter::Filter;
 use crate::model::new_task::NewTask;
 use crate::model::op::Op;
@@ -119,10 +119,7 @@ fn p10_a_civil_time_is_not_lost_before_the_first_slot(kit: &mut Kit) {
 fn p10_an_old_program_s_reset_passes_over_no_due_slot_in_silence(kit: &mut Kit) {
     kit.now = at("2026-07-01T12:00:00Z");
     recur(kit, "a", "Europe/Berlin");
-    kit.sql(|conn| {
-        let sql = "UPDATE punctual_recurrence SET tzdb = '9999a'";
-        conn.execute(sql, []).unwrap();
-    });
+    decided_by_newer(kit);
     kit.now = at("2026-07-02T00:30:01Z");
     act(kit, RecurrenceAction::Reset(at("2026-07-02T12:00:00Z")));
     fire(kit);

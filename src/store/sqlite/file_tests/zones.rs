@@ -76,6 +76,14 @@ fn next_slot(store: &dyn Store, name: &str) -> Option<DateTime<Utc>> {
     answer.recurrence().expect("it is stored").next_slot()
 }
 
+/// As by a program with a newer time zone database, which has decided all recurrences.
+pub(super) fn decided_by_newer(kit: &Kit) {
+    kit.sql(|conn| {
+        let sql = "UPDATE punctual_recurrence SET tzdb = '9999a'";
+        assert!(conn.execute(sql, []).unwrap() > 0);
+    });
+}
+
 pub(super) fn fire(kit: &Kit) {
     while kit.apply(Op::Fire { limit: 10 }).done() > 0 {}
 }
@@ -145,11 +153,8 @@ fn p10_a_newer_database_finds_the_next_slot_anew(kit: &mut Kit) {
 fn p10_what_a_newer_database_has_found_is_left_to_those_who_have_it(kit: &mut Kit) {
     kit.now = at("2026-07-01T12:00:00Z");
     recur(kit, "a", "Europe/Berlin");
+    decided_by_newer(kit);
     recur(kit, "b", "UTC");
-    kit.sql(|conn| {
-        let sql = "UPDATE punctual_recurrence SET tzdb = '9999a' WHERE name = 'a'";
-        conn.execute(sql, []).unwrap();
-    });
     kit.store().refresh().unwrap();
     assert_eq!(kit.store().health().newer_time_zones(), Some("9999a"));
     kit.now = at("2026-07-02T12:00:00Z");
@@ -321,10 +326,7 @@ fn pages_of_recurrences_end_though_a_name_is_damaged(kit: &mut Kit) {
 fn p10_a_slot_of_a_newer_database_is_not_fired_by_an_old_program_that_edits(kit: &mut Kit) {
     kit.now = at("2026-07-01T12:00:00Z");
     recur(kit, "a", "Europe/Berlin");
-    kit.sql(|conn| {
-        let sql = "UPDATE punctual_recurrence SET tzdb = '9999a'";
-        conn.execute(sql, []).unwrap();
-    });
+    decided_by_newer(kit);
     kit.now = at("2026-07-02T00:30:00Z");
     fire(kit);
     assert_eq!(kit.rows("task"), 0, "it is left to the others");
@@ -461,11 +463,8 @@ fn p10_a_change_by_an_old_program_keeps_what_a_newer_database_has_found(kit: &mu
     kit.now = at("2026-07-02T00:30:00Z");
     fire(kit);
     // By the newer database clocks are an hour ahead: the slot at 00:30Z was half past three.
-    kit.sql(|conn| {
-        move_berlin(conn, 1);
-        let sql = "UPDATE punctual_recurrence SET tzdb = '9999a'";
-        assert_eq!(conn.execute(sql, []).unwrap(), 2);
-    });
+    kit.sql(|conn| move_berlin(conn, 1));
+    decided_by_newer(kit);
     let act = |kit: &Kit, name: &str, action| {
         let name = name.to_owned();
         kit.apply(Op::ChangeRecurrence { name, action });
@@ -587,10 +586,7 @@ pub(super) fn explain(kit: &Kit, from: Timestamp, to: Timestamp) -> Vec<(DateTim
 fn p10_an_old_program_s_rule_passes_over_no_due_slot_in_silence(kit: &mut Kit) {
     kit.now = at("2026-07-01T12:00:00Z");
     recur(kit, "a", "Europe/Berlin");
-    kit.sql(|conn| {
-        let sql = "UPDATE punctual_recurrence SET tzdb = '9999a'";
-        conn.execute(sql, []).unwrap();
-    });
+    decided_by_newer(kit);
     kit.now = at("2026-07-02T00:30:01Z");
     fire(kit);
     let other = Recurrence::new("a", NewTask::with_kind("probe", &1));

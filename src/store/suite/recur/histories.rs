@@ -10,13 +10,8 @@ on_every_backend![p10_the_rules_hold_in_every_history];
 const HISTORIES: u64 = 8;
 const STEPS: usize = 120;
 
-/// A failure tells its seed: give it as `PUNCTUAL_SEED`.
 fn p10_the_rules_hold_in_every_history(kit: &mut Kit) {
-    let given = std::env::var("PUNCTUAL_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let first = given.unwrap_or_else(|| fastrand::u64(..1 << 32));
-    for seed in first..first + HISTORIES {
+    for seed in seeds(HISTORIES) {
         kit.now = NOW;
         let mut history = History::begin(kit, seed);
         for _ in 0..STEPS {

@@ -178,14 +178,9 @@ fn p10_a_slot_whose_task_failed_and_is_tried_again_stays_expected(kit: &mut Kit)
 const HISTORIES: u64 = 6;
 const STEPS: usize = 80;
 
-/// A failure tells its seed: give it as `PUNCTUAL_SEED`.
 fn p10_alarms_are_right_in_every_history(kit: &mut Kit) {
-    let given = std::env::var("PUNCTUAL_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let first = given.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let mut raised = 0;
-    for seed in first..first + HISTORIES {
+    for seed in seeds(HISTORIES) {
         kit.now = NOW;
         let alarms = Alarms::of(kit);
         let mut history = History::begin(kit, seed);

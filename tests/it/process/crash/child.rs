@@ -9,7 +9,7 @@ use punctual::{
 
 use super::{BATCH, CALLS, Held, Mode, Quick, WORKERS, first_of, id, pad};
 use crate::asynchronous::everywhere::yield_once;
-use crate::process::kit::{Line, PATIENCE, Part, Place, Process, eventually, part};
+use crate::process::kit::{Line, PATIENCE, Part, Place, Process, eventually, part, runtime};
 
 /// Starts the process of this number.
 pub(super) fn start(place: &Place, number: usize, seed: u64, mode: Mode) -> Process {
@@ -153,10 +153,7 @@ pub(super) fn open(part: &Part, workers: usize, mode: Mode, handlers: Handlers) 
         .max_in_flight(32)
         .retry_policy(Quick::KIND, RetryPolicy::fixed(RETRY));
     if handlers.on_tokio {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .build()
-            .expect("a runtime");
+        let runtime = runtime();
         builder = builder.spawner(runtime.handle().clone());
         // It lives as long as the process.
         std::mem::forget(runtime);
