@@ -318,7 +318,7 @@ fn p13_every_statement_of_a_recurrence_finds_its_rows_by_an_index() {
         ),
         ("end of a live task", exits::END_LIVE, row),
         ("a live task of another", make::REPLACE_LIVE, row),
-        ("options", exits::OPTIONS, row),
+        ("made", exits::MADE, row),
         (
             "first that waits",
             make::FIRST_BUFFERED,

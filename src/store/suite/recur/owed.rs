@@ -12,6 +12,7 @@ on_every_backend![
     p10_a_completion_that_meets_nothing_overdue_ends_no_alarm,
     p10_a_live_task_stays_expected_through_a_pause,
     p10_a_slot_whose_task_failed_and_is_tried_again_stays_expected,
+    p10_a_task_that_was_made_late_and_is_tried_again_stays_expected,
     p10_alarms_are_right_in_every_history,
 ];
 
@@ -175,6 +176,28 @@ fn p10_a_slot_whose_task_failed_and_is_tried_again_stays_expected(kit: &mut Kit)
     assert!(!is_overdue(kit, "a"));
 }
 
+fn p10_a_task_that_was_made_late_and_is_tried_again_stays_expected(kit: &mut Kit) {
+    kit.recur(
+        hourly("a")
+            .overlap(Overlap::BufferOne)
+            .expect_within(90 * MINUTE),
+    );
+    kit.fire_at(1);
+    let first = kit.claim_one();
+    kit.fire_at(2);
+    kit.later(30 * MINUTE);
+    kit.settle(&first, done());
+    let late = kit.claim_one();
+    fails(kit, &late);
+    kit.change(late.id, Action::Retry(Default::default()));
+    kit.act("a", RecurrenceAction::Pause);
+    kit.act("a", RecurrenceAction::Resume);
+    kit.later(89 * MINUTE);
+    assert!(!is_overdue(kit, "a"));
+    kit.later(MINUTE);
+    assert!(is_overdue(kit, "a"));
+}
+
 const HISTORIES: u64 = 6;
 const STEPS: usize = 80;
 
@@ -204,6 +227,8 @@ struct Owed {
     /// From when on its completion is expected, unless it is met.
     since: Option<Timestamp>,
     task: Option<TaskId>,
+    /// The slot, or when its task was made, if that was later.
+    from: Option<Timestamp>,
     /// How many tasks were made before its own.
     number: usize,
     /// Whether its task has not ended yet.
@@ -322,6 +347,7 @@ impl History {
                 slot: Some(slot),
                 since: Some(slot),
                 task: None,
+                from: None,
                 number: 0,
                 is_live: false,
             });
@@ -375,6 +401,7 @@ impl History {
                 slot,
                 since: since.or(late).or(slot.map(|_| kit.now)),
                 task: Some(task.id()),
+                from: slot.map(|slot| slot.max(kit.now)),
                 number: self.made,
                 is_live: true,
             });
@@ -382,17 +409,17 @@ impl History {
         }
     }
 
-    /// A task that has failed is tried again: if its slot is not met, or one before it, it is expected again. In a pause
-    /// nothing is.
+    /// A task that has failed is tried again: if its slot is not met, or one before it, it is expected again, or else from when
+    /// it was made, if something is expected from before that. In a pause nothing is.
     fn retry(&mut self, kit: &Kit, id: TaskId) {
         let is_at_rest = self.is_at_rest(kit);
         let unmet = self.unmet();
         let mut slots = self.slots.iter_mut();
         if let Some(owed) = slots.find(|owed| owed.task == Some(id)) {
             owed.is_live = true;
-            let again = owed
-                .slot
-                .filter(|slot| unmet.is_some_and(|unmet| unmet <= *slot));
+            let is_unmet = |at: &Timestamp| unmet.is_some_and(|unmet| unmet <= *at);
+            let mut again = owed.slot.into_iter().chain(owed.from);
+            let again = again.find(is_unmet);
             owed.since = owed.since.or(again).filter(|_| !is_at_rest);
         }
     }

@@ -11,12 +11,26 @@ use crate::store::sqlite::ops::options;
 use crate::store::sqlite::ops::recur::due::decide_due;
 use crate::store::sqlite::ops::recur::make::{Maker, add_live};
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, mark};
+use crate::store::sqlite::ops::row;
 use crate::store::sqlite::ops::write_tx::{Turned, WriteTx};
+use crate::store::sqlite::sql::{columns, sql};
+use crate::time::Timestamp;
 
 pub(crate) const END_LIVE: &str =
     "DELETE FROM punctual_recurrence_live WHERE seq = :seq RETURNING recurrence";
 
-pub(crate) const OPTIONS: &str = "SELECT options FROM punctual_task WHERE seq = :seq";
+columns! {
+    /// When a task was made, and for which slot of a recurrence.
+    struct MadeRow {
+        created_at: Timestamp = "created_at" by row::time,
+        options: Option<Vec<u8>> = "options" by row::get,
+    }
+}
+
+pub(crate) const MADE: &str = sql!(
+    "SELECT {columns} FROM punctual_task WHERE seq = :seq",
+    columns = MadeRow::COLUMNS
+);
 
 /// Tells the recurrences of the tasks that the operation has ended or revived. It may end more: those follow.
 pub(crate) fn tell(tx: &mut WriteTx<'_>) -> rusqlite::Result<()> {
@@ -77,25 +91,31 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
 
 /// A caller has made an ended task pending again: it is live.
 fn revived(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()> {
-    let Some(slot) = slot_of(tx, seq)?.filter(|slot| !slot.is_beside) else {
+    let made = tx
+        .conn
+        .prepare_cached(MADE)?
+        .query_row([seq], MadeRow::read)
+        .optional()?;
+    // `None`: the task is gone, or of no slot.
+    let Some((made_at, slot)) = made.and_then(MadeRow::slot) else {
         return Ok(());
     };
     // It may be removed, and its name may be in use by another.
     if let Some(recurring) = Recurring::by_id(tx.conn, slot.key)? {
-        let since = slot.at.filter(|at| recurring.is_unmet(*at));
-        add_live(tx.conn, seq, slot.key, slot.at, since)?;
+        // One that was made late had its span from then on.
+        let from = slot.at.map(|at| at.max(made_at));
+        let mut since = slot.at.into_iter().chain(from);
+        let since = since.find(|at| recurring.is_unmet(*at));
+        add_live(tx.conn, seq, slot.key, from, since)?;
     }
     Ok(())
 }
 
-/// For which slot of a recurrence a task was made; `None`: for none, or the task is gone.
-fn slot_of(tx: &WriteTx<'_>, seq: i64) -> rusqlite::Result<Option<SlotOf>> {
-    let stored: Option<Option<Vec<u8>>> = tx
-        .conn
-        .prepare_cached(OPTIONS)?
-        .query_row([seq], |row| row.get(0))
-        .optional()?;
-    let stored = stored.flatten();
-    let options = options::decode(stored.as_deref()).ok().flatten();
-    Ok(options.and_then(|options| options.slot))
+impl MadeRow {
+    /// When it was made, and its slot, unless it was made beside the others.
+    fn slot(self) -> Option<(Timestamp, SlotOf)> {
+        let options = options::decode(self.options.as_deref()).ok().flatten();
+        let slot = options?.slot.filter(|slot| !slot.is_beside)?;
+        Some((self.created_at, slot))
+    }
 }
