@@ -13,6 +13,11 @@ on_every_backend![
     p10_a_live_task_stays_expected_through_a_pause,
     p10_a_slot_whose_task_failed_and_is_tried_again_stays_expected,
     p10_a_task_that_was_made_late_and_is_tried_again_stays_expected,
+    p10_a_span_that_is_added_counts_for_a_task_that_was_made_late_and_is_tried_again,
+    p10_a_task_that_is_tried_again_in_a_pause_is_expected_after_it,
+    p10_a_task_that_is_met_and_tried_again_is_not_expected,
+    p10_slots_after_one_that_was_met_before_it_was_made_are_expected,
+    p10_a_search_in_a_pause_by_failures_rests_though_a_slot_waits,
     p10_alarms_are_right_in_every_history,
 ];
 
@@ -176,12 +181,13 @@ fn p10_a_slot_whose_task_failed_and_is_tried_again_stays_expected(kit: &mut Kit)
     assert!(!is_overdue(kit, "a"));
 }
 
-fn p10_a_task_that_was_made_late_and_is_tried_again_stays_expected(kit: &mut Kit) {
-    kit.recur(
-        hourly("a")
-            .overlap(Overlap::BufferOne)
-            .expect_within(90 * MINUTE),
-    );
+/// The slot of two waits for the task of one, is made at half past two, fails and is tried again.
+fn made_late_and_tried_again(kit: &mut Kit, within: Option<Duration>) {
+    let recurrence = hourly("a").overlap(Overlap::BufferOne);
+    kit.recur(match within {
+        Some(within) => recurrence.expect_within(within),
+        None => recurrence,
+    });
     kit.fire_at(1);
     let first = kit.claim_one();
     kit.fire_at(2);
@@ -190,12 +196,92 @@ fn p10_a_task_that_was_made_late_and_is_tried_again_stays_expected(kit: &mut Kit
     let late = kit.claim_one();
     fails(kit, &late);
     kit.change(late.id, Action::Retry(Default::default()));
+}
+
+fn p10_a_task_that_was_made_late_and_is_tried_again_stays_expected(kit: &mut Kit) {
+    made_late_and_tried_again(kit, Some(90 * MINUTE));
     kit.act("a", RecurrenceAction::Pause);
     kit.act("a", RecurrenceAction::Resume);
     kit.later(89 * MINUTE);
     assert!(!is_overdue(kit, "a"));
     kit.later(MINUTE);
     assert!(is_overdue(kit, "a"));
+}
+
+fn p10_a_span_that_is_added_counts_for_a_task_that_was_made_late_and_is_tried_again(kit: &mut Kit) {
+    made_late_and_tried_again(kit, None);
+    kit.edit("a", RecurrenceEdit::new().expect_within(15 * MINUTE));
+    kit.later(15 * MINUTE);
+    assert!(is_overdue(kit, "a"));
+}
+
+fn p10_a_task_that_is_tried_again_in_a_pause_is_expected_after_it(kit: &mut Kit) {
+    kit.recur(hourly("a").expect_within(15 * MINUTE));
+    kit.fire_at(1);
+    let task = kit.claim_one();
+    fails(kit, &task);
+    kit.act("a", RecurrenceAction::Pause);
+    kit.change(task.id, Action::Retry(Default::default()));
+    assert!(!is_overdue(kit, "a"));
+    kit.act("a", RecurrenceAction::Resume);
+    kit.later(15 * MINUTE);
+    assert!(is_overdue(kit, "a"));
+    kit.settle(&kit.claim_one(), done());
+    assert!(!is_overdue(kit, "a"));
+}
+
+fn p10_a_task_that_is_met_and_tried_again_is_not_expected(kit: &mut Kit) {
+    let all = hourly("a").missed(Missed::All { max: 9 });
+    kit.recur(all.overlap(Overlap::Allow).expect_within(10 * MINUTE));
+    kit.later(2 * HOUR);
+    kit.fire();
+    let [first, second] = [kit.claim_one(), kit.claim_one()];
+    fails(kit, &first);
+    kit.later(MINUTE);
+    kit.settle(&second, done());
+    for is_paused in [false, true] {
+        if is_paused {
+            kit.act("a", RecurrenceAction::Pause);
+        }
+        kit.change(first.id, Action::Retry(Default::default()));
+        kit.act("a", RecurrenceAction::Resume);
+        kit.later(20 * MINUTE);
+        assert!(!is_overdue(kit, "a"), "{is_paused}");
+        fails(kit, &kit.claim_one());
+    }
+}
+
+/// The process ends between the completion and the slot's task.
+fn p10_slots_after_one_that_was_met_before_it_was_made_are_expected(kit: &mut Kit) {
+    kit.recur(hourly("a").expect_within(90 * MINUTE));
+    kit.fire_at(1);
+    let task = kit.claim_one();
+    kit.later(HOUR);
+    kit.settle(&task, done());
+    kit.now = NOW + 10 * HOUR + 5 * MINUTE;
+    assert!(is_overdue(kit, "a"));
+}
+
+fn p10_a_search_in_a_pause_by_failures_rests_though_a_slot_waits(kit: &mut Kit) {
+    let buffers = hourly("a").overlap(Overlap::BufferOne);
+    kit.recur(buffers.pause_after_failures(1));
+    kit.fire_at(1);
+    let task = kit.claim_one();
+    kit.fire_at(2);
+    fails(kit, &task);
+    assert_eq!(kit.recurrence("a").waiting_count(), 1);
+    let each_second = Rule::cron("* * * * * *").unwrap();
+    let never = each_second.clone().not_before(NOW.to_utc()).unwrap();
+    let never = each_second.except(never).unwrap();
+    kit.edit(
+        "a",
+        RecurrenceEdit::new().rule(never).overlap(Overlap::Allow),
+    );
+    let mut rounds = 0..9;
+    assert!(
+        rounds.any(|_| kit.apply(Op::Fire { limit: 100 }).done() == 0),
+        "it is due again at once"
+    );
 }
 
 const HISTORIES: u64 = 6;
@@ -242,6 +328,7 @@ struct History {
     name: String,
     within: Duration,
     slots: Vec<Owed>,
+    completed_at: Option<Timestamp>,
     made: usize,
     claims: Vec<Claim>,
     log: Vec<String>,
@@ -284,6 +371,7 @@ impl History {
             name,
             within,
             slots: Vec::new(),
+            completed_at: None,
             made: 0,
             claims: Vec::new(),
         }
@@ -370,6 +458,7 @@ impl History {
         kit.settle(claim, end);
         let state = kit.state(claim.id);
         if state == TaskState::Completed {
+            self.completed_at = Some(kit.now);
             let of = |owed: &&Owed| owed.task == Some(claim.id);
             let number = self.slots.iter().find(of).unwrap().number;
             self.keep(|owed| owed.is_live && owed.number > number);
@@ -409,18 +498,22 @@ impl History {
         }
     }
 
-    /// A task that has failed is tried again: if its slot is not met, or one before it, it is expected again, or else from when
-    /// it was made, if something is expected from before that. In a pause nothing is.
+    /// A task that has failed is tried again: if its slot is not met, or one before it, it is expected again. Else it is from when
+    /// it was made, if nothing has completed since and something is expected from before; also in a pause.
     fn retry(&mut self, kit: &Kit, id: TaskId) {
         let is_at_rest = self.is_at_rest(kit);
-        let unmet = self.unmet();
+        let (unmet, completed_at) = (self.unmet(), self.completed_at);
         let mut slots = self.slots.iter_mut();
         if let Some(owed) = slots.find(|owed| owed.task == Some(id)) {
             owed.is_live = true;
             let is_unmet = |at: &Timestamp| unmet.is_some_and(|unmet| unmet <= *at);
-            let mut again = owed.slot.into_iter().chain(owed.from);
-            let again = again.find(is_unmet);
-            owed.since = owed.since.or(again).filter(|_| !is_at_rest);
+            let again = owed.from.filter(|from| {
+                (is_at_rest || is_unmet(from)) && completed_at.is_none_or(|at| at <= *from)
+            });
+            owed.since = match is_at_rest {
+                true => again,
+                false => owed.since.or(owed.slot.filter(is_unmet)).or(again),
+            };
         }
     }
 

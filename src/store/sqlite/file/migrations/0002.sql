@@ -5,10 +5,11 @@ INSERT INTO punctual_meta (key, value) VALUES ('mark', randomblob(16));
 
 -- What changes with each slot. What the tasks are made of is in a table of its own: a large payload in this row would be
 -- written anew for each slot. due_at is when the store has to act: at next_slot, or at once where a search for the next slot
--- has to go on; NULL if it is paused, or has no slot any more. Slots up to decided_until are decided; after it there is none
--- up to searched_until, while a search goes on or the first slot is to come later. The last decisions that were alike are
--- run_first, run_last and run_fate; those before them, runs many, are in punctual_recurrence_run. rule is the number of its
--- rule, which grows with each other one. expected_since is from when on the span expect_within to a completion counts.
+-- has to go on; NULL if it has no slot any more, or is paused and no search goes on. Slots up to decided_until are decided;
+-- after it there is none up to searched_until, while a search goes on or the first slot is to come later. The last decisions
+-- that were alike are run_first, run_last and run_fate; those before them, runs many, are in punctual_recurrence_run. rule is
+-- the number of its rule, which grows with each other one. expected_since is from when on the span expect_within to a
+-- completion counts.
 CREATE TABLE punctual_recurrence (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,

@@ -8,7 +8,7 @@ use crate::model::recurrence::event::RecurrenceEventKind;
 use crate::model::recurrence::view::PausedBy;
 use crate::model::task::{SlotOf, TaskState};
 use crate::store::sqlite::ops::options;
-use crate::store::sqlite::ops::recur::due::decide_due;
+use crate::store::sqlite::ops::recur::due::{decide_due, decide_some};
 use crate::store::sqlite::ops::recur::make::{Maker, add_live};
 use crate::store::sqlite::ops::recur::row::{self as rows, Recurring, mark};
 use crate::store::sqlite::ops::row;
@@ -86,6 +86,14 @@ fn ended(tx: &mut WriteTx<'_>, seq: i64, state: TaskState) -> rusqlite::Result<(
         };
         maker.release(tx)?;
     }
+    if state == TaskState::Completed
+        && recurring.expect_within.is_some()
+        && recurring.paused_at.is_none()
+        && recurring.due_slot(tx.now).is_some()
+    {
+        // It is met. If nobody came to decide it, nothing would be expected after it.
+        decide_some(tx, &mut recurring, 1)?;
+    }
     recurring.keep(tx)
 }
 
@@ -102,10 +110,9 @@ fn revived(tx: &mut WriteTx<'_>, seq: i64) -> rusqlite::Result<()> {
     };
     // It may be removed, and its name may be in use by another.
     if let Some(recurring) = Recurring::by_id(tx.conn, slot.key)? {
-        // One that was made late had its span from then on.
         let from = slot.at.map(|at| at.max(made_at));
-        let mut since = slot.at.into_iter().chain(from);
-        let since = since.find(|at| recurring.is_unmet(*at));
+        let since = slot.at.filter(|at| recurring.is_unmet(*at));
+        let since = since.or(from.filter(|from| recurring.expects_again(*from)));
         add_live(tx.conn, seq, slot.key, from, since)?;
     }
     Ok(())

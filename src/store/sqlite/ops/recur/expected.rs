@@ -75,6 +75,14 @@ impl Recurring {
         self.expected_since.is_some_and(|since| since <= slot)
     }
 
+    /// Whether a task that is tried again, of a slot that was met when it was made at `from`, has its span from then on, as it
+    /// had: nothing has completed since, and something is expected from before. In a pause that is forgotten, but not for
+    /// what is live at its end.
+    pub(super) fn expects_again(&self, from: Timestamp) -> bool {
+        let is_expected = self.is_unmet(from) || self.is_at_rest() && self.expect_within.is_some();
+        is_expected && self.completed_at.is_none_or(|at| at <= from)
+    }
+
     /// From when on a task that is made now for a slot has its span: from now on, if the slots up to this one are met.
     pub(super) fn since(&self, slot: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let since = match self.is_unmet(slot) {

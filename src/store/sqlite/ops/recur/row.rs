@@ -239,16 +239,17 @@ impl Recurring {
             Upcoming::Search(until) if until > tx.now + MAX_SEARCHED => Upcoming::Ended,
             next => next,
         };
-        let due_at = match next {
+        let is_paused = self.paused_at.is_some();
+        self.due_at = match next {
+            // A search goes on while its failures have paused it: the slot that it finds is expected.
+            Upcoming::Search(_) if self.is_stopped() => Some(tx.now + SEARCH_AGAIN),
+            _ if is_paused => None,
             // What waits need not wait any more.
             _ if self.buffered > 0 && definition.overlap == Overlap::Allow => Some(tx.now),
             Upcoming::Slot(slot) => Some(slot),
             Upcoming::Search(_) => Some(tx.now + SEARCH_AGAIN),
             Upcoming::Ended => None,
         };
-        // A search goes on while its failures have paused it: the slot that it finds is expected.
-        let goes_on = self.is_stopped() && matches!(next, Upcoming::Search(_));
-        self.due_at = due_at.filter(|_| self.paused_at.is_none() || goes_on);
         (self.next_slot, self.searched_until) = match next {
             Upcoming::Slot(slot) => {
                 let decided = self.decided_until;
