@@ -224,5 +224,5 @@ pub use model::retry::RetryPolicy;
 pub use model::task::{Ended, Task, TaskState};
 pub use scheduler::builder::{Builder, MAX_IN_FLIGHT, MAX_WORKERS};
 pub use scheduler::{Scheduler, Shutdown};
-pub use store::events::{Events, Received};
+pub use store::events::{EventStream, Events, Received};
 pub use store::sqlite::settings::SqliteSettings;

@@ -11,7 +11,7 @@ use crate::model::recurrence::event::RecurrenceEvent;
 use crate::model::recurrence::explain::Explanation;
 use crate::model::recurrence::filter::{RecurrenceFilter, RecurrencePage};
 use crate::model::recurrence::view::{Backfilled, RecurrenceStatus, Triggered};
-use crate::store::events::Events;
+use crate::store::events::EventStream;
 
 impl AsyncClient {
     /// Returns what can be done with stored recurrences.
@@ -167,8 +167,8 @@ impl AsyncRecurrences<'_> {
         write.await
     }
 
-    /// As [`Recurrences::events`](crate::Recurrences::events), which waits for nothing: the subscription is a stream too.
-    pub fn events(self) -> Events<RecurrenceEvent> {
-        self.0.client.recurrences().events()
+    /// As [`Recurrences::events`](crate::Recurrences::events), which waits for nothing.
+    pub fn events(self) -> EventStream<RecurrenceEvent> {
+        self.0.client.recurrences().events().into()
     }
 }

@@ -14,7 +14,6 @@ use crate::id::TaskId;
 use crate::model::answer::{Bulk, Cancel, Streamed};
 use crate::model::attempt::Attempt;
 use crate::model::edit::{Edit, Patch};
-use crate::model::event::Event;
 use crate::model::filter::{Filter, Page};
 use crate::model::health::Health;
 use crate::model::new_task::{NewTask, Scheduled};
@@ -25,7 +24,7 @@ use crate::model::recurrence::set::{Declared, RecurrenceSet};
 use crate::model::recurrence::view::Recurred;
 use crate::model::retention::Retention;
 use crate::model::task::{Ended, Task};
-use crate::store::events::Events;
+use crate::store::events::EventStream;
 
 impl Client {
     /// Returns the same client for async code, in any runtime or in none.
@@ -396,10 +395,14 @@ impl AsyncClient {
         waits.wait(&self.client.store, id.into(), timeout)?.await
     }
 
-    /// Subscribes to the changes of tasks, as [`Client::events`]: the subscription is a
-    /// [`Stream`](struct@Events#impl-Stream-for-Events<E>).
-    pub fn events(&self) -> Events<Event> {
-        self.client.events()
+    /// Subscribes to the changes of tasks, as [`Client::events`], which waits for nothing.
+    pub fn events(&self) -> EventStream {
+        self.client.events().into()
+    }
+
+    /// As [`Client::events_with_capacity`], which waits for nothing.
+    pub fn events_with_capacity(&self, capacity: usize) -> EventStream {
+        self.client.events_with_capacity(capacity).into()
     }
 
     /// Runs a closure in a transaction on the file, as [`Client::transaction`], on a thread of the client's.

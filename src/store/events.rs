@@ -218,50 +218,71 @@ impl<E> Received<E> {
     }
 }
 
-/// The same subscription for async code: the stream ends when the subscription has ended. Wakers are called by a thread of the
-/// store, after the commit that the event is of.
-///
-/// # Example
-///
-/// ```
-/// use futures_core::Stream;
-/// use std::future::poll_fn;
-/// use std::pin::Pin;
-///
-/// async fn follow(client: &punctual::Client) {
-///     let mut events = client.events();
-///     // `StreamExt::next` of a crate like `futures` does the same.
-///     while let Some(event) = poll_fn(|cx| Pin::new(&mut events).poll_next(cx)).await {
-///         println!("{} {:?}", event.task(), event.kind());
-///     }
-/// }
-/// ```
-impl<E> Stream for Events<E> {
-    type Item = E;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<E>> {
-        let waker = cx.waker().clone();
-        let received = |receiver: &Receiver<E>| match receiver.try_recv() {
-            Ok(event) => Poll::Ready(Some(event)),
-            Err(TryRecvError::Disconnected) => Poll::Ready(None),
-            Err(TryRecvError::Empty) => Poll::Pending,
-        };
-        let first = received(&self.receiver);
-        if first.is_ready() {
-            return first;
-        }
-        let old = lock(&self.shared.waker).replace(waker);
-        drop(old);
-        // One may have come before the waker was there.
-        received(&self.receiver)
-    }
-}
-
 impl<E> Iterator for Events<E> {
     type Item = E;
 
     fn next(&mut self) -> Option<E> {
         self.receiver.recv().ok()
+    }
+}
+
+/// A subscription to what happens, for async code: a [`Stream`], and not an iterator, so that `next` of the usual extension traits
+/// can be called. It is bounded and ends as [`Events`] do. Made by [`AsyncClient::events`](crate::AsyncClient::events), or from
+/// [`Events`]. Wakers are called by a thread of the store, after the commit that the event is of.
+///
+/// # Example
+///
+/// ```
+/// use futures_core::Stream;
+/// use punctual::AsyncClient;
+/// use std::future::poll_fn;
+/// use std::pin::Pin;
+///
+/// async fn follow(client: &AsyncClient) {
+///     let mut events = client.events();
+///     // With `StreamExt` of a crate like `futures`: `while let Some(event) = events.next().await`.
+///     while let Some(event) = poll_fn(|cx| Pin::new(&mut events).poll_next(cx)).await {
+///         println!("{} {:?}", event.task(), event.kind());
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use = "a stream does nothing unless it is polled"]
+pub struct EventStream<E = Event>(Events<E>);
+
+impl<E> EventStream<E> {
+    /// How many events were lost because the subscription was full.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.0.lost()
+    }
+}
+
+impl<E> From<Events<E>> for EventStream<E> {
+    fn from(events: Events<E>) -> Self {
+        Self(events)
+    }
+}
+
+impl<E> Stream for EventStream<E> {
+    type Item = E;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<E>> {
+        let Events { receiver, shared } = &self.0;
+        let waker = cx.waker().clone();
+        let received = || match receiver.try_recv() {
+            Ok(event) => Poll::Ready(Some(event)),
+            Err(TryRecvError::Disconnected) => Poll::Ready(None),
+            Err(TryRecvError::Empty) => Poll::Pending,
+        };
+        let first = received();
+        if first.is_ready() {
+            return first;
+        }
+        let old = lock(&shared.waker).replace(waker);
+        drop(old);
+        // One may have come before the waker was there.
+        received()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The client for async code: it does what the blocking one does, and no call blocks the thread that polls it.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -142,7 +142,7 @@ fn recurrences_too() {
     let client = scheduler.to_async();
     block_on(async {
         let recurrences = client.recurrences();
-        let events = recurrences.events();
+        let mut events = recurrences.events();
         client.recur(hourly("nightly").max_count(2)).await.unwrap();
         let set = RecurrenceSet::new("mine").recurrence(hourly("declared"));
         client.declare(set).await.unwrap();
@@ -178,7 +178,7 @@ fn recurrences_too() {
         assert!(recurrences.get("nightly").await.unwrap().is_none());
         let error = recurrences.pause("nightly").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
-        assert!(events.try_next().event().is_some());
+        assert!(smol::stream::StreamExt::next(&mut events).await.is_some());
     });
 }
 
@@ -413,17 +413,18 @@ fn p14_thousands_of_waits_hold_no_thread_each() {
 
 #[test]
 fn events_are_a_stream_that_ends_with_the_scheduler() {
+    use smol::stream::StreamExt;
     let scheduler = Scheduler::in_memory().start().unwrap();
     let client = scheduler.to_async();
-    let mut events = client.events();
-    let mut next = async || poll_fn(|cx| Pin::new(&mut events).poll_next(cx)).await;
+    let mut events = client.events_with_capacity(2);
     let followed = std::thread::scope(|scope| {
         let follows = std::thread::Builder::new().spawn_scoped(scope, move || {
             block_on(async {
                 let mut kinds = Vec::new();
-                while let Some(event) = next().await {
+                while let Some(event) = events.next().await {
                     kinds.push(event.kind());
                 }
+                assert_eq!(events.lost(), 0);
                 kinds
             })
         });
@@ -455,7 +456,7 @@ fn p12_a_waker_of_a_stream_may_write_and_keeps_no_call_waiting() {
     let scheduler = Scheduler::in_memory().start().unwrap();
     let client = scheduler.client();
     let wrote = Log::new();
-    let mut events = client.events();
+    let mut events = client.to_async().events();
     let waker = Waker::from(Arc::new(Writes {
         client: client.clone(),
         wrote: wrote.clone(),

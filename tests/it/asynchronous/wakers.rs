@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use futures_core::Stream;
-use punctual::{AsyncContext, NewTask, Outcome, Recurrence, Scheduler, TaskFuture, TaskState};
+use punctual::{
+    AsyncContext, EventStream, NewTask, Outcome, Recurrence, Scheduler, TaskFuture, TaskState,
+};
 use smol::block_on;
 
 use super::Kept;
@@ -133,7 +135,7 @@ fn p12_a_waker_of_a_wait_keeps_no_other_wait_waiting() {
 fn p12_a_waker_of_a_stream_that_ends_keeps_no_shutdown_waiting() {
     let (gate, _open) = gate();
     let scheduler = waits_to_stop(&Kept::default());
-    let mut events = scheduler.events();
+    let mut events = EventStream::from(scheduler.events());
     await_item(&mut events, &blocks(&gate));
     assert_eq!(scheduler.shutdown(LONG).unwrap().still_running(), 0);
     gate.await_waiting(1);
@@ -159,7 +161,7 @@ fn p12_a_waker_of_a_stream_that_tells_of_the_clock_keeps_no_recurrence_waiting()
     scheduler.recur(hourly("old")).unwrap();
     let start = clock.now();
     came("old", &|| clock.set(start + 1_000 * 3_600 * S));
-    let mut events = scheduler.recurrences().events();
+    let mut events = EventStream::from(scheduler.recurrences().events());
     await_item(&mut events, &blocks(&gate));
     clock.set(start);
     gate.await_waiting(1);
