@@ -1,5 +1,6 @@
 //! Recurrences: what each slot makes.
 
+mod alarm_histories;
 mod alarms;
 mod changes;
 mod deadlines;
