@@ -14,6 +14,9 @@ pub type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// delivered [at most once](crate::Delivery::AtMostOnce). So no task is lost with its runtime. What it has not polled yet can be
 /// cancelled and paused, and is given back by a shutdown; [`Health::unpolled`](crate::Health::unpolled) tells how much that is.
 ///
+/// Wakers are called by a few threads of the store that do nothing else then. One that blocks delays no other by more than
+/// milliseconds, but while three block, no more are called.
+///
 /// # Example
 ///
 /// An executor of one thread, by hand; with `smol` the closure is `|future| smol::spawn(future).detach()`:
