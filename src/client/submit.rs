@@ -209,8 +209,8 @@ impl SubmitRecurrences<'_> {
 
 /// The answer to a submitted write, once the write is on disk. Wait for it, or await it in any async runtime.
 ///
-/// The waker of an awaited receipt may call the store. It runs on a thread of the store: if it blocks, it may delay the answers
-/// to other receipts, but no write.
+/// The waker of an awaited receipt may call the store. It runs on a thread of the store: if it blocks, it delays other
+/// wakers by milliseconds, and no write; see [`Health::blocked_wakers`](crate::Health::blocked_wakers).
 ///
 /// # Example
 ///

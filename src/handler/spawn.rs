@@ -14,8 +14,8 @@ pub type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// delivered [at most once](crate::Delivery::AtMostOnce). So no task is lost with its runtime. What it has not polled yet can be
 /// cancelled and paused, and is given back by a shutdown; [`Health::unpolled`](crate::Health::unpolled) tells how much that is.
 ///
-/// Wakers are called by a few threads of the store that do nothing else then. One that blocks delays no other by more than
-/// milliseconds, but while three block, no more are called.
+/// Wakers are called by threads of the store that do nothing else then. One that blocks delays the others by milliseconds; see
+/// [`Health::blocked_wakers`](crate::Health::blocked_wakers).
 ///
 /// # Example
 ///

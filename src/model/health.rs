@@ -56,6 +56,7 @@ pub struct Health {
     pub(crate) newer_time_zones: Option<String>,
     pub(crate) decided_ahead: Vec<String>,
     pub(crate) is_polling: bool,
+    pub(crate) blocked_wakers: usize,
     pub(crate) slow_transaction: Option<SlowTransaction>,
 }
 
@@ -191,6 +192,13 @@ impl Health {
     #[must_use]
     pub fn blocking_kinds(&self) -> &[String] {
         &self.blocking_kinds
+    }
+
+    /// How many wakers of the program's have blocked the thread of the store that called them, for over some milliseconds, and still
+    /// do. At 31 no other is called: no future is woken to be told of a cancellation, a deadline, an answer or an event.
+    #[must_use]
+    pub fn blocked_wakers(&self) -> usize {
+        self.blocked_wakers
     }
 
     /// How many tasks the executor of the async handlers was given over a second ago and has not polled, as of the last second:

@@ -242,6 +242,7 @@ impl Store for SqliteStore {
         }
         Health {
             is_polling: lock(&self.watch).as_ref().is_some_and(Watch::is_polling),
+            blocked_wakers: self.turn.blocked_wakers(),
             ..self.shared.health()
         }
     }

@@ -8,7 +8,7 @@
 //!
 //! Another helper watches. If wakers take longer than [`MAX_CALLING`], it takes over the duty and the other wakers. So a
 //! waker that blocks delays other wakers and submitted writes by twice that time at most, and a call not at all. If all
-//! helpers but one are blocked, that one only leads.
+//! helpers but one are blocked, that one only leads: then no waker is called any more, and that is told.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -26,8 +26,8 @@ use crate::sync::lock;
 use crate::thread::Thread;
 use crate::time::Stopwatch;
 
-/// How many helpers there are at most. Usually two: a third is started while a waker blocks.
-pub(super) const MAX_HELPERS: usize = 4;
+/// How many helpers there are at most. Usually two: another is started while a waker blocks.
+pub(super) const MAX_HELPERS: usize = 32;
 /// For how long a helper may call wakers before another one takes over.
 const MAX_CALLING: Duration = Duration::from_millis(2);
 
@@ -85,13 +85,15 @@ impl State {
         self.duty.is_some_and(|duty| duty.calling.is_some())
     }
 
-    /// Takes the duty from a helper that has called wakers for too long.
-    fn relieve(&mut self) {
+    /// Takes the duty from a helper that has called wakers for too long. Returns whether that was the last that may.
+    fn relieve(&mut self) -> bool {
         let calling = self.duty.and_then(|duty| duty.calling);
-        if calling.is_some_and(|since| since.elapsed() >= MAX_CALLING) {
+        let is_too_long = calling.is_some_and(|since| since.elapsed() >= MAX_CALLING);
+        if is_too_long {
             self.duty = None;
             self.blocked += 1;
         }
+        is_too_long && self.blocked + 1 == MAX_HELPERS
     }
 }
 
@@ -111,6 +113,11 @@ impl Helpers {
             are_of_streams: AtomicBool::new(false),
             make: Box::new(make),
         })
+    }
+
+    /// How many of them are held up by a waker.
+    pub(super) fn blocked(&self) -> usize {
+        lock(&self.state).blocked
     }
 
     pub(super) fn have_started(&self) -> bool {
@@ -255,7 +262,15 @@ impl Helper {
         let helpers = Arc::clone(&self.helpers);
         let mut state = lock(&helpers.state);
         loop {
-            state.relieve();
+            if state.relieve() {
+                drop(state);
+                log!(
+                    error,
+                    "{} wakers block: no others are called",
+                    MAX_HELPERS - 1
+                );
+                state = lock(&helpers.state);
+            }
             if state.duty.is_none_or(|duty| duty.helper == self.number) {
                 if let Some(work) = self.take_work(&mut state) {
                     return work;

@@ -89,6 +89,11 @@ impl<W: Writes> Turn<W> {
         })
     }
 
+    /// How many threads are held up by a waker.
+    pub(crate) fn blocked_wakers(&self) -> usize {
+        self.line.helpers.blocked()
+    }
+
     /// What calls the wakers of those that wait for something else than a receipt.
     pub(crate) fn wakers(&self) -> impl CallWakers + use<W> {
         HelpersCall(Arc::downgrade(&self.line.helpers))

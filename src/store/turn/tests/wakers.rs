@@ -118,7 +118,7 @@ fn p12_a_caller_leads_while_a_waker_blocks() {
 /// More of them than there are helpers.
 #[test]
 fn p12_wakers_that_block_stop_no_write_that_is_submitted() {
-    const WAKERS: usize = 9;
+    const WAKERS: usize = MAX_HELPERS + 5;
     let kit = kit();
     let (woken, when_woken) = channel();
     let (end, ended) = crossbeam_channel::bounded::<()>(0);
@@ -145,6 +145,7 @@ fn p12_wakers_that_block_stop_no_write_that_is_submitted() {
         when_woken.recv_timeout(60 * S).unwrap();
     }
     write();
+    assert_eq!(kit.turn.blocked_wakers(), MAX_HELPERS - 1);
     // One comes back, and then blocks in another waker.
     end.send(()).unwrap();
     when_woken.recv_timeout(60 * S).unwrap();
