@@ -195,11 +195,6 @@ impl Record {
 }
 
 impl Settlement {
-    /// Whether the task was not started and waits as before.
-    pub(crate) fn gives_back(&self) -> bool {
-        self.change == Change::GivenBack
-    }
-
     /// Whether the task waits again although its handler was not called.
     pub(crate) fn waits_uncalled(&self) -> bool {
         matches!(self.change, Change::GivenBack | Change::Undecoded { .. })

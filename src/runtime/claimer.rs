@@ -67,11 +67,10 @@ impl Claimer {
         self.has_caps
     }
 
-    /// Stops claiming for a while ([`Pace::after_refusal`](crate::store::Pace::after_refusal)) if a worker gave one of these
-    /// back because its start could not be noted.
+    /// Stops claiming for a while ([`Pace::after_refusal`](crate::store::Pace::after_refusal)) if the start of one of these could
+    /// not be noted.
     pub(crate) fn note_refusals(&mut self, finished: &[Finished], now: Timestamp) {
-        let is_refused = |each: &Finished| each.ran.is_none() && each.gives_back();
-        if finished.iter().any(is_refused) {
+        if finished.iter().any(|each| each.is_refused) {
             self.refused_until = Some(now + self.link.pace.after_refusal);
         }
     }
@@ -366,7 +365,7 @@ mod tests {
         claimer.hand_over(vec![claim(1, 0, 3), claim(1, 0, 3)]);
         assert_eq!(claimer.withdraw(&[], false, NOW).len(), 0);
         let back = claimer.withdraw(&[], true, NOW);
-        assert!(back.iter().all(Finished::gives_back));
+        assert!(back.iter().all(Finished::waits_uncalled));
         assert_eq!((back.len(), link.attempts.held(NOW).open.threads), (2, 0));
         drop(back);
         assert_eq!(link.attempts.count(), 0);
@@ -378,7 +377,10 @@ mod tests {
         let mut claimer = claimer(&link);
         claimer.note_refusals(&[], NOW);
         assert_eq!(claimer.rests(NOW), None);
-        let refused = claimer.refuse(vec![claim(1, 0, 3)], NOW);
+        let mut refused = claimer.refuse(vec![claim(1, 0, 3)], NOW);
+        claimer.note_refusals(&refused, NOW);
+        assert_eq!(claimer.rests(NOW), None, "it was given back");
+        refused[0].is_refused = true;
         claimer.note_refusals(&refused, NOW);
         let until = NOW + link.pace.after_refusal;
         assert_eq!(claimer.rests(NOW), Some(until));

@@ -18,16 +18,11 @@ pub(crate) struct Finished {
     pub(crate) settlement: Option<Arc<Settlement>>,
     /// How long the handler ran; `None` if it was not called.
     pub(crate) ran: Option<Duration>,
+    /// Its start could not be noted.
+    pub(crate) is_refused: bool,
 }
 
 impl Finished {
-    /// Whether the task was not started and goes back to waiting.
-    pub(crate) fn gives_back(&self) -> bool {
-        self.settlement
-            .as_ref()
-            .is_some_and(|each| each.gives_back())
-    }
-
     /// Whether the task waits again although its handler was not called.
     pub(crate) fn waits_uncalled(&self) -> bool {
         self.settlement

@@ -106,8 +106,13 @@ impl Job {
     /// Starts the attempt. `None`: the claim has ended instead, because it was cancelled or its start could not be noted.
     pub(crate) fn start(self) -> Option<Running> {
         let mut held = self.held;
-        if let Some(end) = held.refusal() {
+        if let Some(end) = held.forbidden() {
             held.end_unstarted(end);
+            return None;
+        }
+        if let Err(error) = held.link.client.store.begin(held.claim().fence) {
+            log!(warn, task = %held.claim().id, %error, "cannot note the start");
+            held.refuse();
             return None;
         }
         let handler = held.link.registry.claimed(&held.claim().kind);
@@ -161,21 +166,26 @@ impl Claimed {
         &self.cx.holding.claim
     }
 
-    /// Why the attempt must not start, if it must not; else its start is noted.
-    fn refusal(&self) -> Option<End> {
-        let claim = self.claim();
+    /// Why the attempt must not start, if it must not.
+    fn forbidden(&self) -> Option<End> {
         match self.cx.holding.token.reason() {
-            Some(StopReason::Cancelled) => return Some(End::CancelledUnstarted),
-            Some(_) => return Some(End::Unstarted),
-            None if self.link.signals().is_cancelled(claim.fence) => {
-                return Some(End::CancelledUnstarted);
+            Some(StopReason::Cancelled) => Some(End::CancelledUnstarted),
+            Some(_) => Some(End::Unstarted),
+            None => {
+                let is_cancelled = self.link.signals().is_cancelled(self.claim().fence);
+                is_cancelled.then_some(End::CancelledUnstarted)
             }
-            None => {}
         }
-        // Without this note, after a crash the task would count as not started.
-        let error = self.link.client.store.begin(claim.fence).err()?;
-        log!(warn, task = %claim.id, %error, "cannot note the start");
-        Some(End::Unstarted)
+    }
+
+    /// Gives it back because its start could not be noted: without that, after a crash it would count as not started.
+    fn refuse(&mut self) {
+        if let Some(finished) = self.unstarted(End::Unstarted, self.link.client.now()) {
+            self.link.finish.push(Finished {
+                is_refused: true,
+                ..finished
+            });
+        }
     }
 
     /// How long the handler has run so far.
@@ -204,6 +214,7 @@ impl Claimed {
             // The retry policy does not matter: the task was not started.
             settlement: Some(settle(claim, end, &RetryPolicy::default(), 0.5, now).into()),
             ran: None,
+            is_refused: false,
         })
     }
 
@@ -225,6 +236,7 @@ impl Claimed {
             kind: Arc::clone(&claim.kind),
             settlement: (!holding.is_settled()).then(|| link.settlement(claim, end).into()),
             ran: was_called.then_some(took),
+            is_refused: false,
         });
         if was_stuck {
             return Returned::Late;
@@ -262,10 +274,12 @@ fn asked(holding: &Holding) -> Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use crate::model::outcome::Outcome;
     use crate::model::settle::Change;
     use crate::model::settle::tests::claim;
-    use crate::runtime::link::tests::link;
+    use crate::runtime::link::tests::{faulty, link};
+    use crate::store::faulty::Fault;
 
     fn job(link: &Arc<Link>) -> Job {
         let mut jobs = Job::hold(link, vec![claim(1, 0, 3)], |_| Duration::ZERO);
@@ -335,6 +349,18 @@ mod tests {
         let running = job(&link).start().unwrap();
         std::thread::scope(|scope| scope.spawn(|| running.end(done())).join().unwrap());
         assert_eq!(ends(&link), [(Change::Completed(None), true)]);
+    }
+
+    #[test]
+    fn p12_a_start_that_cannot_be_noted_is_told_apart_from_what_is_given_back() {
+        let (faults, link) = faulty();
+        drop(job(&link));
+        faults.of_begins([Fault::Before(ErrorKind::Full)]);
+        assert!(job(&link).start().is_none());
+        let ended = link.finish.take();
+        let refused: Vec<bool> = ended.iter().map(|each| each.is_refused).collect();
+        assert_eq!(refused, [false, true]);
+        assert!(ended.iter().all(Finished::waits_uncalled));
     }
 
     #[test]

@@ -72,6 +72,7 @@ pub(crate) mod tests {
     use crate::model::outcome::Outcome;
     use crate::model::payload::Payload;
     use crate::store::Store;
+    use crate::store::faulty::{Faults, FaultyStore};
     use crate::time::Timestamp;
     use crate::wake::Wake;
 
@@ -104,8 +105,15 @@ pub(crate) mod tests {
         link_on(|store| store)
     }
 
+    /// A link whose store fails as these faults say.
+    pub(crate) fn faulty() -> (Arc<Faults>, Arc<Link>) {
+        let faults = Arc::new(Faults::default());
+        let link = link_on(|store| Arc::new(FaultyStore::new(store, Arc::clone(&faults))));
+        (faults, link)
+    }
+
     /// The same, with something around the store.
-    pub(crate) fn link_on(wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Arc<Link> {
+    fn link_on(wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Arc<Link> {
         let mut handlers = Handlers::default();
         handlers.add(FnHandler::new(|_: Probe, _: &TaskContext| {
             Ok(Outcome::done())

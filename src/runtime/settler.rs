@@ -281,8 +281,8 @@ mod tests {
     use crate::model::settle::tests::claim;
     use crate::model::settle::{Asked, End};
     use crate::runtime::job::Job;
-    use crate::runtime::link::tests::{NOW, link, link_on};
-    use crate::store::faulty::{Fault, Faults, FaultyStore};
+    use crate::runtime::link::tests::{NOW, faulty, link};
+    use crate::store::faulty::Fault;
 
     impl Settler {
         /// As if a transaction without ends had been deferred and answered.
@@ -300,13 +300,6 @@ mod tests {
 
     fn settler(link: &Arc<Link>) -> Settler {
         Settler::new(Arc::clone(link), Arc::default(), Retention::default())
-    }
-
-    /// A link whose store fails as these faults say.
-    fn faulty() -> (Arc<Faults>, Arc<Link>) {
-        let faults = Arc::new(Faults::default());
-        let link = link_on(|store| Arc::new(FaultyStore::new(store, Arc::clone(&faults))));
-        (faults, link)
     }
 
     /// A task whose handler has returned. The store does not know it, so it answers that the attempt is stale.
@@ -384,7 +377,7 @@ mod tests {
         let finished = settler.take(|_, _| panic!("it has no duration"));
         assert_eq!(finished.len(), 2);
         assert!(finished[0].waits_uncalled(), "so a shutdown counts it");
-        assert!(!finished[0].gives_back(), "its start was noted");
+        assert!(!finished[0].is_refused, "its start was noted");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use punctual::{Outcome, Scheduler, TaskFuture, TaskState};
 use smol::block_on;
 
 use super::{Executor, Kept};
-use crate::kit::{MS, Probe, end_of, eventually, gate, hold_up, state};
+use crate::kit::{MS, Other, Probe, clock, end_of, eventually, gate, hold_up, state};
 
 #[test]
 fn p12_polls_that_block_their_thread_are_counted_and_told() {
@@ -89,6 +89,29 @@ fn p12_a_rest_after_futures_that_were_dropped_is_told() {
     drops.store(false, Ordering::SeqCst);
     assert_eq!(end_of(&scheduler, id).state(), TaskState::Completed);
     assert_eq!(scheduler.health().futures_rest_until(), None);
+}
+
+/// A future that was never polled is no start that could not be noted: handlers on threads go on.
+#[test]
+fn p3_a_future_that_is_dropped_unpolled_holds_up_no_blocking_handler() {
+    let kept = Kept::default();
+    let clock = clock();
+    let mut scheduler = Scheduler::in_memory()
+        .async_handler_fn(|_: Probe, _cx| async { Ok(Outcome::done()) })
+        .handler_fn(|_: Other, _cx| Ok(Outcome::done()))
+        .spawner(kept.clone())
+        .stepped(&clock)
+        .unwrap();
+    scheduler.schedule(Probe(1)).unwrap();
+    assert_eq!(scheduler.drain(), 0);
+    assert_eq!(
+        kept.take().len(),
+        2,
+        "that of the start, and that of the task"
+    );
+    let id = scheduler.schedule(Other(1)).unwrap().id();
+    assert_eq!(scheduler.drain(), 1);
+    assert_eq!(state(&scheduler, id), TaskState::Completed);
 }
 
 /// P14: more than there are places wait their turn in the file.
