@@ -12,7 +12,8 @@ pub type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The scheduler calls it once for each task that it starts. The executor polls the future until it is ready, on any thread.
 /// If it drops the future before, the attempt is interrupted: its task waits again and has lost no attempt, unless it is
 /// delivered [at most once](crate::Delivery::AtMostOnce). So no task is lost with its runtime. What it has not polled yet can be
-/// cancelled and paused, and is given back by a shutdown; [`Health::unpolled`](crate::Health::unpolled) tells how much that is.
+/// cancelled and paused, and is given back by a shutdown: its future then ends at its first poll. How much was not polled is told
+/// by [`Health::unpolled`](crate::Health::unpolled).
 ///
 /// Wakers are called by threads of the store that do nothing else then. One that blocks delays the others by milliseconds; see
 /// [`Health::blocked_wakers`](crate::Health::blocked_wakers).

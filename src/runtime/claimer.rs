@@ -31,6 +31,8 @@ pub(crate) struct Claimer {
     launched: Launched,
     /// A cancellation was passed on since the launched were looked at.
     has_cancelled: bool,
+    /// The paused queues, as of that look.
+    paused: HashSet<Arc<str>>,
     planner: Planner,
     /// A queue has a cap: the end of one of its tasks makes room for the next, here or in another process.
     has_caps: bool,
@@ -52,6 +54,7 @@ impl Claimer {
             launcher,
             launched: Launched::default(),
             has_cancelled: false,
+            paused: HashSet::new(),
             has_caps: false,
             refused_until: None,
         }
@@ -135,18 +138,17 @@ impl Claimer {
         is_stopping: bool,
         now: Timestamp,
     ) -> Vec<Finished> {
-        let has_cancelled = std::mem::take(&mut self.has_cancelled);
-        if self.launched.is_empty() {
-            return Vec::new();
-        }
         let paused = lanes.iter().filter(|lane| lane.paused);
-        let paused: HashSet<&str> = paused.map(|lane| &*lane.queue).collect();
-        if !is_stopping && !has_cancelled && paused.is_empty() {
+        let paused: HashSet<Arc<str>> = paused.map(|lane| Arc::clone(&lane.queue)).collect();
+        let of_all =
+            std::mem::take(&mut self.has_cancelled) | is_stopping | (paused != self.paused);
+        self.paused = paused;
+        if !of_all && self.paused.is_empty() {
             return Vec::new();
         }
-        let jobs = self
-            .launched
-            .take(|job| is_stopping || job.is_cancelled() || paused.contains(&*job.claim().queue));
+        let jobs = self.launched.take(of_all, |job| {
+            is_stopping || job.is_cancelled() || self.paused.contains(&job.claim().queue)
+        });
         give_back(jobs, now)
     }
 
@@ -197,7 +199,7 @@ impl Claimer {
     pub(crate) fn forget(&mut self, now: Timestamp) -> bool {
         drop(give_back(self.ready.withdraw(|_| true), now));
         drop(give_back(self.ready.take_futures(), now));
-        drop(give_back(self.launched.take(|_| true), now));
+        drop(give_back(self.launched.take(true, |_| true), now));
         let held = self.link.attempts.held(now);
         // A stuck future has given up its place, and runs on.
         held.open.total() == 0 && held.started.total() == 0

@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use crate::handler::HandlerFuture;
@@ -61,7 +61,7 @@ impl Launcher {
 
     /// Never under a lock: the spawner is code of the user's.
     pub(crate) fn launch(&self, job: Job) -> Arc<Unpolled> {
-        let link = Arc::clone(job.link());
+        let link = Arc::downgrade(job.link());
         let polls = job.watched();
         let unpolled = Unpolled::new(job);
         let flight = Flight {
@@ -87,7 +87,8 @@ impl fmt::Debug for Launcher {
 /// The future of a claimed task.
 struct Flight {
     stage: Stage,
-    link: Arc<Link>,
+    /// The task has it too, until it has ended or was taken back: an executor that keeps the future then keeps no store open.
+    link: Weak<Link>,
     polls: Arc<PollWatch>,
     shutdown: Arc<ShutdownState>,
     /// If the workers poll it.
@@ -109,10 +110,10 @@ struct Flying {
 
 impl Flight {
     /// Starts the attempt, unless the scheduler stops.
-    fn take_off(&mut self, job: Job) {
+    fn take_off(&mut self, job: Job, link: &Link) {
         if self.shutdown.is_stopping() {
-            if let Some(finished) = job.give_back(self.link.client.now()) {
-                self.link.finish.push(finished);
+            if let Some(finished) = job.give_back(link.client.now()) {
+                link.finish.push(finished);
             }
             return;
         }
@@ -120,7 +121,7 @@ impl Flight {
             return;
         };
         let holding = &running.context().holding;
-        let entry = self.link.registry.claimed(&holding.claim.kind);
+        let entry = link.registry.claimed(&holding.claim.kind);
         let span = AttemptSpan::new(&holding.claim);
         let made = span.inside(|| {
             log!(debug, "started");
@@ -191,27 +192,31 @@ impl Future for Flight {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let flight = &mut *self;
+        let Some(link) = flight.link.upgrade() else {
+            // Its task was taken back, and the scheduler is gone.
+            return Poll::Ready(());
+        };
         flight.polls.begin();
-        let Some(polled) = flight.fly(cx) else {
+        let Some(polled) = flight.fly(cx, &link) else {
             // The handler has forked, and this is the child: the attempt is the parent's.
             mem::forget(mem::replace(&mut flight.stage, Stage::Ended));
             return Poll::Pending;
         };
         let took = flight.polls.end();
-        flight.link.polls.took(flight.polls.kind(), took);
+        link.polls.took(flight.polls.kind(), took);
         polled
     }
 }
 
 impl Flight {
     /// Takes off if it has not, and polls the handler's future. `None` in a child process that it has forked.
-    fn fly(&mut self, cx: &mut Context<'_>) -> Option<Poll<()>> {
+    fn fly(&mut self, cx: &mut Context<'_>, link: &Link) -> Option<Poll<()>> {
         let flight = self;
         if let Stage::Waits(unpolled) = &flight.stage {
             let job = unpolled.take();
             flight.stage = Stage::Ended;
             if let Some(job) = job {
-                flight.take_off(job);
+                flight.take_off(job, link);
             }
         }
         loop {
@@ -227,7 +232,7 @@ impl Flight {
             }
             let future = &mut flying.future;
             let polled = flying.span.inside(|| caught(|| future.as_mut().poll(cx)));
-            if flight.polls.takes() >= QUICKEST_FORK && flight.link.client.store.check().is_err() {
+            if flight.polls.takes() >= QUICKEST_FORK && link.client.store.check().is_err() {
                 return None;
             }
             let end = match polled {
@@ -239,7 +244,7 @@ impl Flight {
                 Ok(Poll::Pending) if token.is_over(cx.waker()) => continue,
                 Ok(Poll::Pending) => return Some(Poll::Pending),
             };
-            flight.link.places.note_ended();
+            link.places.note_ended();
             flight.land(end);
             return Some(Poll::Ready(()));
         }
@@ -248,18 +253,21 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        if matches!(self.stage, Stage::Ended) || self.link.client.store.check().is_err() {
+        let Some(link) = self.link.upgrade() else {
+            return;
+        };
+        if matches!(self.stage, Stage::Ended) || link.client.store.check().is_err() {
             // In a forked child, the attempt is the parent's.
             return;
         }
-        let dropped = || self.link.places.note_dropped(self.link.client.now());
+        let dropped = || link.places.note_dropped(link.client.now());
         match &self.stage {
             Stage::Flies(flying) => {
                 dropped();
                 // The handler is not to blame: this costs no attempt.
                 let token = &flying.running.context().holding.token;
                 let wakers = token.raise(StopReason::ShuttingDown);
-                self.link.signals().call(wakers);
+                link.signals().call(wakers);
                 self.land(End::returned(Err(Failure::from(
                     "interrupted: its executor has dropped its future",
                 ))));

@@ -36,27 +36,32 @@ impl Unpolled {
 #[derive(Debug, Default)]
 pub(crate) struct Launched {
     tasks: Vec<Arc<Unpolled>>,
+    /// How many of them, from the first, were there at the last [`take`](Self::take).
+    seen: usize,
     forgets_at: usize,
 }
 
 impl Launched {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
-    }
-
     pub(crate) fn push(&mut self, task: Arc<Unpolled>) {
         self.tasks.push(task);
         if self.tasks.len() >= self.forgets_at {
-            self.tasks.retain(|each| !each.is_taken());
+            let (mut index, before) = (0, std::mem::take(&mut self.seen));
+            self.tasks.retain(|each| {
+                let stays = !each.is_taken();
+                self.seen += usize::from(stays && index < before);
+                index += 1;
+                stays
+            });
             self.forgets_at = 2 * self.tasks.len() + FORGETS_BEYOND;
         }
     }
 
-    /// Takes back those that were not polled and for which `may_take` is true.
-    pub(crate) fn take(&mut self, may_take: impl Fn(&Job) -> bool) -> Vec<Job> {
-        let tasks = self.tasks.iter();
+    /// Takes back those that were not polled and for which `may_take` is true, of all or of those that came since the last time.
+    pub(crate) fn take(&mut self, of_all: bool, may_take: impl Fn(&Job) -> bool) -> Vec<Job> {
+        let from = if of_all { 0 } else { self.seen };
+        let tasks = self.tasks[from..].iter();
         let taken = tasks.filter_map(|each| each.take_if(&may_take)).collect();
-        self.tasks.retain(|each| !each.is_taken());
+        self.seen = self.tasks.len();
         taken
     }
 }

@@ -216,10 +216,16 @@ fn p8_a_future_that_is_never_polled_can_be_taken_back() {
     handed(4);
     assert_eq!(scheduler.shutdown(LONG).unwrap().still_running(), 0);
     assert!(is_pending(paused) && is_pending(stopped));
+    let kept = futures.split_off(2);
     futures.into_iter().for_each(smol::block_on);
     assert_eq!(calls.load(Ordering::SeqCst), 0, "they were taken back");
     assert_eq!(scheduler.health().futures_rest_until(), None);
     drop(scheduler);
+    let mut locks = path.clone().into_os_string();
+    locks.push(".punctual");
+    let left = std::fs::read_dir(locks).unwrap().count();
+    assert_eq!(left, 0, "the futures that are kept keep no store open");
+    kept.into_iter().for_each(smol::block_on);
     let next = Scheduler::builder(&path)
         .handler_fn(|_: Probe, _cx| Ok(Outcome::done()))
         .start()
