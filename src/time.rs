@@ -21,6 +21,9 @@ pub(crate) const MAX_PARK: Duration = Duration::from_secs(1);
 #[serde(transparent)]
 pub(crate) struct Timestamp(i64);
 
+/// The resolution of a timestamp.
+pub(crate) const MICRO: Duration = Duration::from_micros(1);
+
 impl Timestamp {
     pub(crate) const MIN: Self = Self(0);
     /// 9999-12-31T23:59:59.999999Z, the last instant that RFC 3339 can write.

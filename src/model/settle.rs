@@ -46,6 +46,8 @@ pub(crate) struct Claim {
     pub(crate) queue: Arc<str>,
     pub(crate) priority: u8,
     pub(crate) scheduled_at: Timestamp,
+    /// Its start deadline, unless it was started before.
+    pub(crate) expires_at: Option<Timestamp>,
     /// Includes this start.
     pub(crate) attempt: u32,
     pub(crate) crashes: u32,

@@ -20,7 +20,7 @@ use crate::runtime::link::Link;
 use crate::runtime::plan::{Load, Plan, Planner, Scope};
 use crate::runtime::ready::Ready;
 use crate::runtime::suspects::Beside;
-use crate::time::Timestamp;
+use crate::time::{MICRO, Timestamp};
 
 /// Claims for the workers.
 #[derive(Debug)]
@@ -130,8 +130,8 @@ impl Claimer {
         self.has_cancelled = true;
     }
 
-    /// Takes back what an executor was given and has not polled: because the scheduler stops, because it was cancelled, or
-    /// because its queue was paused.
+    /// Takes back what an executor was given and has not polled: because the scheduler stops, because it was cancelled, because
+    /// its queue was paused, or because its start deadline has passed.
     fn withdraw_launched(
         &mut self,
         lanes: &[Lane],
@@ -140,16 +140,23 @@ impl Claimer {
     ) -> Vec<Finished> {
         let paused = lanes.iter().filter(|lane| lane.paused);
         let paused: HashSet<Arc<str>> = paused.map(|lane| Arc::clone(&lane.queue)).collect();
-        let of_all =
-            std::mem::take(&mut self.has_cancelled) | is_stopping | (paused != self.paused);
+        let may_expire = self.launched.expires_at().is_some_and(|at| at < now);
+        let is_new = std::mem::take(&mut self.has_cancelled) || paused != self.paused;
+        let of_all = is_new || is_stopping || may_expire;
         self.paused = paused;
         if !of_all && self.paused.is_empty() {
             return Vec::new();
         }
         let jobs = self.launched.take(of_all, |job| {
-            is_stopping || job.is_cancelled() || self.paused.contains(&job.claim().queue)
+            let is_paused = self.paused.contains(&job.claim().queue);
+            is_stopping || is_paused || job.is_cancelled() || job.has_expired(now)
         });
         give_back(jobs, now)
+    }
+
+    /// When a launched task may pass its start deadline.
+    pub(crate) fn launched_expire(&self) -> Option<Timestamp> {
+        self.launched.expires_at().map(|at| at + MICRO)
     }
 
     /// Until when no future is launched, because an executor has dropped one.

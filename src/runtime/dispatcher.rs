@@ -114,6 +114,7 @@ impl Dispatcher {
             plan.next,
             self.claimer.rests(now),
             self.claimer.futures_rest(now),
+            self.claimer.launched_expire(),
             self.claimer.next(waiting.count, waiting.unmoved, now),
             self.settler.next(waiting.count, has_caps, now),
         ];

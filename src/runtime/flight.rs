@@ -213,6 +213,10 @@ impl Flight {
     fn fly(&mut self, cx: &mut Context<'_>, link: &Link) -> Option<Poll<()>> {
         let flight = self;
         if let Stage::Waits(unpolled) = &flight.stage {
+            if link.client.store.check().is_err() {
+                // A fork has copied the executor: the task is the parent's.
+                return None;
+            }
             let job = unpolled.take();
             flight.stage = Stage::Ended;
             if let Some(job) = job {

@@ -90,6 +90,11 @@ impl Job {
         self.held.cx.holding.token.reason() == Some(StopReason::Cancelled)
     }
 
+    /// Whether it must not be started any more, because its start deadline has passed.
+    pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
+        self.claim().expires_at.is_some_and(|at| at < now)
+    }
+
     pub(crate) fn link(&self) -> &Arc<Link> {
         &self.held.link
     }
@@ -171,9 +176,13 @@ impl Claimed {
         match self.cx.holding.token.reason() {
             Some(StopReason::Cancelled) => Some(End::CancelledUnstarted),
             Some(_) => Some(End::Unstarted),
+            None if self.link.signals().is_cancelled(self.claim().fence) => {
+                Some(End::CancelledUnstarted)
+            }
             None => {
-                let is_cancelled = self.link.signals().is_cancelled(self.claim().fence);
-                is_cancelled.then_some(End::CancelledUnstarted)
+                let expires_at = self.claim().expires_at;
+                let has_expired = expires_at.is_some_and(|at| at < self.link.client.now());
+                has_expired.then_some(End::Unstarted)
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::runtime::job::Job;
 use crate::sync::lock;
+use crate::time::Timestamp;
 
 /// Polled tasks are forgotten when there are twice as many as after the last time, and this many more.
 const FORGETS_BEYOND: usize = 64;
@@ -27,9 +28,17 @@ impl Unpolled {
         lock(&self.0).take_if(|job| may_take(job))
     }
 
+    fn expires_at(&self) -> Option<Timestamp> {
+        lock(&self.0).as_ref()?.claim().expires_at
+    }
+
     fn is_taken(&self) -> bool {
         lock(&self.0).is_none()
     }
+}
+
+fn sooner(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
 }
 
 /// What was launched and may not have been polled.
@@ -39,10 +48,18 @@ pub(crate) struct Launched {
     /// How many of them, from the first, were there at the last [`take`](Self::take).
     seen: usize,
     forgets_at: usize,
+    /// The earliest start deadline of those that are not polled; of one that was polled until the next look at all.
+    expires_at: Option<Timestamp>,
 }
 
 impl Launched {
+    /// When the next of them may expire.
+    pub(crate) fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+
     pub(crate) fn push(&mut self, task: Arc<Unpolled>) {
+        self.expires_at = sooner(self.expires_at, task.expires_at());
         self.tasks.push(task);
         if self.tasks.len() >= self.forgets_at {
             let (mut index, before) = (0, std::mem::take(&mut self.seen));
@@ -61,6 +78,10 @@ impl Launched {
         let from = if of_all { 0 } else { self.seen };
         let tasks = self.tasks[from..].iter();
         let taken = tasks.filter_map(|each| each.take_if(&may_take)).collect();
+        if of_all {
+            let left = self.tasks.iter().map(|each| each.expires_at());
+            self.expires_at = left.fold(None, sooner);
+        }
         self.seen = self.tasks.len();
         taken
     }

@@ -67,10 +67,11 @@ impl Places {
         rest.until = Some(now + rest.span);
     }
 
-    /// Notes that a future has ended as it should.
+    /// Notes that a future has ended as it should: others may, and a rest is over.
     pub(crate) fn note_ended(&self) {
         let mut rest = lock(&self.rest);
         rest.span = Duration::ZERO;
+        rest.until = None;
         rest.has_ended = true;
     }
 }
@@ -98,7 +99,9 @@ mod tests {
             now = now + rest * S;
             assert_eq!(places.free(0, now), 10);
         }
+        places.note_dropped(now);
         places.note_ended();
+        assert_eq!(places.rests(now), None, "others end");
         places.note_dropped(now);
         assert_eq!(places.rests(now), None, "a single one");
         places.note_dropped(now);

@@ -1,12 +1,10 @@
 //! Decides what becomes of the slots that are due, before it is known whether a task is live.
 
-use std::time::Duration;
-
 use super::definition::Definition;
 use super::policy::{Missed, SkipReason};
 use super::rule::Rule;
 use super::search::Found;
-use crate::time::Timestamp;
+use crate::time::{MICRO, Timestamp};
 
 /// The most slots that one decision gives a place. More are decided by the next one.
 pub(crate) const MAX_PLACED: usize = 100;
@@ -14,8 +12,6 @@ pub(crate) const MAX_PLACED: usize = 100;
 const MAX_SEARCHES: usize = 10;
 /// The same of a search for a slot that is past: a day of seconds takes 43.
 const MAX_SEARCHES_BACK: usize = 50;
-
-const MICRO: Duration = Duration::from_micros(1);
 
 /// What becomes of the slots that are due, in their order, and where the recurrence goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -270,6 +266,8 @@ fn near(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::new_task::NewTask;
     use crate::model::recurrence::policy::Overlap;

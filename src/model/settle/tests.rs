@@ -18,6 +18,7 @@ pub(crate) fn claim(attempt: u32, crashes: u32, max_attempts: u32) -> Claim {
         queue: "default".into(),
         priority: 5,
         scheduled_at: NOW,
+        expires_at: None,
         attempt,
         crashes,
         undecoded: 0,

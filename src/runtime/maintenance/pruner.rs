@@ -8,7 +8,7 @@ use crate::log::log;
 use crate::model::op::{CHUNK, Op};
 use crate::model::retention::Retention;
 use crate::runtime::service::{Next, Service};
-use crate::time::Timestamp;
+use crate::time::{MICRO, Timestamp};
 
 /// How often ended tasks are looked for. Their deletion is not urgent.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ impl Pruner {
     fn work(&mut self, now: Timestamp) -> Result<Option<Timestamp>> {
         let due = self.client.store.next_maintenance()?;
         // A start deadline has passed one microsecond after its instant.
-        let expires = due.expires_at.map(|at| at + Duration::from_micros(1));
+        let expires = due.expires_at.map(|at| at + MICRO);
         let over = self.retention.over(due.ended_at);
         let mut ops = Vec::new();
         if expires.is_some_and(|at| at <= now) {
@@ -64,7 +64,7 @@ impl Service for Pruner {
     fn run_once(&mut self, now: Timestamp) -> Next {
         // Start deadlines that were added since the last call.
         if let Some(at) = self.client.store.signals().take_expiry() {
-            let at = at + Duration::from_micros(1);
+            let at = at + MICRO;
             self.next = self.next.min(at);
             self.planned = Some(self.planned.map_or(at, |planned| planned.min(at)));
         }

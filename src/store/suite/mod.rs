@@ -38,6 +38,7 @@ use crate::model::retry::RetryPolicy;
 use crate::model::settle::{Asked, Claim, End, Settlement, settle};
 use crate::model::task::{Task, TaskState};
 use crate::store::Store;
+pub(super) use crate::time::MICRO;
 use crate::time::Timestamp;
 
 /// The seeds of so many random histories. A failure tells its seed: give it as `PUNCTUAL_SEED`.
@@ -72,7 +73,6 @@ macro_rules! on_shared {
 use on_shared;
 
 pub(super) const S: Duration = Duration::from_secs(1);
-pub(super) const MICRO: Duration = Duration::from_micros(1);
 /// The instant at which every kit begins.
 pub(super) const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 

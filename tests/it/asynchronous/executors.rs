@@ -8,7 +8,7 @@ use punctual::{
 };
 
 use super::{Kept, OneThread};
-use crate::kit::{LONG, MS, Other, Probe, S, clock, end_of, eventually, file, probe, task};
+use crate::kit::{LONG, MICRO, MS, Other, Probe, S, clock, end_of, eventually, file, probe, task};
 
 fn done() -> Builder {
     Scheduler::in_memory().async_handler_fn(|_: Probe, _cx| async { Ok(Outcome::done()) })
@@ -234,6 +234,40 @@ fn p8_a_future_that_is_never_polled_can_be_taken_back() {
         let ended = end_of(&next, id);
         assert_eq!((ended.state(), ended.attempt()), (TaskState::Completed, 1));
     }
+}
+
+/// Its start deadline holds although it was handed to an executor in time.
+#[test]
+fn a_future_that_is_never_polled_expires() {
+    let kept = Kept::default();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let clock = clock();
+    let mut scheduler = Scheduler::in_memory()
+        .async_handler_fn(move |_: Probe, _cx| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async { Ok(Outcome::done()) }
+        })
+        .spawner(kept.clone())
+        .stepped(&clock)
+        .unwrap();
+    let [late, polled] = [(1, S), (2, 10 * S)].map(|(n, span)| {
+        let scheduled = scheduler.schedule(probe(n).start_within(span));
+        scheduled.unwrap().id()
+    });
+    scheduler.drain();
+    scheduler.advance(S);
+    assert_eq!(task(&scheduler, late).state(), TaskState::Running);
+    scheduler.advance(MICRO);
+    let expired = task(&scheduler, late);
+    assert_eq!(
+        (expired.state(), expired.error(), expired.attempt()),
+        (TaskState::Failed, Some("expired"), 0)
+    );
+    kept.take().into_iter().for_each(smol::block_on);
+    scheduler.drain();
+    assert_eq!(task(&scheduler, polled).state(), TaskState::Completed);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
 
 /// P4: what was never polled was never started.

@@ -3,14 +3,17 @@
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use fork::{Fork, fork, waitpid};
-use punctual::{Client, ErrorKind, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskState};
+use punctual::{
+    AsyncContext, Client, ErrorKind, NewTask, Outcome, Payload, Scheduler, TaskContext, TaskState,
+};
 use serde::{Deserialize, Serialize};
 
 use super::kit::{Line, PATIENCE, Part, Place, Process, eventually, part};
+use crate::asynchronous::Kept;
 
 #[derive(Serialize, Deserialize)]
 struct Quick;
@@ -211,6 +214,53 @@ fn p11_a_forked_child_does_not_keep_a_dead_process_s_tasks() {
     assert_eq!(task.task().crashes(), 1);
     process.order("again");
     assert_eq!(process.line(), Line::Note("the child: again".to_owned()));
+}
+
+#[test]
+#[ignore = "a child process that forks while an executor of its own holds a task"]
+fn unpolled() {
+    let Some(part) = Part::played() else { return };
+    let kept = Kept::default();
+    let handler = part.clone();
+    let scheduler = Scheduler::builder(&part.file)
+        .async_handler_fn(move |_: Quick, cx: AsyncContext| {
+            handler.started(&cx);
+            async { Ok(Outcome::done()) }
+        })
+        .spawner(kept.clone())
+        .start()
+        .expect("to open the file");
+    kept.take();
+    let id = scheduler.schedule(Quick).expect("to schedule").id();
+    let mut future = eventually("it is handed over", || kept.take().pop());
+    match fork().expect("a fork") {
+        Fork::Child => {
+            let polled = future
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()));
+            std::process::exit(i32::from(polled.is_ready()));
+        }
+        Fork::Parent(child) => {
+            let status = waitpid(child).expect("its end");
+            part.note(format!("the child ended with {status}"));
+        }
+    }
+    smol::block_on(future);
+    let ended = scheduler.wait(id, PATIENCE).expect("to read");
+    part.note(format!("{:?}", ended.expect("an end").state()));
+}
+
+/// The child has a copy of the executor, and of what it was given.
+#[test]
+fn p7_a_forked_child_starts_nothing_on_its_parent_s_executor() {
+    let place = Place::new();
+    let process = Process::start(part!(unpolled), &place.file(), &[]);
+    assert_eq!(
+        process.line(),
+        Line::Note("the child ended with 0".to_owned())
+    );
+    assert!(matches!(process.line(), Line::Started { .. }));
+    assert_eq!(process.line(), Line::Note("Completed".to_owned()));
 }
 
 #[test]

@@ -449,6 +449,7 @@ impl Candidate {
             queue: lane.queue.clone(),
             priority,
             scheduled_at: self.at,
+            expires_at: self.expires_at,
             attempt: self.attempt.saturating_add(1),
             crashes: trouble.crashes,
             undecoded: trouble.undecoded,

@@ -138,6 +138,7 @@ pub(crate) fn insert_claimed(
         queue: lane.queue,
         priority: task.priority,
         scheduled_at: task.scheduled_at,
+        expires_at: task.expires_at,
         attempt: 1,
         crashes: 0,
         undecoded: 0,
