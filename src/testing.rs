@@ -209,7 +209,10 @@ impl Stepper {
     fn run_one(&self) -> Option<usize> {
         let before = self.ended();
         let ran = self.executor.run_one().or_else(|| {
-            self.parts.client.beside.writes.finish();
+            let client = &self.parts.client;
+            client.beside.writes.finish();
+            client.beside.reads.finish();
+            client.store.finish_submitted();
             self.executor.run_one()
         })?;
         Some(match ran {
@@ -225,7 +228,7 @@ impl Stepper {
     }
 
     /// Runs one claimed or due task to the end of its attempt and settles it. Returns whether there was one; a future that
-    /// waits for something else than the store does not count.
+    /// waits for something else than a write, a read or an event of the store does not count.
     pub fn step(&mut self) -> bool {
         loop {
             let ran = self.run_one().or_else(|| {

@@ -186,6 +186,11 @@ impl Store for FaultyStore {
         self.inner.is_failing()
     }
 
+    #[cfg(feature = "testing")]
+    fn finish_submitted(&self) {
+        self.inner.finish_submitted();
+    }
+
     fn close(&self, now: Timestamp) {
         self.inner.close(now);
     }

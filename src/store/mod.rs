@@ -174,6 +174,11 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Whether writes fail, as [`health`](Self::health) says, but at no cost.
     fn is_failing(&self) -> bool;
 
+    /// Waits until what was submitted is written and all wakers are called, for at most ten seconds: a waker may wait for the
+    /// calling thread.
+    #[cfg(feature = "testing")]
+    fn finish_submitted(&self);
+
     /// Ends all subscriptions. Call it once nothing is claimed and nothing runs any more. A store that has stopped also
     /// gives up what it holds, to the next process that opens it.
     fn close(&self, now: Timestamp);

@@ -251,6 +251,11 @@ impl Store for SqliteStore {
         self.shared.fails.load(Ordering::Relaxed)
     }
 
+    #[cfg(feature = "testing")]
+    fn finish_submitted(&self) {
+        self.turn.finish_submitted();
+    }
+
     fn close(&self, now: Timestamp) {
         self.seen_at.store(now.micros(), Ordering::Relaxed);
         self.shared.signals.close();

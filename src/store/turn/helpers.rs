@@ -120,6 +120,13 @@ impl Helpers {
         lock(&self.state).blocked
     }
 
+    /// Whether one of them has something to do. One that a waker holds up has not.
+    #[cfg(feature = "testing")]
+    pub(super) fn are_busy(&self) -> bool {
+        let state = lock(&self.state);
+        state.told || !state.wakers.is_empty() || state.duty.is_some()
+    }
+
     pub(super) fn have_started(&self) -> bool {
         lock(&self.state).started > 0
     }

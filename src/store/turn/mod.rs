@@ -175,6 +175,19 @@ impl<W: Writes> Turn<W> {
         }
     }
 
+    /// Waits until nothing is queued, no thread leads and all wakers are called, for at most ten seconds.
+    #[cfg(feature = "testing")]
+    pub(crate) fn finish_submitted(&self) {
+        let deadline = Deadline::after(Duration::from_secs(10));
+        let is_led = || {
+            let queue = lock(&self.line.queue);
+            !queue.requests.is_empty() || queue.leading
+        };
+        while (is_led() || self.line.helpers.are_busy()) && !deadline.is_over() {
+            thread::park_timeout(Duration::from_micros(50));
+        }
+    }
+
     /// Waits until the request of the calling thread is answered, and leads if its turn comes. The cell must hold this
     /// thread.
     fn wait_for(&self, cell: &Arc<Cell>) -> Result<Vec<Reply>> {

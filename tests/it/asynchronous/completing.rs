@@ -274,11 +274,17 @@ fn p6_no_completion_of_several_says_that_the_attempt_is_lost() {
 /// Attempts are counted, not polls; and what futures have asked the store for is awaited.
 #[test]
 fn a_stepped_scheduler_runs_futures_to_the_end_of_their_attempts() {
+    use smol::stream::StreamExt;
     let mut scheduler = Scheduler::in_memory()
         .async_handler_fn(|Probe(n), cx: AsyncContext| async move {
+            let mut events = cx.client().events();
             yield_once().await;
             cx.progress(&n).await?;
-            yield_once().await;
+            let other = NewTask::with_kind("of nobody", &n);
+            let other = cx.client().schedule(other.after(LONG)).await?.id();
+            events.next().await.ok_or("it is scheduled")?;
+            cx.client().get(other).await?.ok_or("it is there")?;
+            cx.client().cancel(other).await?;
             cx.complete(|_| Ok::<_, Failure>(Outcome::done())).await
         })
         .stepped(&clock())
