@@ -63,6 +63,13 @@ pub(crate) struct Claim {
     pub(crate) payload: StoredPayload,
 }
 
+impl Claim {
+    /// Whether it must not be started any more, because its start deadline has passed.
+    pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at < now)
+    }
+}
+
 /// A payload on its way to the handler; `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum StoredPayload {

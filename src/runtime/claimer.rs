@@ -149,7 +149,7 @@ impl Claimer {
         }
         let jobs = self.launched.take(of_all, |job| {
             let is_paused = self.paused.contains(&job.claim().queue);
-            is_stopping || is_paused || job.is_cancelled() || job.has_expired(now)
+            is_stopping || is_paused || job.is_cancelled() || job.claim().has_expired(now)
         });
         give_back(jobs, now)
     }

@@ -90,11 +90,6 @@ impl Job {
         self.held.cx.holding.token.reason() == Some(StopReason::Cancelled)
     }
 
-    /// Whether it must not be started any more, because its start deadline has passed.
-    pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
-        self.claim().expires_at.is_some_and(|at| at < now)
-    }
-
     pub(crate) fn link(&self) -> &Arc<Link> {
         &self.held.link
     }
@@ -179,11 +174,12 @@ impl Claimed {
             None if self.link.signals().is_cancelled(self.claim().fence) => {
                 Some(End::CancelledUnstarted)
             }
-            None => {
-                let expires_at = self.claim().expires_at;
-                let has_expired = expires_at.is_some_and(|at| at < self.link.client.now());
+            // Most have no start deadline, and need no time.
+            None if self.claim().expires_at.is_some() => {
+                let has_expired = self.claim().has_expired(self.link.client.now());
                 has_expired.then_some(End::Unstarted)
             }
+            None => None,
         }
     }
 
@@ -287,8 +283,9 @@ mod tests {
     use crate::model::outcome::Outcome;
     use crate::model::settle::Change;
     use crate::model::settle::tests::claim;
-    use crate::runtime::link::tests::{faulty, link};
+    use crate::runtime::link::tests::{NOW, faulty, link};
     use crate::store::faulty::Fault;
+    use crate::time::MICRO;
 
     fn job(link: &Arc<Link>) -> Job {
         let mut jobs = Job::hold(link, vec![claim(1, 0, 3)], |_| Duration::ZERO);
@@ -358,6 +355,28 @@ mod tests {
         let running = job(&link).start().unwrap();
         std::thread::scope(|scope| scope.spawn(|| running.end(done())).join().unwrap());
         assert_eq!(ends(&link), [(Change::Completed(None), true)]);
+    }
+
+    /// It may have waited for its worker since its claim.
+    #[test]
+    fn a_job_is_not_started_after_its_start_deadline() {
+        let link = link();
+        for (expires_at, starts) in [(NOW, true), (NOW - MICRO, false)] {
+            let claim = Claim {
+                expires_at: Some(expires_at),
+                ..claim(1, 0, 3)
+            };
+            let job = Job::hold(&link, vec![claim], |_| Duration::ZERO).remove(0);
+            match job.start() {
+                Some(running) => drop(running.end(done())),
+                None => assert!(!starts),
+            }
+            let expected = match starts {
+                true => (Change::Completed(None), true),
+                false => (Change::GivenBack, false),
+            };
+            assert_eq!(ends(&link), [expected]);
+        }
     }
 
     #[test]
